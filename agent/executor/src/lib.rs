@@ -1,0 +1,1 @@
+//! The executor: policy, journal, runs, tasks, host; no network.

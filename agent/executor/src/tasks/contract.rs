@@ -1,0 +1,176 @@
+//! What a task is: the two traits, what a task is handed, and how it may fail.
+//!
+//! A task reads the machine and changes it through [`Host`] only; it holds no state of its own, starts no
+//! process by itself and knows nothing of the network, the journal or policy. Called by the run alone.
+//! Tasks are blocking code on a thread of their own; the run bounds them by the step's deadline, which they
+//! see as `deadline` and honour between parts of their work, as they do `cancel`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use fleet_types::document::profile::Profile;
+use fleet_types::facts::NodeFacts;
+use fleet_types::id::{Attempt, Name, NodeId, RunId};
+use fleet_types::label::Labels;
+use fleet_types::report::{Change as ReportedChange, TaskReport};
+use fleet_types::time::Timestamp;
+
+use crate::host::Host;
+
+/// Set by a cancel; looked at between parts of the work.
+#[derive(Debug, Clone, Default)]
+pub struct CancelFlag(Arc<AtomicBool>);
+
+impl CancelFlag {
+    /// Asks the work to stop at the next safe point.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Has it been asked to stop?
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Where a task's output goes while it runs. Must never block for long: progress is dropped before results.
+pub trait OutputSink: Send + Sync {
+    /// Takes a piece of output, in order.
+    fn write(&self, bytes: &[u8]);
+}
+
+/// Who and what a step belongs to.
+#[derive(Debug, Clone)]
+pub struct StepIdentity {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub node_name: Name,
+    /// Its labels, as an operator assigned them.
+    pub labels: Labels,
+    /// The attempt of the job.
+    pub attempt: Attempt,
+    /// The step's id; together with run, attempt and `try_number` it names the step's processes, so that
+    /// they are found again after a crash.
+    pub step: String,
+    /// Number of this try of the step, from 1.
+    pub try_number: u32,
+    /// Start of the job: the time of `{timestamp}`, the same for all its steps and tries.
+    pub job_started: Timestamp,
+}
+
+/// What a task is handed.
+pub struct TaskContext<'a> {
+    /// The machine.
+    pub host: &'a dyn Host,
+    /// The signed profile.
+    pub profile: &'a Profile,
+    /// Parameters of the action, with the step's placeholders filled in and defaults added.
+    pub with: &'a BTreeMap<String, serde_json::Value>,
+    /// Facts of the node.
+    pub facts: &'a NodeFacts,
+    /// Who and what it belongs to.
+    pub step: &'a StepIdentity,
+    /// Values of placeholders beside the profile's `[vars]`, such as `run.id` and parameters.
+    pub placeholders: &'a BTreeMap<String, String>,
+    /// Output while it runs.
+    pub output: &'a dyn OutputSink,
+    /// Asked to stop?
+    pub cancel: &'a CancelFlag,
+    /// When the step's time is over.
+    pub deadline: Instant,
+}
+
+/// What a task would do, without doing it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskPlan {
+    /// One line.
+    pub summary: String,
+    /// Programs it would start.
+    pub commands: Vec<Vec<String>>,
+    /// What would change.
+    pub changes: Vec<ReportedChange>,
+}
+
+/// Why a task failed. Everything it learnt until then goes into the report beside it.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A parameter or the profile makes the step impossible: nothing was done.
+    #[error("{0}")]
+    Declared(String),
+    /// The work failed; what was found stands in the report.
+    #[error("{message}")]
+    Failed {
+        /// What failed, for the job's reason.
+        message: String,
+        /// What is known all the same.
+        report: Box<TaskReport>,
+        /// May the same step be tried again, and as what: `network`, `lock_busy`, `timeout`.
+        retry: Option<RetryKind>,
+    },
+    /// Asked to stop, and stopped without leaving anything half-done.
+    #[error("cancelled")]
+    Cancelled,
+    /// An effect began and nobody can say whether it happened (security-and-delivery §2.1).
+    #[error("outcome_unknown: {0}")]
+    OutcomeUnknown(String),
+}
+
+/// Kinds of failure that `retries.only_on` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryKind {
+    /// The network.
+    Network,
+    /// A lock held by another program.
+    LockBusy,
+    /// The time limit of one try.
+    Timeout,
+}
+
+impl TaskError {
+    /// A failure with a report of what was found.
+    pub fn failed(message: impl Into<String>, report: TaskReport) -> Self {
+        Self::Failed { message: message.into(), report: Box::new(report), retry: None }
+    }
+}
+
+/// A task that only reads. Safe in plans, gates and after a crash: it is simply done again.
+pub trait Inspect: Send + Sync {
+    /// What it would read.
+    fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError>;
+
+    /// Reads and says what it found. `Err(Failed)` is a verdict: the node is not as it should be.
+    fn inspect(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError>;
+}
+
+/// A task that changes the node.
+///
+/// `apply` is idempotent for the same step, or finds out by itself what an interrupted try left behind
+/// (archives by their name, processes by their unit); it is called again after a crash between
+/// `step_begin` and `step_end`. Where it cannot know, it says [`TaskError::OutcomeUnknown`].
+pub trait Change: Send + Sync {
+    /// The dry run and the diff: reads only.
+    fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError>;
+
+    /// What `revert` will need, made before anything changes and kept in the undo store.
+    fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError>;
+
+    /// Does it and verifies that it is done.
+    fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError>;
+
+    /// Puts back what `undo` noted. Applying it twice changes nothing the second time.
+    fn revert(&self, context: &TaskContext<'_>, undo: &serde_json::Value) -> Result<TaskReport, TaskError>;
+}
+
+/// A task of the registry.
+#[derive(Clone, Copy)]
+pub enum Task {
+    /// It only reads.
+    Inspect(&'static dyn Inspect),
+    /// It changes the node.
+    Change(&'static dyn Change),
+}

@@ -1,0 +1,1 @@
+//! The agent: core (identity, link, outbox) and the binary.

@@ -1,0 +1,1 @@
+//! The rollout engine: pure decisions, no I/O, no clock, no logging.

@@ -1,0 +1,1 @@
+//! The controller: edge, services, repositories, runner, connected agents.

@@ -1,0 +1,33 @@
+//! The key-value contract of the controller and its backends.
+//!
+//! Everything the controller keeps goes through [`KvStore`]: ordered byte keys, small values, one atomic
+//! commit with preconditions. This crate knows nothing of nodes, jobs or audit records, and nothing outside
+//! it may name a backend's library (security-and-delivery §4.8). Only the controller's `repo` layer builds
+//! keys and calls it.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | [`contract`] | the trait, what every backend promises, the limits |
+//! | [`key`], [`batch`], [`error`] | keys and log names; what one commit asks for; what can go wrong and what to do |
+//! | [`outcome`] | after "outcome unknown": was it written? |
+//! | [`chunks`] | objects larger than one value |
+//! | [`open`] | a URL becomes a store |
+//! | [`memory_store`], [`sled_store`] | the backends |
+//! | [`conformance`], [`faulty_store`] | for tests: the suite every backend runs, a store that fails by seed |
+//! | `envelope`, `commit_plan` | shared by the backends: bytes at rest, rules of a commit |
+
+pub mod batch;
+mod commit_plan;
+pub mod contract;
+mod envelope;
+pub mod error;
+pub mod key;
+pub mod memory_store;
+pub mod outcome;
+
+pub use batch::{Append, Batch, Committed, Op, Precondition, WriteId};
+pub use contract::{Direction, Entry, KvStore};
+pub use error::StoreError;
+pub use key::{Key, LogName};
+pub use memory_store::MemoryStore;
+pub use outcome::{Evidence, Outcome, commit_resolved, resolve_outcome};

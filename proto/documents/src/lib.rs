@@ -1,0 +1,1 @@
+//! TOML front end of what operators write: spans, schema, lint, explain.

@@ -1,0 +1,326 @@
+//! The procedure: ordered steps, the way back, and what always runs last.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::expr::When;
+use super::ids::{Id, Key};
+use super::kind::SchemaVersion;
+use super::param::ParamSpec;
+use super::profile::Paper;
+use super::value::{Value, is_false};
+use crate::id::Name;
+use crate::time::Span;
+
+/// The parameters of an action, by name.
+pub type With = BTreeMap<String, Value>;
+
+/// A procedure (reference/procedure.toml).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Procedure {
+    /// The schema of the file.
+    pub schema: SchemaVersion,
+    /// Its name.
+    pub name: Name,
+    /// Raised by the author on every change.
+    pub version: u32,
+    /// One line for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The profile whose ids it uses.
+    pub profile: Name,
+    /// It may run on these nodes only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Whether it changes nodes; `false` may run at any time.
+    pub changes: bool,
+    /// In which order nodes go through the steps.
+    #[serde(default)]
+    pub order: Order,
+    /// Working time of the whole.
+    pub timeout: Span,
+    /// Everything runs, and a warning makes the run fail at its end.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fail_if_warnings: bool,
+    /// The paper it was written from; default that of the profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<Paper>,
+    /// Whether a start outside a window may be approved.
+    #[serde(default)]
+    pub override_windows: OverrideWindows,
+    /// Text copy of the run's log on the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_file: Option<String>,
+    /// Typed parameters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<Key, ParamSpec>,
+    /// The steps in order.
+    #[serde(default, rename = "step", skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// The way back, in the order written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollback: Vec<UndoStep>,
+    /// What runs last on every outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finally: Vec<UndoStep>,
+}
+
+impl Procedure {
+    /// The step with this id.
+    pub fn step(&self, id: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| step.id == *id)
+    }
+}
+
+/// In which order nodes go through the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Each node for itself.
+    #[default]
+    PerNode,
+    /// All nodes finish a step before any begins the next.
+    Lockstep,
+}
+
+/// Whether a start outside a window may be approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverrideWindows {
+    /// No.
+    #[default]
+    Never,
+    /// With a second person's approval and a reason.
+    WithApproval,
+}
+
+/// One step. Which fields count follows from `kind`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Its id, unique in the procedure.
+    pub id: Id,
+    /// Task, gate or manual.
+    pub kind: StepKind,
+    /// Heading on the checklist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// One line for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// Skipped, and shown as skipped, when false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<When>,
+    /// The action; none at a manual step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uses: Option<String>,
+    /// Its parameters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub with: With,
+    /// Working time, all attempts and their waits together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Text copy of this step's log on the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_file: Option<String>,
+    /// Dead-man switch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
+    /// Further attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+    /// What a failure does to the run.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// manual: what the person is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// manual: who may sign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<SignRole>,
+    /// manual: once for all nodes or once a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<SignScope>,
+    /// manual: distinct persons; default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sign_offs: Option<u32>,
+    /// manual: whether later steps wait; default true when a changing step comes after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<bool>,
+    /// manual: what must be left as evidence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// manual: from the moment it is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Span>,
+    /// manual: from the start of the run; shown as a clock, fails nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+}
+
+impl Step {
+    /// Ten minutes (reference/procedure.toml).
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(10);
+
+    /// The working time of the step; zero for a manual one, which has its own clock.
+    ///
+    /// For `procedure.run` without a timeout the caller takes that of the called procedure instead.
+    pub fn time_limit(&self) -> Duration {
+        match (&self.timeout, self.kind) {
+            (Some(timeout), _) => timeout.length(),
+            (None, StepKind::Manual) => Duration::ZERO,
+            (None, _) => Self::DEFAULT_TIMEOUT,
+        }
+    }
+}
+
+/// What a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKind {
+    /// Does or collects something.
+    Task,
+    /// A condition that must hold.
+    Gate,
+    /// A person signs off.
+    Manual,
+}
+
+/// The dead-man switch of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// Undone unless confirmed within this time.
+    pub confirm_within: Span,
+}
+
+/// Further attempts of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retries {
+    /// At most so many attempts after the first.
+    pub count: u32,
+    /// Pause before each.
+    pub wait: Span,
+    /// Only after these kinds of failure.
+    pub only_on: Vec<RetryOn>,
+}
+
+/// A kind of failure that is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOn {
+    /// The network was not there.
+    Network,
+    /// Another program held a lock.
+    LockBusy,
+    /// An attempt ran out of its time.
+    Timeout,
+}
+
+/// What a failure does to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// Stop here; the run is failed.
+    #[default]
+    Abort,
+    /// Note it, go on.
+    Warn,
+    /// Undo what began.
+    Rollback,
+}
+
+/// Who may sign a manual step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignRole {
+    /// An operator.
+    Operator,
+    /// An approver.
+    Approver,
+    /// An auditor.
+    Auditor,
+    /// A security administrator.
+    SecurityAdmin,
+}
+
+/// How often a manual step is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignScope {
+    /// Once for all nodes.
+    Run,
+    /// Once a node.
+    Node,
+}
+
+/// What a sign-off must leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// Nothing.
+    None,
+    /// A text.
+    Text,
+    /// A link.
+    Link,
+    /// A file.
+    File,
+}
+
+/// An entry of `[[rollback]]` or `[[finally]]`; needs no guard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UndoStep {
+    /// Its id, unique in the procedure.
+    pub id: Id,
+    /// One line for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// The action.
+    pub uses: String,
+    /// Its parameters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub with: With,
+    /// It runs only if one of these steps began; in `[[finally]]` none written is always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undoes: Vec<Id>,
+    /// Working time; default as of a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Text copy of its log on the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_file: Option<String>,
+    /// Outcomes after which it does not run; `[[finally]]` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<Outcome>,
+}
+
+impl UndoStep {
+    /// The working time of the entry.
+    pub fn time_limit(&self) -> Duration {
+        self.timeout.as_ref().map_or(Step::DEFAULT_TIMEOUT, Span::length)
+    }
+}
+
+/// An outcome named in `except`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All went well.
+    Succeeded,
+    /// With warnings.
+    SucceededWithWarnings,
+    /// It failed.
+    Failed,
+    /// It was undone.
+    RolledBack,
+    /// It could not be undone.
+    RollbackFailed,
+    /// It was cancelled.
+    Cancelled,
+}

@@ -1,0 +1,112 @@
+//! The top of a profile: its head and its tables by id.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Alert, Backup, Check, Command, Contact, Dashboard, Database, Hardening, Link, Log, Metric, MetricStore, Package, Report,
+    Service, Status, Tools, Tuning, Validator,
+};
+use crate::document::ids::{Id, Key};
+use crate::document::kind::SchemaVersion;
+use crate::id::Name;
+
+/// A node profile (reference/profile.toml).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// The schema of the file.
+    pub schema: SchemaVersion,
+    /// Its name; procedures refer to it.
+    pub name: Name,
+    /// Raised by the author on every change; shown next to results.
+    pub version: u32,
+    /// One line for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Nodes that get this profile; the most specific selector wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Variables, usable as `{name}` here and in the procedures of this profile.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vars: BTreeMap<Key, String>,
+    /// The paper this profile was written from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<Paper>,
+    /// systemd units the node depends on.
+    #[serde(default, rename = "service", skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<Id, Service>,
+    /// Continuous health checks.
+    #[serde(default, rename = "check", skip_serializing_if = "BTreeMap::is_empty")]
+    pub checks: BTreeMap<Id, Check>,
+    /// What the status of a node shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+    /// Programs that may be run.
+    #[serde(default, rename = "command", skip_serializing_if = "BTreeMap::is_empty")]
+    pub commands: BTreeMap<Id, Command>,
+    /// Databases.
+    #[serde(default, rename = "database", skip_serializing_if = "BTreeMap::is_empty")]
+    pub databases: BTreeMap<Id, Database>,
+    /// Backups.
+    #[serde(default, rename = "backup", skip_serializing_if = "BTreeMap::is_empty")]
+    pub backups: BTreeMap<Id, Backup>,
+    /// Rotation and clean-up of logs.
+    #[serde(default, rename = "log", skip_serializing_if = "BTreeMap::is_empty")]
+    pub logs: BTreeMap<Id, Log>,
+    /// Desired kernel, disk and mount settings.
+    #[serde(default, rename = "tuning", skip_serializing_if = "BTreeMap::is_empty")]
+    pub tunings: BTreeMap<Id, Tuning>,
+    /// Packages.
+    #[serde(default, rename = "package", skip_serializing_if = "BTreeMap::is_empty")]
+    pub packages: BTreeMap<Id, Package>,
+    /// Validators of configuration.
+    #[serde(default, rename = "validator", skip_serializing_if = "BTreeMap::is_empty")]
+    pub validators: BTreeMap<Id, Validator>,
+    /// The hardening checklist.
+    #[serde(default, rename = "hardening", skip_serializing_if = "BTreeMap::is_empty")]
+    pub hardening: BTreeMap<Id, Hardening>,
+    /// Sampled metrics.
+    #[serde(default, rename = "metric", skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<Id, Metric>,
+    /// An optional copy of the samples for local programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric_store: Option<MetricStore>,
+    /// Alert rules.
+    #[serde(default, rename = "alert", skip_serializing_if = "BTreeMap::is_empty")]
+    pub alerts: BTreeMap<Id, Alert>,
+    /// Reports.
+    #[serde(default, rename = "report", skip_serializing_if = "BTreeMap::is_empty")]
+    pub reports: BTreeMap<Id, Report>,
+    /// Pages of the controller's dashboard.
+    #[serde(default, rename = "dashboard", skip_serializing_if = "BTreeMap::is_empty")]
+    pub dashboards: BTreeMap<Id, Dashboard>,
+    /// People.
+    #[serde(default, rename = "contact", skip_serializing_if = "BTreeMap::is_empty")]
+    pub contacts: BTreeMap<Id, Contact>,
+    /// Places to read on.
+    #[serde(default, rename = "link", skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<Id, Link>,
+    /// Where maintenance programs lie; inventoried, never run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Tools>,
+}
+
+/// `[document]`: the paper a profile or procedure was written from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paper {
+    /// Version of the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Day of the last change, `2026-11-22`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_updated: Option<String>,
+    /// Day of the next review; passing it raises a low alert.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_review: Option<String>,
+    /// Id of a `[contact.*]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Id>,
+}

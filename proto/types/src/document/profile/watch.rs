@@ -1,0 +1,155 @@
+//! Metrics, alerts, reports, dashboards, contacts and links.
+
+use serde::{Deserialize, Serialize};
+
+use super::programs::Format;
+use crate::document::expr::AlertWhen;
+use crate::id::Name;
+use crate::time::Span;
+
+/// `[metric.*]`: what is sampled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metric {
+    /// Heading on pages.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// One line for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// Where it comes from: `cpu_used`, `disk_used:<path>`, `command:<id>#<field>` and so on.
+    pub source: String,
+    /// How often.
+    pub every: Span,
+    /// How long samples are kept; the one place for it.
+    pub keep: Span,
+}
+
+/// `[metric_store]`: an optional copy of the samples for local programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricStore {
+    /// The file.
+    pub path: String,
+}
+
+/// `[alert.*]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alert {
+    /// One line for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// The rule.
+    pub when: AlertWhen,
+    /// Must hold this long.
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub lasting: Option<Span>,
+    /// How bad it is.
+    pub severity: AlertSeverity,
+    /// Notifiers of the controller's configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<Name>,
+    /// Not acknowledged for so long: notified again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalate_after: Option<Span>,
+    /// `procedure:<name>` or a link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runbook: Option<String>,
+}
+
+/// How bad an alert is; the order is from low to critical.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertSeverity {
+    /// Worth knowing.
+    Low,
+    /// Worth a look.
+    Medium,
+    /// Needs work soon.
+    High,
+    /// Needs work now.
+    Critical,
+}
+
+/// `[report.*]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Its title.
+    pub title: String,
+    /// Forms it is made in.
+    pub formats: Vec<Format>,
+    /// One a node, or one for all nodes of the run.
+    #[serde(default)]
+    pub scope: ReportScope,
+    /// Optional copy on the node; the format is appended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
+    /// Its sections in order.
+    #[serde(default, rename = "section", skip_serializing_if = "Vec::is_empty")]
+    pub sections: Vec<Section>,
+}
+
+/// For whom a report is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportScope {
+    /// One a node.
+    #[default]
+    Node,
+    /// One for all nodes of the run, made on the controller.
+    Fleet,
+}
+
+/// A section of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Section {
+    /// Its heading.
+    pub title: String,
+    /// `summary`, `step:<id>` or `findings`.
+    pub from: String,
+    /// At most so many lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<u32>,
+    /// What it says when there is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub empty: Option<String>,
+}
+
+/// `[dashboard.*]`: panels of a page of the controller's dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dashboard {
+    /// The panels in order.
+    pub panels: Vec<String>,
+}
+
+/// `[contact.*]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contact {
+    /// Mail address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// Telephone number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+}
+
+/// `[link.*]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// The address.
+    pub url: String,
+}
+
+/// `[tools]`: where maintenance programs lie; inventoried, never run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tools {
+    /// The folders.
+    pub directories: Vec<String>,
+}

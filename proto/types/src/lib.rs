@@ -1,0 +1,23 @@
+//! Our own types: ids, time, documents, plans, reports, selectors and states.
+//!
+//! Everything in here is pure: no tokio, no tonic, no clock, no randomness, no I/O. Every other crate
+//! of the project may use it; it uses none of them. Values are checked in their constructors and in
+//! their `Deserialize`, so that a value that exists is a good one.
+
+pub mod assignment;
+pub mod audit;
+pub mod canonical;
+pub mod digest;
+pub mod facts;
+pub mod id;
+pub mod job;
+pub mod label;
+pub mod merkle;
+pub mod plan;
+pub mod report;
+pub mod request;
+pub mod run;
+pub mod seal;
+pub mod severity;
+pub mod time;
+pub mod trust;

@@ -1,0 +1,200 @@
+//! What a node says about a job. Every task's report has the same parts, so that store, audit, CLI and
+//! dashboard handle a new task without a new line.
+//!
+//! The bytes of a report are made once, on the node, and signed there with the node's report key
+//! (security-and-delivery §3.6). Measurements may be fractions: these bytes are never made again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::id::{Attempt, JobId};
+use crate::job::Outcome;
+use crate::severity::Severity;
+use crate::time::Timestamp;
+
+/// Schema of the reports of this release.
+pub const REPORT_SCHEMA: &str = "fleet/v1/report";
+/// Largest report: a job of hundreds of steps fits; output is cut, never the outcome.
+pub const MAX_REPORT_BYTES: usize = 512 * 1024;
+/// Kept of a step's output inside the report; the whole travels on the output stream.
+pub const MAX_OUTPUT_TAIL_BYTES: usize = 2 * 1024;
+/// Problems, changes, samples and artifacts of one step; the rest is counted in the summary.
+pub const MAX_PARTS: usize = 200;
+
+/// A node's report on one attempt of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// [`REPORT_SCHEMA`].
+    pub schema: String,
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The request that it was carried out for.
+    pub request: Digest,
+    /// Node's own number of this report; rises by one, so that a gap shows.
+    pub sequence: u64,
+    /// Digest of the report before this one; none for the first.
+    pub previous: Option<Digest>,
+    /// How the job ended.
+    pub outcome: Outcome,
+    /// Why, in one sentence; begins with a stable word where a program must tell cases apart
+    /// (`outcome_unknown`, `policy`, `timeout` …).
+    pub reason: String,
+    /// Wall time of the start and end on the node's clock.
+    pub started: Timestamp,
+    /// Wall time of the end.
+    pub ended: Timestamp,
+    /// Boot id of the node when the report was made.
+    pub boot_id: String,
+    /// Milliseconds of working time.
+    pub working_ms: u64,
+    /// One part a step, in order.
+    pub steps: Vec<StepReport>,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// It did what it should.
+    Succeeded,
+    /// It failed and `on_failure = "warn"` lets the job go on.
+    Warned,
+    /// It failed.
+    Failed,
+    /// Not run, with the reason in the summary: `when` false, cancelled, or an earlier step failed.
+    Skipped,
+}
+
+impl StepState {
+    /// The word as stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Warned => "warned",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// The report on one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepReport {
+    /// The step's id in the procedure.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its action, as in `uses`.
+    pub action: String,
+    /// How it ended.
+    pub state: StepState,
+    /// Wall time of the start; none when it was skipped.
+    pub started: Option<Timestamp>,
+    /// Milliseconds it took, all tries and waits together.
+    pub took_ms: u64,
+    /// Tries that were made.
+    pub tries: u32,
+    /// What the task says.
+    #[serde(flatten)]
+    pub body: TaskReport,
+}
+
+/// What any task says: the uniform parts.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// One line for tables.
+    pub summary: String,
+    /// What is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// What was altered, or would be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+    /// Measurements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
+    /// Files that were made or checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+    /// The last of what a program printed, at most [`MAX_OUTPUT_TAIL_BYTES`], made valid UTF-8.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output_tail: String,
+}
+
+/// Something is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Problem {
+    /// How bad.
+    pub severity: Severity,
+    /// Stable word for programs, such as `disk_used` or `unreadable_file`.
+    pub code: String,
+    /// What it concerns: a check id, a path, a unit.
+    pub subject: String,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// What was seen.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+}
+
+/// Something was altered, or would be (in a plan).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// What: a path, a unit, a setting.
+    pub subject: String,
+    /// What was done to it: `created`, `deleted`, `restarted`, …
+    pub action: String,
+    /// Before, where that can be said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub before: String,
+    /// After.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub after: String,
+}
+
+/// A measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// Metric, such as `memory_used` or `network_sent_rate`.
+    pub metric: String,
+    /// What it was measured on: an interface, a mount point; empty for the node.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// The value.
+    pub value: f64,
+    /// Its unit: `percent`, `bytes`, `bytes_per_second`, `seconds`, `count`, `score`.
+    pub unit: String,
+}
+
+/// A file that a task made or checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// What it is: `backup`, `report`.
+    pub kind: String,
+    /// The declared id: of the backup or the report.
+    pub name: String,
+    /// Path on the node.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest of the file.
+    pub sha256: Digest,
+    /// When it was made.
+    pub made: Timestamp,
+    /// Tag, such as the run that asked for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tag: String,
+    /// Verified after writing?
+    pub verified: bool,
+}

@@ -1,0 +1,159 @@
+//! The operator's signed order to start something, and its binding to nodes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::id::{FleetId, NodeId, RunId};
+use crate::merkle;
+use crate::time::Timestamp;
+
+/// Schema of the requests of this release.
+pub const REQUEST_SCHEMA: &str = "fleet/v1/request";
+/// A plain run must end within this time (security-and-delivery §1.15).
+pub const MAX_PLAIN_RUN: Duration = Duration::from_secs(24 * 3600);
+/// Most nodes of one request (security-and-delivery §1.24).
+pub const MAX_NODES: usize = 100_000;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Carry the procedure out.
+    Run,
+    /// Resolve it and say what would happen; no effect.
+    Plan,
+}
+
+/// A signed order. These bytes, canonical JSON, are what the operator's content key signs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`REQUEST_SCHEMA`].
+    pub schema: String,
+    /// The fleet that it is for.
+    pub fleet: FleetId,
+    /// The run that it makes. Chosen by the operator's side, so one request is one run.
+    pub run: RunId,
+    /// What is asked for.
+    pub verb: Verb,
+    /// Digest of the procedure.
+    pub procedure: Digest,
+    /// Digest of its profile.
+    pub profile: Digest,
+    /// Parameters of the procedure.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, serde_json::Value>,
+    /// The selector that chose the nodes, for people; the list counts.
+    pub selector: String,
+    /// The nodes.
+    pub nodes: NodeList,
+    /// Digests of the node plans that it starts, as a Merkle root over the nodes in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plans: Option<Digest>,
+    /// At most this many nodes at once.
+    pub max_parallel: u32,
+    /// Not before this instant.
+    pub not_before: Timestamp,
+    /// No first start on a node after this instant.
+    pub not_after: Timestamp,
+    /// Why, as the operator wrote it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// The node list of a request as a commitment: its size and Merkle root over the sorted ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeList {
+    /// How many nodes.
+    pub count: u32,
+    /// Merkle root over [`node_leaf`] of the sorted ids.
+    pub root: Digest,
+}
+
+/// The leaf of a node in a node list.
+pub fn node_leaf(node: NodeId) -> Digest {
+    merkle::leaf_hash(node.as_uuid().as_bytes())
+}
+
+impl NodeList {
+    /// Commits to `nodes`, which must be sorted and without repeats.
+    pub fn of(nodes: &[NodeId]) -> Self {
+        debug_assert!(nodes.windows(2).all(|pair| pair[0] < pair[1]));
+        let leaves: Vec<_> = nodes.iter().map(|n| node_leaf(*n)).collect();
+        Self { count: u32::try_from(nodes.len()).unwrap_or(u32::MAX), root: merkle::root(&leaves) }
+    }
+
+    /// Is `node` number `index` of this list?
+    pub fn contains(&self, node: NodeId, index: u32, path: &[Digest]) -> bool {
+        merkle::verify_inclusion(node_leaf(node), index.into(), self.count.into(), path, self.root)
+    }
+}
+
+/// What is wrong with a request, apart from its signature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Another schema.
+    #[error("schema {0:?} is not known here; expected {REQUEST_SCHEMA}")]
+    Schema(String),
+    /// Another fleet.
+    #[error("the request is for fleet {0}")]
+    OtherFleet(FleetId),
+    /// Ends before it begins, or lasts too long.
+    #[error("the request is valid from {from} to {to}: it must end after it begins and within 24 h")]
+    Validity {
+        /// Begin.
+        from: Timestamp,
+        /// End.
+        to: Timestamp,
+    },
+    /// No nodes or too many.
+    #[error("the request names {0} nodes; allowed are 1 to {MAX_NODES}")]
+    Nodes(u32),
+    /// Zero at once.
+    #[error("max_parallel is 0; at least 1 node must be allowed at once")]
+    Parallel,
+    /// Its time has not come.
+    #[error("the request is not valid before {0}")]
+    TooEarly(Timestamp),
+    /// Its time is over.
+    #[error("the request ended at {0}")]
+    Ended(Timestamp),
+}
+
+impl Request {
+    /// Checks everything that needs no clock and no other record.
+    pub fn check(&self, fleet: FleetId) -> Result<(), RequestError> {
+        if self.schema != REQUEST_SCHEMA {
+            return Err(RequestError::Schema(self.schema.chars().take(64).collect()));
+        }
+        if self.fleet != fleet {
+            return Err(RequestError::OtherFleet(self.fleet));
+        }
+        let too_long = self.not_after.since(self.not_before) > MAX_PLAIN_RUN;
+        if self.not_after <= self.not_before || too_long {
+            return Err(RequestError::Validity { from: self.not_before, to: self.not_after });
+        }
+        if self.nodes.count == 0 || self.nodes.count as usize > MAX_NODES {
+            return Err(RequestError::Nodes(self.nodes.count));
+        }
+        if self.max_parallel == 0 {
+            return Err(RequestError::Parallel);
+        }
+        Ok(())
+    }
+
+    /// May a first start happen now?
+    pub fn check_time(&self, now: Timestamp) -> Result<(), RequestError> {
+        if now < self.not_before {
+            return Err(RequestError::TooEarly(self.not_before));
+        }
+        if now >= self.not_after {
+            return Err(RequestError::Ended(self.not_after));
+        }
+        Ok(())
+    }
+}

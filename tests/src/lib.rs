@@ -1,0 +1,1 @@
+//! Sandbox, fakes, end-to-end stories and the load simulator.
