@@ -1,6 +1,6 @@
 //! The contract of every store backend.
 //!
-//! What it is for: the controller's state, in a form that an embedded file, one PostgreSQL and several
+//! What it is for: the controller's state, in a form that an embedded file, one `PostgreSQL` and several
 //! controllers can all keep. What it must never do: learn what a key means, or hide that a write may have
 //! happened. Who may call it: the controller's `repo` layer; leases, locks and queues are built on top of it.
 //!

@@ -14,16 +14,19 @@
 //! | [`open`] | a URL becomes a store |
 //! | [`memory_store`], [`sled_store`] | the backends |
 //! | [`conformance`], [`faulty_store`] | for tests: the suite every backend runs, a store that fails by seed |
-//! | `envelope`, `commit_plan` | shared by the backends: bytes at rest, rules of a commit |
+//! | `envelope`, `commit_plan`, `scan_range` | shared by the backends: bytes at rest, rules of a commit, bounds of a page |
 
 pub mod batch;
+pub mod chunks;
 mod commit_plan;
+pub mod conformance;
 pub mod contract;
 mod envelope;
 pub mod error;
 pub mod key;
 pub mod memory_store;
 pub mod outcome;
+mod scan_range;
 
 pub use batch::{Append, Batch, Committed, Op, Precondition, WriteId};
 pub use contract::{Direction, Entry, KvStore};

@@ -1,0 +1,11 @@
+//! The memory store under the suite of all backends.
+
+use std::sync::Arc;
+
+use fleet_store::{KvStore, MemoryStore};
+
+fn open() -> std::future::Ready<(Arc<dyn KvStore>, ())> {
+    std::future::ready((Arc::new(MemoryStore::new()), ()))
+}
+
+fleet_store::conformance_suite!(open());
