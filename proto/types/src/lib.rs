@@ -4,10 +4,12 @@
 //! of the project may use it; it uses none of them. Values are checked in their constructors and in
 //! their `Deserialize`, so that a value that exists is a good one.
 
+pub mod action;
 pub mod assignment;
 pub mod audit;
 pub mod canonical;
 pub mod digest;
+pub mod document;
 pub mod facts;
 pub mod id;
 pub mod job;
@@ -21,3 +23,4 @@ pub mod seal;
 pub mod severity;
 pub mod time;
 pub mod trust;
+pub mod view;

@@ -1,0 +1,514 @@
+//! Views: what the controller answers to operators, and what `-o json` prints.
+//!
+//! Each view names its schema; fields are only ever added. The controller fills them from its records, the
+//! CLI and dashboard show them, and nobody stores them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::facts::NodeFacts;
+use crate::id::{Attempt, FleetId, Name, NodeId, OperatorId, RunId};
+use crate::job::{JobState, Outcome};
+use crate::label::Labels;
+use crate::report::Report;
+use crate::request::Verb;
+use crate::run::{RunState, Tally};
+use crate::seal::PublicKey;
+use crate::time::Timestamp;
+use crate::trust::OperatorRole;
+
+/// A page of a list; `next` goes into `after` of the next call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// Such as `fleet/v1/node-list`.
+    pub schema: String,
+    /// The items, a list even when there is one.
+    pub items: Vec<T>,
+    /// Where the next page begins; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Who the caller is to the controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoAmI {
+    /// `fleet/v1/whoami`.
+    pub schema: String,
+    /// The operator.
+    pub operator: OperatorId,
+    /// His name.
+    pub name: Name,
+    /// His role.
+    pub role: OperatorRole,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The fleet's name.
+    pub fleet_name: Name,
+    /// When his certificate ends.
+    pub certificate_not_after: Timestamp,
+    /// His registered content key.
+    pub content_key: PublicKey,
+    /// Is that key in the trust bundle, so that nodes accept what it signs?
+    pub content_key_listed: bool,
+    /// The controller's version.
+    pub controller_version: String,
+    /// The controller's time.
+    pub controller_time: Timestamp,
+}
+
+/// How the controller sees a node's link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// Connected, heartbeats arrive.
+    Online,
+    /// No heartbeat for three intervals.
+    Stale,
+    /// Not connected.
+    Offline,
+    /// Its record exists, the node has not enrolled.
+    NotEnrolled,
+}
+
+impl Presence {
+    /// The word as shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Stale => "stale",
+            Self::Offline => "offline",
+            Self::NotEnrolled => "not_enrolled",
+        }
+    }
+}
+
+/// The fleet on one screen. Its cost does not grow with the fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `fleet/v1/status`.
+    pub schema: String,
+    /// The fleet's name.
+    pub fleet_name: Name,
+    /// The controller's time.
+    pub as_of: Timestamp,
+    /// One line a site, worst first.
+    pub sites: Vec<SiteStatus>,
+    /// What needs a person, worst first; at most 20.
+    pub attention: Vec<Attention>,
+    /// Runs under way, newest first; at most 20.
+    pub active_runs: Vec<RunItem>,
+}
+
+/// One site.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// The site's name, `-` where none is assigned.
+    pub site: String,
+    /// Nodes with a record.
+    pub nodes: u32,
+    /// Online, newest health without a problem of severity medium or worse.
+    pub ok: u32,
+    /// Online, with such a problem.
+    pub warn: u32,
+    /// Heartbeats are missing.
+    pub stale: u32,
+    /// Not connected.
+    pub offline: u32,
+    /// Not enrolled yet.
+    pub not_enrolled: u32,
+    /// Online and not asked for its health yet.
+    pub unknown: u32,
+}
+
+/// Something needs a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attention {
+    /// Node, run or site.
+    pub subject: String,
+    /// What is wrong.
+    pub message: String,
+    /// The command that shows more.
+    pub command: String,
+}
+
+/// A node in lists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeItem {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Its labels.
+    pub labels: Labels,
+    /// How its link is.
+    pub presence: Presence,
+    /// Last sign of life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// Version of its agent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub agent_version: String,
+    /// Mode of its local policy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub policy_mode: String,
+    /// Newest health, if a job reported one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// The newest health of a node, drawn from its newest report that has one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// 0 to 100.
+    pub score: u32,
+    /// Problems of severity medium or worse.
+    pub problems: u32,
+    /// The worst of them, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub worst: String,
+    /// When it was found.
+    pub at: Timestamp,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// `fleet/v1/node`.
+    pub schema: String,
+    /// As in lists.
+    #[serde(flatten)]
+    pub item: NodeItem,
+    /// What it reports about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<NodeFacts>,
+    /// Key of its reports, for checking them offline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_key: Option<PublicKey>,
+    /// When its certificate ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_not_after: Option<Timestamp>,
+    /// Its newest jobs.
+    pub jobs: Vec<JobItem>,
+    /// Its newest report that measured something, for `fleetctl status NODE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_report: Option<Report>,
+}
+
+/// A new join token; shown once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenView {
+    /// `fleet/v1/join-token`.
+    pub schema: String,
+    /// The token's text.
+    pub token: String,
+    /// The node that it is for.
+    pub node: Name,
+    /// The node's id.
+    pub node_id: NodeId,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// The trust bundle as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustView {
+    /// `fleet/v1/trust`.
+    pub schema: String,
+    /// Version of the bundle.
+    pub version: u64,
+    /// JSON of `SignedBundle`.
+    pub bundle: crate::trust::SignedBundle,
+}
+
+/// A document in lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentItem {
+    /// `profile`, `procedure`, `schedule`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The store's number of it under this name, from 1.
+    pub revision: u32,
+    /// Its version as written, where the kind has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its description.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// When it was applied.
+    pub applied: Timestamp,
+    /// Who signed it.
+    pub signed_by: String,
+}
+
+/// One document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DocumentView {
+    /// `fleet/v1/document`.
+    pub schema: String,
+    /// As in lists.
+    #[serde(flatten)]
+    pub item: DocumentItem,
+    /// Its content.
+    pub content: serde_json::Value,
+    /// Its TOML source, unsigned.
+    pub source: String,
+}
+
+/// What an apply did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyView {
+    /// `fleet/v1/apply`.
+    pub schema: String,
+    /// Nothing was stored.
+    pub dry_run: bool,
+    /// One entry a document.
+    pub items: Vec<ApplyItem>,
+    /// What is worth knowing.
+    pub warnings: Vec<String>,
+}
+
+/// One document of an apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyItem {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// `created`, `updated`, `unchanged`.
+    pub action: String,
+    /// The revision it has now.
+    pub revision: u32,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// Which nodes a selector means now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Targets {
+    /// `fleet/v1/targets`.
+    pub schema: String,
+    /// Sorted by id, as a request's node list must be.
+    pub nodes: Vec<Target>,
+    /// Names that were asked for and do not exist.
+    pub unknown: Vec<String>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Its site.
+    pub site: String,
+    /// Its pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<String>,
+    /// How its link is.
+    pub presence: Presence,
+}
+
+/// A run in lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunItem {
+    /// Its id.
+    pub run: RunId,
+    /// Run or plan.
+    pub verb: Verb,
+    /// Name of the procedure.
+    pub procedure: String,
+    /// Where it stands.
+    pub state: RunState,
+    /// Nodes by outcome.
+    pub tally: Tally,
+    /// When it was started.
+    pub started: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// Who started it.
+    pub started_by: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunView {
+    /// `fleet/v1/run`.
+    pub schema: String,
+    /// As in lists.
+    #[serde(flatten)]
+    pub item: RunItem,
+    /// The selector that chose its nodes.
+    pub selector: String,
+    /// Digest of the signed request.
+    pub request: Digest,
+    /// Digest of the procedure.
+    pub procedure_digest: Digest,
+    /// Digest of the profile.
+    pub profile_digest: Digest,
+    /// At most so many nodes at once.
+    pub max_parallel: u32,
+    /// No first start after this.
+    pub not_after: Timestamp,
+    /// Jobs that have not ended, by the word of their state.
+    pub open: std::collections::BTreeMap<String, u32>,
+    /// Why new starts are stopped, if they are.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stopped_because: String,
+}
+
+/// A job in lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobItem {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub node_name: Name,
+    /// Name of the procedure.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub procedure: String,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Where it stands.
+    pub state: JobState,
+    /// The link to the node is down; what is shown may be old.
+    pub disconnected: bool,
+    /// Every reason why it is not going, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<String>,
+    /// Milliseconds from start to end on the node, once it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+    /// One line of what came out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
+    /// A report that came after the job had been given up, by digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_report: Option<Digest>,
+}
+
+/// One job with its report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// `fleet/v1/job`.
+    pub schema: String,
+    /// As in lists.
+    #[serde(flatten)]
+    pub item: JobItem,
+    /// The report, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+    /// Its digest: what the audit log names and the node signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_digest: Option<Digest>,
+}
+
+/// One message of a watch: the run, and the jobs that changed since the message before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunWatch {
+    /// `fleet/v1/run-watch`.
+    pub schema: String,
+    /// The run.
+    pub run: RunView,
+    /// Changed jobs; all of them in the first message, at most 500 a message.
+    pub jobs: Vec<JobItem>,
+}
+
+/// A backup archive on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupItem {
+    /// The node's name.
+    pub node: Name,
+    /// The backup's id in the profile.
+    pub backup: String,
+    /// Path on the node.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Digest of the archive.
+    pub sha256: Digest,
+    /// When it was made.
+    pub made: Timestamp,
+    /// Verified after writing?
+    pub verified: bool,
+    /// The run that made it.
+    pub run: RunId,
+}
+
+/// A record of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditItem {
+    /// The record as stored.
+    #[serde(flatten)]
+    pub record: crate::audit::AuditRecord,
+    /// Free text kept beside it, where it was not erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Name of the node concerned, as it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<Name>,
+}
+
+/// The log's size and root now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// `fleet/v1/audit-head`.
+    pub schema: String,
+    /// The fleet whose log it is.
+    pub log: FleetId,
+    /// Number of records.
+    pub size: u64,
+    /// RFC 6962 root over their bytes.
+    pub root: Digest,
+    /// When it was computed.
+    pub as_of: Timestamp,
+}
+
+/// The answer to a call that has nothing more to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// `fleet/v1/done`.
+    pub schema: String,
+    /// What was done, in words.
+    pub message: String,
+}
+
+/// Details of a refused or failed call, as JSON in the metadata key `fleet-error-bin`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// Stable code, such as `no-target` or `not-allowed`.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// Causes, one a line.
+    #[serde(default)]
+    pub causes: Vec<String>,
+    /// What to do.
+    #[serde(default)]
+    pub fix: String,
+    /// Request id, to be found in the controller's log.
+    #[serde(default)]
+    pub id: String,
+}
+
+/// How a job's outcome counts for `Health` and exit codes: the worst first.
+pub const WORST_FIRST: [Outcome; 9] = [
+    Outcome::RollbackFailed,
+    Outcome::Lost,
+    Outcome::Failed,
+    Outcome::Refused,
+    Outcome::Expired,
+    Outcome::RolledBack,
+    Outcome::Cancelled,
+    Outcome::SucceededWithWarnings,
+    Outcome::Succeeded,
+];
