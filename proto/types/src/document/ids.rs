@@ -135,7 +135,8 @@ mod tests {
         for good in ["a", "disk-log", "7d", "zehrasec-web"] {
             assert!(good.parse::<Id>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "a_b", "A", "a.b", "$(x)", "{{7*7}}", "a\n", "\u{202e}a", &"a".repeat(64)] {
+        for bad in ["", "-a", "a-", "a_b", "A", "a.b", "$(x)", "{{7*7}}", "a\n", "\u{202e}a", &"a".repeat(64)]
+        {
             assert!(bad.parse::<Id>().is_err(), "{bad:?}");
         }
         assert!("log_dir".parse::<Key>().is_ok());

@@ -6,7 +6,6 @@
 //! know TOML: spans, suggestions and references across documents are the business of
 //! `fleet-documents`. Every crate may use them.
 
-
 pub mod expr;
 pub mod ids;
 pub mod kind;
@@ -19,8 +18,8 @@ pub mod size;
 pub mod threshold;
 pub mod value;
 
-pub use size::Size;
 pub use ids::{Id, Key};
 pub use kind::{Document, DocumentKind, SchemaVersion};
 pub use param::{ParamSpec, ParamType};
+pub use size::Size;
 pub use value::Value;

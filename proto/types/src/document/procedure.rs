@@ -12,6 +12,7 @@ use super::param::ParamSpec;
 use super::profile::Paper;
 use super::value::{Value, is_false};
 use crate::id::Name;
+use crate::label::Selector;
 use crate::time::Span;
 
 /// The parameters of an action, by name.
@@ -34,7 +35,7 @@ pub struct Procedure {
     pub profile: Name,
     /// It may run on these nodes only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub selector: Option<String>,
+    pub selector: Option<Selector>,
     /// Whether it changes nodes; `false` may run at any time.
     pub changes: bool,
     /// In which order nodes go through the steps.

@@ -11,6 +11,8 @@ use super::ids::{Id, Key};
 use super::kind::SchemaVersion;
 use super::value::{Value, is_true, yes};
 use crate::id::Name;
+use crate::label::Selector;
+use crate::severity::Severity;
 use crate::time::Span;
 
 /// A file of schedules (reference/schedule.toml).
@@ -42,7 +44,7 @@ pub struct Schedule {
     pub procedure: Name,
     /// The nodes; left out: those of the procedure, else of its profile.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub selector: Option<String>,
+    pub selector: Option<Selector>,
     /// Five fields; also L, W and `SAT#1`. Instead of `relative_to`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cron: Option<String>,
@@ -163,10 +165,10 @@ pub struct Blackout {
     pub to: String,
     /// The nodes; left out: all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub selector: Option<String>,
+    pub selector: Option<Selector>,
     /// Severities that may still start, with approval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow: Vec<super::profile::AlertSeverity>,
+    pub allow: Vec<Severity>,
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

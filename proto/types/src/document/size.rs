@@ -14,7 +14,9 @@ pub struct Size {
 
 /// The text is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a size: write a whole number and a unit, such as 64KiB, 512MiB or 2GiB (at most 1024TiB)")]
+#[error(
+    "\"{0}\" is not a size: write a whole number and a unit, such as 64KiB, 512MiB or 2GiB (at most 1024TiB)"
+)]
 pub struct SizeError(String);
 
 impl Size {

@@ -119,7 +119,10 @@ impl<'de> Deserialize<'de> for Threshold {
         match super::Value::deserialize(deserializer)? {
             super::Value::Integer(number) => Ok(Self::from(number)),
             super::Value::String(text) => text.parse().map_err(serde::de::Error::custom),
-            other => Err(serde::de::Error::custom(format!("expected a number or \"cores * 2\", found {}", other.kind()))),
+            other => Err(serde::de::Error::custom(format!(
+                "expected a number or \"cores * 2\", found {}",
+                other.kind()
+            ))),
         }
     }
 }
@@ -135,10 +138,14 @@ mod tests {
         assert_eq!(limit("cores*1.5"), 6000);
         assert_eq!(limit("90"), 90_000);
         assert_eq!(Threshold::from(80).thousandths(64), 80_000);
-        for bad in ["", "cores", "cores * ", "2 * cores", "cores * -1", "1e3", "cores * cores", "1.2345", "."] {
+        for bad in ["", "cores", "cores * ", "2 * cores", "cores * -1", "1e3", "cores * cores", "1.2345", "."]
+        {
             assert!(bad.parse::<Threshold>().is_err(), "{bad}");
         }
-        assert_eq!(serde_json::to_string(&"cores * 1".parse::<Threshold>().unwrap()).unwrap(), "\"cores * 1\"");
+        assert_eq!(
+            serde_json::to_string(&"cores * 1".parse::<Threshold>().unwrap()).unwrap(),
+            "\"cores * 1\""
+        );
         assert_eq!(serde_json::to_string(&serde_json::from_str::<Threshold>("80").unwrap()).unwrap(), "80");
     }
 }

@@ -172,7 +172,9 @@ impl<'de> serde::de::Visitor<'de> for Visitor {
     }
 
     fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Value, E> {
-        i64::try_from(number).map_err(|_| E::custom(format!("{number} is outside of ±(2^53 - 1)"))).and_then(|n| self.visit_i64(n))
+        i64::try_from(number)
+            .map_err(|_| E::custom(format!("{number} is outside of ±(2^53 - 1)")))
+            .and_then(|n| self.visit_i64(n))
     }
 
     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {

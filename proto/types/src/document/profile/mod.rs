@@ -10,14 +10,17 @@ mod programs;
 mod upkeep;
 mod watch;
 
-pub use health::{Check, CheckKind, CommandRef, Interfaces, InterfacesWord, MaxRestarts, OnDown, Service, ServiceExpect, ServiceType, Status, StatusNetwork};
+pub use health::{
+    Check, CheckKind, CommandRef, Interfaces, InterfacesWord, MaxRestarts, OnDown, Service, ServiceExpect,
+    ServiceType, Status, StatusNetwork,
+};
 pub use node_profile::{Paper, Profile};
 pub use programs::{
-    Backup, BackupCopy, BackupKind, Command, CommandOutput, Database, Engine, Format, Keep, OnInvalid, Package, PackageManager,
-    Purge, ReindexScope, RestoreTest, Validator, ValidatorKind, VerifyMethod,
+    Backup, BackupCopy, BackupKind, Command, CommandOutput, Database, Engine, Format, Keep, OnInvalid,
+    Package, PackageManager, Purge, ReindexScope, RestoreTest, Validator, ValidatorKind, VerifyMethod,
 };
 pub use upkeep::{
-    ApplyMount, Archive, Cadence, CreateFile, Delete, Hardening, HardeningKind, HardeningReport, Log, Persist,
-    RemoveEmptyDirectories, Rotate, RotateAfter, RotateEvery, Tuning, TuningKind,
+    ApplyMount, Archive, Cadence, CreateFile, Delete, Hardening, HardeningKind, HardeningReport, Log,
+    Persist, RemoveEmptyDirectories, Rotate, RotateAfter, RotateEvery, Tuning, TuningKind,
 };
-pub use watch::{Alert, AlertSeverity, Contact, Dashboard, Link, Metric, MetricStore, Report, ReportScope, Section, Tools};
+pub use watch::{Alert, Contact, Dashboard, Link, Metric, MetricStore, Report, ReportScope, Section, Tools};

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Alert, Backup, Check, Command, Contact, Dashboard, Database, Hardening, Link, Log, Metric, MetricStore, Package, Report,
-    Service, Status, Tools, Tuning, Validator,
+    Alert, Backup, Check, Command, Contact, Dashboard, Database, Hardening, Link, Log, Metric, MetricStore,
+    Package, Report, Service, Status, Tools, Tuning, Validator,
 };
 use crate::document::ids::{Id, Key};
 use crate::document::kind::SchemaVersion;
 use crate::id::Name;
+use crate::label::Selector;
 
 /// A node profile (reference/profile.toml).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +28,7 @@ pub struct Profile {
     pub description: String,
     /// Nodes that get this profile; the most specific selector wins.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub selector: Option<String>,
+    pub selector: Option<Selector>,
     /// Variables, usable as `{name}` here and in the procedures of this profile.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vars: BTreeMap<Key, String>,

@@ -12,6 +12,7 @@ use crate::time::Span;
 /// `[log.*]`: rotation, archive, compression and deletion of log files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // they are logrotate's own switches, by its own names
 pub struct Log {
     /// Files, globs allowed.
     pub paths: Vec<String>,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::programs::Format;
 use crate::document::expr::AlertWhen;
 use crate::id::Name;
+use crate::severity::Severity;
 use crate::time::Span;
 
 /// `[metric.*]`: what is sampled.
@@ -46,7 +47,7 @@ pub struct Alert {
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     pub lasting: Option<Span>,
     /// How bad it is.
-    pub severity: AlertSeverity,
+    pub severity: Severity,
     /// Notifiers of the controller's configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<Name>,
@@ -56,20 +57,6 @@ pub struct Alert {
     /// `procedure:<name>` or a link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runbook: Option<String>,
-}
-
-/// How bad an alert is; the order is from low to critical.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AlertSeverity {
-    /// Worth knowing.
-    Low,
-    /// Worth a look.
-    Medium,
-    /// Needs work soon.
-    High,
-    /// Needs work now.
-    Critical,
 }
 
 /// `[report.*]`.
