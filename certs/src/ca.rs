@@ -6,9 +6,12 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
 use fleet_types::digest::Digest;
 use fleet_types::id::FleetId;
+use fleet_types::seal::Secret;
 use fleet_types::time::Timestamp;
+use fleet_types::trust;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SerialNumber,
@@ -19,13 +22,12 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::csr::{PrivateKey, RequestError, p256_point};
 use crate::name::Role;
-use crate::secret::Secret;
 use crate::serial::Serial;
 
 /// How far `not_before` lies before the time of issue: clocks of machines that have just booted and
 /// not yet synchronised are commonly minutes off, and a certificate that is "not yet valid" on the
 /// peer would make a fresh enrolment fail. Five minutes is also what Kerberos tolerates (RFC 4120).
-pub const BACK_DATED: Duration = Duration::from_secs(5 * 60);
+pub const BACK_DATED: Duration = Duration::from_mins(5);
 
 /// Why an authority could not be made or loaded.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +48,9 @@ pub enum CaError {
     #[error("the certificate is not one of a P-256 certificate authority without name constraints")]
     NotAnAuthority,
     /// Key and certificate do not belong together.
-    #[error("the key does not belong to the {0} authority's certificate: restore both files from the same backup")]
+    #[error(
+        "the key does not belong to the {0} authority's certificate: restore both files from the same backup"
+    )]
     Mismatch(Role),
     /// Only the role's own authority may issue for the role.
     #[error("the {actual} authority was asked for a {wanted} certificate")]
@@ -87,7 +91,8 @@ impl Authority {
         params.distinguished_name = name;
         // Path length 0: an authority issues end entities only.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
         params.not_before = date(now.minus(BACK_DATED));
         params.not_after = date(now.plus(lifetime));
@@ -98,10 +103,14 @@ impl Authority {
     /// Loads an authority from its two PEM files and checks that they belong together.
     pub fn from_pem(role: Role, certificate_pem: &str, key_pem: &Secret) -> Result<Self, CaError> {
         let certificate = one_certificate(certificate_pem)?;
-        Self::from_parts(role, certificate, PrivateKey::from_pem(key_pem.expose())?)
+        Self::from_parts(role, certificate, PrivateKey::from_pem(key_pem)?)
     }
 
-    fn from_parts(role: Role, certificate: CertificateDer<'static>, key: PrivateKey) -> Result<Self, CaError> {
+    fn from_parts(
+        role: Role,
+        certificate: CertificateDer<'static>,
+        key: PrivateKey,
+    ) -> Result<Self, CaError> {
         let facts = AuthorityFacts::of(&certificate)?;
         if facts.point != key.public_point() {
             return Err(CaError::Mismatch(role));
@@ -138,6 +147,14 @@ impl Authority {
     /// When the authority's certificate ends; nothing that it issues may outlive it.
     pub const fn not_after(&self) -> Timestamp {
         self.not_after
+    }
+
+    /// The entry of the trust bundle for this authority.
+    pub fn listed(&self) -> trust::Authority {
+        trust::Authority {
+            certificate: self.certificate.to_vec(),
+            public_key: self.issuer.key().public_key_raw().to_vec(),
+        }
     }
 
     pub(crate) const fn issuer(&self) -> &Issuer<'static, KeyPair> {
@@ -195,25 +212,23 @@ fn one_certificate(pem: &str) -> Result<CertificateDer<'static>, CaError> {
 
 /// RFC 7468 text. rcgen writes PEM only for certificates that it has just made.
 fn pem(label: &str, der: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
     let mut text = format!("-----BEGIN {label}-----\n");
-    // 48 bytes make one line of 64 characters.
-    for line in der.chunks(48) {
-        for group in line.chunks(3) {
-            let bits = group.iter().fold(0u32, |bits, b| bits << 8 | u32::from(*b)) << (8 * (3 - group.len()));
-            for place in 0..4 {
-                let index = usize::try_from(bits >> (18 - 6 * place) & 63).unwrap_or(0);
-                text.push(if place <= group.len() { char::from(ALPHABET[index]) } else { '=' });
-            }
-        }
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        // Base 64 is ASCII, so every position is a character boundary.
+        let (line, after) = rest.split_at(rest.len().min(64));
+        text.push_str(line);
         text.push('\n');
+        rest = after;
     }
     text + &format!("-----END {label}-----\n")
 }
 
 /// Whole seconds, as certificates hold them.
 pub(crate) fn date(at: Timestamp) -> time::OffsetDateTime {
-    time::OffsetDateTime::from_unix_timestamp(at.as_millis() / 1000).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+    time::OffsetDateTime::from_unix_timestamp(at.as_millis() / 1000)
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -230,11 +245,11 @@ mod tests {
 
     #[test]
     fn an_authority_survives_its_files() {
-        let made = Authority::create(Role::Agent, fleet(), now(), Duration::from_secs(86_400)).unwrap();
+        let made = Authority::create(Role::Agent, fleet(), now(), Duration::from_hours(24)).unwrap();
         let again = Authority::from_pem(Role::Agent, &made.certificate_pem(), &made.key_pem()).unwrap();
         assert_eq!((again.pin(), again.certificate()), (made.pin(), made.certificate()));
         assert_eq!(pin_of(made.certificate()).unwrap(), made.pin());
-        assert_eq!(again.not_after(), now().plus(Duration::from_secs(86_400)));
+        assert_eq!(again.not_after(), now().plus(Duration::from_hours(24)));
         let (_, parsed) = X509Certificate::from_der(made.certificate()).unwrap();
         assert_eq!(parsed.validity().not_before.timestamp() * 1000, now().minus(BACK_DATED).as_millis());
         assert!(!format!("{made:?}").contains("PRIVATE"));
@@ -242,7 +257,7 @@ mod tests {
 
     #[test]
     fn files_that_do_not_belong_together_are_refused() {
-        let life = Duration::from_secs(86_400);
+        let life = Duration::from_hours(24);
         let one = Authority::create(Role::Agent, fleet(), now(), life).unwrap();
         let two = Authority::create(Role::Agent, fleet(), now(), life).unwrap();
         let mixed = Authority::from_pem(Role::Agent, &one.certificate_pem(), &two.key_pem());

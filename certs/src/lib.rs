@@ -12,7 +12,7 @@
 //! | [`verify`], [`trust`], [`fault`], [`revoke`] | the checks after chain validation, rustls verifiers, why a certificate was refused, the deny list |
 //! | [`tls`], [`accept`], [`dial`] | configurations, the server's handshake, the client's connector |
 //! | [`files`], [`slots`] | keys and certificates on disk, the two identity slots of a client |
-//! | [`token`], [`secret`], [`serial`] | join tokens and invites, text that must not be shown, serial numbers |
+//! | [`token`], [`serial`] | join tokens and invites, serial numbers |
 //! | [`dispatch`] | certifying a controller's dispatch key |
 
 pub mod accept;
@@ -25,7 +25,6 @@ pub mod files;
 pub mod issue;
 pub mod name;
 pub mod revoke;
-pub mod secret;
 pub mod serial;
 pub mod slots;
 pub mod tls;
@@ -34,9 +33,9 @@ pub mod trust;
 pub mod verify;
 
 pub use fault::{CertFault, OwnFault};
+pub use fleet_types::seal::Secret;
 pub use name::{Identity, Role};
 pub use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 pub use rustls::{ClientConfig, ServerConfig};
-pub use secret::Secret;
 pub use serial::Serial;
 pub use verify::PeerIdentity;

@@ -125,7 +125,8 @@ impl FromStr for Identity {
     fn from_str(text: &str) -> Result<Self, IdentityError> {
         let form = || IdentityError::Form(shown(text));
         let mut parts = text.strip_prefix("fleet://").ok_or_else(form)?.split('/');
-        let (Some(fleet), Some(role), Some(id), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(fleet), Some(role), Some(id), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(form());
         };
