@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::id::{Attempt, JobId};
 use crate::job::Outcome;
+use crate::plan::NodePlan;
 use crate::severity::Severity;
 use crate::time::Timestamp;
 
@@ -52,6 +53,9 @@ pub struct Report {
     pub working_ms: u64,
     /// One part a step, in order.
     pub steps: Vec<StepReport>,
+    /// What the node would do: only in the report of a plan job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<NodePlan>,
 }
 
 /// How a step ended.
