@@ -25,12 +25,16 @@ mod envelope;
 pub mod error;
 pub mod key;
 pub mod memory_store;
+pub mod open;
 pub mod outcome;
 mod scan_range;
+pub mod sled_store;
 
 pub use batch::{Append, Batch, Committed, Op, Precondition, WriteId};
 pub use contract::{Direction, Entry, KvStore};
 pub use error::StoreError;
 pub use key::{Key, LogName};
 pub use memory_store::MemoryStore;
+pub use open::open;
 pub use outcome::{Evidence, Outcome, commit_resolved, resolve_outcome};
+pub use sled_store::{SledSettings, SledStore};

@@ -1,0 +1,212 @@
+//! The one thread that commits.
+//!
+//! It gathers the requests that wait, judges each, writes those that pass as one sled batch, flushes, syncs, and only
+//! then answers. One writer, because sled hangs when many tasks flush at once (security-and-delivery §4.1) and because
+//! preconditions need nobody else to write between check and write.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::failure::Failure;
+use super::space::{SpaceFloor, free_bytes};
+use super::visible::Visible;
+use super::watchdog::Watched;
+use crate::batch::{Batch, Committed, WriteId};
+use crate::commit_plan::{GroupPlan, StoredView, Writes};
+use crate::contract::MAX_BATCH_BYTES;
+use crate::error::StoreError;
+
+/// Requests that may wait for the writer: two full groups, so that the next group is there when one is durable. When
+/// it is full, callers wait. Worst case 256 MiB (all batches at their limit), ordinarily less than 1 MiB.
+pub(crate) const QUEUE_REQUESTS: usize = 256;
+/// Requests of one group: the size at which the cost of a flush was measured to be spread thin (79,000 commits/s,
+/// security-and-delivery §4.1).
+const GROUP_REQUESTS: usize = 128;
+/// A group takes no further request once it has this many bytes: bounds the time to flush and the values held back.
+const GROUP_BYTES: usize = 4 * MAX_BATCH_BYTES;
+
+/// What reaches the writer.
+pub(crate) enum Message {
+    /// Commit this, and answer when it is durable.
+    Commit(Request),
+    /// End, when everything before it is done.
+    Close,
+}
+
+/// One commit with its way back.
+pub(crate) struct Request {
+    pub(crate) batch: Batch,
+    pub(crate) answer: oneshot::Sender<Result<Committed, StoreError>>,
+}
+
+/// The writer's belongings.
+pub(crate) struct Writer {
+    pub(crate) db: sled::Db,
+    pub(crate) data_file: File,
+    pub(crate) visible: Arc<Visible>,
+    pub(crate) failure: Arc<Failure>,
+    pub(crate) space: SpaceFloor,
+    pub(crate) watched: Arc<Watched>,
+    pub(crate) queue: mpsc::Receiver<Message>,
+}
+
+struct Judged {
+    write_id: WriteId,
+    answer: oneshot::Sender<Result<Committed, StoreError>>,
+    verdict: Result<Committed, StoreError>,
+}
+
+impl Writer {
+    /// Works until it is told to close or nobody can ask any more.
+    pub(crate) fn run(mut self) {
+        while let Some(Message::Commit(first)) = self.queue.blocking_recv() {
+            self.watched.begin();
+            let (group, is_closing) = self.gather(first);
+            self.commit_group(group);
+            self.watched.end();
+            if is_closing {
+                break;
+            }
+        }
+        self.refuse_the_rest();
+        if self.failure.is_set() {
+            // sled's own threads may be dead, and dropping the last handle would wait for them for ever. The process
+            // ends anyway.
+            std::mem::forget(self.db);
+        }
+    }
+
+    /// What waits behind the first request, up to the limits of a group.
+    fn gather(&mut self, first: Request) -> (Vec<Request>, bool) {
+        let mut bytes = first.batch.known_bytes();
+        let mut group = vec![first];
+        while group.len() < GROUP_REQUESTS && bytes < GROUP_BYTES {
+            match self.queue.try_recv() {
+                Ok(Message::Commit(request)) => {
+                    bytes += request.batch.known_bytes();
+                    group.push(request);
+                }
+                Ok(Message::Close) => return (group, true),
+                Err(_) => break,
+            }
+        }
+        (group, false)
+    }
+
+    fn commit_group(&self, group: Vec<Request>) {
+        let view = TreeView { db: &self.db, failure: &self.failure, failed_with: RefCell::new(None) };
+        let (mut judged, writes) = self.judge(group, &view);
+        let written = match view.failed_with.into_inner() {
+            // The tree could not be read: nothing of this group was applied.
+            Some(error) => {
+                for one in &mut judged {
+                    if one.verdict.is_ok() {
+                        one.verdict = Err(error.clone());
+                    }
+                }
+                Ok(())
+            }
+            None if writes.is_empty() => Ok(()),
+            None => self.make_durable(writes),
+        };
+        // Refusals are answered after the flush too: somebody who lost against a request of this group would read the
+        // value from before it, and lose again.
+        for one in judged {
+            let answer = match (&written, one.verdict) {
+                (Err(error), Ok(_)) => {
+                    Err(StoreError::OutcomeUnknown { write_id: one.write_id, reason: error.to_string() })
+                }
+                (_, verdict) => verdict,
+            };
+            // A caller who has gone away treats his commit as unknown; there is nobody to tell.
+            drop(one.answer.send(answer));
+        }
+    }
+
+    fn judge(&self, group: Vec<Request>, view: &TreeView<'_>) -> (Vec<Judged>, Writes) {
+        let free = free_bytes(&self.space.path);
+        let mut plan = GroupPlan::new(view);
+        let judged = group
+            .into_iter()
+            .map(|Request { batch, answer }| {
+                let write_id = batch.write_id;
+                let verdict = self
+                    .failure
+                    .check()
+                    .and_then(|()| self.check_space(&free, batch.from_reserve))
+                    .and_then(|()| plan.add(batch));
+                Judged { write_id, answer, verdict }
+            })
+            .collect();
+        (judged, plan.into_writes())
+    }
+
+    fn check_space(&self, free: &io::Result<u64>, from_reserve: bool) -> Result<(), StoreError> {
+        match free {
+            Ok(free) => self.space.check(*free, from_reserve),
+            Err(error) => Err(StoreError::Unavailable {
+                reason: format!("the free space of {} cannot be read ({error})", self.space.path.display()),
+            }),
+        }
+    }
+
+    /// Applies, flushes, syncs. Any error leaves the outcome of the group unknown and the store failed.
+    fn make_durable(&self, writes: Writes) -> Result<(), StoreError> {
+        let before = self.failure.guard(|| {
+            writes
+                .keys()
+                .map(|key| Ok((key.clone(), self.db.get(key)?.map(|sealed| sealed.to_vec()))))
+                .collect::<sled::Result<Writes>>()
+        })?;
+        let mut batch = sled::Batch::default();
+        for (key, sealed) in writes {
+            match sealed {
+                Some(sealed) => batch.insert(key, sealed),
+                None => batch.remove(key),
+            }
+        }
+        self.visible.hold_back(before);
+        self.failure.guard(|| {
+            self.db.apply_batch(batch)?;
+            self.db.flush()?;
+            self.data_file.sync_data()?;
+            Ok(())
+        })?;
+        self.visible.reveal();
+        Ok(())
+    }
+
+    /// Answers those who came too late, so that they know nothing was written.
+    fn refuse_the_rest(&mut self) {
+        self.queue.close();
+        while let Ok(message) = self.queue.try_recv() {
+            if let Message::Commit(request) = message {
+                drop(request.answer.send(Err(closed())));
+            }
+        }
+    }
+}
+
+/// What callers of a closed store get.
+pub(crate) fn closed() -> StoreError {
+    StoreError::Unavailable { reason: "the store is closed; the process is stopping".to_owned() }
+}
+
+/// The tree as the plan sees it; remembers when it could not be read.
+struct TreeView<'a> {
+    db: &'a sled::Db,
+    failure: &'a Failure,
+    failed_with: RefCell<Option<StoreError>>,
+}
+
+impl StoredView for TreeView<'_> {
+    fn stored(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.failure.guard(|| self.db.get(key));
+        let found = found.inspect_err(|error| *self.failed_with.borrow_mut() = Some(error.clone()))?;
+        Ok(found.map(|sealed| sealed.to_vec()))
+    }
+}
