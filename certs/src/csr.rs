@@ -122,6 +122,9 @@ impl RequestedKey {
         if request.signature_algorithm.algorithm != OID_SIG_ECDSA_WITH_SHA256 {
             return Err(RequestError::KeyType);
         }
+        if request.signature_value.unused_bits != 0 {
+            return Err(RequestError::Malformed);
+        }
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
             .verify(body.raw, &request.signature_value.data)
             .map_err(|_| RequestError::Signature)?;

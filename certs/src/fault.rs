@@ -97,7 +97,7 @@ impl CertFault {
             E::UnknownIssuer | E::BadSignature => Self::UnknownIssuer,
             E::NotValidForNameContext { expected, presented } => Self::WrongServerName {
                 expected: expected.to_str().into_owned(),
-                presented: presented.clone(),
+                presented: presented.iter().filter_map(|name| host_name(name)).collect(),
             },
             E::InvalidPurpose | E::InvalidPurposeContext { .. } => Self::WrongPurpose,
             E::Revoked => Self::Revoked,
@@ -169,6 +169,17 @@ impl OwnFault {
 
 fn rustls_error(error: &std::io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref::<rustls::Error>()
+}
+
+/// rustls gives names as `DnsName("fleet.example")` and `IpAddress(192.0.2.7)`; people need what is in
+/// the brackets, and the URI name does not help them here.
+fn host_name(described: &str) -> Option<String> {
+    let bare = |prefix| described.strip_prefix(prefix)?.strip_suffix(')');
+    match bare("DnsName(").or_else(|| bare("IpAddress(")) {
+        Some(name) => Some(name.trim_matches('"').to_owned()),
+        None if described.starts_with("UniformResourceIdentifier") => None,
+        None => Some(described.to_owned()),
+    }
 }
 
 fn stamp(time: UnixTime) -> Timestamp {

@@ -26,6 +26,11 @@ use crate::revoke::DenyList;
 use crate::tls::TlsError;
 use crate::verify::{PeerIdentity, verify_peer_certificate};
 
+/// An authority of ours signs end entities itself, so whatever a peer sends besides its own certificate
+/// is not offered for path building. webpki does not apply the path length of a trust anchor, so an
+/// authority below ours would otherwise be believed.
+const NO_INTERMEDIATES: &[CertificateDer<'static>] = &[];
+
 /// Checks clients on a listener that takes agents, operators or both: the role comes from the issuing
 /// authority and must equal the role in the name (security-and-delivery §1.1).
 #[derive(Debug)]
@@ -64,15 +69,10 @@ impl FleetClientVerifier {
 
     /// Which authority issued the certificate: the first whose chain holds. When none does, the most
     /// telling reason, which is any other than "unknown issuer".
-    fn issuing_role(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<Role, Error> {
+    fn issuing_role(&self, end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<Role, Error> {
         let mut reason = Error::InvalidCertificate(CertificateError::UnknownIssuer);
         for (role, verifier) in &self.issuers {
-            match verifier.verify_client_cert(end_entity, intermediates, now) {
+            match verifier.verify_client_cert(end_entity, NO_INTERMEDIATES, now) {
                 Ok(_) => return Ok(*role),
                 Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {}
                 Err(other) => reason = other,
@@ -90,10 +90,10 @@ impl ClientCertVerifier for FleetClientVerifier {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        _sent: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let role = self.issuing_role(end_entity, intermediates, now)?;
+        let role = self.issuing_role(end_entity, now)?;
         let peer = named(end_entity, role, Some(self.fleet))?;
         // The alert "revoked" tells an honest client what to do; who it was is in the caller's log.
         self.denied.check(&peer).map_err(|_| Error::InvalidCertificate(CertificateError::Revoked))?;
@@ -200,16 +200,16 @@ impl ServerCertVerifier for ControllerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        sent: &[CertificateDer<'_>],
         _dialled: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let chain = match &self.anchor {
             Anchor::Authorities(verifier) => Arc::clone(verifier),
-            Anchor::Pins(pins) => self.pinned_anchor(pins, intermediates)?,
+            Anchor::Pins(pins) => self.pinned_anchor(pins, sent)?,
         };
-        chain.verify_server_cert(end_entity, intermediates, &self.server_name, ocsp, now)?;
+        chain.verify_server_cert(end_entity, NO_INTERMEDIATES, &self.server_name, ocsp, now)?;
         named(end_entity, Role::Controller, self.fleet)?;
         Ok(ServerCertVerified::assertion())
     }
