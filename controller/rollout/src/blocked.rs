@@ -1,0 +1,154 @@
+//! Why a node is not going: every reason, typed, in words that an operator can act on.
+//!
+//! Must never answer with a bare no (examples.md, Deciding 7). Called for showing, and by `apply` for the
+//! rules that it checks again.
+
+use std::fmt;
+
+use fleet_types::id::NodeId;
+use fleet_types::job::{Outcome, Phase};
+use fleet_types::time::Timestamp;
+
+use crate::event::Mode;
+use crate::state::Rollout;
+
+/// One reason why a node is not going.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockReason {
+    /// The node is none of this run.
+    NotInRun,
+    /// Its job has ended.
+    AlreadyEnded {
+        /// How.
+        outcome: Outcome,
+    },
+    /// An operator stopped new starts.
+    Paused {
+        /// Why.
+        reason: String,
+    },
+    /// The run is ending.
+    Halting {
+        /// Why.
+        reason: String,
+    },
+    /// The first start lies ahead.
+    BeforeStart {
+        /// When it is.
+        not_before: Timestamp,
+    },
+    /// The last start has passed; the job ends as `expired`.
+    AfterLastStart {
+        /// When it was.
+        not_after: Timestamp,
+    },
+    /// The node's link is down.
+    Offline,
+    /// A node of the same pair is in flight, and the run changes nodes.
+    PartnerInFlight {
+        /// That node.
+        partner: NodeId,
+    },
+    /// A node of the same pair goes first.
+    PartnerFirst {
+        /// That node.
+        partner: NodeId,
+    },
+    /// Every slot is taken.
+    CapReached {
+        /// Taken slots.
+        in_flight: usize,
+        /// All slots.
+        at_most: usize,
+    },
+    /// There are free slots, and nodes before it in the order take them.
+    TurnNotCome {
+        /// Free slots.
+        free: usize,
+    },
+}
+
+impl fmt::Display for BlockReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInRun => f.write_str("not part of this run"),
+            Self::AlreadyEnded { outcome } => write!(f, "already ended: {}", outcome.as_str()),
+            Self::Paused { reason } => write!(f, "run paused: {reason}"),
+            Self::Halting { reason } => write!(f, "run is ending: {reason}"),
+            Self::BeforeStart { not_before } => write!(f, "starts at {not_before} at the earliest"),
+            Self::AfterLastStart { not_after } => write!(f, "too late: last start was {not_after}"),
+            Self::Offline => f.write_str("offline"),
+            Self::PartnerInFlight { partner } => write!(f, "partner {partner} is in flight"),
+            Self::PartnerFirst { partner } => write!(f, "partner {partner} goes first"),
+            Self::CapReached { in_flight, at_most } => {
+                write!(f, "all slots taken: {in_flight} of {at_most} nodes in flight")
+            }
+            Self::TurnNotCome { free } => {
+                write!(f, "its turn has not come: {free} free slots, others go first")
+            }
+        }
+    }
+}
+
+impl Rollout {
+    /// All reasons why `node` is not going at `now`. Empty when it is in flight, or is offered its job by
+    /// [`Rollout::wanted`]. Costs O(page + log n).
+    pub fn blocked(&self, node: NodeId, now: Timestamp) -> Vec<BlockReason> {
+        let Some(seat) = self.plan.seat(node) else { return vec![BlockReason::NotInRun] };
+        match self.jobs[seat].phase {
+            Phase::Queued => {}
+            Phase::Ended(outcome) => return vec![BlockReason::AlreadyEnded { outcome }],
+            Phase::Offered | Phase::Accepted | Phase::Running | Phase::Waiting | Phase::RollingBack => {
+                return Vec::new();
+            }
+        }
+        let mut reasons = self.starts_blocked(now);
+        if !self.jobs[seat].online {
+            reasons.push(BlockReason::Offline);
+        }
+        reasons.extend(self.pair_blocked(seat));
+        let free = self.free_slots();
+        if free == 0 {
+            reasons.push(BlockReason::CapReached {
+                in_flight: self.in_flight.len(),
+                at_most: self.plan.max_parallel,
+            });
+        } else if reasons.is_empty() && !self.next_seats().any(|next| next == seat) {
+            reasons.push(BlockReason::TurnNotCome { free });
+        }
+        reasons
+    }
+
+    /// The reasons that hold for every queued node.
+    pub(crate) fn starts_blocked(&self, now: Timestamp) -> Vec<BlockReason> {
+        let mut reasons = Vec::new();
+        match &self.mode {
+            Mode::Going => {}
+            Mode::Paused { reason } => reasons.push(BlockReason::Paused { reason: reason.clone() }),
+            Mode::Halting { reason } => reasons.push(BlockReason::Halting { reason: reason.clone() }),
+        }
+        let (not_before, not_after) = (self.plan.not_before, self.plan.not_after);
+        if now < not_before {
+            reasons.push(BlockReason::BeforeStart { not_before });
+        }
+        if now >= not_after {
+            reasons.push(BlockReason::AfterLastStart { not_after });
+        }
+        reasons
+    }
+
+    /// The pair rule (security-and-delivery §2.14): never two nodes of a pair in flight in a changing run.
+    fn pair_blocked(&self, seat: usize) -> Option<BlockReason> {
+        if let Some(partner) = self.partner_in_flight(seat) {
+            return Some(BlockReason::PartnerInFlight { partner });
+        }
+        let next = self.pairs[self.plan.pair_of[seat]?].next.filter(|next| *next != seat)?;
+        Some(BlockReason::PartnerFirst { partner: self.plan.nodes[next].node })
+    }
+
+    /// Another node of the same pair that is in flight, where the pair rule holds.
+    pub(crate) fn partner_in_flight(&self, seat: usize) -> Option<NodeId> {
+        let pair = &self.pairs[self.plan.pair_of[seat]?];
+        pair.in_flight.iter().find(|other| **other != seat).map(|other| self.plan.nodes[*other].node)
+    }
+}

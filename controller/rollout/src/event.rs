@@ -1,0 +1,267 @@
+//! What can happen to a rollout, and the answers to it.
+//!
+//! Events are facts: what concerns a job was saved before it is applied here (examples.md, Deciding 3).
+//! Must never hold decisions; those are in `table`. Made by the controller's runner.
+
+use std::fmt;
+
+use fleet_types::id::{Attempt, NodeId, RunId};
+use fleet_types::job::{Outcome, Phase};
+use fleet_types::run::RunState;
+use serde::{Deserialize, Serialize};
+
+use crate::blocked::BlockReason;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Something happened to the job of one node.
+    Job {
+        /// The node.
+        node: NodeId,
+        /// What happened.
+        what: JobEvent,
+    },
+    /// An operator stops new starts.
+    Pause {
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// An operator lets starts go on.
+    Resume,
+    /// An operator ends the run: what is queued ends, what is in flight is asked to stop.
+    Cancel {
+        /// Why, in the operator's words.
+        reason: String,
+    },
+}
+
+/// What can happen to the job of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobEvent {
+    /// The offer was saved.
+    Offered {
+        /// Which try.
+        attempt: Attempt,
+    },
+    /// The node said where the job stands.
+    Reported {
+        /// Which try.
+        attempt: Attempt,
+        /// Where it stands.
+        phase: Reported,
+    },
+    /// The end was saved: reported by the node, or decided here ([`crate::Wanted::end`]).
+    Ended {
+        /// Which try.
+        attempt: Attempt,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The node's link came up.
+    Online,
+    /// The node's link went down.
+    Offline,
+}
+
+/// Where a node says its job stands, short of its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reported {
+    /// Durable in the node's journal.
+    Accepted,
+    /// A step is being carried out.
+    Running,
+    /// Waits at a barrier.
+    Waiting,
+    /// Undoing what began.
+    RollingBack,
+}
+
+impl Reported {
+    /// The phase of the job's life that this is.
+    pub const fn phase(self) -> Phase {
+        match self {
+            Self::Accepted => Phase::Accepted,
+            Self::Running => Phase::Running,
+            Self::Waiting => Phase::Waiting,
+            Self::RollingBack => Phase::RollingBack,
+        }
+    }
+}
+
+impl Event {
+    /// The offer to `node` was saved.
+    pub const fn offered(node: NodeId, attempt: Attempt) -> Self {
+        Self::Job { node, what: JobEvent::Offered { attempt } }
+    }
+
+    /// The node said where its job stands.
+    pub const fn reported(node: NodeId, attempt: Attempt, phase: Reported) -> Self {
+        Self::Job { node, what: JobEvent::Reported { attempt, phase } }
+    }
+
+    /// The end of the node's job was saved.
+    pub const fn ended(node: NodeId, attempt: Attempt, outcome: Outcome) -> Self {
+        Self::Job { node, what: JobEvent::Ended { attempt, outcome } }
+    }
+
+    /// The node's link came up.
+    pub const fn online(node: NodeId) -> Self {
+        Self::Job { node, what: JobEvent::Online }
+    }
+
+    /// The node's link went down.
+    pub const fn offline(node: NodeId) -> Self {
+        Self::Job { node, what: JobEvent::Offline }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job { what, .. } => what.fmt(f),
+            Self::Pause { .. } => f.write_str("pause"),
+            Self::Resume => f.write_str("resume"),
+            Self::Cancel { .. } => f.write_str("cancel"),
+        }
+    }
+}
+
+impl fmt::Display for JobEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Offered { .. } => f.write_str("offered"),
+            Self::Reported { phase, .. } => write!(f, "reported {}", phase_word(phase.phase())),
+            Self::Ended { outcome, .. } => write!(f, "ended {}", outcome.as_str()),
+            Self::Online => f.write_str("online"),
+            Self::Offline => f.write_str("offline"),
+        }
+    }
+}
+
+/// The word of the design for a phase.
+pub(crate) const fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Queued => "queued",
+        Phase::Offered => "offered",
+        Phase::Accepted => "accepted",
+        Phase::Running => "running",
+        Phase::Waiting => "waiting",
+        Phase::RollingBack => "rolling_back",
+        Phase::Ended(outcome) => outcome.as_str(),
+    }
+}
+
+/// What an operator, a budget or a gate said about new starts. Stored with the run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "mode", deny_unknown_fields)]
+pub enum Mode {
+    /// New starts are allowed.
+    #[default]
+    Going,
+    /// An operator stopped new starts; what is in flight goes on.
+    Paused {
+        /// Why.
+        reason: String,
+    },
+    /// The run ends: no new starts, and what is in flight is asked to stop.
+    Halting {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Mode {
+    /// The word for tables and errors.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Going => "going",
+            Self::Paused { .. } => "paused",
+            Self::Halting { .. } => "halting",
+        }
+    }
+}
+
+/// What an event did. None of these is an error: reports are delivered at least once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The rollout has changed: ask again what is wanted.
+    Changed,
+    /// Known already, or older than what is known.
+    Repeated,
+    /// It concerns a job or an attempt that is over. The end stands; keep the report beside it
+    /// (security-and-delivery §2.2).
+    Late,
+}
+
+/// An event that makes no sense here. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// The node is none of this run.
+    #[error("node {node} is not part of run {run}")]
+    UnknownNode {
+        /// The run.
+        run: RunId,
+        /// The node.
+        node: NodeId,
+    },
+    /// The table has no such pair.
+    #[error("job {run}/{node} is {} and cannot be {event}", phase_word(*.phase))]
+    Job {
+        /// The run.
+        run: RunId,
+        /// The node.
+        node: NodeId,
+        /// Where the job stands.
+        phase: Phase,
+        /// What was said to have happened.
+        event: JobEvent,
+    },
+    /// The event speaks of a try that there never was.
+    #[error("job {run}/{node} is {} at attempt {}, but attempt {} is said to be {event}",
+        phase_word(*.phase), .current.0, .got.0)]
+    Attempt {
+        /// The run.
+        run: RunId,
+        /// The node.
+        node: NodeId,
+        /// Where the job stands.
+        phase: Phase,
+        /// What was said to have happened.
+        event: JobEvent,
+        /// The try that is known.
+        current: Attempt,
+        /// The try that the event names.
+        got: Attempt,
+    },
+    /// The offer would break the cap or the pair rule. It was not wanted; reload the run from its records.
+    #[error("job {run}/{node} must not be offered: {reason}; reload the run from its records")]
+    NotAdmitted {
+        /// The run.
+        run: RunId,
+        /// The node.
+        node: NodeId,
+        /// The rule that it would break.
+        reason: BlockReason,
+    },
+    /// The order makes no sense in this mode.
+    #[error("run {run} is {} and cannot take \"{event}\"", .mode.as_str())]
+    Mode {
+        /// The run.
+        run: RunId,
+        /// What holds now.
+        mode: Mode,
+        /// The order.
+        event: &'static str,
+    },
+    /// The run is over.
+    #[error("run {run} has ended ({}) and cannot take \"{event}\"", .state.as_str())]
+    RunEnded {
+        /// The run.
+        run: RunId,
+        /// How it ended.
+        state: RunState,
+        /// The order.
+        event: &'static str,
+    },
+}

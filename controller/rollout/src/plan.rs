@@ -1,0 +1,177 @@
+//! What was asked for: the nodes of a run, its limits and its times.
+//!
+//! Fixed for the life of the run, and with it the denominator. Rings, windows and budgets will be more
+//! fields here and more conditions of admission in `blocked`; the engine around them stays.
+//! Must never change after [`Plan::new`]. Called by whoever starts or reloads a run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleet_types::id::{NodeId, RunId};
+use fleet_types::time::Timestamp;
+
+use crate::deadline::LOST_GRACE;
+
+/// More nodes than this in one run are a mistake; ten times the largest fleet that is measured.
+pub const MAX_NODES: usize = 1_000_000;
+
+/// A node as selected for the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedNode {
+    /// The node.
+    pub node: NodeId,
+    /// The pair that it belongs to (label `ha_group`), if any.
+    pub pair: Option<String>,
+    /// Its site (label `site`), `-` where none is assigned.
+    pub site: String,
+}
+
+/// The parts of a plan before they are checked.
+#[derive(Debug, Clone)]
+pub struct PlanInput {
+    /// The run.
+    pub run: RunId,
+    /// Does the procedure change nodes? Only then does the pair rule hold.
+    pub changes: bool,
+    /// At most this many nodes in flight at once.
+    pub max_parallel: u32,
+    /// No node is offered its job before this instant.
+    pub not_before: Timestamp,
+    /// No node is offered its job at or after this instant; the end of first starts.
+    pub not_after: Timestamp,
+    /// The working-time limit of the procedure with the grace for `lost` ([`LOST_GRACE`]) included.
+    pub job_deadline: Duration,
+    /// The selected nodes, in any order.
+    pub nodes: Vec<PlannedNode>,
+}
+
+/// What is wrong with a plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanProblem {
+    /// No node was selected.
+    #[error("no node is selected: a run needs at least one")]
+    NoNodes,
+    /// More than [`MAX_NODES`].
+    #[error("{0} nodes are selected: a run has at most {MAX_NODES}")]
+    TooManyNodes(usize),
+    /// A node is listed twice.
+    #[error("node {0} is selected twice")]
+    Twice(NodeId),
+    /// A pair without a name would bind strangers to each other.
+    #[error("node {0} has a pair with an empty name: leave the pair out or name it")]
+    EmptyPair(NodeId),
+    /// Nothing could ever start.
+    #[error("at most 0 nodes at once lets none start: allow at least 1")]
+    NoneAtOnce,
+    /// Nothing could ever start.
+    #[error("the last start {not_after} is not after the first start {not_before}")]
+    NoTime {
+        /// First starts from here.
+        not_before: Timestamp,
+        /// First starts until here.
+        not_after: Timestamp,
+    },
+    /// Shorter than the grace alone.
+    #[error("a job deadline of {} s does not even hold the grace of {} s", .0.as_secs(), LOST_GRACE.as_secs())]
+    DeadlineTooShort(Duration),
+}
+
+/// A checked plan. Nodes are held in the order of their ids, which is also the order in which they go, so
+/// that a plan rebuilt from records in any order is the same plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub(crate) run: RunId,
+    pub(crate) changes: bool,
+    pub(crate) max_parallel: usize,
+    pub(crate) not_before: Timestamp,
+    pub(crate) not_after: Timestamp,
+    pub(crate) job_deadline: Duration,
+    pub(crate) nodes: Vec<PlannedNode>,
+    /// For each node the number of its pair, where the pair rule holds.
+    pub(crate) pair_of: Vec<Option<usize>>,
+    pub(crate) pair_count: usize,
+}
+
+impl Plan {
+    /// Checks everything and reports all problems at once.
+    pub fn new(input: PlanInput) -> Result<Self, Vec<PlanProblem>> {
+        let mut problems = Vec::new();
+        let mut nodes = input.nodes;
+        nodes.sort_by_key(|n| n.node);
+        if nodes.is_empty() {
+            problems.push(PlanProblem::NoNodes);
+        }
+        if nodes.len() > MAX_NODES {
+            problems.push(PlanProblem::TooManyNodes(nodes.len()));
+        }
+        for chunk in nodes.chunk_by(|a, b| a.node == b.node).filter(|c| c.len() > 1) {
+            problems.push(PlanProblem::Twice(chunk[0].node));
+        }
+        let nameless = nodes.iter().filter(|n| n.pair.as_deref() == Some(""));
+        problems.extend(nameless.map(|n| PlanProblem::EmptyPair(n.node)));
+        if input.max_parallel == 0 {
+            problems.push(PlanProblem::NoneAtOnce);
+        }
+        if input.not_after <= input.not_before {
+            problems.push(PlanProblem::NoTime { not_before: input.not_before, not_after: input.not_after });
+        }
+        if input.job_deadline <= LOST_GRACE {
+            problems.push(PlanProblem::DeadlineTooShort(input.job_deadline));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let (pair_of, pair_count) = number_pairs(&nodes, input.changes);
+        Ok(Self {
+            run: input.run,
+            changes: input.changes,
+            // A number of nodes that this machine cannot count is no limit.
+            max_parallel: usize::try_from(input.max_parallel).unwrap_or(usize::MAX),
+            not_before: input.not_before,
+            not_after: input.not_after,
+            job_deadline: input.job_deadline,
+            nodes,
+            pair_of,
+            pair_count,
+        })
+    }
+
+    /// The run that this plan is for.
+    pub const fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Does it change nodes?
+    pub const fn changes(&self) -> bool {
+        self.changes
+    }
+
+    /// At most this many nodes in flight at once.
+    pub const fn max_parallel(&self) -> usize {
+        self.max_parallel
+    }
+
+    /// The nodes in the order in which they go.
+    pub fn nodes(&self) -> &[PlannedNode] {
+        &self.nodes
+    }
+
+    /// The place of a node in the plan.
+    pub(crate) fn seat(&self, node: NodeId) -> Option<usize> {
+        self.nodes.binary_search_by_key(&node, |n| n.node).ok()
+    }
+}
+
+/// Gives pairs numbers; none where the run only reads.
+fn number_pairs(nodes: &[PlannedNode], changes: bool) -> (Vec<Option<usize>>, usize) {
+    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+    let pair_of = nodes
+        .iter()
+        .map(|node| {
+            let name = node.pair.as_deref().filter(|_| changes)?;
+            let next = numbers.len();
+            Some(*numbers.entry(name).or_insert(next))
+        })
+        .collect();
+    (pair_of, numbers.len())
+}

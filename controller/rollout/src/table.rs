@@ -1,0 +1,122 @@
+//! The one table: what an event means in a phase (jobs) and in a mode (run).
+//!
+//! Must never change anything; `apply` carries out what it says. Which phases may follow each other is
+//! asked from `fleet_types::job`, where controller and agent have the same table. Called by `apply` only.
+
+// The rows stand in the order of the phases and events, equal ones too: it is read as a table.
+#![allow(clippy::match_same_arms)]
+
+use fleet_types::id::Attempt;
+use fleet_types::job::{Outcome, Phase, check_reachable, check_transition};
+
+use crate::event::{Event, JobEvent, Mode};
+
+/// What to do with a job's event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobStep {
+    /// Take a slot, if the cap and the pair rule allow.
+    Offer,
+    /// Go to this phase short of the end.
+    Move(Phase),
+    /// End.
+    End(Outcome),
+    /// Note the node's presence.
+    Presence {
+        /// Is the link up?
+        online: bool,
+    },
+    /// The node was heard; nothing new.
+    Heard,
+    /// Nothing new.
+    Repeated,
+    /// About something that is over.
+    Late,
+}
+
+/// Why an event cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nonsense {
+    /// The pair is not in the table.
+    Pair,
+    /// The attempt does not exist.
+    Attempt(Attempt),
+}
+
+/// Jobs: phase × event.
+pub(crate) fn job_step(phase: Phase, attempt: Attempt, event: JobEvent) -> Result<JobStep, Nonsense> {
+    use JobEvent as E;
+    use Phase as P;
+    if let E::Offered { attempt: got } | E::Reported { attempt: got, .. } | E::Ended { attempt: got, .. } =
+        event
+    {
+        match (got.cmp(&attempt), event) {
+            (std::cmp::Ordering::Equal, _) => {}
+            // News of a former attempt, which is over by definition (security-and-delivery §2.4).
+            (std::cmp::Ordering::Less, E::Reported { .. } | E::Ended { .. }) => return Ok(JobStep::Late),
+            _ => return Err(Nonsense::Attempt(got)),
+        }
+    }
+    match (phase, event) {
+        (P::Queued, E::Offered { .. }) => Ok(JobStep::Offer),
+        (P::Offered | P::Accepted | P::Running | P::Waiting | P::RollingBack, E::Offered { .. }) => {
+            Ok(JobStep::Repeated)
+        }
+        (P::Ended(_), E::Offered { .. }) => Err(Nonsense::Pair),
+
+        // A node cannot have what was never offered to it. After a restore from a backup the offer is
+        // saved first, then its report is applied.
+        (P::Queued, E::Reported { .. }) => Err(Nonsense::Pair),
+        (
+            P::Offered | P::Accepted | P::Running | P::Waiting | P::RollingBack,
+            E::Reported { phase: said, .. },
+        ) => {
+            let said = said.phase();
+            if said == phase {
+                Ok(JobStep::Heard)
+            } else if check_reachable(phase, said).is_ok() {
+                Ok(JobStep::Move(said))
+            } else if check_reachable(said, phase).is_ok() {
+                // Repeated or overtaken on its way: older than what is known.
+                Ok(JobStep::Heard)
+            } else {
+                Err(Nonsense::Pair)
+            }
+        }
+        (P::Ended(_), E::Reported { .. }) => Ok(JobStep::Late),
+
+        // What was never offered can only end as the table's own line for `queued` says: it did nothing.
+        (P::Queued, E::Ended { outcome, .. }) => match check_transition(phase, P::Ended(outcome)) {
+            Ok(()) => Ok(JobStep::End(outcome)),
+            Err(_) => Err(Nonsense::Pair),
+        },
+        (P::Offered | P::Accepted | P::Running | P::Waiting | P::RollingBack, E::Ended { outcome, .. }) => {
+            match check_reachable(phase, P::Ended(outcome)) {
+                Ok(()) => Ok(JobStep::End(outcome)),
+                Err(_) => Err(Nonsense::Pair),
+            }
+        }
+        (P::Ended(was), E::Ended { outcome, .. }) if was == outcome => Ok(JobStep::Repeated),
+        (P::Ended(_), E::Ended { .. }) => Ok(JobStep::Late),
+
+        (P::Ended(_), E::Online | E::Offline) => Ok(JobStep::Repeated),
+        (_, E::Online) => Ok(JobStep::Presence { online: true }),
+        (_, E::Offline) => Ok(JobStep::Presence { online: false }),
+    }
+}
+
+/// The run: mode × order. `None` where nothing changes, an error where it makes no sense.
+pub(crate) fn mode_step(mode: &Mode, event: &Event) -> Result<Option<Mode>, Nonsense> {
+    match (mode, event) {
+        (_, Event::Job { .. }) => Ok(None),
+        (Mode::Going, Event::Pause { reason }) => Ok(Some(Mode::Paused { reason: reason.clone() })),
+        (Mode::Paused { .. }, Event::Pause { .. }) | (Mode::Going, Event::Resume) => Ok(None),
+        (Mode::Paused { .. }, Event::Resume) => Ok(Some(Mode::Going)),
+        (Mode::Halting { .. }, Event::Pause { .. }) => Err(Nonsense::Pair),
+        (Mode::Halting { .. }, Event::Resume) => Err(Nonsense::Pair),
+        (Mode::Going | Mode::Paused { .. }, Event::Cancel { reason }) => {
+            Ok(Some(Mode::Halting { reason: reason.clone() }))
+        }
+        // The first reason stands.
+        (Mode::Halting { .. }, Event::Cancel { .. }) => Ok(None),
+    }
+}

@@ -1,0 +1,163 @@
+//! What should be so now. Worked out from the state each time; asking again gives the same answer.
+//!
+//! Decisions made here, with their reasons:
+//! - Only nodes that are online are offered their job. An offline node stays queued, takes no slot, and
+//!   goes when it comes back or ends as `expired` with the run's last start.
+//! - A node in flight that goes offline keeps its slot, and its pair's, until its deadline: it may be changing.
+//! - An offer that was never answered ends as `lost`, not `expired`: whether the node began is not known.
+//!   The node itself says `expired` when it receives an offer too late.
+//! - A job that waits keeps its slot until there is a signed `Proceed`, because the node goes on by itself.
+//!
+//! Must never change the state. Called by the controller's runner, and `wish` by whoever delivers.
+
+use fleet_types::id::{Attempt, NodeId};
+use fleet_types::job::{Outcome, Phase};
+use fleet_types::time::Timestamp;
+
+use crate::event::Mode;
+use crate::state::{Job, Rollout};
+
+/// At most this many offers, and as many ends, in one answer. Each is two or three writes (record, inbox,
+/// leaf), so that a page fits one commit of 1,024 operations (DESIGN, "Store").
+pub const PAGE: usize = 256;
+
+/// What should be so now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Save these offers, apply `Offered`, then deliver. At most [`PAGE`].
+    pub offer: Vec<Offer>,
+    /// Save these ends, apply `Ended`. At most [`PAGE`].
+    pub end: Vec<End>,
+    /// In flight and to be asked to stop, until their end is reported. At most `max_parallel`.
+    pub cancel: Vec<NodeId>,
+}
+
+impl Wanted {
+    /// Is nothing to be done?
+    pub fn is_empty(&self) -> bool {
+        self.offer.is_empty() && self.end.is_empty() && self.cancel.is_empty()
+    }
+}
+
+/// A job to be offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// To whom.
+    pub node: NodeId,
+    /// Which try.
+    pub attempt: Attempt,
+}
+
+/// A job to be ended by the controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Whose.
+    pub node: NodeId,
+    /// Which try.
+    pub attempt: Attempt,
+    /// `expired`, `cancelled` or `lost`.
+    pub outcome: Outcome,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// What one node should be doing for this run, for its stream and at reconcile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Carry out this attempt; repeated, it is a question.
+    Work {
+        /// Which try.
+        attempt: Attempt,
+    },
+    /// Stop this attempt.
+    Stop {
+        /// Which try.
+        attempt: Attempt,
+    },
+}
+
+impl Rollout {
+    /// What should be so at `now`. After its parts were saved and applied, ask again: answers are pages.
+    pub fn wanted(&self, now: Timestamp) -> Wanted {
+        let offer = if self.starts_blocked(now).is_empty() {
+            self.next_seats().map(|seat| self.offer(seat)).collect()
+        } else {
+            Vec::new()
+        };
+        let cancel = match self.mode {
+            Mode::Halting { .. } => self.in_flight.iter().map(|seat| self.plan.nodes[*seat].node).collect(),
+            Mode::Going | Mode::Paused { .. } => Vec::new(),
+        };
+        Wanted { offer, end: self.ends(now), cancel }
+    }
+
+    /// What `node` should be doing for this run; `None` when nothing.
+    pub fn wish(&self, node: NodeId) -> Option<Wish> {
+        let job = &self.jobs[self.plan.seat(node)?];
+        let attempt = job.attempt;
+        job.in_flight().then_some(match self.mode {
+            Mode::Halting { .. } => Wish::Stop { attempt },
+            Mode::Going | Mode::Paused { .. } => Wish::Work { attempt },
+        })
+    }
+
+    /// The nodes in flight, with what they should be doing.
+    pub fn wishes(&self) -> impl Iterator<Item = (NodeId, Wish)> {
+        self.in_flight.iter().filter_map(|seat| {
+            let node = self.plan.nodes[*seat].node;
+            self.wish(node).map(|wish| (node, wish))
+        })
+    }
+
+    /// Slots that nobody holds.
+    pub(crate) fn free_slots(&self) -> usize {
+        self.plan.max_parallel.saturating_sub(self.in_flight.len())
+    }
+
+    /// The next page of nodes that may go, as far as presence, pairs and the cap say.
+    pub(crate) fn next_seats(&self) -> impl Iterator<Item = usize> {
+        self.ready.iter().copied().take(self.free_slots().min(PAGE))
+    }
+
+    fn offer(&self, seat: usize) -> Offer {
+        Offer { node: self.plan.nodes[seat].node, attempt: self.jobs[seat].attempt }
+    }
+
+    /// Lost ones first: they give slots back.
+    fn ends(&self, now: Timestamp) -> Vec<End> {
+        let lost = self.due.range(..=(now, usize::MAX)).map(|(_, seat)| {
+            let reason = lost_reason(&self.jobs[*seat]);
+            self.end(*seat, Outcome::Lost, reason)
+        });
+        let queued = match &self.mode {
+            Mode::Halting { reason } => Some((Outcome::Cancelled, format!("the run was ended: {reason}"))),
+            Mode::Going | Mode::Paused { .. } if now >= self.plan.not_after => {
+                Some((Outcome::Expired, format!("not started before the last start {}", self.plan.not_after)))
+            }
+            Mode::Going | Mode::Paused { .. } => None,
+        };
+        let never_began = queued.into_iter().flat_map(|(outcome, reason)| {
+            self.queued.iter().map(move |seat| {
+                let offline = if self.jobs[*seat].online { "" } else { "; the node is offline" };
+                self.end(*seat, outcome, format!("{reason}{offline}"))
+            })
+        });
+        lost.chain(never_began).take(PAGE).collect()
+    }
+
+    fn end(&self, seat: usize, outcome: Outcome, reason: String) -> End {
+        End { node: self.plan.nodes[seat].node, attempt: self.jobs[seat].attempt, outcome, reason }
+    }
+}
+
+fn lost_reason(job: &Job) -> String {
+    match (job.phase, job.clock) {
+        (Phase::Offered, Some(clock)) => {
+            format!("no answer since it was offered at {}; whether it began is not known", clock.offered)
+        }
+        (_, Some(clock)) => {
+            format!("nothing heard since {}; its time and grace are over", clock.heard)
+        }
+        (_, None) => "its time and grace are over".to_owned(),
+    }
+}

@@ -1,0 +1,86 @@
+//! A small plan and short names for the tests of the engine.
+
+use std::time::Duration;
+
+use fleet_rollout::{JobFact, KnownJob, Live, Plan, PlanInput, PlannedNode, Reported, Rollout};
+use fleet_types::id::{Attempt, NodeId, RunId};
+use fleet_types::job::{Outcome, Phase};
+use fleet_types::time::Timestamp;
+
+pub const FIRST: Attempt = Attempt(1);
+pub const MINUTE: Duration = Duration::from_mins(1);
+
+/// The test clock: seconds after 2026-01-01T00:00:00Z.
+pub fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(1_767_225_600_000).unwrap().plus(Duration::from_secs(seconds))
+}
+
+/// Node number `n`; the numbers sort as the nodes go.
+pub fn node(n: u32) -> NodeId {
+    let mut bytes = [0; 16];
+    bytes[12..].copy_from_slice(&n.to_be_bytes());
+    NodeId::from_slice(&bytes).unwrap()
+}
+
+pub fn planned(n: u32, pair: Option<&str>) -> PlannedNode {
+    PlannedNode { node: node(n), pair: pair.map(str::to_owned), site: "fra".to_owned() }
+}
+
+/// First starts from 0 to 3,600 s, 15 minutes a job.
+pub fn input(max_parallel: u32, nodes: Vec<PlannedNode>) -> PlanInput {
+    PlanInput {
+        run: RunId::from_number(7),
+        changes: true,
+        max_parallel,
+        not_before: at(0),
+        not_after: at(3600),
+        job_deadline: 15 * MINUTE,
+        nodes,
+    }
+}
+
+pub fn plan(max_parallel: u32, nodes: Vec<PlannedNode>) -> Plan {
+    Plan::new(input(max_parallel, nodes)).unwrap()
+}
+
+/// `n` nodes without pairs.
+pub fn singles(n: u32) -> Vec<PlannedNode> {
+    (1..=n).map(|n| planned(n, None)).collect()
+}
+
+pub fn reported(phase: Phase) -> Option<Reported> {
+    match phase {
+        Phase::Accepted => Some(Reported::Accepted),
+        Phase::Running => Some(Reported::Running),
+        Phase::Waiting => Some(Reported::Waiting),
+        Phase::RollingBack => Some(Reported::RollingBack),
+        Phase::Queued | Phase::Offered | Phase::Ended(_) => None,
+    }
+}
+
+/// A job in `phase`, its node online.
+pub fn known(phase: Phase, attempt: Attempt) -> KnownJob {
+    let fact = match phase {
+        Phase::Queued => JobFact::Queued,
+        Phase::Ended(outcome) => JobFact::Ended { attempt, outcome },
+        Phase::Offered | Phase::Accepted | Phase::Running | Phase::Waiting | Phase::RollingBack => {
+            JobFact::Offered { attempt, at: at(0) }
+        }
+    };
+    let live = Live { reported: reported(phase), since: at(0), heard: at(0) };
+    KnownJob { fact, live: Some(live), online: true }
+}
+
+/// A rollout of the given phases, one node each, node 1 first.
+pub fn rollout(max_parallel: u32, phases: &[Phase]) -> Rollout {
+    let nodes = singles(u32::try_from(phases.len()).unwrap());
+    let jobs = nodes.iter().zip(phases).map(|(n, p)| (n.node, known(*p, FIRST))).collect::<Vec<_>>();
+    Rollout::restore(plan(max_parallel, nodes), fleet_rollout::Mode::Going, at(0), jobs).unwrap()
+}
+
+/// Every phase with every outcome.
+pub fn all_phases() -> Vec<Phase> {
+    let open =
+        [Phase::Queued, Phase::Offered, Phase::Accepted, Phase::Running, Phase::Waiting, Phase::RollingBack];
+    open.into_iter().chain(Outcome::ALL.map(Phase::Ended)).collect()
+}
