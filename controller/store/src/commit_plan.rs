@@ -17,6 +17,11 @@ pub(crate) const SCHEMA_KEY: &[u8] = b"\0schema";
 /// Prefix of the log counters: `\0log/<name>` holds the next index, eight bytes, big endian.
 pub(crate) const LOG_COUNTER_PREFIX: &[u8] = b"\0log/";
 
+/// The write id of what the store writes for itself.
+pub(crate) const STORE_WRITE_ID: WriteId = WriteId::from_bytes([0; 16]);
+/// Key of the number of the last group, eight bytes, big endian; for backends that must notice lost groups.
+pub(crate) const GROUP_KEY: &[u8] = b"\0group";
+
 /// What is stored now, as sealed envelopes.
 pub(crate) trait StoredView {
     /// The sealed bytes under a key.
@@ -31,12 +36,12 @@ pub(crate) fn counter_key(log: &LogName) -> Vec<u8> {
     [LOG_COUNTER_PREFIX, log.as_str().as_bytes()].concat()
 }
 
-/// The number in a counter's stored bytes.
+/// The number in a counter's stored bytes; 0 when nothing is stored.
 pub(crate) fn read_counter(key: &[u8], sealed: Option<&[u8]>) -> Result<u64, StoreError> {
     let Some(sealed) = sealed else { return Ok(0) };
     let value = envelope::open(key, sealed)?.value;
     let bytes: [u8; 8] = value.try_into().map_err(|_| StoreError::Corrupt {
-        what: format!("log counter {} is not a number", key.escape_ascii()),
+        what: format!("counter {} is not a number", key.escape_ascii()),
     })?;
     Ok(u64::from_be_bytes(bytes))
 }

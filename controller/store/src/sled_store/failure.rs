@@ -134,3 +134,46 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("panic without a text").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> &'static Path {
+        Path::new("/var/lib/fleet/store")
+    }
+
+    #[tokio::test]
+    async fn the_first_error_ends_the_store_for_good() {
+        let failure = Failure::new(path());
+        assert_eq!(failure.guard(|| Ok(7)), Ok(7));
+        let failed =
+            failure.guard(|| Err::<(), _>(sled::Error::Io(io::Error::from(io::ErrorKind::StorageFull))));
+        assert!(
+            matches!(&failed, Err(StoreError::Unavailable { reason }) if reason.contains("free some space"))
+        );
+        let later = failure.guard(|| -> sled::Result<()> { panic!("must not run any more") });
+        assert_eq!(later, failed);
+        assert_eq!(failure.wait().await, failed.unwrap_err());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_when_it_fails() {
+        let failure = std::sync::Arc::new(Failure::new(path()));
+        let waiting = tokio::spawn({
+            let failure = failure.clone();
+            async move { failure.wait().await }
+        });
+        tokio::task::yield_now().await;
+        failure.set("it burns");
+        assert!(waiting.await.unwrap().to_string().contains("it burns"));
+    }
+
+    #[test]
+    fn a_panic_of_sled_is_damage_and_ends_the_store() {
+        let failure = Failure::new(path());
+        let panicked = failure.guard(|| -> sled::Result<()> { panic!("segment {} is odd", 3) });
+        assert!(matches!(&panicked, Err(StoreError::Corrupt { what }) if what.contains("segment 3 is odd")));
+        assert!(matches!(failure.check(), Err(StoreError::Unavailable { .. })));
+    }
+}

@@ -10,6 +10,7 @@
 //! | `settings` | [`SledSettings`] with its defaults and why they are so |
 //! | `opening` | from a directory to a running store; schema version |
 //! | `log_check` | at start: do counters and newest records of the logs agree |
+//! | `mark` | how many groups are durable, noted outside sled |
 //! | `probe` | opening first in a process that may die of the damage |
 //! | `writer` | the one thread that commits groups |
 //! | `visible` | what readers see: durable values only |
@@ -20,6 +21,7 @@
 mod directory;
 mod failure;
 mod log_check;
+mod mark;
 mod opening;
 mod probe;
 mod settings;

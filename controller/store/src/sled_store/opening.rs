@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::directory::Directory;
 use super::failure::{Failure, name_io_error, run_caught};
 use super::log_check::{CheckedLogs, check_logs};
+use super::mark::GroupMark;
 use super::probe::run_probe_command;
 use super::settings::SledSettings;
 use super::space::SpaceFloor;
@@ -21,15 +22,12 @@ use super::store::{SledStore, Threads, run_blocking};
 use super::visible::Visible;
 use super::watchdog::Watchdog;
 use super::writer::{QUEUE_REQUESTS, Writer};
-use crate::batch::WriteId;
-use crate::commit_plan::SCHEMA_KEY;
+use crate::commit_plan::{GROUP_KEY, SCHEMA_KEY, STORE_WRITE_ID, read_counter};
 use crate::envelope;
 use crate::error::StoreError;
 
 /// The layout of the keys that the store itself keeps: schema version, log counters, records, envelopes.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
-/// Who wrote the schema key: no caller's commit.
-const SCHEMA_WRITE_ID: WriteId = WriteId::from_bytes([0; 16]);
 
 /// Opens the store with default settings. After an unclean stop `probe_command` (such as `fleet-controller
 /// store-probe PATH`) opens it first, in a process of its own, because damage can make sled panic or abort.
@@ -57,7 +55,7 @@ impl SledStore {
     }
 
     fn start(settings: &SledSettings, directory: Directory) -> Result<Arc<Self>, StoreError> {
-        let (db, _) = open_checked(&directory, settings.cache_bytes)?;
+        let Opened { db, last_group, mark, .. } = open_checked(&directory, settings.cache_bytes)?;
         let failure = Arc::new(Failure::new(&directory.path));
         let visible = Arc::new(Visible::new(db.clone()));
         let (queue, received) = mpsc::channel(QUEUE_REQUESTS);
@@ -76,6 +74,8 @@ impl SledStore {
             },
             watched: watchdog.watched(),
             queue: received,
+            last_group,
+            mark,
         };
         let writer = thread::Builder::new()
             .name("store-writer".to_owned())
@@ -86,12 +86,17 @@ impl SledStore {
     }
 }
 
+/// What opening gives.
+pub(crate) struct Opened {
+    pub(crate) db: sled::Db,
+    pub(crate) last_group: u64,
+    pub(crate) mark: GroupMark,
+    pub(crate) checked: CheckedLogs,
+}
+
 /// Opens sled and checks what a start can check. The mark of an unclean stop is set afterwards, whether or not it was
 /// before; a refusal leaves it as it was.
-pub(crate) fn open_checked(
-    directory: &Directory,
-    cache_bytes: u64,
-) -> Result<(sled::Db, CheckedLogs), StoreError> {
+pub(crate) fn open_checked(directory: &Directory, cache_bytes: u64) -> Result<Opened, StoreError> {
     if directory.is_created() && !directory.has_data_file() {
         return Err(StoreError::Corrupt {
             what: format!("the data file of {} is missing", directory.path.display()),
@@ -107,13 +112,30 @@ pub(crate) fn open_checked(
     opened
 }
 
-fn open_sled(directory: &Directory, cache_bytes: u64) -> Result<(sled::Db, CheckedLogs), StoreError> {
+fn open_sled(directory: &Directory, cache_bytes: u64) -> Result<Opened, StoreError> {
     // flush_every_ms stays on: only sled's background flusher reclaims space (security-and-delivery §4.6).
     let config = sled::Config::new().path(&directory.path).cache_capacity(cache_bytes);
     let db = run_caught(&directory.path, || config.open())?;
     check_schema(directory, &db)?;
+    let mark = GroupMark::open(&directory.path).map_err(|error| name_io_error(&directory.path, &error))?;
+    let last_group = check_last_group(directory, &db, &mark)?;
     let checked = run_caught(&directory.path, || check_logs(&db))??;
-    Ok((db, checked))
+    Ok(Opened { db, last_group, mark, checked })
+}
+
+/// Compares the last group that sled has with the last one that was durable; returns it.
+fn check_last_group(directory: &Directory, db: &sled::Db, mark: &GroupMark) -> Result<u64, StoreError> {
+    let path = &directory.path;
+    let sealed = run_caught(path, || db.get(GROUP_KEY))?;
+    let last_group = read_counter(GROUP_KEY, sealed.as_deref())?;
+    let marked = mark.read().map_err(|error| name_io_error(path, &error))?;
+    if last_group < marked {
+        let lost = marked - last_group;
+        return Err(StoreError::Corrupt {
+            what: format!("{} has lost its last {lost} group(s) of commits", path.display()),
+        });
+    }
+    Ok(last_group)
 }
 
 /// Reads the schema version, or writes it into a store that is new.
@@ -124,7 +146,7 @@ fn check_schema(directory: &Directory, db: &sled::Db) -> Result<(), StoreError> 
         if directory.is_created() || run_caught(path, || db.first())?.is_some() {
             return Err(damaged("has lost its content: the schema version is missing"));
         }
-        let sealed = envelope::seal(SCHEMA_KEY, SCHEMA_WRITE_ID, &SCHEMA_VERSION.to_be_bytes());
+        let sealed = envelope::seal(SCHEMA_KEY, STORE_WRITE_ID, &SCHEMA_VERSION.to_be_bytes());
         run_caught(path, || {
             db.insert(SCHEMA_KEY, sealed)?;
             db.flush()
@@ -139,4 +161,113 @@ fn check_schema(directory: &Directory, db: &sled::Db) -> Result<(), StoreError> 
         return Err(StoreError::NewerVersion { found, known: SCHEMA_VERSION });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KvStore;
+    use crate::batch::WriteId;
+    use crate::commit_plan::counter_key;
+    use crate::key::LogName;
+
+    const ID: WriteId = WriteId::from_bytes([3; 16]);
+    type Raw<'a> = Vec<(Vec<u8>, &'a [u8])>;
+
+    /// Writes raw keys into a directory, as another program would.
+    fn write_raw(path: &Path, entries: &[(&[u8], &[u8])]) {
+        let db = sled::open(path).unwrap();
+        for (key, body) in entries {
+            db.insert(key, envelope::seal(key, ID, body)).unwrap();
+        }
+        db.flush().unwrap();
+    }
+
+    async fn refusal(path: &Path) -> StoreError {
+        SledStore::open(SledSettings::new(path)).await.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_newer_store_is_refused_by_name_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        write_raw(dir.path(), &[(SCHEMA_KEY, &2_u32.to_be_bytes()), (b"run/1", b"x")]);
+        for _ in 0..2 {
+            assert_eq!(refusal(dir.path()).await, StoreError::NewerVersion { found: 2, known: 1 });
+        }
+        let db = sled::open(dir.path()).unwrap();
+        assert_eq!(db.len(), 2);
+        assert!(!dir.path().join("store.unclean").exists());
+    }
+
+    #[tokio::test]
+    async fn a_database_of_somebody_else_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        write_raw(dir.path(), &[(b"foreign", b"x")]);
+        let error = refusal(dir.path()).await;
+        assert!(matches!(&error, StoreError::Corrupt { what } if what.contains("schema version")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn counters_that_differ_from_the_records_are_damage() {
+        let log = LogName::new("leaf").unwrap();
+        let (counter, record) = (counter_key(&log), |index| log.record_key(index).into_bytes());
+        let two = 2_u64.to_be_bytes();
+        let schema = 1_u32.to_be_bytes();
+        let cases: [(&str, Raw<'_>); 4] = [
+            ("its last one is missing", vec![(counter.clone(), &two), (record(0), b"r")]),
+            ("above its counter", vec![(counter.clone(), &two), (record(1), b"r"), (record(2), b"r")]),
+            ("is not a number", vec![(counter.clone(), b"two")]),
+            ("is not 1 to", vec![(counter_key(&log).into_iter().chain(*b"/").collect(), &two)]),
+        ];
+        for (word, entries) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let mut raw: Vec<(&[u8], &[u8])> = vec![(SCHEMA_KEY, &schema)];
+            raw.extend(entries.iter().map(|(key, body)| (key.as_slice(), *body)));
+            write_raw(dir.path(), &raw);
+            assert!(refusal(dir.path()).await.to_string().contains(word), "{word}");
+        }
+    }
+
+    #[tokio::test]
+    async fn pruned_logs_open_and_go_on() {
+        let log = LogName::new("leaf").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let five = 5_u64.to_be_bytes();
+        let (counter, third, fourth) = (counter_key(&log), log.record_key(3), log.record_key(4));
+        write_raw(
+            dir.path(),
+            &[
+                (SCHEMA_KEY, &1_u32.to_be_bytes()),
+                (&counter, &five),
+                (third.as_bytes(), b"r"),
+                (fourth.as_bytes(), b"r"),
+            ],
+        );
+        let store = SledStore::open(SledSettings::new(dir.path())).await.unwrap();
+        assert_eq!(store.log_len(&log).await.unwrap(), 5);
+        let batch = crate::Batch::new(ID).append(log.clone(), |index| index.to_string().into_bytes());
+        assert_eq!(store.commit(batch).await.unwrap().appended, [5]);
+        store.close().await.unwrap();
+        let report = super::super::probe(dir.path()).unwrap();
+        assert_eq!((report.schema_version, report.logs, report.records_checked), (1, 1, 3));
+        assert!(!dir.path().join("store.unclean").exists(), "a probe leaves a clean store clean");
+    }
+
+    #[tokio::test]
+    async fn a_value_with_a_wrong_checksum_names_its_key_and_the_others_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        write_raw(dir.path(), &[(SCHEMA_KEY, &1_u32.to_be_bytes()), (b"run/1", b"x"), (b"run/2", b"y")]);
+        let db = sled::open(dir.path()).unwrap();
+        let moved = db.get(b"run/1").unwrap().unwrap();
+        db.insert(b"run/3", moved).unwrap();
+        db.flush().unwrap();
+        drop(db);
+        let store = SledStore::open(SledSettings::new(dir.path())).await.unwrap();
+        let key = |text| crate::Key::new(text).unwrap();
+        let error = store.get(&key("run/3")).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Corrupt { what } if what.contains("\"run/3\"")), "{error}");
+        assert!(store.scan(b"run/", None, 10, crate::Direction::Ascending).await.is_err());
+        assert!(store.get(&key("run/2")).await.unwrap().is_some());
+        store.close().await.unwrap();
+    }
 }

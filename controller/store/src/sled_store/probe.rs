@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::directory::Directory;
 use super::failure::run_caught;
-use super::opening::{SCHEMA_VERSION, open_checked};
+use super::opening::{Opened, SCHEMA_VERSION, open_checked};
 use crate::error::StoreError;
 
 /// How the probe ends when the store is damaged (`EX_DATAERR` of sysexits.h). Any end but this one and 0 is damage
@@ -35,7 +35,7 @@ pub struct ProbeReport {
 pub fn probe(path: &Path) -> Result<ProbeReport, StoreError> {
     let directory = Directory::prepare(path)?;
     let was_unclean = directory.is_unclean();
-    let (db, checked) = open_checked(&directory, PROBE_CACHE_BYTES)?;
+    let Opened { db, checked, .. } = open_checked(&directory, PROBE_CACHE_BYTES)?;
     run_caught(path, || db.flush())?;
     drop(db);
     if !was_unclean {

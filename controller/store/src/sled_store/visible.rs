@@ -103,3 +103,49 @@ impl Visible {
 fn collect(found: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>) -> sled::Result<SealedPage> {
     found.map(|entry| entry.map(|(key, sealed)| (key.to_vec(), sealed.to_vec()))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(visible: &Visible, limit: usize, direction: Direction) -> Vec<String> {
+        let range = ScanRange::new(b"k/", None, direction).unwrap();
+        let page = visible.page(&range, limit, direction).unwrap().ok().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        page.into_iter().map(|(key, sealed)| format!("{}={}", text(key), text(sealed))).collect()
+    }
+
+    #[test]
+    fn readers_see_the_state_before_the_group_until_it_is_revealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = sled::open(dir.path()).unwrap();
+        for (key, value) in [("k/b", "old"), ("k/c", "old"), ("k/d", "old"), ("l", "old")] {
+            db.insert(key, value).unwrap();
+        }
+        let visible = Visible::new(db.clone());
+        let old = |value: &str| Some(value.as_bytes().to_vec());
+        visible.hold_back(Writes::from([
+            (b"k/a".to_vec(), None),
+            (b"k/b".to_vec(), old("old")),
+            (b"k/c".to_vec(), old("old")),
+            (b"l".to_vec(), old("old")),
+        ]));
+        db.insert("k/a", "new").unwrap();
+        db.insert("k/b", "new").unwrap();
+        db.remove("k/c").unwrap();
+        db.remove("l").unwrap();
+
+        assert_eq!(visible.get(b"k/a").unwrap().ok().unwrap(), None);
+        assert_eq!(visible.get(b"k/b").unwrap().ok().unwrap(), old("old"));
+        assert_eq!(visible.get(b"k/c").unwrap().ok().unwrap(), old("old"));
+        assert_eq!(page(&visible, 9, Direction::Ascending), ["k/b=old", "k/c=old", "k/d=old"]);
+        assert_eq!(page(&visible, 2, Direction::Ascending), ["k/b=old", "k/c=old"]);
+        assert_eq!(page(&visible, 2, Direction::Descending), ["k/d=old", "k/c=old"]);
+
+        visible.reveal();
+        assert_eq!(visible.get(b"k/c").unwrap().ok().unwrap(), None);
+        assert_eq!(page(&visible, 9, Direction::Ascending), ["k/a=new", "k/b=new", "k/d=old"]);
+        drop(visible.take());
+        assert!(visible.get(b"k/a").unwrap().is_err());
+    }
+}

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure::Failure;
+use super::mark::GroupMark;
 use super::space::{SpaceFloor, free_bytes};
 use super::visible::Visible;
 use super::watchdog::Watched;
 use crate::batch::{Batch, Committed, WriteId};
-use crate::commit_plan::{GroupPlan, StoredView, Writes};
+use crate::commit_plan::{GROUP_KEY, GroupPlan, STORE_WRITE_ID, StoredView, Writes};
 use crate::contract::MAX_BATCH_BYTES;
+use crate::envelope;
 use crate::error::StoreError;
 
 /// Requests that may wait for the writer: two full groups, so that the next group is there when one is durable. When
@@ -52,6 +54,9 @@ pub(crate) struct Writer {
     pub(crate) space: SpaceFloor,
     pub(crate) watched: Arc<Watched>,
     pub(crate) queue: mpsc::Receiver<Message>,
+    /// The number of the last durable group, and where it is noted.
+    pub(crate) last_group: u64,
+    pub(crate) mark: GroupMark,
 }
 
 struct Judged {
@@ -77,6 +82,8 @@ impl Writer {
             // sled's own threads may be dead, and dropping the last handle would wait for them for ever. The process
             // ends anyway.
             std::mem::forget(self.db);
+        } else if let Err(error) = self.mark.sync() {
+            tracing::warn!(%error, "the mark of the last durable group could not be synced");
         }
     }
 
@@ -97,21 +104,18 @@ impl Writer {
         (group, false)
     }
 
-    fn commit_group(&self, group: Vec<Request>) {
-        let view = TreeView { db: &self.db, failure: &self.failure, failed_with: RefCell::new(None) };
-        let (mut judged, writes) = self.judge(group, &view);
-        let written = match view.failed_with.into_inner() {
+    fn commit_group(&mut self, group: Vec<Request>) {
+        let (mut judged, writes) = self.judge(group);
+        let written = match writes {
             // The tree could not be read: nothing of this group was applied.
-            Some(error) => {
-                for one in &mut judged {
-                    if one.verdict.is_ok() {
-                        one.verdict = Err(error.clone());
-                    }
+            Err(error) => {
+                for one in judged.iter_mut().filter(|one| one.verdict.is_ok()) {
+                    one.verdict = Err(error.clone());
                 }
                 Ok(())
             }
-            None if writes.is_empty() => Ok(()),
-            None => self.make_durable(writes),
+            Ok(writes) if writes.is_empty() => Ok(()),
+            Ok(writes) => self.make_durable(writes),
         };
         // Refusals are answered after the flush too: somebody who lost against a request of this group would read the
         // value from before it, and lose again.
@@ -127,9 +131,11 @@ impl Writer {
         }
     }
 
-    fn judge(&self, group: Vec<Request>, view: &TreeView<'_>) -> (Vec<Judged>, Writes) {
+    /// The verdict on each request, and what the group writes, unless the tree could not be read.
+    fn judge(&self, group: Vec<Request>) -> (Vec<Judged>, Result<Writes, StoreError>) {
+        let view = TreeView { db: &self.db, failure: &self.failure, failed_with: RefCell::new(None) };
         let free = free_bytes(&self.space.path);
-        let mut plan = GroupPlan::new(view);
+        let mut plan = GroupPlan::new(&view);
         let judged = group
             .into_iter()
             .map(|Request { batch, answer }| {
@@ -142,7 +148,8 @@ impl Writer {
                 Judged { write_id, answer, verdict }
             })
             .collect();
-        (judged, plan.into_writes())
+        let writes = plan.into_writes();
+        (judged, view.failed_with.into_inner().map_or(Ok(writes), Err))
     }
 
     fn check_space(&self, free: &io::Result<u64>, from_reserve: bool) -> Result<(), StoreError> {
@@ -155,12 +162,14 @@ impl Writer {
     }
 
     /// Applies, flushes, syncs. Any error leaves the outcome of the group unknown and the store failed.
-    fn make_durable(&self, writes: Writes) -> Result<(), StoreError> {
+    fn make_durable(&mut self, mut writes: Writes) -> Result<(), StoreError> {
+        let group = self.last_group + 1;
+        let sealed_group = envelope::seal(GROUP_KEY, STORE_WRITE_ID, &group.to_be_bytes());
+        writes.insert(GROUP_KEY.to_vec(), Some(sealed_group));
         let before = self.failure.guard(|| {
-            writes
-                .keys()
-                .map(|key| Ok((key.clone(), self.db.get(key)?.map(|sealed| sealed.to_vec()))))
-                .collect::<sled::Result<Writes>>()
+            let held_before =
+                |key: &Vec<u8>| Ok((key.clone(), self.db.get(key)?.map(|sealed| sealed.to_vec())));
+            writes.keys().map(held_before).collect::<sled::Result<Writes>>()
         })?;
         let mut batch = sled::Batch::default();
         for (key, sealed) in writes {
@@ -176,7 +185,12 @@ impl Writer {
             self.data_file.sync_data()?;
             Ok(())
         })?;
+        self.last_group = group;
         self.visible.reveal();
+        if let Err(error) = self.mark.write(group) {
+            // The group is durable; only a later loss of it would not be noticed.
+            tracing::warn!(%error, group, "the last durable group could not be marked");
+        }
         Ok(())
     }
 

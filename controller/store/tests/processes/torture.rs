@@ -1,0 +1,120 @@
+//! A child process that commits, and what must be true of the store it leaves.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+
+use fleet_store::{Direction, Entry, Key, KvStore, LogName, SledSettings, SledStore};
+
+/// Every acknowledgement ever read: log index → (writer, number).
+pub type Acknowledged = BTreeMap<u64, (u32, u64)>;
+
+/// The committing child.
+pub struct Torture {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+    /// Lines other than acknowledgements.
+    pub said: Vec<String>,
+}
+
+impl Torture {
+    pub fn start(directory: &Path, floor_bytes: u64) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fleet-store-torture"))
+            .args(["write".as_ref(), directory.as_os_str(), floor_bytes.to_string().as_ref()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, said: Vec::new() }
+    }
+
+    /// Reads up to `limit` acknowledgements; fewer when the child ends before.
+    pub fn read(&mut self, limit: usize, acknowledged: &mut Acknowledged) -> usize {
+        let mut read = 0;
+        while read < limit {
+            // The child writes each line with one write of a few bytes, which a pipe takes whole or not at all.
+            let Some(Ok(line)) = self.lines.next() else { break };
+            let fields: Vec<&str> = line.split(' ').collect();
+            match fields.as_slice() {
+                ["ack", writer, number, index] => {
+                    let told = (writer.parse().unwrap(), number.parse().unwrap());
+                    let before = acknowledged.insert(index.parse().unwrap(), told);
+                    assert_eq!(before, None, "index {index} was acknowledged twice");
+                    read += 1;
+                }
+                _ => self.said.push(line),
+            }
+        }
+        read
+    }
+
+    /// SIGKILL at once; what it had acknowledged until then counts.
+    pub fn kill(mut self, acknowledged: &mut Acknowledged) {
+        self.child.kill().unwrap();
+        self.read(usize::MAX, acknowledged);
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its own end.
+    pub fn wait(mut self, acknowledged: &mut Acknowledged) -> (ExitStatus, Vec<String>) {
+        self.read(usize::MAX, acknowledged);
+        (self.child.wait().unwrap(), self.said)
+    }
+}
+
+/// Opens the store and compares it with all acknowledgements: none lost, the log without gaps, and exactly one record
+/// for each state. Returns the number of records.
+pub async fn verify(directory: &Path, acknowledged: &Acknowledged) -> u64 {
+    let mut settings = SledSettings::new(directory);
+    settings.free_space_floor_bytes = 0;
+    settings.reserve_floor_bytes = 0;
+    let store = SledStore::open(settings).await.unwrap();
+    let log = LogName::new("leaf").unwrap();
+    let states: BTreeMap<Key, Entry> = read_all(&*store, b"state/").await.into_iter().collect();
+    let records = read_all(&*store, &log.record_prefix()).await;
+    assert_eq!(store.log_len(&log).await.unwrap(), records.len() as u64);
+    for (expected, (record_key, record)) in (0..).zip(&records) {
+        assert_eq!(log.index_of(record_key), Some(expected), "the log has a gap");
+        let text = String::from_utf8(record.value.clone()).unwrap();
+        let fields: Vec<u64> = text.split(' ').map(|field| field.parse().unwrap()).collect();
+        let [index, writer, number] = fields[..] else { panic!("record {expected} is {text:?}") };
+        assert_eq!(index, expected);
+        let state = Key::new(format!("state/{writer}/{number:012}")).unwrap();
+        assert_eq!(states.get(&state).map(|entry| entry.write_id), Some(record.write_id), "record {text}");
+        if let Some(told) = acknowledged.get(&index) {
+            assert_eq!(
+                (u64::from(told.0), told.1),
+                (writer, number),
+                "index {index} tells of another commit"
+            );
+        }
+    }
+    assert_eq!(states.len(), records.len(), "a state without its record");
+    if let Some((last, _)) = acknowledged.last_key_value() {
+        assert!(*last < records.len() as u64, "acknowledged record {last} is lost");
+    }
+    store.close().await.unwrap();
+    records.len() as u64
+}
+
+async fn read_all(store: &dyn KvStore, prefix: &[u8]) -> Vec<(Key, Entry)> {
+    let mut all: Vec<(Key, Entry)> = Vec::new();
+    loop {
+        let after = all.last().map(|(key, _)| key.clone());
+        let page = store.scan(prefix, after.as_ref(), 1000, Direction::Ascending).await.unwrap();
+        let is_last = page.len() < 1000;
+        all.extend(page);
+        if is_last {
+            return all;
+        }
+    }
+}
+
+/// The probe as the controller would run it.
+pub fn probe_command(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fleet-store-torture"));
+    command.arg("probe").arg(directory);
+    command
+}
