@@ -1,0 +1,16 @@
+//! The journal: what this node accepted, began, ended and was told, in append-only frames.
+//!
+//! Every entry is on disk before the act that it announces (security-and-delivery §2.5). The journal never
+//! decides anything and never sends anything. Written by the dispatcher and by runs; read at start only, into
+//! a [`JobTable`].
+
+mod entry;
+mod file;
+mod frame;
+mod record;
+mod table;
+
+pub use entry::{Accepted, Entry, Finished};
+pub use file::{Journal, JournalError, Opened, accept_damage};
+pub use record::{JobKey, JobRecord, StepRecord};
+pub use table::{JobTable, REMEMBERED};

@@ -1,0 +1,137 @@
+//! What is known of one job, built up entry by entry.
+//!
+//! Pure. The same `apply` serves replay at start and every entry afterwards, so that a restarted executor
+//! knows what the one before it knew. Called by the table, the dispatcher and runs.
+
+use fleet_types::id::{Attempt, RunId};
+use fleet_types::job::{JobState, Outcome};
+use fleet_types::report::StepReport;
+use fleet_types::time::Timestamp;
+
+use super::entry::{Accepted, Entry, Finished};
+
+/// Names one attempt of a job on this node.
+pub type JobKey = (RunId, Attempt);
+
+/// What is known of one step, undo entry or final entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRecord {
+    /// Its id.
+    pub id: String,
+    /// Number of the newest try.
+    pub try_number: u32,
+    /// What its undo needs: as noted before the first try, because later ones may have seen its effects.
+    pub undo: serde_json::Value,
+    /// When its first try began.
+    pub began: Timestamp,
+    /// What it said at its end.
+    pub report: Option<StepReport>,
+}
+
+/// What is known of one job.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JobRecord {
+    /// Its acceptance.
+    pub accepted: Option<Accepted>,
+    /// Its steps in the order in which they began or were passed over.
+    pub steps: Vec<StepRecord>,
+    /// Why it was cancelled, if it was.
+    pub cancelled: Option<String>,
+    /// When it was cancelled or given up.
+    pub stopped_at: Option<Timestamp>,
+    /// Its end.
+    pub finished: Option<Finished>,
+    /// Has the controller stored the report?
+    pub acked: bool,
+    /// Was it given up before anything began?
+    pub abandoned: bool,
+}
+
+impl JobRecord {
+    /// Takes one entry in.
+    pub fn apply(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Accepted(accepted) => self.accepted = Some(accepted.as_ref().clone()),
+            Entry::StepBegin { step, try_number, undo, at, .. } => {
+                if let Some(known) = self.steps.iter_mut().find(|known| known.id == *step) {
+                    known.try_number = *try_number;
+                } else {
+                    self.steps.push(StepRecord {
+                        id: step.clone(),
+                        try_number: *try_number,
+                        undo: undo.clone(),
+                        began: *at,
+                        report: None,
+                    });
+                }
+            }
+            Entry::StepEnd { report, .. } => {
+                if let Some(known) = self.steps.iter_mut().find(|known| known.id == report.id) {
+                    known.report = Some(report.as_ref().clone());
+                } else {
+                    // Passed over without a begin: `when` was false.
+                    self.steps.push(StepRecord {
+                        id: report.id.clone(),
+                        try_number: 0,
+                        undo: serde_json::Value::Null,
+                        began: report.started.unwrap_or(Timestamp::clamped(0)),
+                        report: Some(report.as_ref().clone()),
+                    });
+                }
+            }
+            Entry::Finished(finished) => {
+                self.finished = Some(finished.as_ref().clone());
+                // The report holds them; memory need not.
+                self.steps = Vec::new();
+            }
+            Entry::Acked { .. } => self.acked = true,
+            Entry::Abandoned { at, .. } => {
+                self.abandoned = true;
+                self.stopped_at = Some(*at);
+            }
+            Entry::Tombstone { reason, at, .. } => {
+                self.cancelled = Some(reason.clone());
+                self.stopped_at = Some(*at);
+            }
+            Entry::GuardArmed { .. }
+            | Entry::Applied { .. }
+            | Entry::Confirmed { .. }
+            | Entry::RebootRequested { .. } => {}
+        }
+    }
+
+    /// Was it accepted, and has it neither ended nor been given up?
+    pub const fn is_open(&self) -> bool {
+        self.accepted.is_some() && self.finished.is_none() && !self.abandoned
+    }
+
+    /// Did it end, without the controller having said that it stored the report?
+    pub const fn is_unacknowledged(&self) -> bool {
+        self.finished.is_some() && !self.acked
+    }
+
+    /// The state, as far as entries tell it.
+    pub fn state(&self) -> JobState {
+        if let Some(finished) = &self.finished {
+            return JobState::Ended { outcome: finished.outcome, reason: finished.reason.clone() };
+        }
+        if self.accepted.is_none() || self.abandoned {
+            let reason = self.cancelled.clone().unwrap_or_else(|| "given up before it began".to_owned());
+            return JobState::Ended { outcome: Outcome::Cancelled, reason };
+        }
+        match self.steps.iter().rev().find(|step| step.report.is_none()) {
+            Some(step) => JobState::Running { step: step.id.clone(), since: step.began },
+            None => JobState::Accepted,
+        }
+    }
+
+    /// The step with this id.
+    pub fn step(&self, id: &str) -> Option<&StepRecord> {
+        self.steps.iter().find(|step| step.id == id)
+    }
+
+    /// Did a try of this step begin? Passed over is not begun.
+    pub fn began(&self, id: &str) -> bool {
+        self.step(id).is_some_and(|step| step.try_number > 0)
+    }
+}

@@ -1,0 +1,203 @@
+//! The small things that an executor must never forget: the highest fencing values and bundle version, the
+//! chain of its reports, and the key that signs them.
+//!
+//! Each write is atomic and on the disk before it counts. Nothing in here goes down, ever. Owned by the
+//! dispatcher.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fleet_types::digest::Digest;
+use fleet_types::id::{Generation, LinkEpoch};
+use fleet_types::seal::{SealError, SigningKey};
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+
+/// Schema of the file; a later one is refused by name.
+const STATE_SCHEMA: &str = "fleet/v1/executor-state";
+
+/// The state or the key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file system refused.
+    #[error("{what} {path} failed")]
+    Io {
+        /// What was done.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what this executor wrote.
+    #[error("{path} cannot be understood: {why}; restore it from a backup, or enrol this node again")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The report key cannot be made or read.
+    #[error("the report key cannot be used")]
+    Key(#[source] SealError),
+}
+
+/// What the file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remembered {
+    schema: String,
+    /// Highest store generation seen.
+    pub generation: Generation,
+    /// Highest link epoch seen in that generation.
+    pub link_epoch: LinkEpoch,
+    /// Highest version of a trust bundle seen.
+    pub bundle_version: u64,
+    /// Number of the newest report.
+    pub report_sequence: u64,
+    /// Its digest; none before the first.
+    pub report_previous: Option<Digest>,
+}
+
+/// The state and its file.
+#[derive(Debug)]
+pub struct SmallState {
+    path: PathBuf,
+    now: Remembered,
+}
+
+impl SmallState {
+    /// Reads the state in `directory`; of a new node it is empty.
+    pub fn open(directory: &Path) -> Result<Self, StateError> {
+        let path = directory.join("state.json");
+        let malformed = |why| StateError::Malformed { path: path.display().to_string(), why };
+        let read = durable::read_if_there(&path).map_err(|source| io_error("reading", &path, source))?;
+        let now = match read {
+            Some(bytes) => {
+                let now: Remembered = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
+                if now.schema != STATE_SCHEMA {
+                    return Err(malformed(format!(
+                        "its schema is {:?}, known is {STATE_SCHEMA}",
+                        now.schema
+                    )));
+                }
+                now
+            }
+            None => Remembered {
+                schema: STATE_SCHEMA.to_owned(),
+                generation: Generation(0),
+                link_epoch: LinkEpoch(0),
+                bundle_version: 0,
+                report_sequence: 0,
+                report_previous: None,
+            },
+        };
+        Ok(Self { path, now })
+    }
+
+    /// The values.
+    pub const fn get(&self) -> &Remembered {
+        &self.now
+    }
+
+    /// Takes a link's fencing values if they are not lower than any seen; `false` when they are
+    /// (security-and-delivery §2.4).
+    pub fn raise_fence(&mut self, generation: Generation, epoch: LinkEpoch) -> Result<bool, StateError> {
+        let seen = (self.now.generation, self.now.link_epoch);
+        if (generation, epoch) < seen {
+            return Ok(false);
+        }
+        if (generation, epoch) > seen {
+            self.write(|now| {
+                now.generation = generation;
+                now.link_epoch = epoch;
+            })?;
+        }
+        Ok(true)
+    }
+
+    /// Remembers a bundle's version; lower ones change nothing.
+    pub fn raise_bundle(&mut self, version: u64) -> Result<(), StateError> {
+        if version > self.now.bundle_version {
+            self.write(|now| now.bundle_version = version)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers a report as the newest of the chain; an older one changes nothing.
+    pub fn raise_report(&mut self, sequence: u64, digest: Digest) -> Result<(), StateError> {
+        if sequence > self.now.report_sequence {
+            self.write(|now| {
+                now.report_sequence = sequence;
+                now.report_previous = Some(digest);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, change: impl FnOnce(&mut Remembered)) -> Result<(), StateError> {
+        let mut next = self.now.clone();
+        change(&mut next);
+        // The type has string keys and no failing serialisers.
+        let bytes = serde_json::to_vec_pretty(&next).unwrap_or_default();
+        durable::write_atomically(&self.path, &bytes).map_err(|e| io_error("writing", &self.path, e))?;
+        self.now = next;
+        Ok(())
+    }
+}
+
+fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::Io { what, path: path.display().to_string(), source }
+}
+
+/// Reads the node's report key, or makes it at the first start. It never leaves the node
+/// (security-and-delivery §1.2); the public half is given to the controller at enrolment.
+pub fn report_key(directory: &Path) -> Result<SigningKey, StateError> {
+    let path = directory.join("report.key");
+    if let Some(pkcs8) = durable::read_if_there(&path).map_err(|e| io_error("reading", &path, e))? {
+        return SigningKey::from_pkcs8(&pkcs8).map_err(StateError::Key);
+    }
+    let (key, pkcs8) = SigningKey::generate().map_err(StateError::Key)?;
+    durable::make_private_directory(directory).map_err(|e| io_error("making", directory, e))?;
+    durable::write_atomically(&path, &pkcs8).map_err(|e| io_error("writing", &path, e))?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn fencing_values_survive_and_never_go_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = SmallState::open(directory.path()).unwrap();
+        assert!(state.raise_fence(Generation(2), LinkEpoch(5)).unwrap());
+        let mut state = SmallState::open(directory.path()).unwrap();
+        for (generation, epoch, good) in
+            [(1, 99, false), (2, 4, false), (2, 5, true), (3, 1, true), (2, 9, false)]
+        {
+            assert_eq!(state.raise_fence(Generation(generation), LinkEpoch(epoch)).unwrap(), good);
+        }
+        state.raise_bundle(7).unwrap();
+        state.raise_bundle(3).unwrap();
+        state.raise_report(2, Digest::of(b"two")).unwrap();
+        state.raise_report(1, Digest::of(b"one")).unwrap();
+        let state = SmallState::open(directory.path()).unwrap();
+        assert_eq!((state.get().bundle_version, state.get().report_previous), (7, Some(Digest::of(b"two"))));
+    }
+
+    #[test]
+    fn the_report_key_is_made_once_and_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = report_key(directory.path()).unwrap().public();
+        assert_eq!(report_key(directory.path()).unwrap().public(), first);
+        let mode = std::fs::metadata(directory.path().join("report.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(directory.path().join("state.json"), "{\"schema\":\"fleet/v9\"}").unwrap();
+        assert!(SmallState::open(directory.path()).is_err());
+    }
+}
