@@ -5,6 +5,7 @@
 //! connection is dropped, what the client still sends is drained for a moment: a socket closed with
 //! unread bytes is reset, and the reset would destroy the alert that tells the client what is wrong.
 
+use std::cell::RefCell;
 use std::io;
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use tokio_rustls::server::TlsStream;
 use crate::fault::CertFault;
 use crate::name::Role;
 use crate::tls::ServerTls;
-use crate::verify::{PeerIdentity, describe, verify_peer_certificate};
+use crate::trust::REFUSED;
+use crate::verify::{PeerIdentity, Presented, describe, verify_peer_certificate};
 
 /// Longest handshake (§1.22). An honest one takes two round trips; ten seconds bear a bad line.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -35,7 +37,13 @@ pub enum AcceptError {
     Timeout,
     /// The client's certificate was refused.
     #[error("client certificate refused")]
-    Certificate(#[source] CertFault),
+    Certificate {
+        /// What is wrong with it.
+        #[source]
+        fault: CertFault,
+        /// What the certificate says, when an authority of ours issued it: to be audited.
+        presented: Option<Presented>,
+    },
     /// The client refused us, spoke no TLS, or went away.
     #[error("tls handshake failed")]
     Handshake(#[source] io::Error),
@@ -53,13 +61,19 @@ pub async fn handshake_within(
     limit: Duration,
 ) -> Result<TlsStream<TcpStream>, AcceptError> {
     let config = tls.borrow().clone();
-    let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
-    match timeout(limit, accepting).await {
+    let accepting = async {
+        let outcome = TlsAcceptor::from(config).accept(stream).into_fallible().await;
+        outcome.map_err(|(error, stream)| (error, stream, REFUSED.with(RefCell::take)))
+    };
+    match timeout(limit, REFUSED.scope(RefCell::default(), accepting)).await {
         Err(_) => Err(AcceptError::Timeout),
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err((error, stream))) => {
+        Ok(Err((error, stream, presented))) => {
             linger(stream).await;
-            Err(CertFault::of_io(&error).map_or(AcceptError::Handshake(error), AcceptError::Certificate))
+            Err(match CertFault::of_io(&error) {
+                Some(fault) => AcceptError::Certificate { fault, presented },
+                None => AcceptError::Handshake(error),
+            })
         }
     }
 }

@@ -176,9 +176,9 @@ fn rustls_error(error: &std::io::Error) -> Option<&rustls::Error> {
 fn host_name(described: &str) -> Option<String> {
     let bare = |prefix| described.strip_prefix(prefix)?.strip_suffix(')');
     match bare("DnsName(").or_else(|| bare("IpAddress(")) {
-        Some(name) => Some(name.trim_matches('"').to_owned()),
+        Some(name) => Some(name.trim_matches('"').replace(|c: char| !c.is_ascii_graphic(), "?")),
         None if described.starts_with("UniformResourceIdentifier") => None,
-        None => Some(described.to_owned()),
+        None => Some("a name of another kind".to_owned()),
     }
 }
 

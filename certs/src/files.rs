@@ -76,6 +76,25 @@ impl FileError {
     }
 }
 
+/// Beginning of the names of temporary files.
+const TEMPORARY: &str = ".new-";
+
+/// Removes temporary files that a crash has left in a folder; they may hold keys. Only for a folder
+/// with one writer, which is the caller.
+pub fn remove_leftovers(folder: &Path) -> Result<(), FileError> {
+    let fail = FileError::io("clean up", folder);
+    let remove = || -> io::Result<()> {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && entry.file_type()?.is_file() {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(fail)
+}
+
 /// Replaces a private file (mode 0600).
 pub fn write_secret(path: &Path, text: &Secret) -> Result<(), FileError> {
     write_atomic(path, text.expose(), KEY_MODE)
@@ -89,7 +108,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     // Created with mode 0600, so that a key is never readable by others, not even for a moment.
-    let mut temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+    let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
     temporary.write_all(bytes)?;
     temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
     temporary.as_file().sync_all()?;
@@ -158,6 +177,17 @@ mod tests {
         // No temporary file is left, also when the place cannot be written.
         assert!(write_atomic(&folder.path().join("no/such"), b"x", CERT_MODE).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn leftovers_of_a_crash_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".new-abc", "key.pem", "x.new-"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
+        remove_leftovers(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert!(!folder.path().join(".new-abc").exists());
     }
 
     #[test]

@@ -23,7 +23,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::ca::{CaError, certificates_from_pem, certificates_to_pem};
 use crate::csr::{PrivateKey, RequestError, p256_point};
 use crate::files::{
-    CERT_MODE, FileError, KEY_MODE, read_secret, read_text, sync_folder, write_atomic, write_secret,
+    CERT_MODE, FileError, KEY_MODE, read_secret, read_text, remove_leftovers, sync_folder, write_atomic,
+    write_secret,
 };
 use crate::tls::{TlsError, TlsIdentity};
 use crate::verify::describe;
@@ -185,6 +186,8 @@ impl IdentityDir {
         let target = self.target()?;
         let slot = self.slot(target);
         make_folder(&slot)?;
+        remove_leftovers(&slot)?;
+        remove_leftovers(&self.folder)?;
         after(Step::SlotMade)?;
         write_atomic(&slot.join(KEY), identity.key_pem.expose(), KEY_MODE)?;
         after(Step::KeyWritten)?;

@@ -4,6 +4,7 @@
 //! certificate is looked at in detail only when an authority of ours vouches for it. Time is the one
 //! that rustls hands in (see [`crate::tls::TlsClock`]). Used by [`crate::tls`] only.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use fleet_types::digest::Digest;
@@ -24,12 +25,24 @@ use crate::fault::CertFault;
 use crate::name::Role;
 use crate::revoke::DenyList;
 use crate::tls::TlsError;
-use crate::verify::{PeerIdentity, verify_peer_certificate};
+use crate::verify::{PeerIdentity, Presented, verify_peer_certificate};
 
 /// An authority of ours signs end entities itself, so whatever a peer sends besides its own certificate
 /// is not offered for path building. webpki does not apply the path length of a trust anchor, so an
 /// authority below ours would otherwise be believed.
 const NO_INTERMEDIATES: &[CertificateDer<'static>] = &[];
+
+tokio::task_local! {
+    /// The certificate that was refused in the handshake of this task. An error of rustls has room for
+    /// an alert or for our details, not for both, and the controller must audit whom it refused (T31)
+    /// while the client is told why.
+    pub(crate) static REFUSED: RefCell<Option<Presented>>;
+}
+
+/// Outside of [`crate::accept`] nobody asks, and nothing is kept.
+fn note_refused(end_entity: &CertificateDer<'_>) {
+    let _ = REFUSED.try_with(|cell| *cell.borrow_mut() = Some(Presented::of(end_entity)));
+}
 
 /// Checks clients on a listener that takes agents, operators or both: the role comes from the issuing
 /// authority and must equal the role in the name (security-and-delivery §1.1).
@@ -94,10 +107,14 @@ impl ClientCertVerifier for FleetClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let role = self.issuing_role(end_entity, now)?;
-        let peer = named(end_entity, role, Some(self.fleet))?;
-        // The alert "revoked" tells an honest client what to do; who it was is in the caller's log.
-        self.denied.check(&peer).map_err(|_| Error::InvalidCertificate(CertificateError::Revoked))?;
-        Ok(ClientCertVerified::assertion())
+        let checked = named(end_entity, role, Some(self.fleet)).and_then(|peer| {
+            // The alert "revoked" tells an honest client what to do.
+            self.denied.check(&peer).map_err(|_| Error::InvalidCertificate(CertificateError::Revoked))
+        });
+        if checked.is_err() {
+            note_refused(end_entity);
+        }
+        checked.map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -31,6 +31,31 @@ pub struct PeerIdentity {
     pub fingerprint: Digest,
 }
 
+/// A certificate that an authority of ours issued and that was refused all the same, for the audit
+/// record. What it says is not believed any further than that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// SHA-256 of the certificate.
+    pub fingerprint: Digest,
+    /// Its serial, where it can be read.
+    pub serial: Option<Serial>,
+    /// The name in it, where it has exactly one that is well formed.
+    pub name: Option<Identity>,
+}
+
+impl Presented {
+    /// Reads what can be read.
+    pub fn of(end_entity: &[u8]) -> Self {
+        let parsed = parse(end_entity).ok();
+        let parsed = parsed.as_ref();
+        Self {
+            fingerprint: Digest::of(end_entity),
+            serial: parsed.and_then(|certificate| Serial::from_bytes(certificate.raw_serial()).ok()),
+            name: parsed.and_then(|certificate| one_name(certificate, true).ok()?.parse().ok()),
+        }
+    }
+}
+
 /// Why a certificate with a valid chain is refused all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -197,4 +222,81 @@ fn check_usages(certificate: &X509Certificate<'_>, role: Role) -> Result<(), Nam
     let usage = certificate.key_usage().ok().flatten().ok_or(NameError::WrongKeyUsage)?.value;
     // Bit 0 is digital signature (RFC 5280 §4.2.1.3); nothing else may be set.
     if usage.flags == 1 { Ok(()) } else { Err(NameError::WrongKeyUsage) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{
+        CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType,
+    };
+
+    use super::*;
+    use crate::ca::Authority;
+    use crate::csr::{PrivateKey, RequestedKey};
+    use crate::issue;
+
+    const NAME: &str =
+        "fleet://0192f0c1-0000-7000-8000-000000000001/agent/0192f0c1-0000-7000-8000-000000000002";
+
+    fn params() -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(NAME.try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = time::OffsetDateTime::from_unix_timestamp(1_790_000_000).unwrap();
+        params.not_after = params.not_before + time::Duration::DAY;
+        params
+    }
+
+    /// Chains are not looked at here, so the forgeries sign themselves.
+    fn check(params: &CertificateParams, key: &KeyPair) -> Result<PeerIdentity, NameError> {
+        verify_peer_certificate(params.self_signed(key).unwrap().der(), Role::Agent, None)
+    }
+
+    #[test]
+    fn other_keys_times_and_doubled_extensions_are_refused() {
+        let p256 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        assert_eq!(check(&params(), &p256).unwrap().identity.to_string(), NAME);
+        for other in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
+            let key = KeyPair::generate_for(other).unwrap();
+            assert_eq!(check(&params(), &key), Err(NameError::KeyType));
+        }
+        let mut endless = params();
+        endless.not_after = time::OffsetDateTime::from_unix_timestamp(253_402_300_799).unwrap();
+        assert!(matches!(check(&endless, &p256), Err(NameError::Unreadable(_))));
+        // A second list of names, and a second list of purposes: SEQUENCE {} in each.
+        for oid in [&[2, 5, 29, 17][..], &[2, 5, 29, 37]] {
+            let mut doubled = params();
+            doubled.custom_extensions.push(CustomExtension::from_oid_content(oid, vec![0x30, 0x00]));
+            assert!(matches!(check(&doubled, &p256), Err(NameError::Unreadable(_))), "{oid:?}");
+        }
+        let mut bytes = params().self_signed(&p256).unwrap().der().to_vec();
+        bytes.push(0);
+        assert!(matches!(verify_peer_certificate(&bytes, Role::Agent, None), Err(NameError::Unreadable(_))));
+    }
+
+    #[test]
+    fn no_damaged_certificate_panics_and_no_part_is_accepted() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let fleet: FleetId = "0192f0c1-0000-7000-8000-000000000001".parse().unwrap();
+        let authority = Authority::create(Role::Agent, fleet, now, Duration::from_hours(100)).unwrap();
+        let key = RequestedKey::of(&PrivateKey::generate().unwrap()).unwrap();
+        let node = "0192f0c1-0000-7000-8000-000000000002".parse().unwrap();
+        let issued = issue::agent(&authority, fleet, node, &key, now, issue::AGENT_LIFETIME).unwrap();
+        assert_eq!(Presented::of(issued.der()).name, Some(issued.identity));
+        for at in 0..issued.der().len() {
+            for flip in [0x01, 0x20, 0x80, 0xff] {
+                let mut bad = issued.der().to_vec();
+                bad[at] ^= flip;
+                // A digit of the name may become another digit; the chain's signature is what notices.
+                let _ = Presented::of(&bad);
+                if let Ok(peer) = verify_peer_certificate(&bad, Role::Agent, Some(fleet)) {
+                    assert_ne!(peer.fingerprint, issued.fingerprint);
+                }
+                assert!(verify_peer_certificate(&bad[..at], Role::Agent, None).is_err());
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Client certificates that the controller must refuse, each by name (T31, T32).
 
+use fleet_certs::accept::AcceptError;
 use fleet_certs::ca::Authority;
 use fleet_certs::revoke::Denied;
 use fleet_certs::tls::{EnrolmentClient, TlsError, TlsIdentity};
@@ -171,7 +172,14 @@ async fn odd_client_certificates_are_refused_by_name() {
     for (what, identity, fault, alert) in cases {
         let client = world.mutual_client(identity).build_unchecked().unwrap();
         let met = meet(&server, &connector(&client)).await;
-        assert_eq!(refused(server.seen().await), fault, "{what}");
+        let seen = server.seen().await;
+        // Who was refused can be audited exactly when one of our authorities stands behind the name.
+        let ours = matches!(fault, CertFault::Name(_));
+        assert!(
+            matches!(&seen, Err(AcceptError::Certificate { presented, .. }) if presented.is_some() == ours),
+            "{what}"
+        );
+        assert_eq!(refused(seen), fault, "{what}");
         assert!(matches!(&met, Met::Refused(told) if *told == alert), "{what}: {met:?}");
     }
     // T32: after all of that the server still accepts.
@@ -258,18 +266,23 @@ async fn the_deny_list_is_consulted_in_the_handshake() {
     let world = World::new();
     let mut server = world.serve().await;
     let identity = world.honest(Role::Agent);
-    let serial = identity.describe().unwrap().serial;
+    let peer = identity.describe().unwrap();
     let client = connector(&world.mutual_client(identity).build().unwrap());
     assert!(matches!(meet(&server, &client).await, Met::Served(_)));
     server.seen().await.unwrap();
     let lists = [
         Denied { version: 1, nodes: [World::node()].into(), ..Denied::default() },
-        Denied { version: 2, serials: [serial].into(), ..Denied::default() },
+        Denied { version: 2, serials: [peer.serial.clone()].into(), ..Denied::default() },
     ];
     for list in lists {
         world.denied.replace(list).unwrap();
         assert!(matches!(meet(&server, &client).await, Met::Refused(OwnFault::Revoked)));
-        assert_eq!(refused(server.seen().await), CertFault::Revoked);
+        let seen = server.seen().await;
+        let Err(AcceptError::Certificate { fault: CertFault::Revoked, presented: Some(presented) }) = seen
+        else {
+            panic!("{seen:?}")
+        };
+        assert_eq!((presented.name, presented.serial), (Some(peer.identity), Some(peer.serial.clone())));
     }
     world
         .denied

@@ -283,7 +283,7 @@ pub async fn meet(server: &Server, connector: &Connector) -> Met {
 /// The fault for which the server refused a client.
 pub fn refused(seen: Seen) -> CertFault {
     match seen {
-        Err(AcceptError::Certificate(fault)) => fault,
+        Err(AcceptError::Certificate { fault, .. }) => fault,
         other => panic!("expected a refused certificate, got {other:?}"),
     }
 }
