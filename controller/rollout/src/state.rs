@@ -168,7 +168,7 @@ impl Rollout {
             if std::mem::replace(&mut seen[seat], true) {
                 return Err(RestoreError::Twice(node));
             }
-            rollout.jobs[seat] = restored(known);
+            rollout.jobs[seat] = rollout.restored(known);
             rollout.attach(seat);
         }
         match seen.iter().position(|s| !s) {
@@ -197,6 +197,12 @@ impl Rollout {
         &self.mode
     }
 
+    /// When this process began to listen to nodes; the lowest instant for a rollout made by
+    /// [`Rollout::new`].
+    pub const fn listening_since(&self) -> Timestamp {
+        self.listening_since
+    }
+
     fn empty(plan: Plan, mode: Mode, listening_since: Timestamp) -> Self {
         let nodes = plan.nodes.len();
         Self {
@@ -212,6 +218,27 @@ impl Rollout {
             due: BTreeSet::new(),
             pairs: vec![Pair::default(); plan.pair_count],
             plan,
+        }
+    }
+
+    fn restored(&self, known: KnownJob) -> Job {
+        match known.fact {
+            JobFact::Queued => Job { online: known.online, ..Job::queued() },
+            JobFact::Offered { attempt, at } => {
+                // With nothing known beyond the offer, the node may have received it and begun until this
+                // process began to listen, or until the last start.
+                let last_contact = self.listening_since.min(self.plan.not_after).max(at);
+                let live = known.live.unwrap_or(Live { reported: None, since: last_contact, heard: at });
+                Job {
+                    phase: live.reported.map_or(Phase::Offered, Reported::phase),
+                    attempt,
+                    online: known.online,
+                    clock: Some(Clock { since: live.since, heard: live.heard, offered: at }),
+                }
+            }
+            JobFact::Ended { attempt, outcome } => {
+                Job { phase: Phase::Ended(outcome), attempt, online: false, clock: None }
+            }
         }
     }
 
@@ -283,24 +310,6 @@ impl Rollout {
             }
             self.ready.extend(next);
             pair.next = next;
-        }
-    }
-}
-
-fn restored(known: KnownJob) -> Job {
-    match known.fact {
-        JobFact::Queued => Job { online: known.online, ..Job::queued() },
-        JobFact::Offered { attempt, at } => {
-            let live = known.live.unwrap_or(Live { reported: None, since: at, heard: at });
-            Job {
-                phase: live.reported.map_or(Phase::Offered, Reported::phase),
-                attempt,
-                online: known.online,
-                clock: Some(Clock { since: live.since, heard: live.heard, offered: at }),
-            }
-        }
-        JobFact::Ended { attempt, outcome } => {
-            Job { phase: Phase::Ended(outcome), attempt, online: false, clock: None }
         }
     }
 }

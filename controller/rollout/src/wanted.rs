@@ -14,6 +14,7 @@ use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
+use crate::deadline::LOST_GRACE;
 use crate::event::Mode;
 use crate::state::{Job, Rollout};
 
@@ -92,20 +93,24 @@ impl Rollout {
     }
 
     /// What `node` should be doing for this run; `None` when nothing.
-    pub fn wish(&self, node: NodeId) -> Option<Wish> {
+    ///
+    /// An offer that was not answered for as long as the procedure may work is not repeated: what is left
+    /// until the job counts as lost is for the answer, so that no node begins what is about to be given up.
+    pub fn wish(&self, node: NodeId, now: Timestamp) -> Option<Wish> {
         let job = &self.jobs[self.plan.seat(node)?];
-        let attempt = job.attempt;
-        job.in_flight().then_some(match self.mode {
-            Mode::Halting { .. } => Wish::Stop { attempt },
-            Mode::Going | Mode::Paused { .. } => Wish::Work { attempt },
-        })
+        let (attempt, clock) = (job.attempt, job.clock?);
+        if let Mode::Halting { .. } = self.mode {
+            return Some(Wish::Stop { attempt });
+        }
+        let answer_by = clock.since.plus(self.plan.job_deadline.saturating_sub(LOST_GRACE));
+        (job.phase != Phase::Offered || now < answer_by).then_some(Wish::Work { attempt })
     }
 
-    /// The nodes in flight, with what they should be doing.
-    pub fn wishes(&self) -> impl Iterator<Item = (NodeId, Wish)> {
-        self.in_flight.iter().filter_map(|seat| {
+    /// The nodes in flight, with what they should be doing. At most `max_parallel`.
+    pub fn wishes(&self, now: Timestamp) -> impl Iterator<Item = (NodeId, Wish)> {
+        self.in_flight.iter().filter_map(move |seat| {
             let node = self.plan.nodes[*seat].node;
-            self.wish(node).map(|wish| (node, wish))
+            self.wish(node, now).map(|wish| (node, wish))
         })
     }
 
