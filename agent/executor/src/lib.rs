@@ -7,6 +7,9 @@
 pub mod crash;
 pub mod documents;
 pub mod durable;
+pub mod facts;
+pub mod host;
 pub mod journal;
 pub mod socket;
 pub mod state;
+pub mod tasks;

@@ -1,0 +1,128 @@
+//! Facts: what this node says about itself at connect and when it changes. Reads only.
+//!
+//! Facts inform and decide `when`; they never authorise or select targets (security-and-delivery §1.13).
+//! Called by the executor at start and before a job is resolved.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fleet_types::facts::{MAX_FACTS_ENTRIES, NodeFacts};
+
+use crate::host::{Host, read_all};
+
+/// Largest os-release that is read; real ones have half a kilobyte.
+const MAX_OS_RELEASE_BYTES: u64 = 64 * 1024;
+
+/// Flags by the programs whose presence makes them true. A product's own flag, such as `facts.edgefw`, is added
+/// by [`gather`] for the programs the caller names.
+const FLAGS: [(&str, &[&str]); 9] = [
+    ("postgresql", &["psql", "postgres", "pg_ctl"]),
+    ("lvm", &["lvm"]),
+    ("nftables", &["nft"]),
+    ("iptables", &["iptables"]),
+    ("keepalived", &["keepalived"]),
+    ("systemd", &["systemctl"]),
+    ("apt", &["apt-get"]),
+    ("python3", &["python3"]),
+    ("logrotate", &["logrotate"]),
+];
+
+/// Gathers the facts of a node. `products` are programs that make a flag of their own name true, such as those
+/// a profile asks for by `facts.x`.
+pub fn gather(host: &dyn Host, agent_version: &str, products: &[&str]) -> NodeFacts {
+    let (kernel_name, kernel, arch) = host.system().names();
+    let release = os_release(host);
+    let field = |key: &str| release.get(key).cloned().unwrap_or_default();
+    let clock = host.clock();
+    let mut flags: BTreeMap<String, bool> = FLAGS
+        .iter()
+        .map(|(flag, programs)| {
+            ((*flag).to_owned(), programs.iter().any(|program| host.processes().has_program(program)))
+        })
+        .collect();
+    for product in products {
+        let present = host.processes().has_program(product)
+            || host.files().stat(&Path::new("/etc").join(product)).is_ok();
+        flags.entry((*product).to_owned()).or_insert(present);
+    }
+    let mut interfaces: Vec<String> = host.system().interfaces().unwrap_or_default().into_keys().collect();
+    interfaces.retain(|name| name != "lo");
+    interfaces.truncate(MAX_FACTS_ENTRIES);
+    NodeFacts {
+        hostname: hostname(host).unwrap_or(kernel_name),
+        os: field("ID"),
+        os_version: field("VERSION_ID"),
+        kernel,
+        arch,
+        cpus: host.system().cores(),
+        memory_bytes: host.system().memory().map(|memory| memory.total).unwrap_or(0),
+        boot_id: clock.boot_id(),
+        booted: Some(clock.now().minus(clock.since_boot())),
+        agent_version: agent_version.to_owned(),
+        units: host.units().kind().as_str().to_owned(),
+        interfaces,
+        flags,
+        simulated: host.simulated(),
+    }
+}
+
+/// A development node has a name of its own in its root.
+fn hostname(host: &dyn Host) -> Option<String> {
+    if host.files().root() == Path::new("/") {
+        return None;
+    }
+    let bytes = read_all(host.files(), Path::new("/etc/hostname"), 256).ok()?;
+    let name = String::from_utf8_lossy(&bytes).trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+/// os-release(5) of the root, or of the machine where the root has none.
+fn os_release(host: &dyn Host) -> BTreeMap<String, String> {
+    let places = ["/etc/os-release", "/usr/lib/os-release"];
+    let inside = places
+        .iter()
+        .find_map(|path| read_all(host.files(), Path::new(path), MAX_OS_RELEASE_BYTES).ok())
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = inside.or_else(|| places.iter().find_map(|path| std::fs::read_to_string(path).ok()));
+    parse_os_release(&text.unwrap_or_default())
+}
+
+fn parse_os_release(text: &str) -> BTreeMap<String, String> {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| {
+            let value = value.trim();
+            let plain = value
+                .strip_prefix('"')
+                .and_then(|v| v.strip_suffix('"'))
+                .or_else(|| value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')))
+                .unwrap_or(value);
+            (key.trim().to_owned(), plain.to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::scripted::{Answer, ScriptedHost};
+
+    #[test]
+    fn the_root_speaks_for_a_development_node() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("etc/edgefw")).unwrap();
+        std::fs::write(root.path().join("etc/os-release"), "# x\nID=debian\nVERSION_ID=\"12\"\n").unwrap();
+        std::fs::write(root.path().join("etc/hostname"), "fw-1\n").unwrap();
+        let host = ScriptedHost::new(root.path(), root.path()).unwrap();
+        host.answer("psql", [Answer::NotStarted(String::new())]);
+        let facts = gather(&host, "0.1.0", &["edgefw", "other"]);
+        assert_eq!((facts.os.as_str(), facts.os_version.as_str()), ("debian", "12"));
+        assert_eq!(facts.hostname, "fw-1");
+        assert_eq!(facts.units, "supervised");
+        assert!(facts.flags["postgresql"] && !facts.flags["lvm"]);
+        assert!(facts.flags["edgefw"] && !facts.flags["other"]);
+        assert!(!facts.simulated.is_empty());
+        assert!(facts.booted.unwrap() < host.clock().now());
+    }
+}

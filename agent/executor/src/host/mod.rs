@@ -1,0 +1,44 @@
+//! The machine: everything a task may do to a node, as capabilities behind one trait.
+//!
+//! `contract` holds the trait; the traits of the capabilities and their types are in one file each
+//! (`files`, `processes`, `units`, `clock`, `system`, `notes`), and so are their Linux backends. The host
+//! must never decide whether something may be done: policy has done so before a task is called. Called by
+//! the run, the tasks and `facts`.
+
+mod clock;
+mod contract;
+mod files;
+mod glob;
+mod linux;
+mod linux_files;
+mod notes;
+mod open_files;
+mod proc_system;
+mod process_id;
+mod processes;
+mod program;
+mod record;
+mod runner;
+pub mod scripted;
+pub mod supervise;
+mod supervised;
+mod system;
+mod unit_file;
+mod units;
+mod walk;
+
+pub use clock::{Clock, LinuxClock};
+pub use contract::Host;
+pub use files::{
+    Entry, FileError, FileKind, FileProblem, Files, ReadFile, Space, Stat, WriteFile, read_all, write_atomic,
+};
+pub use glob::Glob;
+pub use linux::{HostConfig, HostError, LinuxHost};
+pub use notes::{NoteError, Notes};
+pub use processes::{Exit, Invocation, ProcessError, ProcessOutcome, Processes, Purpose, Running, UnitName};
+pub use runner::Supervisor;
+pub use system::{
+    CpuTimes, DiskUsage, InterfaceCounters, LoadAverages, MemoryUse, Mount, System, SystemError,
+};
+pub use units::{Activity, LastRun, UnitError, UnitState, Units, UnitsKind, UnsupportedUnits};
+pub use walk::{Found, walk, walk_trees};

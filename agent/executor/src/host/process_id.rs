@@ -1,0 +1,76 @@
+//! The identity of a process that survives the reuse of its number: pid, start time and boot id.
+//!
+//! Source: security-and-delivery §1.16 and §2.5 (crash points). Called by the record, the supervisor and the
+//! supervised units.
+
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+
+/// A process, for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessId {
+    /// Its number.
+    pub(crate) pid: u32,
+    /// Its start, in ticks since boot (field 22 of `/proc/PID/stat`).
+    pub(crate) start_ticks: u64,
+    /// The boot that it belongs to.
+    pub(crate) boot_id: String,
+}
+
+impl ProcessId {
+    /// The identity of the process that has this number now.
+    pub(crate) fn of(pid: u32, boot_id: &str) -> Option<Self> {
+        let (_, start_ticks) = read(pid)?;
+        Some(Self { pid, start_ticks, boot_id: boot_id.to_owned() })
+    }
+
+    /// Does it still run? A process that ended and was not waited for does not.
+    pub(crate) fn is_alive(&self, boot_id: &str) -> bool {
+        self.boot_id == boot_id
+            && read(self.pid).is_some_and(|(state, start)| start == self.start_ticks && state != 'Z')
+    }
+
+    /// Signals its process group, if it still runs.
+    pub(crate) fn signal_group(&self, boot_id: &str, signal: Signal) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        if let (true, Some(pid)) = (self.is_alive(boot_id), pid) {
+            // It may end at this very moment; then there is nothing left to signal.
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+}
+
+/// State and start time. The name in brackets may hold anything, so fields are counted after the last bracket.
+fn read(pid: u32) -> Option<(char, u64)> {
+    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse(text: &str) -> Option<(char, u64)> {
+    let rest = &text[text.rfind(')')? + 1..];
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // The state is field 3; the start time is field 22, so 18 lie between.
+    let start = fields.nth(18)?.parse().ok()?;
+    Some((state, start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_does_not_confuse() {
+        let text = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        assert_eq!(parse(text), Some(('S', 4242)));
+        assert_eq!(parse(""), None);
+        assert_eq!(parse("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn another_boot_or_start_is_another_process() {
+        let own = ProcessId::of(std::process::id(), "boot").unwrap();
+        assert!(own.is_alive("boot"));
+        assert!(!own.is_alive("next boot"));
+        assert!(!ProcessId { start_ticks: own.start_ticks + 1, ..own }.is_alive("boot"));
+    }
+}

@@ -1,0 +1,340 @@
+//! Programs through the supervisor: starting them, finding them again, and what they left.
+//!
+//! Nothing starts a second time under one name: where a record exists the program is re-attached to
+//! (security-and-delivery §2.5). It must never guess an outcome. Called by tasks through `Processes`.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fleet_types::id::RunId;
+use rustix::process::Signal;
+
+use super::clock::{Clock, LinuxClock};
+use super::files::Files;
+use super::process_id::ProcessId;
+use super::processes::{
+    Exit, Invocation, ProcessError, ProcessOutcome, Processes, Purpose, Running, UnitName,
+};
+use super::program;
+use super::record::{Ended, Record, Spec};
+use crate::tasks::CancelFlag;
+
+/// How often a running program's record is looked at: a thirtieth of what people notice as a delay of output.
+const LOOK_EVERY: Duration = Duration::from_millis(30);
+/// Between SIGTERM and SIGKILL of a cancelled program.
+const TERM_GRACE: Duration = Duration::from_secs(5);
+/// The supervisor ends a program at its limit, five seconds and a SIGKILL later at the latest; beyond this
+/// much more it is not trusted to do so any longer.
+const SUPERVISOR_GRACE: Duration = Duration::from_secs(60);
+
+/// How the supervisor is started: the agent's own binary with its hidden subcommand.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    /// The binary.
+    pub program: PathBuf,
+    /// What stands before `--record`.
+    pub arguments: Vec<String>,
+}
+
+impl Supervisor {
+    /// Starts a supervisor for a prepared record.
+    pub(crate) fn start(&self, record: &Record, nonce: &str) -> std::io::Result<Child> {
+        let complaints = std::fs::File::create(record.complaints_path())?;
+        Command::new(&self.program)
+            .args(&self.arguments)
+            .arg("--record")
+            .arg(record.folder())
+            .args(["--nonce", nonce])
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(complaints)
+            .spawn()
+    }
+}
+
+/// Programs of a Linux machine.
+pub(crate) struct LinuxProcesses {
+    files: Arc<dyn Files>,
+    supervisor: Supervisor,
+    state: PathBuf,
+}
+
+impl LinuxProcesses {
+    /// Records lie below `state`.
+    pub(crate) fn new(files: Arc<dyn Files>, supervisor: Supervisor, state: &Path) -> Self {
+        Self { files, supervisor, state: state.to_owned() }
+    }
+
+    fn looks(&self) -> PathBuf {
+        self.state.join("looks")
+    }
+
+    fn runs(&self) -> PathBuf {
+        self.state.join("runs")
+    }
+
+    fn record_of(&self, name: &UnitName) -> Record {
+        Record::at(&self.runs().join(UnitName::run_folder(name.run())).join(name.record_name()))
+    }
+
+    /// Ends what looks of an earlier life of this agent left running, and removes their records.
+    pub(crate) fn sweep_looks(&self) {
+        let boot_id = LinuxClock.boot_id();
+        for entry in std::fs::read_dir(self.looks()).into_iter().flatten().flatten() {
+            let record = Record::at(&entry.path());
+            if let Ok(Some(program)) = record.started() {
+                program.signal_group(&boot_id, Signal::KILL);
+            }
+            if let Err(error) = record.remove() {
+                tracing::warn!(record = %entry.path().display(), %error, "cannot remove an old record");
+            }
+        }
+    }
+
+    /// Starts the supervisor of a record whose program certainly never began.
+    fn start(&self, record: &Record, spec: &Spec) -> Result<Child, ProcessError> {
+        record
+            .prepare(spec)
+            .and_then(|()| self.supervisor.start(record, &spec.nonce))
+            .map_err(|e| not_started(spec, &format!("its supervisor: {e}")))
+    }
+
+    fn run_effect(
+        &self,
+        spec: &Spec,
+        name: &UnitName,
+        attach: &Attach<'_>,
+    ) -> Result<ProcessOutcome, ProcessError> {
+        let record = self.record_of(name);
+        let unknown = |e: std::io::Error| unknown(spec, &format!("its record {name} cannot be read: {e}"));
+        if record.spec().map_err(unknown)?.is_none() {
+            let child = self.start(&record, spec)?;
+            return attach.follow(&record, spec, Some(child));
+        }
+        // Someone of our name was here. If nothing began and no supervisor lives, none will: the lock and the
+        // new nonce see to that.
+        if record.begun().map_err(unknown)?.is_none()
+            && let Some(lock) = record.try_lock().map_err(unknown)?
+            && record.begun().map_err(unknown)?.is_none()
+        {
+            record.prepare(spec).map_err(|e| not_started(spec, &e.to_string()))?;
+            drop(lock);
+            let child = self.start(&record, spec)?;
+            return attach.follow(&record, spec, Some(child));
+        }
+        tracing::info!(%name, "re-attached to a program that an earlier life of the agent started");
+        attach.follow(&record, spec, None)
+    }
+}
+
+impl Processes for LinuxProcesses {
+    fn run(
+        &self,
+        invocation: &Invocation,
+        purpose: Purpose<'_>,
+        running: &Running<'_>,
+    ) -> Result<ProcessOutcome, ProcessError> {
+        let program = invocation.argv.first().cloned().unwrap_or_default();
+        let spec = program::resolve(&*self.files, invocation, Some(invocation.time_limit));
+        let spec = match (spec, &purpose) {
+            (Ok(spec), _) => spec,
+            // A program that was replaced by nothing while it ran: its record still says how it ended.
+            (Err(_), Purpose::Effect(name)) if self.record_of(name).begun().is_ok_and(|b| b.is_some()) => {
+                let kept = self.record_of(name).spec().ok().flatten();
+                kept.ok_or_else(|| ProcessError::OutcomeUnknown {
+                    program: program.clone(),
+                    why: "its record is damaged".to_owned(),
+                })?
+            }
+            (Err(why), _) => return Err(ProcessError::NotStarted { program, why }),
+        };
+        let attach = Attach { running, limit: invocation.time_limit + SUPERVISOR_GRACE };
+        match purpose {
+            Purpose::Effect(name) => self.run_effect(&spec, name, &attach),
+            Purpose::Look => {
+                let record = Record::at(&self.looks().join(&spec.nonce));
+                let outcome =
+                    self.start(&record, &spec).and_then(|child| attach.follow(&record, &spec, Some(child)));
+                if let Err(error) = record.remove() {
+                    tracing::warn!(record = %record.folder().display(), %error, "cannot remove a record");
+                }
+                outcome
+            }
+        }
+    }
+
+    fn has_program(&self, name: &str) -> bool {
+        program::find_in_root(&*self.files, name).is_some()
+    }
+
+    fn forget(&self, run: RunId) -> Result<(), ProcessError> {
+        let folder = self.runs().join(UnitName::run_folder(run));
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let record = Record::at(&entry.path());
+            // A held lock is a living supervisor; its record goes with the next call.
+            if let Ok(Some(_free)) = record.try_lock() {
+                record.remove().map_err(|e| ProcessError::NotStarted {
+                    program: run.to_string(),
+                    why: format!("its record cannot be removed: {e}"),
+                })?;
+            }
+        }
+        // Not empty is right while something still runs.
+        let _ = std::fs::remove_dir(&folder);
+        Ok(())
+    }
+}
+
+fn not_started(spec: &Spec, why: &str) -> ProcessError {
+    ProcessError::NotStarted { program: shown(spec), why: why.to_owned() }
+}
+
+fn unknown(spec: &Spec, why: &str) -> ProcessError {
+    ProcessError::OutcomeUnknown { program: shown(spec), why: why.to_owned() }
+}
+
+fn shown(spec: &Spec) -> String {
+    spec.argv.first().cloned().unwrap_or_default()
+}
+
+/// Following a program to its end.
+struct Attach<'a> {
+    running: &'a Running<'a>,
+    limit: Duration,
+}
+
+impl Attach<'_> {
+    fn follow(
+        &self,
+        record: &Record,
+        spec: &Spec,
+        mut child: Option<Child>,
+    ) -> Result<ProcessOutcome, ProcessError> {
+        let boot_id = LinuxClock.boot_id();
+        let until = Instant::now() + self.limit;
+        let mut stop = Stop::default();
+        let mut output = Tailed::default();
+        loop {
+            // Looked at before the record: a supervisor that is gone by now has written all it ever will.
+            let supervisor_lives = match &mut child {
+                Some(child) => matches!(child.try_wait(), Ok(None)),
+                None => matches!(record.try_lock(), Ok(None)),
+            };
+            output.forward(record, self.running);
+            let broken = |e: std::io::Error| unknown(spec, &format!("its record cannot be read: {e}"));
+            if let Some(ended) = record.ended().map_err(broken)? {
+                // The supervisor's last act was writing this; it ends at once.
+                child.as_mut().map(Child::wait);
+                return output.finish(record, spec, &ended, stop.was_asked(), self.running);
+            }
+            let program = record.started().map_err(broken)?;
+            if !supervisor_lives {
+                if record.begun().map_err(broken)?.is_none() {
+                    return Err(not_started(spec, &format!("its supervisor ended: {}", record.complaints())));
+                }
+                if !program.as_ref().is_some_and(|p| p.is_alive(&boot_id)) {
+                    return Err(unknown(
+                        spec,
+                        "its supervisor was ended from outside, or the machine restarted",
+                    ));
+                }
+            }
+            if let Some(program) = &program {
+                stop.look(self.running.cancel, program, &boot_id);
+            }
+            if Instant::now() >= until {
+                if let Some(program) = &program {
+                    program.signal_group(&boot_id, Signal::KILL);
+                }
+                return Err(unknown(spec, "it did not end at its time limit"));
+            }
+            // This is not our own cancel: a stopped program still has to be seen to its end.
+            LinuxClock.pause(LOOK_EVERY, &CancelFlag::default());
+        }
+    }
+}
+
+/// Stopping a program that was cancelled.
+#[derive(Default)]
+struct Stop {
+    kill_at: Option<Instant>,
+}
+
+impl Stop {
+    fn look(&mut self, cancel: &CancelFlag, program: &ProcessId, boot_id: &str) {
+        if !cancel.is_cancelled() {
+            return;
+        }
+        match self.kill_at {
+            None => {
+                program.signal_group(boot_id, Signal::TERM);
+                self.kill_at = Some(Instant::now() + TERM_GRACE);
+            }
+            Some(at) if Instant::now() >= at => program.signal_group(boot_id, Signal::KILL),
+            Some(_) => {}
+        }
+    }
+
+    const fn was_asked(&self) -> bool {
+        self.kill_at.is_some()
+    }
+}
+
+/// The beginning of the output, as far as it was read.
+#[derive(Default)]
+struct Tailed {
+    bytes: Vec<u8>,
+}
+
+impl Tailed {
+    fn forward(&mut self, record: &Record, running: &Running<'_>) {
+        let Some(mut file) = record.open_output() else { return };
+        let from = self.bytes.len();
+        // What cannot be read now is read with the next look.
+        if file.seek(SeekFrom::Start(from as u64)).is_ok() && file.read_to_end(&mut self.bytes).is_ok() {
+            if self.bytes.len() > from {
+                running.output.write(&self.bytes[from..]);
+            }
+        } else {
+            self.bytes.truncate(from);
+        }
+    }
+
+    fn finish(
+        mut self,
+        record: &Record,
+        spec: &Spec,
+        ended: &Ended,
+        asked_to_stop: bool,
+        running: &Running<'_>,
+    ) -> Result<ProcessOutcome, ProcessError> {
+        let Some(exit) = ended.exit else {
+            return Err(not_started(spec, ended.not_started.as_deref().unwrap_or("no reason was noted")));
+        };
+        self.forward(record, running);
+        let from = self.bytes.len();
+        let tail = record.tail();
+        let missing = ended.output_bytes.saturating_sub((from + tail.len()) as u64);
+        if missing > 0 {
+            self.bytes.extend(format!("\n[{missing} bytes left out]\n").into_bytes());
+        }
+        self.bytes.extend(tail);
+        if self.bytes.len() > from {
+            running.output.write(&self.bytes[from..]);
+        }
+        let exit = if asked_to_stop && matches!(exit, Exit::Signal(_)) { Exit::Cancelled } else { exit };
+        Ok(ProcessOutcome {
+            exit,
+            output: self.bytes,
+            output_bytes: ended.output_bytes,
+            output_sha256: ended.output_sha256,
+            started: ended.started,
+            took: Duration::from_millis(ended.took_ms),
+        })
+    }
+}

@@ -1,0 +1,244 @@
+//! The supervisor: a small process between the agent and a program, so that neither the program nor the
+//! knowledge of how it ended dies with the agent.
+//!
+//! The agent's binary starts itself again as `supervise --record FOLDER --nonce N`. The supervisor leaves the
+//! agent's session, notes in the record that it begins, starts the program in a process group of its own,
+//! keeps head and tail of its output, enforces the time limit on boot time and notes how it ended
+//! (security-and-delivery §1.16, §2.5). It must never start a program twice for one record. Called by the
+//! agent binary's hidden subcommand.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use fleet_types::digest::{Digest, Hasher};
+use rustix::fs::Mode;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+
+use super::clock::{Clock, LinuxClock};
+use super::process_id::ProcessId;
+use super::processes::Exit;
+use super::record::{Begun, Ended, HEAD_BYTES, Record, RecordLock, Spec, TAIL_BYTES};
+
+/// Between SIGTERM and SIGKILL at the time limit.
+const TERM_GRACE: Duration = Duration::from_secs(5);
+/// A predecessor that finds itself superseded lets go of the lock within milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often boot time is looked at: the error of a time limit.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// What the program's group still prints after its end is read for so long.
+const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+/// As large as a pipe of Linux.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The entry of the hidden subcommand; `arguments` are those after `supervise`.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let outcome = match arguments.as_slice() {
+        [record, folder, nonce, value] if record == "--record" && nonce == "--nonce" => {
+            supervise(&Record::at(Path::new(folder)), &value.to_string_lossy())
+        }
+        _ => Err(io::Error::other("expected --record FOLDER --nonce N; only the agent starts this")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The agent put a file of the record behind this; it is the only place to speak to.
+            let _ = writeln!(io::stderr(), "the supervisor failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
+    // Fails only where this process leads its session already, which is as good.
+    let _ = rustix::process::setsid();
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let _lock = lock(record)?;
+    let spec = record.spec()?.ok_or_else(|| io::Error::other("there is no spec"))?;
+    if spec.nonce != nonce {
+        return Err(io::Error::other("another start took this one's place"));
+    }
+    if record.begun()?.is_some() {
+        return Err(io::Error::other("this record has begun already"));
+    }
+    let clock = LinuxClock;
+    let boot_id = clock.boot_id();
+    let supervisor = ProcessId::of(std::process::id(), &boot_id)
+        .ok_or_else(|| io::Error::other("/proc does not show this process"))?;
+    let started = clock.now();
+    record.write_begun(&Begun { supervisor, at: started })?;
+
+    let since = clock.since_boot();
+    let mut ended = Ended {
+        exit: None,
+        not_started: None,
+        started,
+        ended: started,
+        took_ms: 0,
+        output_bytes: 0,
+        output_sha256: Digest::of(b""),
+    };
+    match start(record, &spec) {
+        Err(error) => ended.not_started = Some(error.to_string()),
+        Ok((mut child, output)) => {
+            if let Some(program) = ProcessId::of(child.id(), &boot_id) {
+                record.write_started(&program)?;
+            }
+            ended.exit = Some(watch(&mut child, spec.time_limit_ms, since)?);
+            if let Ok(copied) = output.recv_timeout(OUTPUT_GRACE) {
+                record.write_tail(&copied.tail)?;
+                ended.output_bytes = copied.bytes;
+                ended.output_sha256 = copied.sha256;
+            }
+        }
+    }
+    ended.ended = clock.now();
+    let took = clock.since_boot().saturating_sub(since);
+    ended.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    record.write_ended(&ended)
+}
+
+fn lock(record: &Record) -> io::Result<RecordLock> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        if let Some(lock) = record.try_lock()? {
+            return Ok(lock);
+        }
+        if Instant::now() >= until {
+            return Err(io::Error::other("another supervisor holds this record"));
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// What was copied from the program's output.
+struct Copied {
+    bytes: u64,
+    sha256: Digest,
+    tail: Vec<u8>,
+}
+
+fn start(record: &Record, spec: &Spec) -> io::Result<(Child, Receiver<Copied>)> {
+    let (reader, writer) = io::pipe()?;
+    let mut command = Command::new(&spec.program);
+    if let [name, arguments @ ..] = spec.argv.as_slice() {
+        command.arg0(name).args(arguments);
+    }
+    command
+        .env_clear()
+        .envs(&spec.environment)
+        .current_dir(&spec.directory)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer);
+    if let Some((uid, gid)) = spec.user {
+        // The standard library gives up supplementary groups together with root.
+        command.uid(uid).gid(gid);
+    }
+    let head = record.create_output()?;
+    let child = command.spawn()?;
+    // The command holds our ends of the pipe; without them the reader sees the program's end.
+    drop(command);
+    // One message, once: the channel never holds more.
+    let (done, output) = sync_channel(1);
+    std::thread::spawn(move || {
+        let _ = done.send(copy(reader, head));
+    });
+    Ok((child, output))
+}
+
+/// Copies output until its end. What cannot be written (a full disk) is counted all the same: the program must
+/// never stand still because of its output.
+fn copy(mut from: impl Read, mut head: impl Write) -> Copied {
+    let mut hasher = Hasher::new();
+    let (mut bytes, mut left) = (0u64, HEAD_BYTES);
+    let mut tail: VecDeque<u8> = VecDeque::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = match from.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        let piece = &chunk[..count];
+        hasher.update(piece);
+        bytes += count as u64;
+        let first = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let _ = head.write_all(&piece[..first]);
+        left -= first as u64;
+        tail.extend(&piece[first..]);
+        let over = tail.len().saturating_sub(TAIL_BYTES);
+        tail.drain(..over);
+    }
+    Copied { bytes, sha256: hasher.finish(), tail: tail.into() }
+}
+
+/// Waits for the program's end and enforces the limit.
+fn watch(child: &mut Child, limit_ms: Option<u64>, since: Duration) -> io::Result<Exit> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("the program has no process number"))?;
+    let (done, ended) = sync_channel(1);
+    std::thread::spawn(move || {
+        // NOWAIT leaves the dead process in place, so that its number and group cannot be given to others
+        // before the rest of the group was ended.
+        let waited = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        let _ = done.send(waited.is_ok());
+    });
+    let limit = limit_ms.map(|ms| since + Duration::from_millis(ms));
+    let timed_out = wait_until(&ended, limit);
+    if timed_out {
+        let _ = rustix::process::kill_process_group(pid, Signal::TERM);
+        if wait_until(&ended, Some(LinuxClock.since_boot() + TERM_GRACE)) {
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            // Nothing withstands SIGKILL but a process that hangs in the kernel; waiting for that is right,
+            // because it still acts.
+            wait_until(&ended, None);
+        }
+    }
+    // What the program left behind in its group ends with it, as in a transient unit.
+    let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    let status = child.wait()?;
+    Ok(if timed_out { Exit::TimedOut } else { exit_of(status) })
+}
+
+/// Waits for the end of the program; `true` when the limit on boot time came first.
+fn wait_until(ended: &Receiver<bool>, limit: Option<Duration>) -> bool {
+    loop {
+        match ended.recv_timeout(LOOK_EVERY) {
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {
+                if limit.is_some_and(|limit| LinuxClock.since_boot() >= limit) {
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    status.code().map_or_else(|| Exit::Signal(status.signal().unwrap_or(0)), Exit::Status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_and_tail_are_kept_and_all_of_it_is_counted() {
+        let printed: Vec<u8> = (0..900_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        let mut head = Vec::new();
+        let copied = copy(printed.as_slice(), &mut head);
+        assert_eq!(copied.bytes, 900_000);
+        assert_eq!(copied.sha256, Digest::of(&printed));
+        assert_eq!(head, printed[..262_144]);
+        assert_eq!(copied.tail, printed[900_000 - TAIL_BYTES..]);
+    }
+}

@@ -1,0 +1,181 @@
+//! Services: the trait and its types.
+//!
+//! Two backends: `supervised` starts units by itself for machines without systemd and for development;
+//! [`UnsupportedUnits`] says honestly that this build cannot talk to systemd yet. Which one is used is part
+//! of the node's facts. Called by tasks.
+
+use fleet_types::time::Timestamp;
+
+/// Where units run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnitsKind {
+    /// systemd.
+    Systemd,
+    /// The agent's own supervisor.
+    Supervised,
+}
+
+impl UnitsKind {
+    /// The word of the facts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Systemd => "systemd",
+            Self::Supervised => "supervised",
+        }
+    }
+}
+
+/// Does a unit run?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It runs.
+    Active,
+    /// It does not, and nothing is wrong with that.
+    Inactive,
+    /// It ended badly.
+    Failed,
+    /// There is no such unit.
+    NotFound,
+}
+
+impl Activity {
+    /// The word as shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+            Self::Failed => "failed",
+            Self::NotFound => "not-found",
+        }
+    }
+}
+
+/// The end of a unit's last run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastRun {
+    /// When it ended.
+    pub ended: Timestamp,
+    /// Did it end well?
+    pub success: bool,
+    /// How, in words.
+    pub how: String,
+}
+
+/// The state of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitState {
+    /// Does it run?
+    pub activity: Activity,
+    /// Its main process.
+    pub main_pid: Option<u32>,
+    /// When it was last started.
+    pub started: Option<Timestamp>,
+    /// How its last run ended.
+    pub last_run: Option<LastRun>,
+}
+
+/// Why a unit could not be asked or changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnitError {
+    /// The backend cannot do this.
+    #[error("unit {unit}: {why}")]
+    Unsupported {
+        /// The unit.
+        unit: String,
+        /// What is not possible, and what to do.
+        why: String,
+    },
+    /// The name is no unit name.
+    #[error("\"{0}\" is no name of a unit, such as nginx.service")]
+    Name(String),
+    /// There is no such unit.
+    #[error("unit {0} is not installed")]
+    NotFound(String),
+    /// Its file cannot be used.
+    #[error("unit {unit}: {why}")]
+    File {
+        /// The unit.
+        unit: String,
+        /// What is wrong with its file.
+        why: String,
+    },
+    /// The effect failed.
+    #[error("unit {unit}: {why}")]
+    Failed {
+        /// The unit.
+        unit: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+/// Services of the node.
+pub trait Units: Send + Sync {
+    /// Which backend this is.
+    fn kind(&self) -> UnitsKind;
+
+    /// The state of a unit.
+    fn state(&self, unit: &str) -> Result<UnitState, UnitError>;
+
+    /// Starts it; one that runs is left alone.
+    fn start(&self, unit: &str) -> Result<(), UnitError>;
+
+    /// Stops it and waits for its end; one that does not run is left alone.
+    fn stop(&self, unit: &str) -> Result<(), UnitError>;
+
+    /// Stops and starts it.
+    fn restart(&self, unit: &str) -> Result<(), UnitError> {
+        self.stop(unit)?;
+        self.start(unit)
+    }
+
+    /// Stops every unit that this backend started: the end of a development fleet. A backend that does not
+    /// own its units (systemd) stops none.
+    fn stop_all(&self) -> Result<(), UnitError> {
+        Ok(())
+    }
+}
+
+/// A machine with systemd, which this build cannot talk to yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UnsupportedUnits;
+
+impl UnsupportedUnits {
+    fn refuse<T>(unit: &str) -> Result<T, UnitError> {
+        Err(UnitError::Unsupported {
+            unit: unit.to_owned(),
+            why: "this build cannot talk to systemd yet; set units = \"supervised\" where none runs"
+                .to_owned(),
+        })
+    }
+}
+
+impl Units for UnsupportedUnits {
+    fn kind(&self) -> UnitsKind {
+        UnitsKind::Systemd
+    }
+
+    fn state(&self, unit: &str) -> Result<UnitState, UnitError> {
+        Self::refuse(unit)
+    }
+
+    fn start(&self, unit: &str) -> Result<(), UnitError> {
+        Self::refuse(unit)
+    }
+
+    fn stop(&self, unit: &str) -> Result<(), UnitError> {
+        Self::refuse(unit)
+    }
+}
+
+/// Is this the name of a unit? `systemd.unit(5)`: letters, digits and `:-_.\@`, with a suffix. No slash, so
+/// that a name is never a path.
+pub(crate) fn check_unit_name(unit: &str) -> Result<(), UnitError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
+    let suffix = [".service", ".timer", ".socket", ".target", ".path", ".mount"];
+    let good = unit.len() <= 255
+        && unit.bytes().all(allowed)
+        && !unit.starts_with(['.', '-'])
+        && suffix.iter().any(|s| unit.len() > s.len() && unit.ends_with(s));
+    if good { Ok(()) } else { Err(UnitError::Name(unit.chars().take(64).collect())) }
+}

@@ -1,0 +1,90 @@
+//! Finding files: everything a glob matches, or everything below a folder.
+//!
+//! The part before the first wildcard may go through links inside the root; below it no link is followed, so a
+//! tree never leads out of itself and never in circles. Called by tasks.
+
+use std::path::{Path, PathBuf};
+
+use super::files::{FileError, FileKind, FileProblem, Files, Stat};
+use super::glob::Glob;
+
+/// More files than this in one tree are refused, before the list of them takes the node's memory
+/// (a million entries are some 200 MB).
+const MAX_FOUND: usize = 1_000_000;
+
+/// Something that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// As declared; patterns are matched against this.
+    pub declared: PathBuf,
+    /// Where it lies, without links; what is read or changed.
+    pub path: PathBuf,
+    /// What it is.
+    pub stat: Stat,
+}
+
+/// What a walk goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Take {
+    Matching,
+    Everything,
+}
+
+/// Everything that the glob matches, in order of path. Without a wildcard that is the path itself. A base that
+/// is not there gives nothing.
+pub fn walk(files: &dyn Files, glob: &Glob) -> Result<Vec<Found>, FileError> {
+    go(files, &glob.base(), glob, Take::Matching)
+}
+
+/// What the glob matches and everything in the folders among it; members of folders stand after them.
+pub fn walk_trees(files: &dyn Files, glob: &Glob) -> Result<Vec<Found>, FileError> {
+    let mut all: Vec<Found> = Vec::new();
+    for found in walk(files, glob)? {
+        if found.stat.kind == FileKind::Directory {
+            let everything = Glob::new("/**");
+            all.extend(go(files, &found.declared, &everything, Take::Everything)?);
+        } else {
+            all.push(found);
+        }
+    }
+    all.sort_by(|a, b| a.path.cmp(&b.path));
+    all.dedup_by(|a, b| a.path == b.path);
+    Ok(all)
+}
+
+fn go(files: &dyn Files, base: &Path, glob: &Glob, take: Take) -> Result<Vec<Found>, FileError> {
+    let real = match files.canonical(base) {
+        Ok(real) => real,
+        Err(error) if error.problem == FileProblem::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let depth = if take == Take::Everything { None } else { glob.depth() };
+    let top = Found { declared: base.to_owned(), path: real.clone(), stat: files.stat(&real)? };
+    let mut found = Vec::new();
+    // Folders that are still to be listed, with their depth below the base.
+    let mut waiting = Vec::new();
+    if top.stat.kind == FileKind::Directory && depth != Some(0) {
+        waiting.push((top.declared.clone(), top.path.clone(), 0));
+    }
+    if take == Take::Everything || glob.matches(&top.declared) {
+        found.push(top);
+    }
+    while let Some((declared, path, level)) = waiting.pop() {
+        for entry in files.list(&path)? {
+            let name = entry.path.file_name().unwrap_or_default();
+            let one = Found { declared: declared.join(name), path: entry.path.clone(), stat: entry.stat };
+            if one.stat.kind == FileKind::Directory && depth.is_none_or(|most| level + 1 < most) {
+                waiting.push((one.declared.clone(), one.path.clone(), level + 1));
+            }
+            if take == Take::Everything || glob.matches(&one.declared) {
+                if found.len() == MAX_FOUND {
+                    let why = format!("over {MAX_FOUND} files");
+                    return Err(FileError::new("walk", base, FileProblem::TooLarge, why));
+                }
+                found.push(one);
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
