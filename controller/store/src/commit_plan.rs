@@ -19,7 +19,7 @@ pub(crate) const LOG_COUNTER_PREFIX: &[u8] = b"\0log/";
 
 /// The write id of what the store writes for itself.
 pub(crate) const STORE_WRITE_ID: WriteId = WriteId::from_bytes([0; 16]);
-/// Key of the number of the last group, eight bytes, big endian; for backends that must notice lost groups.
+/// Key of what a backend keeps about its last group.
 pub(crate) const GROUP_KEY: &[u8] = b"\0group";
 
 /// What is stored now, as sealed envelopes.

@@ -23,6 +23,7 @@ pub mod conformance;
 pub mod contract;
 mod envelope;
 pub mod error;
+pub mod faulty_store;
 pub mod key;
 pub mod memory_store;
 pub mod open;

@@ -10,6 +10,7 @@
 //! | `settings` | [`SledSettings`] with its defaults and why they are so |
 //! | `opening` | from a directory to a running store; schema version |
 //! | `log_check` | at start: do counters and newest records of the logs agree |
+//! | `group_state` | number of the last group, count of the keys |
 //! | `mark` | how many groups are durable, noted outside sled |
 //! | `probe` | opening first in a process that may die of the damage |
 //! | `writer` | the one thread that commits groups |
@@ -20,6 +21,7 @@
 
 mod directory;
 mod failure;
+mod group_state;
 mod log_check;
 mod mark;
 mod opening;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::directory::Directory;
 use super::failure::{Failure, name_io_error, run_caught};
+use super::group_state::GroupState;
 use super::log_check::{CheckedLogs, check_logs};
 use super::mark::GroupMark;
 use super::probe::run_probe_command;
@@ -22,7 +23,7 @@ use super::store::{SledStore, Threads, run_blocking};
 use super::visible::Visible;
 use super::watchdog::Watchdog;
 use super::writer::{QUEUE_REQUESTS, Writer};
-use crate::commit_plan::{GROUP_KEY, SCHEMA_KEY, STORE_WRITE_ID, read_counter};
+use crate::commit_plan::{GROUP_KEY, SCHEMA_KEY, STORE_WRITE_ID};
 use crate::envelope;
 use crate::error::StoreError;
 
@@ -89,7 +90,7 @@ impl SledStore {
 /// What opening gives.
 pub(crate) struct Opened {
     pub(crate) db: sled::Db,
-    pub(crate) last_group: u64,
+    pub(crate) last_group: GroupState,
     pub(crate) mark: GroupMark,
     pub(crate) checked: CheckedLogs,
 }
@@ -124,13 +125,17 @@ fn open_sled(directory: &Directory, cache_bytes: u64) -> Result<Opened, StoreErr
 }
 
 /// Compares the last group that sled has with the last one that was durable; returns it.
-fn check_last_group(directory: &Directory, db: &sled::Db, mark: &GroupMark) -> Result<u64, StoreError> {
+fn check_last_group(
+    directory: &Directory,
+    db: &sled::Db,
+    mark: &GroupMark,
+) -> Result<GroupState, StoreError> {
     let path = &directory.path;
     let sealed = run_caught(path, || db.get(GROUP_KEY))?;
-    let last_group = read_counter(GROUP_KEY, sealed.as_deref())?;
+    let last_group = GroupState::open(sealed.as_deref())?;
     let marked = mark.read().map_err(|error| name_io_error(path, &error))?;
-    if last_group < marked {
-        let lost = marked - last_group;
+    if last_group.number < marked {
+        let lost = marked - last_group.number;
         return Err(StoreError::Corrupt {
             what: format!("{} has lost its last {lost} group(s) of commits", path.display()),
         });
@@ -165,9 +170,10 @@ fn check_schema(directory: &Directory, db: &sled::Db) -> Result<(), StoreError> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::ProbeReport;
     use super::*;
     use crate::KvStore;
-    use crate::batch::WriteId;
+    use crate::batch::{Batch, WriteId};
     use crate::commit_plan::counter_key;
     use crate::key::LogName;
 
@@ -232,25 +238,39 @@ mod tests {
     async fn pruned_logs_open_and_go_on() {
         let log = LogName::new("leaf").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let five = 5_u64.to_be_bytes();
-        let (counter, third, fourth) = (counter_key(&log), log.record_key(3), log.record_key(4));
-        write_raw(
-            dir.path(),
-            &[
-                (SCHEMA_KEY, &1_u32.to_be_bytes()),
-                (&counter, &five),
-                (third.as_bytes(), b"r"),
-                (fourth.as_bytes(), b"r"),
-            ],
-        );
+        let append = || Batch::new(ID).append(log.clone(), |index| index.to_string().into_bytes());
         let store = SledStore::open(SledSettings::new(dir.path())).await.unwrap();
-        assert_eq!(store.log_len(&log).await.unwrap(), 5);
-        let batch = crate::Batch::new(ID).append(log.clone(), |index| index.to_string().into_bytes());
-        assert_eq!(store.commit(batch).await.unwrap().appended, [5]);
+        for _ in 0..5 {
+            store.commit(append()).await.unwrap();
+        }
+        let prune = (0..3).fold(Batch::new(ID), |batch, index| batch.delete(log.record_key(index)));
+        store.commit(prune).await.unwrap();
         store.close().await.unwrap();
+
         let report = super::super::probe(dir.path()).unwrap();
-        assert_eq!((report.schema_version, report.logs, report.records_checked), (1, 1, 3));
+        assert_eq!(report, ProbeReport { schema_version: 1, keys: 3, logs: 1, records_checked: 2 });
         assert!(!dir.path().join("store.unclean").exists(), "a probe leaves a clean store clean");
+        let store = SledStore::open(SledSettings::new(dir.path())).await.unwrap();
+        assert_eq!(store.commit(append()).await.unwrap().appended, [5]);
+        store.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_missing_in_the_middle_is_found_by_the_probe() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SledStore::open(SledSettings::new(dir.path())).await.unwrap();
+        let (a, b) = (crate::Key::new("a").unwrap(), crate::Key::new("b").unwrap());
+        store.commit(Batch::new(ID).put(a.clone(), "1").put(b.clone(), "2")).await.unwrap();
+        store.commit(Batch::new(ID).put(a, "3").delete(b.clone())).await.unwrap();
+        store.commit(Batch::new(ID).put(b, "4")).await.unwrap();
+        store.close().await.unwrap();
+        assert_eq!(super::super::probe(dir.path()).unwrap().keys, 2);
+        let db = sled::open(dir.path()).unwrap();
+        db.remove(b"a").unwrap();
+        db.flush().unwrap();
+        drop(db);
+        let error = super::super::probe(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("1 keys were found where there should be 2"), "{error}");
     }
 
     #[tokio::test]

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use super::directory::Directory;
 use super::failure::run_caught;
+use super::group_state::check_all_keys;
 use super::opening::{Opened, SCHEMA_VERSION, open_checked};
 use crate::error::StoreError;
 
 /// How the probe ends when the store is damaged (`EX_DATAERR` of sysexits.h). Any end but this one and 0 is damage
 /// that the child did not survive.
 pub const PROBE_EXIT_DAMAGED: u8 = 65;
-/// The probe reads little more than the newest log records, so it needs little cache.
+/// The probe reads everything once, so a cache would not help it.
 const PROBE_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What a probe has seen in a sound store.
@@ -24,24 +25,32 @@ const PROBE_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 pub struct ProbeReport {
     /// The store's schema version.
     pub schema_version: u32,
+    /// Keys of the whole store, all read and matching their checksums and the store's own count.
+    pub keys: u64,
     /// Logs found.
     pub logs: u64,
     /// Newest records of the logs that were read and match their checksums and counters.
     pub records_checked: u64,
 }
 
-/// Opens the store, checks what a start checks, and closes it. It blocks, and it may panic or abort inside sled in
+/// Opens the store, checks what a start checks, reads every value, and closes it. It blocks, and it may panic or abort inside sled in
 /// ways that nobody can catch: run it in a process of its own.
 pub fn probe(path: &Path) -> Result<ProbeReport, StoreError> {
     let directory = Directory::prepare(path)?;
     let was_unclean = directory.is_unclean();
-    let Opened { db, checked, .. } = open_checked(&directory, PROBE_CACHE_BYTES)?;
+    let Opened { db, checked, last_group, .. } = open_checked(&directory, PROBE_CACHE_BYTES)?;
+    let keys = run_caught(path, || check_all_keys(&db, last_group))??;
     run_caught(path, || db.flush())?;
     drop(db);
     if !was_unclean {
         directory.note_clean()?;
     }
-    Ok(ProbeReport { schema_version: SCHEMA_VERSION, logs: checked.logs, records_checked: checked.records })
+    Ok(ProbeReport {
+        schema_version: SCHEMA_VERSION,
+        keys,
+        logs: checked.logs,
+        records_checked: checked.records,
+    })
 }
 
 /// The whole of the `store-probe` command: 0 when the store can be opened, or when it is not damage that speaks

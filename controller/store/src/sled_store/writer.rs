@@ -12,14 +12,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure::Failure;
+use super::group_state::GroupState;
 use super::mark::GroupMark;
 use super::space::{SpaceFloor, free_bytes};
 use super::visible::Visible;
 use super::watchdog::Watched;
 use crate::batch::{Batch, Committed, WriteId};
-use crate::commit_plan::{GROUP_KEY, GroupPlan, STORE_WRITE_ID, StoredView, Writes};
+use crate::commit_plan::{GROUP_KEY, GroupPlan, StoredView, Writes};
 use crate::contract::MAX_BATCH_BYTES;
-use crate::envelope;
 use crate::error::StoreError;
 
 /// Requests that may wait for the writer: two full groups, so that the next group is there when one is durable. When
@@ -54,8 +54,8 @@ pub(crate) struct Writer {
     pub(crate) space: SpaceFloor,
     pub(crate) watched: Arc<Watched>,
     pub(crate) queue: mpsc::Receiver<Message>,
-    /// The number of the last durable group, and where it is noted.
-    pub(crate) last_group: u64,
+    /// The last durable group, and where its number is noted.
+    pub(crate) last_group: GroupState,
     pub(crate) mark: GroupMark,
 }
 
@@ -162,16 +162,16 @@ impl Writer {
     }
 
     /// Applies, flushes, syncs. Any error leaves the outcome of the group unknown and the store failed.
-    fn make_durable(&mut self, mut writes: Writes) -> Result<(), StoreError> {
-        let group = self.last_group + 1;
-        let sealed_group = envelope::seal(GROUP_KEY, STORE_WRITE_ID, &group.to_be_bytes());
-        writes.insert(GROUP_KEY.to_vec(), Some(sealed_group));
+    fn make_durable(&mut self, writes: Writes) -> Result<(), StoreError> {
         let before = self.failure.guard(|| {
             let held_before =
                 |key: &Vec<u8>| Ok((key.clone(), self.db.get(key)?.map(|sealed| sealed.to_vec())));
             writes.keys().map(held_before).collect::<sled::Result<Writes>>()
         })?;
+        let group = self.last_group.after(&before, &writes);
+        // Nobody reads this key through the contract, so it is not held back.
         let mut batch = sled::Batch::default();
+        batch.insert(GROUP_KEY, group.seal());
         for (key, sealed) in writes {
             match sealed {
                 Some(sealed) => batch.insert(key, sealed),
@@ -187,9 +187,9 @@ impl Writer {
         })?;
         self.last_group = group;
         self.visible.reveal();
-        if let Err(error) = self.mark.write(group) {
+        if let Err(error) = self.mark.write(group.number) {
             // The group is durable; only a later loss of it would not be noticed.
-            tracing::warn!(%error, group, "the last durable group could not be marked");
+            tracing::warn!(%error, group = group.number, "the last durable group could not be marked");
         }
         Ok(())
     }

@@ -113,6 +113,7 @@ async fn damaged_files_are_refused_or_read_rightly() {
     eprintln!("{verdicts:?}");
     assert_eq!(verdicts.values().sum::<u32>(), 24);
     assert!(verdicts.get("refused").is_some_and(|&refused| refused > 0), "{verdicts:?}");
+    assert_eq!(verdicts.get("lossy"), None, "commits were lost without a word: {verdicts:?}");
 }
 
 #[tokio::test]
