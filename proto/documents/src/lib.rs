@@ -1,1 +1,35 @@
 //! TOML front end of what operators write: spans, schema, lint, explain.
+//!
+//! Turns TOML into the typed documents of `fleet-types` and, once, into their canonical JSON. Finds all
+//! problems of all files at once, each with file, line, column, the nearest right word and what to do.
+//! It reads no files, no clock and no network; the CLI and the controller's apply call it. It is never
+//! linked into the agent: nodes read the canonical JSON only (security-and-delivery §1.15).
+
+mod action_check;
+mod cron_check;
+mod explain;
+mod kind_check;
+mod known;
+mod placeholder_check;
+mod position;
+mod problem;
+mod procedure_lint;
+mod profile_lint;
+mod read;
+mod reporter;
+mod schedule_lint;
+mod schema;
+mod set;
+mod source;
+mod step_lint;
+mod text_check;
+mod walk;
+mod walk_text;
+
+pub use cron_check::check_cron;
+pub use explain::{explain, schema_paths};
+pub use problem::{Level, Problem};
+pub use read::{Parsed, parse, to_canonical_json};
+pub use set::{Lint, ParsedSet, parse_set};
+pub use source::{MAX_FILE_BYTES, MAX_NESTING, SourceFile};
+pub use text_check::quoted;

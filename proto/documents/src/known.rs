@@ -1,0 +1,122 @@
+//! What else is known while a document is checked: the other documents of the set and of the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet_types::action::{Action, Answer, Table};
+use fleet_types::document::procedure::{Procedure, With};
+use fleet_types::document::profile::Profile;
+use fleet_types::document::{Document, Value};
+
+/// Documents by kind and name. With `complete` a name that is not here does not exist.
+#[derive(Debug, Default)]
+pub(crate) struct Known<'a> {
+    pub profiles: BTreeMap<&'a str, &'a Profile>,
+    pub procedures: BTreeMap<&'a str, &'a Procedure>,
+    pub complete: bool,
+    /// Actions this build's agents have; `None` is not asked.
+    pub built_actions: Option<&'a BTreeSet<&'a str>>,
+}
+
+impl<'a> Known<'a> {
+    pub fn add(&mut self, document: &'a Document) {
+        match document {
+            Document::Profile(profile) => {
+                self.profiles.insert(profile.name.as_str(), profile);
+            }
+            Document::Procedure(procedure) => {
+                self.procedures.insert(procedure.name.as_str(), procedure);
+            }
+            Document::Schedule(_) => {}
+        }
+    }
+
+    /// Whether a step changes the node; `None` when that cannot be known here.
+    pub fn changes(&self, profile: Option<&Profile>, uses: &str, with: &With) -> Option<bool> {
+        let action = Action::find(uses)?;
+        let named = |key: &str| with.get(key).and_then(Value::as_str);
+        match (action.changes, uses) {
+            (Answer::ById, "command.run") => Some(profile?.commands.get(named("command")?)?.changes),
+            (Answer::ById, "procedure.run") => Some(self.procedures.get(named("procedure")?)?.changes),
+            _ => Some(action.changes_node(with, |_| None)),
+        }
+    }
+
+    /// Whether a step can cut the node off, so that it needs a guard.
+    pub fn touches_network(&self, profile: Option<&Profile>, uses: &str, with: &With) -> bool {
+        self.touches_network_to(profile, uses, with, 0)
+    }
+
+    fn touches_network_to(&self, profile: Option<&Profile>, uses: &str, with: &With, depth: u32) -> bool {
+        let Some(action) = Action::find(uses) else { return false };
+        match action.guard {
+            Answer::Yes => return true,
+            Answer::No => return false,
+            Answer::ById => {}
+        }
+        if uses == "procedure.run" {
+            // Procedures do not call in circles (checked elsewhere); eight deep is past any sense.
+            let called =
+                with.get("procedure").and_then(Value::as_str).and_then(|name| self.procedures.get(name));
+            return depth < 8
+                && called.is_some_and(|called| {
+                    let inner = self.profiles.get(called.profile.as_str()).copied().or(profile);
+                    called.steps.iter().any(|step| {
+                        step.uses
+                            .as_ref()
+                            .is_some_and(|uses| self.touches_network_to(inner, uses, &step.with, depth + 1))
+                    })
+                });
+        }
+        let Some(profile) = profile else { return false };
+        ids_of(action, with).into_iter().any(|(table, id)| match table {
+            Table::Service => profile.services.get(id).is_some_and(|service| service.touches_network),
+            Table::Command => profile.commands.get(id).is_some_and(|command| command.touches_network),
+            Table::Package => profile.packages.get(id).is_some_and(|package| package.touches_network),
+            Table::Backup => profile.backups.get(id).is_some_and(|backup| backup.touches_network),
+            Table::Tuning => {
+                profile.tunings.get(id).is_some_and(|tuning| tuning.enabled && tuning.touches_network())
+            }
+            _ => false,
+        })
+    }
+}
+
+/// The ids of a profile's tables that a step names.
+pub(crate) fn ids_of<'w>(action: &Action, with: &'w With) -> Vec<(Table, &'w str)> {
+    use fleet_types::action::Takes;
+    let mut ids = Vec::new();
+    for parameter in action.parameters {
+        let (Takes::Id(table) | Takes::Ids(table) | Takes::IdsOrAll(table)) = parameter.takes else {
+            continue;
+        };
+        match with.get(parameter.name) {
+            Some(Value::String(id)) => ids.push((table, id.as_str())),
+            Some(Value::List(members)) => {
+                ids.extend(members.iter().filter_map(Value::as_str).map(|id| (table, id)));
+            }
+            _ => {}
+        }
+    }
+    ids
+}
+
+/// The ids that a table of a profile declares.
+pub(crate) fn declared(profile: &Profile, table: Table) -> Vec<&str> {
+    fn keys<T>(map: &BTreeMap<fleet_types::document::Id, T>) -> Vec<&str> {
+        map.keys().map(fleet_types::document::Id::as_str).collect()
+    }
+    match table {
+        Table::Service => keys(&profile.services),
+        Table::Check => keys(&profile.checks),
+        Table::Command => keys(&profile.commands),
+        Table::Database => keys(&profile.databases),
+        Table::Backup => keys(&profile.backups),
+        Table::Log => keys(&profile.logs),
+        Table::Tuning => keys(&profile.tunings),
+        Table::Package => keys(&profile.packages),
+        Table::Validator => keys(&profile.validators),
+        Table::Hardening => keys(&profile.hardening),
+        Table::Metric => keys(&profile.metrics),
+        Table::Alert => keys(&profile.alerts),
+    }
+}

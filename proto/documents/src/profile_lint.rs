@@ -1,0 +1,251 @@
+//! Checks of a profile that need more than one of its tables.
+
+use std::collections::BTreeMap;
+
+use fleet_types::action::{Table, nearest};
+use fleet_types::document::Id;
+use fleet_types::document::expr::AlertRule;
+use fleet_types::document::profile::{Command, Profile, RotateEvery, ServiceType};
+use serde_json::Value as Json;
+
+use crate::known::Known;
+use crate::reporter::Reporter;
+use crate::text_check::quoted;
+use crate::walk::Reference;
+
+/// Ids that are used must be declared. Works on the raw value, so that an object with a mistake in it
+/// still counts as declared.
+pub(crate) fn check_references(reporter: &mut Reporter<'_>, value: &Json, references: &[Reference]) {
+    for reference in references {
+        let declared = |table: Table| -> Vec<&str> {
+            let objects = value.get(table.as_str()).and_then(Json::as_object);
+            objects.map(|objects| objects.keys().map(String::as_str).collect()).unwrap_or_default()
+        };
+        let ids = declared(reference.table);
+        if !ids.contains(&reference.id.as_str()) {
+            unknown_id(reporter, &reference.path, reference.table.as_str(), &reference.id, &ids);
+        }
+    }
+    let owner = value.get("document").and_then(|paper| paper.get("owner")).and_then(Json::as_str);
+    let contacts: Vec<&str> = value
+        .get("contact")
+        .and_then(Json::as_object)
+        .map(|c| c.keys().map(String::as_str).collect())
+        .unwrap_or_default();
+    if let Some(owner) = owner
+        && !contacts.contains(&owner)
+    {
+        unknown_id(reporter, "document/owner", "contact", owner, &contacts);
+    }
+}
+
+/// Reports an id that its table does not declare.
+pub(crate) fn unknown_id(reporter: &mut Reporter<'_>, path: &str, table: &str, id: &str, ids: &[&str]) {
+    let fix = match nearest(id, ids.iter().copied()) {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None if ids.is_empty() => format!("the profile has no [{table}.*]"),
+        None => format!("declared: {}", ids.join(", ")),
+    };
+    reporter.error(path, "unknown-reference", format!("no [{table}.*] has the id {}", quoted(id)), fix);
+}
+
+pub(crate) fn check(reporter: &mut Reporter<'_>, profile: &Profile, known: &Known<'_>) {
+    for (id, check) in &profile.checks {
+        reads_only(reporter, profile, check.command.as_ref(), &format!("check/{id}/command"), "a check");
+    }
+    for (id, validator) in &profile.validators {
+        reads_only(
+            reporter,
+            profile,
+            validator.command.as_ref(),
+            &format!("validator/{id}/command"),
+            "a validator",
+        );
+    }
+    for (id, item) in &profile.hardening {
+        reads_only(
+            reporter,
+            profile,
+            item.command.as_ref(),
+            &format!("hardening/{id}/command"),
+            "a hardening item",
+        );
+        if let Some(procedure) = &item.procedure
+            && known.complete
+            && !known.procedures.contains_key(procedure.as_str())
+        {
+            let path = format!("hardening/{id}/procedure");
+            unknown_document(
+                reporter,
+                &path,
+                "procedure",
+                procedure.as_str(),
+                known.procedures.keys().copied(),
+            );
+        }
+    }
+    if let Some(security) = profile.status.as_ref().and_then(|status| status.security.as_ref()) {
+        reads_only(reporter, profile, Some(&security.command), "status/security/command", "the status");
+    }
+    for (id, service) in &profile.services {
+        let path = format!("service/{id}");
+        if service.service_type == ServiceType::Timer && service.runs.is_none() {
+            reporter.error(
+                &path,
+                "missing-key",
+                format!("[service.{id}] is a timer and lacks \"runs\""),
+                "add the unit it starts",
+            );
+        }
+    }
+    for (id, command) in &profile.commands {
+        check_command(reporter, id, command);
+    }
+    for (id, backup) in &profile.backups {
+        if backup.keep.days.is_none() && backup.keep.count.is_none() {
+            let path = format!("backup/{id}/keep");
+            reporter.error(
+                &path,
+                "missing-key",
+                format!("[backup.{id}] keeps neither days nor a count"),
+                "write keep = { days = 30 }",
+            );
+        }
+        if backup.file_name.contains('/') {
+            let path = format!("backup/{id}/file_name");
+            reporter.error(
+                &path,
+                "bad-value",
+                format!("the file name of [backup.{id}] holds a \"/\""),
+                "put the folder into directory",
+            );
+        }
+    }
+    for (id, alert) in &profile.alerts {
+        if let AlertRule::CheckFailed(check) = alert.when.rule()
+            && !profile.checks.contains_key(check)
+        {
+            let ids: Vec<&str> = profile.checks.keys().map(Id::as_str).collect();
+            unknown_id(reporter, &format!("alert/{id}/when"), "check", check.as_str(), &ids);
+        }
+    }
+    retention(reporter, profile);
+}
+
+/// A command that runs where nothing may change must not change anything.
+fn reads_only(reporter: &mut Reporter<'_>, profile: &Profile, command: Option<&Id>, path: &str, place: &str) {
+    if let Some(id) = command
+        && profile.commands.get(id).is_some_and(|command| command.changes)
+    {
+        let message = format!("{place} runs the command {}, which changes the node", quoted(id.as_str()));
+        reporter.error(path, "changing-command", message, "use a command with changes = false");
+    }
+}
+
+fn check_command(reporter: &mut Reporter<'_>, id: &Id, command: &Command) {
+    let path = format!("command/{id}");
+    match command.argv.first() {
+        None => reporter.error(
+            &format!("{path}/argv"),
+            "bad-value",
+            format!("[command.{id}] has no program"),
+            "write argv = [\"program\", …]",
+        ),
+        Some(program) if program.is_empty() || program.starts_with('-') => {
+            let message = format!("{} is no program, in [command.{id}]", quoted(program));
+            reporter.error(
+                &format!("{path}/argv/0"),
+                "bad-value",
+                message,
+                "write its name or absolute path",
+            );
+        }
+        Some(program) if command.params.keys().any(|key| program.contains(&format!("{{{key}}}"))) => {
+            let message = format!("the program of [command.{id}] is a parameter");
+            reporter.error(
+                &format!("{path}/argv/0"),
+                "bad-value",
+                message,
+                "parameters may be arguments only; declare one command a program",
+            );
+        }
+        Some(_) => {}
+    }
+    for (name, spec) in &command.params {
+        if let Err(error) = spec.check_declaration() {
+            reporter.error(
+                &format!("{path}/params/{name}"),
+                "bad-parameter",
+                format!("parameter \"{name}\" of [command.{id}]: {error}"),
+                "",
+            );
+        }
+    }
+}
+
+pub(crate) fn unknown_document<'k>(
+    reporter: &mut Reporter<'_>,
+    path: &str,
+    kind: &str,
+    name: &str,
+    names: impl Iterator<Item = &'k str>,
+) {
+    let fix = nearest(name, names).map_or_else(
+        || format!("apply the {kind} in the same set, or before"),
+        |meant| format!("did you mean \"{meant}\"?"),
+    );
+    reporter.error(path, "unknown-document", format!("no {kind} has the name {}", quoted(name)), fix);
+}
+
+/// Two rules that keep the same files for different times, as far as their globs are the same text.
+fn retention(reporter: &mut Reporter<'_>, profile: &Profile) {
+    const DAY_MS: u128 = 86_400_000;
+    let mut rotated: BTreeMap<&str, (&Id, u128)> = BTreeMap::new();
+    for (id, log) in &profile.logs {
+        let Some(rotate) = &log.rotate else { continue };
+        let each = match rotate.every {
+            RotateEvery::Hourly => DAY_MS / 24,
+            RotateEvery::Daily => DAY_MS,
+            RotateEvery::Weekly => 7 * DAY_MS,
+        };
+        for glob in &log.paths {
+            rotated.insert(glob, (id, each * u128::from(rotate.keep)));
+        }
+    }
+    let mut deleted: BTreeMap<&str, (&Id, u128)> = BTreeMap::new();
+    for (id, log) in &profile.logs {
+        let Some(delete) = &log.delete else { continue };
+        let path = format!("log/{id}/delete");
+        let after = delete.after.length().as_millis();
+        let globs = if delete.paths.is_empty() { &log.paths } else { &delete.paths };
+        for glob in globs {
+            if let Some((other, keep)) = rotated.get(glob.as_str())
+                && after < *keep
+            {
+                let message = format!(
+                    "[log.{id}] deletes {} before [log.{other}] has kept them for its time",
+                    quoted(glob)
+                );
+                reporter.warn(
+                    &path,
+                    "retention-conflict",
+                    message,
+                    "make both times the same, or exclude the files in one of them",
+                );
+            }
+            if let Some((other, before)) = deleted.insert(glob, (id, after))
+                && before != after
+            {
+                let message =
+                    format!("[log.{id}] and [log.{other}] keep {} for different times", quoted(glob));
+                reporter.warn(&path, "retention-conflict", message, "leave the files in one of them");
+            }
+        }
+        if let Some(archive) = &log.archive
+            && archive.after >= delete.after
+        {
+            let message = format!("[log.{id}] deletes files before it archives them");
+            reporter.warn(&path, "retention-conflict", message, "archive earlier than you delete");
+        }
+    }
+}

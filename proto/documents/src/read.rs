@@ -1,0 +1,279 @@
+//! From the text of one file to a typed document, with every problem on the way.
+
+use std::collections::BTreeSet;
+
+use fleet_types::action::nearest;
+use fleet_types::canonical::CanonicalError;
+use fleet_types::document::{Document, DocumentKind};
+use serde_json::Value as Json;
+use toml::de::{DeTable, DeValue};
+
+use crate::known::Known;
+use crate::placeholder_check;
+use crate::position::{Lines, Places};
+use crate::problem::{Level, Problem};
+use crate::reporter::Reporter;
+use crate::schema::{PROCEDURE, PROFILE, SCHEDULE};
+use crate::source::MAX_FILE_BYTES;
+use crate::text_check::quoted;
+use crate::walk::{Reference, TemplateUse, Walk};
+use crate::{procedure_lint, profile_lint, schedule_lint};
+
+/// A good document, with what an operator should still know about it.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// The file it came from, as it was named by the caller.
+    pub file: String,
+    /// The document.
+    pub document: Document,
+    /// Warnings; applying needs a reason for each.
+    pub warnings: Vec<Problem>,
+    /// The document as JSON, as [`to_canonical_json`] writes it.
+    pub value: Json,
+}
+
+/// What was read of a file, good or not.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    pub file: String,
+    pub problems: Vec<Problem>,
+    pub document: Option<Document>,
+    /// The name of a rollout policy, when the file is one.
+    pub rollout_policy: Option<String>,
+    pub places: Places,
+    pub references: Vec<Reference>,
+    pub templates: Vec<TemplateUse>,
+    /// The value without what was wrong in it.
+    pub value: Json,
+}
+
+/// Reads one file and checks all that needs no other document.
+///
+/// References to other documents, placeholders that may be variables of a profile, and lint rules that
+/// need the profile are left to [`crate::parse_set`].
+pub fn parse(source_name: &str, text: &str) -> Result<Parsed, Vec<Problem>> {
+    let mut read = read(source_name, text);
+    if read.rollout_policy.is_some() {
+        // In a set it is left out with a warning; alone there is nothing to give back.
+        read.problems.iter_mut().for_each(|problem| problem.level = Level::Error);
+    }
+    let found = lint(&read, &Known::default());
+    read.problems.extend(found);
+    finish(read)
+}
+
+/// The canonical JSON of a document (RFC 8785): the bytes that are signed, hashed, stored and sent.
+pub fn to_canonical_json(document: &Document) -> Result<Vec<u8>, CanonicalError> {
+    fleet_types::canonical::to_vec(document)
+}
+
+/// Sorts the problems; a document without errors comes out, else all problems.
+pub(crate) fn finish(read: Read) -> Result<Parsed, Vec<Problem>> {
+    let Read { file, mut problems, document, .. } = read;
+    sort(&mut problems);
+    match document {
+        Some(document) if problems.iter().all(|problem| problem.level == Level::Warning) => {
+            match serde_json::to_value(&document) {
+                Ok(value) => Ok(Parsed { file, document, warnings: problems, value }),
+                Err(error) => Err(vec![at_start(
+                    &file,
+                    "config-invalid",
+                    format!("cannot be written as JSON: {error}"),
+                    "",
+                )]),
+            }
+        }
+        _ => Err(problems),
+    }
+}
+
+/// By line and column; the same problem twice (a value and what is made of it) is kept once.
+pub(crate) fn sort(problems: &mut Vec<Problem>) {
+    problems.sort_by(|a, b| {
+        (&a.file, a.line, a.column, a.level, a.code, &a.message)
+            .cmp(&(&b.file, b.line, b.column, b.level, b.code, &b.message))
+    });
+    problems.dedup();
+}
+
+pub(crate) fn at_start(file: &str, code: &'static str, message: String, fix: &str) -> Problem {
+    Problem {
+        level: Level::Error,
+        file: file.to_owned(),
+        line: 1,
+        column: 1,
+        code,
+        message,
+        fix: fix.to_owned(),
+    }
+}
+
+/// Reads one file without looking at any other.
+pub(crate) fn read(file: &str, text: &str) -> Read {
+    let mut read = Read { file: file.to_owned(), ..Read::default() };
+    if text.len() > MAX_FILE_BYTES {
+        let message = format!("the file is over {MAX_FILE_BYTES} bytes");
+        read.problems.push(at_start(file, "too-large", message, "split it into several documents"));
+        return read;
+    }
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let broken = !errors.is_empty();
+    let lines = Lines::new(text);
+    for error in errors.iter().take(20) {
+        let position = lines.position(error.span().map_or(0, |span| span.start));
+        // The parser's message may hold text of the file over several lines; only its own words are kept.
+        let words: String = error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(200)
+            .collect();
+        let code = if words.contains("duplicate") { "duplicate-key" } else { "toml-syntax" };
+        let (line, column) = (position.line, position.column);
+        let fix = String::new();
+        read.problems.push(Problem {
+            level: Level::Error,
+            file: file.to_owned(),
+            line,
+            column,
+            code,
+            message: words,
+            fix,
+        });
+    }
+    let Some((kind, place)) = kind_of(root.get_ref(), &lines) else {
+        if !broken {
+            let fix = "add kind = \"profile\", \"procedure\" or \"schedule\"";
+            read.problems.push(at_start(
+                file,
+                "missing-key",
+                "the key \"kind\" is missing, or is no string".to_owned(),
+                fix,
+            ));
+        }
+        return read;
+    };
+    let schema = match kind.as_str() {
+        "profile" => &PROFILE,
+        "procedure" => &PROCEDURE,
+        "schedule" => &SCHEDULE,
+        "rollout_policy" => {
+            let name =
+                root.get_ref().get("name").and_then(|name| name.get_ref().as_str()).unwrap_or_default();
+            read.rollout_policy = Some(name.to_owned());
+            let message =
+                format!("this build does not read rollout policies; {} was not looked at", quoted(name));
+            let fix = "nothing is stored of this file; runs use a plain rollout of one ring".to_owned();
+            read.problems.push(Problem {
+                level: Level::Warning,
+                code: "kind-not-read",
+                ..problem_at(file, place, message, fix)
+            });
+            return read;
+        }
+        other => {
+            let kinds = ["profile", "procedure", "schedule", "rollout_policy"];
+            let fix = nearest(other, kinds).map_or_else(
+                || format!("kinds: {}", kinds.join(", ")),
+                |meant| format!("did you mean \"{meant}\"?"),
+            );
+            read.problems.push(problem_at(file, place, format!("unknown kind {}", quoted(other)), fix));
+            return read;
+        }
+    };
+    let mut walk = Walk::new(file, text);
+    let value = walk.table(root.get_ref(), schema, "", "the file");
+    // What is missing after a syntax error may stand in the part that could not be read.
+    walk.problems.retain(|problem| !broken || !matches!(problem.code, "missing-key" | "missing-parameter"));
+    read.problems.append(&mut walk.problems);
+    (read.places, read.references, read.templates) = (walk.places, walk.references, walk.templates);
+    match serde_json::from_value::<Document>(value.clone()) {
+        Ok(document) => read.document = Some(document),
+        // Errors of the walk explain it; without one the schema and the types disagree, and the file is
+        // refused rather than guessed at.
+        Err(error) if read.problems.iter().all(|problem| problem.level == Level::Warning) => {
+            read.problems.push(at_start(
+                file,
+                "config-invalid",
+                format!("not a {kind}: {error}"),
+                "check the file against the reference",
+            ));
+        }
+        Err(_) => {}
+    }
+    read.value = value;
+    read
+}
+
+fn problem_at(file: &str, place: crate::position::Position, message: String, fix: String) -> Problem {
+    let (line, column) = (place.line, place.column);
+    Problem { level: Level::Error, file: file.to_owned(), line, column, code: "bad-value", message, fix }
+}
+
+fn kind_of(root: &DeTable<'_>, lines: &Lines<'_>) -> Option<(String, crate::position::Position)> {
+    let value = root.get("kind")?;
+    match value.get_ref() {
+        DeValue::String(text) => Some((text.to_string(), lines.position(value.span().start))),
+        _ => None,
+    }
+}
+
+/// What is checked once the other documents are known.
+pub(crate) fn lint(read: &Read, known: &Known<'_>) -> Vec<Problem> {
+    let mut reporter = Reporter::new(&read.file, &read.places);
+    match &read.document {
+        Some(Document::Profile(profile)) => profile_lint::check(&mut reporter, profile, known),
+        Some(Document::Procedure(procedure)) => {
+            procedure_lint::check(&mut reporter, procedure, known, &read.references);
+        }
+        Some(Document::Schedule(schedule)) => schedule_lint::check(&mut reporter, schedule, known),
+        None => {}
+    }
+    if read.value.get("kind").and_then(Json::as_str) == Some(DocumentKind::Profile.as_str()) {
+        profile_lint::check_references(&mut reporter, &read.value, &read.references);
+    }
+    let mut problems = reporter.problems;
+    for template in &read.templates {
+        problems.extend(placeholder_check::check(
+            &read.file,
+            &read.places,
+            template,
+            names_for(read, known, template).as_ref(),
+        ));
+    }
+    problems
+}
+
+/// Variables and parameters that may stand in a text; `None` while the profile is not known.
+fn names_for<'r>(read: &'r Read, known: &Known<'r>, template: &TemplateUse) -> Option<BTreeSet<&'r str>> {
+    let keys = |value: Option<&'r Json>| -> Vec<&'r str> {
+        value
+            .and_then(Json::as_object)
+            .map(|table| table.keys().map(String::as_str).collect())
+            .unwrap_or_default()
+    };
+    match read.value.get("kind").and_then(Json::as_str)? {
+        "profile" => {
+            let mut names: BTreeSet<&str> = keys(read.value.get("vars")).into_iter().collect();
+            let mut parts = template.path.split('/');
+            if parts.next() == Some("command")
+                && let Some(id) = parts.next()
+            {
+                names.extend(keys(
+                    read.value.get("command").and_then(|c| c.get(id)).and_then(|c| c.get("params")),
+                ));
+            }
+            Some(names)
+        }
+        "procedure" => {
+            let profile = known.profiles.get(read.value.get("profile").and_then(Json::as_str)?)?;
+            let mut names: BTreeSet<&str> = keys(read.value.get("params")).into_iter().collect();
+            names.extend(profile.vars.keys().map(fleet_types::document::Key::as_str));
+            Some(names)
+        }
+        _ => None,
+    }
+}

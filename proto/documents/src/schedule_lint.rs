@@ -1,0 +1,155 @@
+//! Checks of a file of schedules that need more than one key.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet_types::action::nearest;
+use fleet_types::document::schedule::{Schedule, ScheduleFile};
+use fleet_types::time::Timestamp;
+
+use crate::known::Known;
+use crate::profile_lint::unknown_document;
+use crate::reporter::Reporter;
+use crate::text_check::quoted;
+
+pub(crate) fn check(reporter: &mut Reporter<'_>, file: &ScheduleFile, known: &Known<'_>) {
+    let mut seen = BTreeSet::new();
+    for (index, schedule) in file.schedules.iter().enumerate() {
+        let path = format!("schedule/{index}");
+        if !seen.insert(schedule.id.as_str()) {
+            let message = format!("the id {} stands twice in this file", quoted(schedule.id.as_str()));
+            reporter.error(&format!("{path}/id"), "duplicate-id", message, "give each schedule its own id");
+        }
+        check_one(reporter, file, schedule, &path);
+        check_procedure(reporter, schedule, known, &path);
+    }
+    let mut seen = BTreeSet::new();
+    for (index, blackout) in file.blackouts.iter().enumerate() {
+        let path = format!("blackout/{index}");
+        if !seen.insert(blackout.id.as_str()) {
+            let message = format!("the id {} stands twice in this file", quoted(blackout.id.as_str()));
+            reporter.error(&format!("{path}/id"), "duplicate-id", message, "give each blackout its own id");
+        }
+        if let (Ok(from), Ok(to)) = (blackout.from.parse::<Timestamp>(), blackout.to.parse::<Timestamp>())
+            && to <= from
+        {
+            let message = format!("blackout {} ends before it begins", quoted(blackout.id.as_str()));
+            reporter.error(&format!("{path}/to"), "bad-value", message, "write a later instant");
+        }
+    }
+}
+
+fn check_one(reporter: &mut Reporter<'_>, file: &ScheduleFile, schedule: &Schedule, path: &str) {
+    let id = quoted(schedule.id.as_str());
+    // A cron text that was refused is left out of the value; its place says that it was written.
+    match (&schedule.cron, &schedule.relative_to) {
+        (Some(_), Some(_)) => {
+            let message = format!("[[schedule]] {id} has both cron and relative_to");
+            reporter.error(&format!("{path}/relative_to"), "bad-value", message, "take one of them out");
+        }
+        (None, None)
+            if !reporter.places.has(&format!("{path}/cron"))
+                && !reporter.places.has(&format!("{path}/relative_to")) =>
+        {
+            let message = format!("[[schedule]] {id} has neither cron nor relative_to");
+            reporter.error(path, "missing-key", message, "add cron = \"0 3 * * SUN\"");
+        }
+        _ => {}
+    }
+    let Some(relative) = &schedule.relative_to else { return };
+    let by_id: BTreeMap<&str, &Schedule> =
+        file.schedules.iter().map(|other| (other.id.as_str(), other)).collect();
+    let target = format!("{path}/relative_to/schedule");
+    if !by_id.contains_key(relative.schedule.as_str()) {
+        let fix = nearest(relative.schedule.as_str(), by_id.keys().copied()).map_or_else(
+            || "write the id of a schedule of this file".to_owned(),
+            |meant| format!("did you mean \"{meant}\"?"),
+        );
+        let message = format!("no schedule of this file has the id {}", quoted(relative.schedule.as_str()));
+        reporter.error(&target, "unknown-reference", message, fix);
+        return;
+    }
+    let mut at = schedule;
+    for _ in 0..=file.schedules.len() {
+        match at.relative_to.as_ref().and_then(|relative| by_id.get(relative.schedule.as_str())) {
+            Some(next) => at = next,
+            None => return,
+        }
+    }
+    let message = format!("[[schedule]] {id} is relative to itself, through others");
+    reporter.error(&target, "unknown-reference", message, "give one of them a cron expression");
+}
+
+fn check_procedure(reporter: &mut Reporter<'_>, schedule: &Schedule, known: &Known<'_>, path: &str) {
+    let id = quoted(schedule.id.as_str());
+    if let Some(policy) = &schedule.rollout_policy
+        && known.complete
+    {
+        let message = format!(
+            "this build does not read rollout policies; {} was not looked for",
+            quoted(policy.as_str())
+        );
+        reporter.warn(
+            &format!("{path}/rollout_policy"),
+            "kind-not-read",
+            message,
+            "runs use a plain rollout of one ring",
+        );
+    }
+    let Some(procedure) = known.procedures.get(schedule.procedure.as_str()) else {
+        if known.complete {
+            let names = known.procedures.keys().copied();
+            unknown_document(
+                reporter,
+                &format!("{path}/procedure"),
+                "procedure",
+                schedule.procedure.as_str(),
+                names,
+            );
+        }
+        return;
+    };
+    if procedure.changes && schedule.rollout_policy.is_none() {
+        let message = format!(
+            "[[schedule]] {id} runs {}, which changes nodes, and names no rollout_policy",
+            quoted(procedure.name.as_str())
+        );
+        reporter.error(path, "change-without-policy", message, "add rollout_policy = \"<name>\"");
+    }
+    for (key, value) in &schedule.params {
+        let at = format!("{path}/params/{key}");
+        match procedure.params.get(key) {
+            None => {
+                let names = procedure.params.keys().map(fleet_types::document::Key::as_str);
+                let fix = nearest(key.as_str(), names)
+                    .map_or_else(String::new, |meant| format!("did you mean \"{meant}\"?"));
+                let message =
+                    format!("procedure {} has no parameter \"{key}\"", quoted(procedure.name.as_str()));
+                reporter.error(&at, "unknown-parameter", message, fix);
+            }
+            Some(spec) => {
+                if let Err(error) = spec.check(value) {
+                    reporter.error(
+                        &at,
+                        "bad-parameter",
+                        format!("parameter \"{key}\" in [[schedule]] {id}: {error}"),
+                        "",
+                    );
+                }
+            }
+        }
+    }
+    for (key, spec) in
+        procedure.params.iter().filter(|(key, spec)| spec.required && !schedule.params.contains_key(*key))
+    {
+        let message = format!(
+            "[[schedule]] {id} lacks the parameter \"{key}\" that {} needs",
+            quoted(procedure.name.as_str())
+        );
+        reporter.error(
+            path,
+            "missing-parameter",
+            message,
+            format!("add params = {{ {key} = … }} ({})", spec.param_type.as_str()),
+        );
+    }
+}

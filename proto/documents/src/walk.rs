@@ -1,0 +1,512 @@
+//! The walk over the spanned TOML tree against the schema.
+//!
+//! Makes the JSON value on the way and notes where everything stands, which ids are referred to and
+//! which texts hold placeholders. What is wrong is reported and left out of the value, so that the
+//! rest can still be checked in the same pass. It never stops at the first problem.
+
+use std::ops::Range;
+
+use fleet_types::action::{Table, nearest};
+use fleet_types::document::value::MAX_INTEGER;
+use serde_json::{Map, Value as Json};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::position::{Lines, Places};
+use crate::problem::{Level, Problem};
+use crate::schema::{Field, FieldKind, TableSchema};
+use crate::source::{MAX_NESTING, MAX_PROBLEMS};
+use crate::text_check::{is_plain, quoted};
+use crate::{action_check, kind_check};
+
+/// An id that is used somewhere and must be declared in a table of the profile.
+#[derive(Debug, Clone)]
+pub(crate) struct Reference {
+    pub path: String,
+    pub table: Table,
+    pub id: String,
+}
+
+/// A text that may hold placeholders.
+#[derive(Debug, Clone)]
+pub(crate) struct TemplateUse {
+    pub path: String,
+    pub text: String,
+}
+
+/// Everything the walk gathers.
+pub(crate) struct Walk<'t> {
+    pub file: String,
+    pub lines: Lines<'t>,
+    pub places: Places,
+    pub problems: Vec<Problem>,
+    pub references: Vec<Reference>,
+    pub templates: Vec<TemplateUse>,
+}
+
+/// Whether a problem is about a key or about its value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum At {
+    Key,
+    Value,
+}
+
+type Key<'i> = Spanned<toml::de::DeString<'i>>;
+
+impl<'t> Walk<'t> {
+    pub fn new(file: &str, text: &'t str) -> Self {
+        Self {
+            file: file.to_owned(),
+            lines: Lines::new(text),
+            places: Places::default(),
+            problems: Vec::new(),
+            references: Vec::new(),
+            templates: Vec::new(),
+        }
+    }
+
+    /// Notes a problem at a path; beyond [`MAX_PROBLEMS`] they are dropped, the first ones matter.
+    pub fn report(
+        &mut self,
+        level: Level,
+        path: &str,
+        at: At,
+        code: &'static str,
+        message: String,
+        fix: String,
+    ) {
+        let place = self.places.nearest(path);
+        let position = if matches!(at, At::Key) { place.key } else { place.value };
+        self.push(Problem {
+            level,
+            file: self.file.clone(),
+            line: position.line,
+            column: position.column,
+            code,
+            message,
+            fix,
+        });
+    }
+
+    pub fn error(&mut self, path: &str, at: At, code: &'static str, message: String, fix: String) {
+        self.report(Level::Error, path, at, code, message, fix);
+    }
+
+    pub fn push(&mut self, problem: Problem) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Walks a table against its schema. `context` names it in messages, such as `[check.disk]`.
+    pub fn table(
+        &mut self,
+        table: &DeTable<'_>,
+        schema: &'static TableSchema,
+        path: &str,
+        context: &str,
+    ) -> Json {
+        let mut out = Map::new();
+        let mut given: Vec<&str> = Vec::new();
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            let Some(field) = schema.field(name) else {
+                self.unknown_key(key, value.span(), schema, path, context);
+                continue;
+            };
+            given.push(field.name);
+            let below = join(path, name);
+            self.places.insert(&below, &self.lines, Some(key.span()), value.span());
+            if let Some(json) = self.value(value, field, &below, context) {
+                out.insert(name.to_owned(), json);
+            }
+        }
+        for field in schema.fields.iter().filter(|field| field.required && !given.contains(&field.name)) {
+            let fix = format!("add {} = {}", field.name, field.kind.expects());
+            self.error(
+                path,
+                At::Key,
+                "missing-key",
+                format!("key \"{}\" is missing in {context}", field.name),
+                fix,
+            );
+        }
+        kind_check::check(self, schema, &out, &given, path, context);
+        if schema.fields.iter().any(|field| matches!(field.kind, FieldKind::Action)) {
+            action_check::check(self, &mut out, path, context);
+        }
+        Json::Object(out)
+    }
+
+    fn unknown_key(
+        &mut self,
+        key: &Key<'_>,
+        value: Range<usize>,
+        schema: &'static TableSchema,
+        path: &str,
+        context: &str,
+    ) {
+        let name: &str = key.get_ref();
+        let below = join(path, "?");
+        self.places.insert(&below, &self.lines, Some(key.span()), value);
+        let fix = if let Some(meant) = nearest(name, schema.fields.iter().map(|field| field.name)) {
+            let values = match schema.field(meant).map(|field| field.kind) {
+                Some(FieldKind::Word(words) | FieldKind::Words(words)) => {
+                    format!(" values: {}", words.join(", "))
+                }
+                _ => String::new(),
+            };
+            format!("did you mean \"{meant}\"?{values} (fleetctl explain {}.{meant})", schema.name)
+        } else {
+            let keys: Vec<&str> = schema.fields.iter().map(|field| field.name).collect();
+            format!("keys here: {}", keys.join(", "))
+        };
+        self.error(&below, At::Key, "unknown-key", format!("unknown key {} in {context}", quoted(name)), fix);
+    }
+
+    fn value(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        field: &'static Field,
+        path: &str,
+        context: &str,
+    ) -> Option<Json> {
+        match field.kind {
+            FieldKind::Table(schema) => {
+                let table = self.as_table(value, field, path, context)?;
+                Some(self.table(table, schema, path, &format!("{} of {context}", field.name)))
+            }
+            FieldKind::Tables(schema) => self.tables(value, schema, field, path, context),
+            FieldKind::ById(schema) | FieldKind::ByKey(schema) => {
+                let table = self.as_table(value, field, path, context)?;
+                Some(self.by_name(table, schema, field, path, context))
+            }
+            FieldKind::Vars => {
+                let table = self.as_table(value, field, path, context)?;
+                Some(self.vars(table, field, path))
+            }
+            FieldKind::Settings => {
+                let table = self.as_table(value, field, path, context)?;
+                Some(self.settings(table, path, context))
+            }
+            FieldKind::With | FieldKind::ParamValues => {
+                self.as_table(value, field, path, context)?;
+                self.plain(value, path, context)
+            }
+            FieldKind::Any => self.plain(value, path, context),
+            FieldKind::Integer(min, max) => self.integer(value, field, path, context).and_then(|number| {
+                if (min..=max).contains(&number) {
+                    return Some(Json::from(number));
+                }
+                let message = format!("{number} is out of range for \"{}\" in {context}", field.name);
+                self.error(path, At::Value, "bad-value", message, format!("write {}", field.kind.expects()));
+                None
+            }),
+            FieldKind::Bool => match value.get_ref() {
+                DeValue::Boolean(yes) => Some(Json::Bool(*yes)),
+                other => self.wrong_type(other, field, path, context),
+            },
+            FieldKind::Threshold if value.get_ref().is_integer() => {
+                self.integer(value, field, path, context).map(Json::from)
+            }
+            FieldKind::WordOrTexts(_) if value.get_ref().is_array() => {
+                self.texts(value, field, path, context)
+            }
+            FieldKind::Templates
+            | FieldKind::Paths
+            | FieldKind::Texts
+            | FieldKind::Names
+            | FieldKind::StepIds
+            | FieldKind::IdsOf(_)
+            | FieldKind::Words(_) => self.texts(value, field, path, context),
+            _ => match value.get_ref() {
+                DeValue::String(text) => {
+                    self.text(text, field, path, context).then(|| Json::String(text.to_string()))
+                }
+                other => self.wrong_type(other, field, path, context),
+            },
+        }
+    }
+
+    fn wrong_type(
+        &mut self,
+        found: &DeValue<'_>,
+        field: &'static Field,
+        path: &str,
+        context: &str,
+    ) -> Option<Json> {
+        let found = found.type_str();
+        let message = format!("\"{}\" in {context} is of type {found}", field.name);
+        self.error(path, At::Value, "wrong-type", message, format!("write {}", field.kind.expects()));
+        None
+    }
+
+    fn as_table<'v, 'i>(
+        &mut self,
+        value: &'v Spanned<DeValue<'i>>,
+        field: &'static Field,
+        path: &str,
+        context: &str,
+    ) -> Option<&'v DeTable<'i>> {
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.wrong_type(value.get_ref(), field, path, context);
+        }
+        table
+    }
+
+    fn integer(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        field: &'static Field,
+        path: &str,
+        context: &str,
+    ) -> Option<i64> {
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.wrong_type(value.get_ref(), field, path, context);
+            return None;
+        };
+        self.number(number, path, context)
+    }
+
+    fn number(&mut self, number: &toml::de::DeInteger<'_>, path: &str, context: &str) -> Option<i64> {
+        let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok();
+        let good = parsed.filter(|number| (-MAX_INTEGER..=MAX_INTEGER).contains(number));
+        if good.is_none() {
+            let message = format!("{} in {context} is too large", quoted(number.as_str()));
+            self.error(
+                path,
+                At::Value,
+                "bad-value",
+                message,
+                "write an integer within ±(2^53 - 1)".to_owned(),
+            );
+        }
+        good
+    }
+
+    fn tables(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        schema: &'static TableSchema,
+        field: &'static Field,
+        path: &str,
+        context: &str,
+    ) -> Option<Json> {
+        let Some(members) = value.get_ref().as_array() else {
+            return self.wrong_type(value.get_ref(), field, path, context);
+        };
+        let mut out = Vec::new();
+        for (index, member) in members.iter().enumerate() {
+            let below = join(path, &index.to_string());
+            self.places.insert(&below, &self.lines, None, member.span());
+            let Some(table) = member.get_ref().as_table() else {
+                self.wrong_type(member.get_ref(), field, &below, context);
+                continue;
+            };
+            let id = table.get("id").and_then(|id| id.get_ref().as_str());
+            let name = id.map_or_else(|| format!("number {}", index + 1), quoted);
+            let of = if path.contains('/') { format!(" of {context}") } else { String::new() };
+            out.push(self.table(table, schema, &below, &format!("[[{}]] {name}{of}", schema.name)));
+        }
+        Some(Json::Array(out))
+    }
+
+    fn by_name(
+        &mut self,
+        table: &DeTable<'_>,
+        schema: &'static TableSchema,
+        field: &'static Field,
+        path: &str,
+        context: &str,
+    ) -> Json {
+        let mut out = Map::new();
+        let ids = matches!(field.kind, FieldKind::ById(_));
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            let below = join(path, name);
+            self.places.insert(&below, &self.lines, Some(key.span()), value.span());
+            let checked = if ids {
+                name.parse::<fleet_types::document::Id>().map(|_| ()).map_err(|error| error.why)
+            } else {
+                name.parse::<fleet_types::document::Key>().map(|_| ()).map_err(|error| error.why)
+            };
+            let good = checked.is_ok();
+            if let Err(why) = checked {
+                let message = format!(
+                    "{} is no name for {}",
+                    quoted(name),
+                    if ids { "an object" } else { "a parameter" }
+                );
+                self.error(&below, At::Key, "bad-id", message, why.to_owned());
+            }
+            let below_context = if ids {
+                format!("[{}.{}]", field.name, name.escape_debug())
+            } else {
+                format!("parameter {} of {context}", quoted(name))
+            };
+            let Some(inner) = self.as_table(value, field, &below, &below_context) else { continue };
+            let json = self.table(inner, schema, &below, &below_context);
+            if good {
+                out.insert(name.to_owned(), json);
+            }
+        }
+        Json::Object(out)
+    }
+
+    fn vars(&mut self, table: &DeTable<'_>, field: &'static Field, path: &str) -> Json {
+        let mut out = Map::new();
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            let below = join(path, name);
+            self.places.insert(&below, &self.lines, Some(key.span()), value.span());
+            if let Err(error) = name.parse::<fleet_types::document::Key>() {
+                let message = format!("{} is no name for a variable", quoted(name));
+                self.error(&below, At::Key, "bad-id", message, error.why.to_owned());
+                continue;
+            }
+            match value.get_ref() {
+                DeValue::String(text) if is_plain(text) => {
+                    self.templates.push(TemplateUse { path: below, text: text.to_string() });
+                    out.insert(name.to_owned(), Json::String(text.to_string()));
+                }
+                DeValue::String(_) => self.control_character(&below, name, "[vars]"),
+                other => {
+                    self.wrong_type(other, field, &below, "[vars]");
+                }
+            }
+        }
+        Json::Object(out)
+    }
+
+    fn settings(&mut self, table: &DeTable<'_>, path: &str, context: &str) -> Json {
+        let mut out = Map::new();
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            let below = join(path, name);
+            self.places.insert(&below, &self.lines, Some(key.span()), value.span());
+            let shaped =
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
+            match value.get_ref() {
+                _ if !shaped => {
+                    let fix = "write letters, digits and . _ - /".to_owned();
+                    self.error(
+                        &below,
+                        At::Key,
+                        "bad-id",
+                        format!("{} is no name for a setting", quoted(name)),
+                        fix,
+                    );
+                }
+                DeValue::Integer(_) | DeValue::String(_) => {
+                    if let Some(json) = self.plain(value, &below, context) {
+                        out.insert(name.to_owned(), json);
+                    }
+                }
+                other => {
+                    let message =
+                        format!("setting {} in {context} is of type {}", quoted(name), other.type_str());
+                    self.error(
+                        &below,
+                        At::Value,
+                        "wrong-type",
+                        message,
+                        "write a string or an integer".to_owned(),
+                    );
+                }
+            }
+        }
+        Json::Object(out)
+    }
+
+    fn texts(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        field: &'static Field,
+        path: &str,
+        context: &str,
+    ) -> Option<Json> {
+        let Some(members) = value.get_ref().as_array() else {
+            return self.wrong_type(value.get_ref(), field, path, context);
+        };
+        let mut out = Vec::new();
+        for (index, member) in members.iter().enumerate() {
+            let below = join(path, &index.to_string());
+            self.places.insert(&below, &self.lines, None, member.span());
+            match member.get_ref() {
+                DeValue::String(text) => {
+                    if self.text(text, field, &below, context) {
+                        out.push(Json::String(text.to_string()));
+                    }
+                }
+                other => {
+                    self.wrong_type(other, field, &below, context);
+                }
+            }
+        }
+        Some(Json::Array(out))
+    }
+
+    /// A value of no declared type: strings, integers, booleans, lists and tables, nested at most
+    /// [`MAX_NESTING`] deep.
+    fn plain(&mut self, value: &Spanned<DeValue<'_>>, path: &str, context: &str) -> Option<Json> {
+        if path.split('/').count() > MAX_NESTING {
+            let message = format!("{context} nests over {MAX_NESTING} deep");
+            self.error(path, At::Value, "too-deep", message, "write it flatter".to_owned());
+            return None;
+        }
+        match value.get_ref() {
+            DeValue::String(text) if is_plain(text) => Some(Json::String(text.to_string())),
+            DeValue::String(_) => {
+                self.control_character(path, path.rsplit('/').next().unwrap_or_default(), context);
+                None
+            }
+            DeValue::Integer(number) => self.number(number, path, context).map(Json::from),
+            DeValue::Boolean(yes) => Some(Json::Bool(*yes)),
+            DeValue::Float(_) | DeValue::Datetime(_) => {
+                let found = value.get_ref().type_str();
+                let fix =
+                    "write an integer or a string: signed documents hold no fractions and no TOML times"
+                        .to_owned();
+                self.error(
+                    path,
+                    At::Value,
+                    "wrong-type",
+                    format!("a value of type {found} in {context}"),
+                    fix,
+                );
+                None
+            }
+            DeValue::Array(members) => {
+                let mut out = Vec::new();
+                for (index, member) in members.iter().enumerate() {
+                    let below = join(path, &index.to_string());
+                    self.places.insert(&below, &self.lines, None, member.span());
+                    out.extend(self.plain(member, &below, context));
+                }
+                Some(Json::Array(out))
+            }
+            DeValue::Table(entries) => {
+                let mut out = Map::new();
+                for (key, entry) in entries {
+                    let below = join(path, key.get_ref());
+                    self.places.insert(&below, &self.lines, Some(key.span()), entry.span());
+                    if let Some(json) = self.plain(entry, &below, context) {
+                        out.insert(key.get_ref().to_string(), json);
+                    }
+                }
+                Some(Json::Object(out))
+            }
+        }
+    }
+
+    pub fn control_character(&mut self, path: &str, name: &str, context: &str) {
+        let message = format!("{} in {context} holds a control or direction character", quoted(name));
+        self.error(path, At::Value, "bad-value", message, "take it out".to_owned());
+    }
+}
+
+/// A path and one more part.
+pub(crate) fn join(path: &str, part: &str) -> String {
+    if path.is_empty() { part.to_owned() } else { format!("{path}/{part}") }
+}

@@ -1,0 +1,190 @@
+//! The walk's checks of one text by what the schema says stands there.
+
+use fleet_types::action::{Action, nearest};
+use fleet_types::document::Id;
+use fleet_types::document::expr::{AlertWhen, When};
+use fleet_types::document::threshold::Threshold;
+use fleet_types::id::Name;
+use fleet_types::label::Selector;
+use fleet_types::time::Span;
+
+use crate::check_cron;
+use crate::schema::{Field, FieldKind};
+use crate::text_check::{check_day, check_instant, check_offset, check_unit, check_zone, is_plain, quoted};
+use crate::walk::{At, Reference, TemplateUse, Walk};
+
+impl Walk<'_> {
+    /// Whether the text may stand there; what is wrong is reported.
+    pub(crate) fn text(&mut self, text: &str, field: &'static Field, path: &str, context: &str) -> bool {
+        if !is_plain(text) {
+            self.control_character(path, field.name, context);
+            return false;
+        }
+        if let FieldKind::Word(words) | FieldKind::Words(words) | FieldKind::WordOrTexts(words) = field.kind {
+            // A list of free texts under WordOrTexts has a numbered path.
+            let free = matches!(field.kind, FieldKind::WordOrTexts(_)) && !path.ends_with(field.name);
+            return free || words.contains(&text) || self.not_a_word(text, words, field, path, context);
+        }
+        match check(text, field.kind) {
+            Ok(()) => {
+                self.note(text, field.kind, path);
+                true
+            }
+            Err(why) => {
+                let message = format!("{} is no value for \"{}\" in {context}", quoted(text), field.name);
+                self.error(path, At::Value, code(field.kind), message, why);
+                false
+            }
+        }
+    }
+
+    fn not_a_word(
+        &mut self,
+        text: &str,
+        words: &[&'static str],
+        field: &Field,
+        path: &str,
+        context: &str,
+    ) -> bool {
+        let values = format!("values: {}", words.join(", "));
+        let fix = match nearest(text, words.iter().copied()) {
+            Some(meant) => format!("did you mean \"{meant}\"? {values}"),
+            None => values,
+        };
+        let message = format!("{} is no value for \"{}\" in {context}", quoted(text), field.name);
+        self.error(path, At::Value, "bad-value", message, fix);
+        false
+    }
+
+    /// Notes what must be checked against the rest of the document or set.
+    fn note(&mut self, text: &str, kind: FieldKind, path: &str) {
+        match kind {
+            FieldKind::Template | FieldKind::Templates | FieldKind::Path | FieldKind::Paths => {
+                self.templates.push(TemplateUse { path: path.to_owned(), text: text.to_owned() });
+            }
+            FieldKind::IdOf(table) | FieldKind::IdsOf(table) => {
+                self.references.push(Reference { path: path.to_owned(), table, id: text.to_owned() });
+            }
+            _ => {}
+        }
+    }
+}
+
+const fn code(kind: FieldKind) -> &'static str {
+    match kind {
+        FieldKind::Cron => "bad-cron",
+        FieldKind::Zone => "bad-time-zone",
+        FieldKind::Selector => "bad-selector",
+        FieldKind::Duration | FieldKind::Offset => "bad-duration",
+        FieldKind::When | FieldKind::AlertWhen => "bad-condition",
+        FieldKind::Id
+        | FieldKind::IdOf(_)
+        | FieldKind::IdsOf(_)
+        | FieldKind::StepIds
+        | FieldKind::Contact => "bad-id",
+        FieldKind::Action => "unknown-action",
+        _ => "bad-value",
+    }
+}
+
+/// Why a text cannot stand there.
+fn check(text: &str, kind: FieldKind) -> Result<(), String> {
+    match kind {
+        FieldKind::Duration => {
+            text.parse::<Span>().map(drop).map_err(|_| format!("write {}", kind.expects()))
+        }
+        FieldKind::Offset => check_offset(text),
+        FieldKind::Name | FieldKind::Names | FieldKind::Procedure | FieldKind::RolloutPolicy => {
+            text.parse::<Name>().map(drop).map_err(|error| error.why.to_owned())
+        }
+        FieldKind::Id
+        | FieldKind::IdOf(_)
+        | FieldKind::IdsOf(_)
+        | FieldKind::StepIds
+        | FieldKind::Contact => text.parse::<Id>().map(drop).map_err(|error| error.why.to_owned()),
+        FieldKind::Selector if text == "*" => {
+            Err("leave the selector out, or write terms such as \"product=edgefw\"".to_owned())
+        }
+        FieldKind::Selector => text.parse::<Selector>().map(drop).map_err(|error| error.to_string()),
+        FieldKind::Cron => check_cron(text),
+        FieldKind::Zone => check_zone(text),
+        FieldKind::Day => check_day(text),
+        FieldKind::Instant => check_instant(text).map(drop),
+        FieldKind::When => text.parse::<When>().map(drop).map_err(|error| error.to_string()),
+        FieldKind::AlertWhen => text.parse::<AlertWhen>().map(drop).map_err(|error| error.to_string()),
+        FieldKind::Threshold => {
+            text.parse::<Threshold>().map(drop).map_err(|_| format!("write {}", kind.expects()))
+        }
+        FieldKind::Unit => check_unit(text),
+        FieldKind::Action => check_action(text),
+        FieldKind::Path | FieldKind::Paths => check_path(text),
+        FieldKind::MetricSource => check_metric_source(text),
+        _ => Ok(()),
+    }
+}
+
+fn check_action(text: &str) -> Result<(), String> {
+    if Action::find(text).is_some() {
+        return Ok(());
+    }
+    Err(match Action::nearest(text) {
+        Some(meant) => format!("did you mean \"{meant}\"? (fleetctl explain {meant})"),
+        None => "no action has this name; `fleetctl explain actions` lists them".to_owned(),
+    })
+}
+
+/// Absolute, or beginning with a placeholder; no part is `..`. What the placeholder stands for is
+/// checked on the node.
+pub(crate) fn check_path(text: &str) -> Result<(), String> {
+    if !text.starts_with('/') && !text.starts_with('{') {
+        return Err("write an absolute path, or begin with a variable such as {log_dir}".to_owned());
+    }
+    if text.len() > 4096 || text.split('/').any(|part| part == "..") {
+        return Err("a path is at most 4096 bytes and holds no \"..\"".to_owned());
+    }
+    Ok(())
+}
+
+/// Sources of metrics that stand alone.
+const SOURCES: [&str; 16] = [
+    "cpu_used",
+    "memory_used",
+    "load1",
+    "disk_read_bytes",
+    "disk_write_bytes",
+    "disk_io",
+    "network_sent_bytes",
+    "network_received_bytes",
+    "connections",
+    "conntrack_used",
+    "service.availability",
+    "alerts.false_positive_rate",
+    "alerts.response_time",
+    "alerts.escalations",
+    "alerts.resolution_time",
+    "disk_used",
+];
+
+fn check_metric_source(text: &str) -> Result<(), String> {
+    let (word, rest) = text.split_once(':').map_or((text, None), |(word, rest)| (word, Some(rest)));
+    let good = match (word, rest) {
+        ("disk_used", Some(path)) => check_path(path).is_ok(),
+        ("command_duration", Some(id)) => id.parse::<Id>().is_ok(),
+        ("command", Some(rest)) => {
+            rest.split_once('#').is_some_and(|(id, field)| id.parse::<Id>().is_ok() && !field.is_empty())
+        }
+        (word, None) => SOURCES.contains(&word) && word != "disk_used",
+        _ => false,
+    };
+    if good {
+        return Ok(());
+    }
+    Err(match nearest(word, SOURCES) {
+        Some("disk_used") => "write \"disk_used:/path\"".to_owned(),
+        Some(meant) if meant != word => format!("did you mean \"{meant}\"? (fleetctl explain metric.source)"),
+        _ => format!(
+            "sources: {}, disk_used:<path>, command_duration:<id>, command:<id>#<field>",
+            SOURCES[..15].join(", ")
+        ),
+    })
+}

@@ -1,0 +1,255 @@
+//! Every mistake of a file is reported at once, with line, column and what to do.
+
+#![allow(clippy::unwrap_used)] // helpers of tests: a panic is the failure
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use fleet_documents::{Level, Lint, Problem, SourceFile, parse, parse_set};
+
+const TEN_MISTAKES: &str = r#"schema = "fleet/v1"
+kind = "profile"
+name = "edge"
+version = "4"
+[vars]
+log_dir = "/var/log/edge"
+[service.web]
+unit = "web"
+on_dwon = "restart"
+[check.disk]
+kind = "disk_usd"
+path = "{logdir}"
+warn = 80
+every = "1 minute"
+[check.web]
+kind = "service"
+service = "wbe"
+every = "1m"
+[command.status]
+argv = ["edge-cli", "status"]
+timeout = "30s"
+changes = 0
+[backup.Config]
+kind = "files"
+sources = ["etc/edge"]
+directory = "/var/backups"
+file_name = "c-{timestamp}.tar.gz"
+keep = { days = 30 }
+"#;
+
+fn shown(problems: &[Problem]) -> String {
+    let mut out = String::new();
+    for problem in problems {
+        let _ = writeln!(out, "{}[{}]: {problem}", problem.level.as_str(), problem.code);
+    }
+    out
+}
+
+#[test]
+fn ten_mistakes_are_reported_at_once() {
+    let problems = parse("profile.toml", TEN_MISTAKES).unwrap_err();
+    assert_eq!(problems.len(), 10, "{}", shown(&problems));
+    insta::assert_snapshot!(shown(&problems));
+}
+
+#[test]
+fn the_message_is_the_one_of_the_manual() {
+    let text = "schema = \"fleet/v1\"\nkind = \"schedule\"\nname = \"edge\"\n\n[[schedule]]\nid = \"weekly-maintenance\"\nprocedure = \"weekly\"\ncron = \"0 3 * * SUN\"\nmis_fire = \"skip\"\n";
+    let problems = parse("schedules.toml", text).unwrap_err();
+    assert_eq!(
+        shown(&problems),
+        "error[unknown-key]: schedules.toml:9:1: unknown key \"mis_fire\" in [[schedule]] \"weekly-maintenance\"\n  fix: did you mean \"misfire\"? values: skip, run_once, run_all (fleetctl explain schedule.misfire)\n"
+    );
+}
+
+const PROFILE: &str = r#"schema = "fleet/v1"
+kind = "profile"
+name = "edge"
+version = 1
+[vars]
+log = "/var/log/edge"
+[service.fw]
+unit = "fw.service"
+touches_network = true
+[command.status]
+argv = ["edge-cli", "status"]
+timeout = "30s"
+changes = false
+[command.load]
+argv = ["edge-cli", "load", "{file}"]
+params = { file = { type = "path", under = "/var/lib/edge", required = true } }
+timeout = "30s"
+changes = true
+[package.fw]
+name = "edge-fw"
+manager = "apt"
+touches_network = true
+[backup.config]
+kind = "files"
+sources = ["/etc/edge"]
+directory = "/var/backups"
+file_name = "c-{timestamp}.tar.gz"
+keep = { days = 30 }
+[log.old]
+paths = ["/var/log/edge/*.log"]
+delete = { after = "30d" }
+"#;
+
+const HEAD: &str =
+    "schema = \"fleet/v1\"\nkind = \"procedure\"\nname = \"p\"\nversion = 1\nprofile = \"edge\"\n";
+
+/// The codes of a procedure's problems beside the profile above.
+fn codes(procedure: &str) -> Vec<&'static str> {
+    let text = format!("{HEAD}{procedure}");
+    let files =
+        [SourceFile { name: "profile.toml", text: PROFILE }, SourceFile { name: "p.toml", text: &text }];
+    match parse_set(&files, &Lint::default()) {
+        Ok(set) => set.warnings.iter().map(|problem| problem.code).collect(),
+        Err(problems) => {
+            assert!(
+                problems.iter().all(|problem| problem.line > 1 && !problem.message.is_empty()),
+                "{}",
+                shown(&problems)
+            );
+            problems.iter().map(|problem| problem.code).collect()
+        }
+    }
+}
+
+fn step(lines: &str) -> String {
+    format!("changes = true\ntimeout = \"2h\"\n[[step]]\nid = \"s\"\nkind = \"task\"\n{lines}\n")
+}
+
+#[test]
+fn a_good_step_has_no_problems() {
+    assert_eq!(
+        codes(&step("uses = \"backup.run\"\nwith = { backup = \"config\", tag = \"{run.id}\" }")),
+        Vec::<&str>::new()
+    );
+    assert_eq!(
+        codes(&step(
+            "uses = \"command.run\"\nwith = { command = \"load\", params = { file = \"/var/lib/edge/x\" } }"
+        )),
+        Vec::<&str>::new()
+    );
+}
+
+#[test]
+fn every_rule_has_a_case() {
+    let guard = "guard = { confirm_within = \"10m\" }\n";
+    let stop = format!("uses = \"service.stop\"\nwith = {{ services = [\"fw\"] }}\n{guard}");
+    let upgrade = format!(
+        "uses = \"package.upgrade\"\nwith = {{ packages = [\"fw\"] }}\n{guard}on_failure = \"rollback\"\n"
+    );
+    let manual = "changes = false\ntimeout = \"1h\"\n[[step]]\nid = \"m\"\nkind = \"manual\"\nprompt = \"look\"\nrole = \"operator\"\n";
+    for (procedure, expected) in [
+        (step("uses = \"helth.check\""), "unknown-action"),
+        (step("uses = \"backup.run\"\nwith = { backup = \"confg\" }"), "unknown-reference"),
+        (step("uses = \"backup.run\"\nwith = { backup = \"config\", tagg = \"x\" }"), "unknown-parameter"),
+        (step("uses = \"backup.run\""), "missing-parameter"),
+        (step("uses = \"backup.verify\"\nwith = { backups = \"config\" }"), "bad-parameter"),
+        (step("uses = \"backup.restore\"\nwith = { backup = \"config\" }"), "missing-parameter"),
+        (step("uses = \"backup.run\"\nwith = { backup = \"config\", tag = \"{runid}\" }"), "unknown-placeholder"),
+        (step("uses = \"backup.run\"\nwith = { backup = \"config\", tag = \"{{7*7}}\" }"), "bad-placeholder"),
+        (step("uses = \"log.prune\"\nwith = { logs = [\"old\"], plan_only = \"{run.id}\" }"), "bad-parameter"),
+        (step("uses = \"command.run\"\nwith = { command = \"load\" }"), "missing-parameter"),
+        (step("uses = \"command.run\"\nwith = { command = \"load\", params = { file = \"/etc/shadow\" } }"), "bad-parameter"),
+        (step("uses = \"procedure.run\"\nwith = { procedure = \"q\" }"), "unknown-document"),
+        (step("uses = \"procedure.run\"\nwith = { procedure = \"p\" }"), "unknown-document"),
+        (step("uses = \"service.restart\"\nwith = { services = [\"fw\"] }"), "guard-missing"),
+        (step("uses = \"package.refresh\"\nwhen = \"params.x\""), "bad-condition"),
+        (step("uses = \"package.refresh\"\nwhen = \"x == 1\""), "bad-condition"),
+        (step("uses = \"package.refresh\"\ntimeout = \"3h\""), "steps-over-timeout"),
+        (step("uses = \"package.refresh\"\nprompt = \"x\""), "key-not-for-kind"),
+        (step(&upgrade), "upgrade-no-downgrade"),
+        (step(&format!("{stop}[[step]]\nid = \"t\"\nkind = \"task\"\nuses = \"package.refresh\"")), "network-after-stop"),
+        (step("uses = \"package.refresh\"\n[[step]]\nid = \"s\"\nkind = \"task\"\nuses = \"package.refresh\""), "duplicate-id"),
+        (step("uses = \"package.refresh\"\n[[rollback]]\nid = \"r\"\nuses = \"package.refresh\""), "undoes-unknown"),
+        (step("uses = \"package.refresh\"\n[[rollback]]\nid = \"r\"\nuses = \"package.refresh\"\nundoes = [\"x\"]"), "undoes-unknown"),
+        (step("uses = \"command.run\"\nwith = { command = \"load\", params = { file = \"/var/lib/edge/x\" } }").replace("\"task\"", "\"gate\""), "gate-changes"),
+        (step("uses = \"package.refresh\"\non_failure = \"warn\"").replace("\"task\"", "\"gate\""), "gate-cannot-fail"),
+        (step("uses = \"health.check\"").replace("\"task\"", "\"gate\""), "gate-cannot-fail"),
+        (step("uses = \"log.prune\"\nwith = { logs = [\"old\"] }").replace("changes = true", "changes = false"), "changes-not-declared"),
+        (format!("{manual}expires = \"1h\"\nwait = false\non_failure = \"rollback\"\n"), "rollback-on-nowait"),
+        (format!("{manual}expires = \"1h\"\ndeadline = \"2h\"\nwait = true\n"), "signoff-too-short"),
+        ("changes = true\ntimeout = \"1h\"\n".to_owned(), "missing-key"),
+    ] {
+        assert_eq!(codes(&procedure), [expected], "{procedure}");
+    }
+    let plan = step("uses = \"log.prune\"\nwith = { logs = [\"old\"], plan_only = true }")
+        .replace("changes = true", "changes = false");
+    assert_eq!(codes(&plan), Vec::<&str>::new());
+}
+
+fn schedule_codes(lines: &str) -> Vec<&'static str> {
+    let procedure = format!("{HEAD}{}", step("uses = \"backup.run\"\nwith = { backup = \"config\" }"));
+    let text = format!(
+        "schema = \"fleet/v1\"\nkind = \"schedule\"\nname = \"s\"\n[[schedule]]\nid = \"a\"\nprocedure = \"p\"\n{lines}\n"
+    );
+    let files = [
+        SourceFile { name: "profile.toml", text: PROFILE },
+        SourceFile { name: "p.toml", text: &procedure },
+        SourceFile { name: "s.toml", text: &text },
+    ];
+    match parse_set(&files, &Lint::default()) {
+        Ok(set) => set.warnings.iter().map(|problem| problem.code).collect(),
+        Err(problems) => {
+            problems.iter().filter(|p| p.level == Level::Error).map(|problem| problem.code).collect()
+        }
+    }
+}
+
+#[test]
+fn schedules_are_checked_against_their_procedures() {
+    let good = "cron = \"0 3 * * SUN\"\nrollout_policy = \"std\"\n";
+    assert_eq!(schedule_codes(good), ["kind-not-read"]);
+    for (lines, expected) in [
+        ("cron = \"0 3 * * SUN\"\n".to_owned(), "change-without-policy"),
+        ("rollout_policy = \"std\"\n".to_owned(), "missing-key"),
+        (good.replace("0 3 * * SUN", "0 0 30 2 *"), "bad-cron"),
+        (format!("{good}timezone = \"Mars/Olympus\""), "bad-time-zone"),
+        (format!("{good}selector = \"a in (b)\""), "bad-selector"),
+        (format!("{good}selector = \"a=$(x)\""), "bad-selector"),
+        (format!("{good}window = \"2 hours\""), "bad-duration"),
+        (format!("{good}params = {{ x = 1 }}"), "unknown-parameter"),
+        (format!("{good}params = {{ x = 1.5 }}"), "wrong-type"),
+        (format!("{good}[[schedule]]\nid = \"a\"\nprocedure = \"p\"\n{good}"), "duplicate-id"),
+        (format!("{good}relative_to = {{ schedule = \"a\", by = \"-1d\" }}"), "bad-value"),
+        (
+            "rollout_policy = \"std\"\nrelative_to = { schedule = \"b\", by = \"-1d\" }".to_owned(),
+            "unknown-reference",
+        ),
+    ] {
+        let codes = schedule_codes(&lines);
+        assert!(codes.contains(&expected), "{lines}: {codes:?}");
+    }
+}
+
+#[test]
+fn actions_without_a_task_in_this_build_are_warned_about() {
+    let built = BTreeSet::from(["backup.run"]);
+    let text = format!("{HEAD}{}", step("uses = \"package.refresh\""));
+    let files =
+        [SourceFile { name: "profile.toml", text: PROFILE }, SourceFile { name: "p.toml", text: &text }];
+    let set = parse_set(&files, &Lint { built_actions: Some(&built), ..Lint::default() }).unwrap();
+    assert_eq!(set.warnings.len(), 1);
+    assert_eq!(set.warnings[0].code, "action-not-built");
+    assert_eq!(
+        set.warnings[0].message,
+        "action package.refresh is in the catalogue but this build's agents lack it; starting a run with it is refused"
+    );
+}
+
+#[test]
+fn rollout_policies_are_recognised_and_not_read() {
+    let files = [SourceFile {
+        name: "r.toml",
+        text: "schema = \"fleet/v1\"\nkind = \"rollout_policy\"\nname = \"standard\"\nx = 1.5\n",
+    }];
+    let set = parse_set(&files, &Lint::default()).unwrap();
+    assert!(set.documents.is_empty());
+    assert!(set.warnings[0].message.starts_with("this build does not read rollout policies"));
+    assert_eq!(parse(files[0].name, files[0].text).unwrap_err()[0].level, Level::Error);
+    let broken = [SourceFile { name: "r.toml", text: "kind = \"rollout_policy\"\nx = \n" }];
+    assert_eq!(parse_set(&broken, &Lint::default()).unwrap_err()[0].code, "toml-syntax");
+}
