@@ -161,6 +161,19 @@ fn an_offer_that_breaks_a_rule_of_safety_is_refused() {
     assert!(error.to_string().contains(&format!("partner {} is in flight", node(1))), "{error}");
 }
 
+#[test]
+fn the_stored_form_of_the_mode_stays_readable() {
+    let forms = [
+        (Mode::Going, r#"{"mode":"going"}"#),
+        (Mode::Paused { reason: "lunch".to_owned() }, r#"{"mode":"paused","reason":"lunch"}"#),
+        (Mode::Halting { reason: "enough".to_owned() }, r#"{"mode":"halting","reason":"enough"}"#),
+    ];
+    for (mode, text) in forms {
+        assert_eq!(serde_json::to_string(&mode).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Mode>(text).unwrap(), mode);
+    }
+}
+
 /// Compares with the kept text; prints the whole new one where it differs, to be put in its place.
 fn assert_snapshot(file: &str, text: &str) {
     let path = format!("{}/tests/snapshots/{file}", env!("CARGO_MANIFEST_DIR"));
