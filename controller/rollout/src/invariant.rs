@@ -11,7 +11,8 @@ use fleet_types::job::{Outcome, Phase};
 use fleet_types::run::RunState;
 use fleet_types::time::Timestamp;
 
-use crate::state::{JobFact, Rollout};
+use crate::restore::JobFact;
+use crate::state::Rollout;
 
 /// What must always hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,8 @@
 //! | `plan` | what was asked for: nodes, pairs, limits; fixed for the life of the run |
 //! | `event` | what can happen, and the answers to it |
 //! | `table` | the one table: phase × event, mode × event |
-//! | `state` | the rollout's data, its indexes, rebuilding from records |
+//! | `state` | the rollout's data and its indexes |
+//! | `restore` | a rollout from records |
 //! | `apply` | carrying out what the table says |
 //! | `deadline` | until when silence is borne, and when to look again |
 //! | `wanted` | what should be so now |
@@ -25,6 +26,7 @@ mod deadline;
 mod event;
 pub mod invariant;
 mod plan;
+mod restore;
 mod state;
 mod summary;
 mod table;
@@ -34,6 +36,7 @@ pub use blocked::BlockReason;
 pub use deadline::LOST_GRACE;
 pub use event::{Applied, Event, EventError, JobEvent, Mode, Reported};
 pub use plan::{MAX_NODES, Plan, PlanInput, PlanProblem, PlannedNode};
-pub use state::{JobFact, KnownJob, Live, RestoreError, Rollout};
+pub use restore::{JobFact, KnownJob, Live, RestoreError};
+pub use state::Rollout;
 pub use summary::{Counts, Summary};
 pub use wanted::{End, Offer, PAGE, Wanted, Wish};

@@ -1,4 +1,4 @@
-//! The rollout's data and its indexes; building it anew and from stored records.
+//! The rollout's data and its indexes.
 //!
 //! Every change of a job goes through [`Rollout::change`], which takes the job out of the indexes, changes
 //! it and puts it back: that keeps an event at O(log n) (DESIGN, "Store") and the indexes true.
@@ -6,78 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use fleet_types::id::{Attempt, NodeId};
-use fleet_types::job::{Outcome, Phase};
+use fleet_types::id::Attempt;
+use fleet_types::job::Phase;
 use fleet_types::run::Tally;
 use fleet_types::time::Timestamp;
 
-use crate::event::{Mode, Reported};
+use crate::event::Mode;
 use crate::plan::Plan;
 use crate::summary::Counts;
-
-/// What a stored job record says (security-and-delivery §2.2: the offer and the end are stored).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobFact {
-    /// Its turn has not come.
-    Queued,
-    /// Offered to its node.
-    Offered {
-        /// Which try.
-        attempt: Attempt,
-        /// When the offer was saved.
-        at: Timestamp,
-    },
-    /// Ended.
-    Ended {
-        /// Which try.
-        attempt: Attempt,
-        /// How.
-        outcome: Outcome,
-    },
-}
-
-/// What is only known in memory about a job in flight; comes back at reconcile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Live {
-    /// What the node said last; `None` when it has not answered the offer.
-    pub reported: Option<Reported>,
-    /// Where its working time is counted from.
-    pub since: Timestamp,
-    /// When something was last heard of it.
-    pub heard: Timestamp,
-}
-
-/// One job for [`Rollout::restore`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownJob {
-    /// What is stored.
-    pub fact: JobFact,
-    /// What is known beyond it, if anything.
-    pub live: Option<Live>,
-    /// Is the node's link up?
-    pub online: bool,
-}
-
-impl From<JobFact> for KnownJob {
-    /// Stored and nothing more: the state after a restart.
-    fn from(fact: JobFact) -> Self {
-        Self { fact, live: None, online: false }
-    }
-}
-
-/// The records do not fit the plan.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreError {
-    /// A record of a node that is not in the plan.
-    #[error("there is a job record of node {0}, which is not in the run's plan")]
-    Unknown(NodeId),
-    /// Two records of a node.
-    #[error("there are two job records of node {0}")]
-    Twice(NodeId),
-    /// No record of a node; the denominator is fixed, so nothing may be assumed.
-    #[error("there is no job record of node {0}, which is in the run's plan")]
-    Missing(NodeId),
-}
 
 /// The times of a job in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +36,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    const fn queued() -> Self {
+    pub(crate) const fn queued() -> Self {
         Self { phase: Phase::Queued, attempt: Attempt(1), online: false, clock: None }
     }
 
@@ -149,44 +85,6 @@ impl Rollout {
         rollout
     }
 
-    /// Rebuilds a rollout from what is stored and, where it is still there, what is known beyond it.
-    ///
-    /// `listening_since` is when this process began to listen to nodes: for [`crate::LOST_GRACE`] from
-    /// then nobody is `lost`, so that what ended during an outage of the controller can be reported.
-    /// Records that break the cap or the pair rule are taken as they are (facts are facts); nothing is
-    /// offered until they no longer do.
-    pub fn restore(
-        plan: Plan,
-        mode: Mode,
-        listening_since: Timestamp,
-        known: impl IntoIterator<Item = (NodeId, KnownJob)>,
-    ) -> Result<Self, RestoreError> {
-        let mut rollout = Self::empty(plan, mode, listening_since);
-        let mut seen = vec![false; rollout.jobs.len()];
-        for (node, known) in known {
-            let seat = rollout.plan.seat(node).ok_or(RestoreError::Unknown(node))?;
-            if std::mem::replace(&mut seen[seat], true) {
-                return Err(RestoreError::Twice(node));
-            }
-            rollout.jobs[seat] = rollout.restored(known);
-            rollout.attach(seat);
-        }
-        match seen.iter().position(|s| !s) {
-            Some(seat) => Err(RestoreError::Missing(rollout.plan.nodes[seat].node)),
-            None => Ok(rollout),
-        }
-    }
-
-    /// Everything known of every job, in the order of the plan; the input of [`Rollout::restore`].
-    pub fn known_jobs(&self) -> impl Iterator<Item = (NodeId, KnownJob)> {
-        self.plan.nodes.iter().zip(&self.jobs).map(|(planned, job)| (planned.node, known(job)))
-    }
-
-    /// Everything known of one job; `None` when the node is not part of the run.
-    pub fn job(&self, node: NodeId) -> Option<KnownJob> {
-        self.plan.seat(node).map(|seat| known(&self.jobs[seat]))
-    }
-
     /// What was asked for.
     pub const fn plan(&self) -> &Plan {
         &self.plan
@@ -203,7 +101,7 @@ impl Rollout {
         self.listening_since
     }
 
-    fn empty(plan: Plan, mode: Mode, listening_since: Timestamp) -> Self {
+    pub(crate) fn empty(plan: Plan, mode: Mode, listening_since: Timestamp) -> Self {
         let nodes = plan.nodes.len();
         Self {
             mode,
@@ -221,27 +119,6 @@ impl Rollout {
         }
     }
 
-    fn restored(&self, known: KnownJob) -> Job {
-        match known.fact {
-            JobFact::Queued => Job { online: known.online, ..Job::queued() },
-            JobFact::Offered { attempt, at } => {
-                // With nothing known beyond the offer, the node may have received it and begun until this
-                // process began to listen, or until the last start.
-                let last_contact = self.listening_since.min(self.plan.not_after).max(at);
-                let live = known.live.unwrap_or(Live { reported: None, since: last_contact, heard: at });
-                Job {
-                    phase: live.reported.map_or(Phase::Offered, Reported::phase),
-                    attempt,
-                    online: known.online,
-                    clock: Some(Clock { since: live.since, heard: live.heard, offered: at }),
-                }
-            }
-            JobFact::Ended { attempt, outcome } => {
-                Job { phase: Phase::Ended(outcome), attempt, online: false, clock: None }
-            }
-        }
-    }
-
     /// Changes one job and keeps the indexes true. O(log n).
     pub(crate) fn change(&mut self, seat: usize, change: impl FnOnce(&mut Job)) {
         self.detach(seat);
@@ -249,7 +126,7 @@ impl Rollout {
         self.attach(seat);
     }
 
-    fn attach(&mut self, seat: usize) {
+    pub(crate) fn attach(&mut self, seat: usize) {
         let job = self.jobs[seat];
         *self.counts.of(job.phase) += 1;
         if let Phase::Ended(outcome) = job.phase {
@@ -312,21 +189,4 @@ impl Rollout {
             pair.next = next;
         }
     }
-}
-
-fn known(job: &Job) -> KnownJob {
-    let reported = match job.phase {
-        Phase::Accepted => Some(Reported::Accepted),
-        Phase::Running => Some(Reported::Running),
-        Phase::Waiting => Some(Reported::Waiting),
-        Phase::RollingBack => Some(Reported::RollingBack),
-        Phase::Queued | Phase::Offered | Phase::Ended(_) => None,
-    };
-    let fact = match (job.phase, job.clock) {
-        (Phase::Ended(outcome), _) => JobFact::Ended { attempt: job.attempt, outcome },
-        (_, Some(clock)) => JobFact::Offered { attempt: job.attempt, at: clock.offered },
-        (_, None) => JobFact::Queued,
-    };
-    let live = job.clock.map(|clock| Live { reported, since: clock.since, heard: clock.heard });
-    KnownJob { fact, live, online: job.online }
 }
