@@ -59,7 +59,7 @@ pub enum StoreError {
 
     /// The file system of the store is below its floor of free space. Reads go on; nothing was written.
     #[error(
-        "file system of {} has {free_bytes} bytes free, the store writes only above {floor_bytes}; free some space",
+        "file system of {} has {free_bytes} bytes free, the store needs more than {floor_bytes}; free some space",
         path.display()
     )]
     Full {
@@ -128,7 +128,7 @@ mod tests {
         let full = StoreError::Full { path: "/var/lib/fleet".into(), free_bytes: 5, floor_bytes: 9 };
         assert_eq!(
             full.to_string(),
-            "file system of /var/lib/fleet has 5 bytes free, the store writes only above 9; free some space"
+            "file system of /var/lib/fleet has 5 bytes free, the store needs more than 9; free some space"
         );
         let newer = StoreError::NewerVersion { found: 3, known: 1 };
         assert_eq!(

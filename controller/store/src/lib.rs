@@ -11,7 +11,7 @@
 //! | [`key`], [`batch`], [`error`] | keys and log names; what one commit asks for; what can go wrong and what to do |
 //! | [`outcome`] | after "outcome unknown": was it written? |
 //! | [`chunks`] | objects larger than one value |
-//! | [`open`] | a URL becomes a store |
+//! | [`mod@open`] | a URL becomes a store |
 //! | [`memory_store`], [`sled_store`] | the backends |
 //! | [`conformance`], [`faulty_store`] | for tests: the suite every backend runs, a store that fails by seed |
 //! | `envelope`, `commit_plan`, `scan_range` | shared by the backends: bytes at rest, rules of a commit, bounds of a page |

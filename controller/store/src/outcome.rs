@@ -26,7 +26,8 @@ pub struct Evidence {
 pub enum Outcome {
     /// The commit was written.
     Written(Committed),
-    /// The commit was not written; it may be tried again with the same batch.
+    /// The commit was not written; the same batch may be built again and tried. (A key that was created and deleted
+    /// again since looks the same: what may be in doubt is not deleted at once.)
     NotWritten,
     /// No trace is left that would tell: all its keys have been written by others since, or it only deleted.
     /// Load the state and decide anew.
@@ -64,8 +65,9 @@ pub async fn resolve_outcome(store: &dyn KvStore, evidence: &Evidence) -> Result
         let pages = if shown_by_key { usize::MAX } else { PAGES_WITHOUT_TRACE };
         match find_records(store, evidence, pages).await? {
             Records::Found(appended) => return Ok(Outcome::Written(Committed { appended })),
-            Records::NowhereInTheLogs if !shown_by_key => return Ok(Outcome::NotWritten),
-            Records::NowhereInTheLogs => return Ok(Outcome::Undecidable),
+            // The commit was written, but its records are gone: pruned, long ago.
+            _ if shown_by_key => return Ok(Outcome::Undecidable),
+            Records::NowhereInTheLogs => return Ok(Outcome::NotWritten),
             Records::NotAmongTheNewest => {}
         }
     }

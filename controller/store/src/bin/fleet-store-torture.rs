@@ -44,6 +44,7 @@ async fn write(directory: &Path, floor_bytes: u64) -> anyhow::Result<ExitCode> {
     for writer in 0..WRITERS {
         writers.spawn(write_for_ever(store.clone(), writer));
     }
+    let reader = tokio::spawn(read_for_ever(store.clone()));
     let ended = writers.join_next().await.context("there are no writers")?;
     let error = match ended? {
         Err(error) => error,
@@ -52,6 +53,7 @@ async fn write(directory: &Path, floor_bytes: u64) -> anyhow::Result<ExitCode> {
     say(&format!("stopped {error}"));
     if matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Full { .. })) {
         writers.shutdown().await;
+        reader.abort();
         store.close().await?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -94,6 +96,20 @@ async fn write_for_ever(store: Arc<SledStore>, writer: u32) -> anyhow::Result<st
         if seen.as_ref().map(|entry| entry.write_id) != Some(id) {
             bail!("writer {writer} does not read what it wrote");
         }
+    }
+}
+
+/// Prints each new number of the first writer as soon as it can be read: what was read must not be lost either.
+async fn read_for_ever(store: Arc<SledStore>) -> Result<(), StoreError> {
+    let counter = key("counter/0");
+    let mut last = None;
+    loop {
+        let now = store.get(&counter).await?.map(|entry| entry.value);
+        if now != last {
+            last = now;
+            say(&format!("saw {}", last.as_deref().unwrap_or_default().escape_ascii()));
+        }
+        tokio::task::yield_now().await;
     }
 }
 

@@ -70,6 +70,16 @@ impl SledStore {
     }
 }
 
+impl Drop for SledStore {
+    /// A store that was not closed: the writer ends by itself when its queue is gone, the watchdog must be told. The
+    /// mark of an unclean stop stays.
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            threads.watchdog.release();
+        }
+    }
+}
+
 #[async_trait]
 impl KvStore for SledStore {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {

@@ -85,10 +85,15 @@ impl Watchdog {
         self.watched.clone()
     }
 
-    /// Ends the thread.
-    pub(crate) fn stop(self) {
+    /// Lets the thread end without waiting for it.
+    pub(crate) fn release(&self) {
         self.watched.lock().is_stopped = true;
         self.watched.stopped.notify_all();
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(self) {
+        self.release();
         if self.thread.join().is_err() {
             tracing::error!("the store's watchdog has panicked");
         }

@@ -71,8 +71,8 @@ async fn a_full_disk_fails_the_store_and_a_new_process_recovers() {
     disk.grow(64);
     let mut child = Torture::start(&directory, 0);
     assert_eq!(child.read(500, &mut acknowledged), 500, "{:?}", child.said);
-    child.kill(&mut acknowledged);
-    verify(&directory, &acknowledged).await;
+    let seen = child.kill(&mut acknowledged);
+    verify(&directory, &acknowledged, seen).await;
 }
 
 #[tokio::test]

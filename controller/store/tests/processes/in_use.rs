@@ -15,11 +15,11 @@ async fn another_process_in_the_directory_is_named_and_not_disturbed() {
     assert_eq!(SledStore::open(SledSettings::new(dir.path())).await.err(), Some(busy.clone()));
     assert_eq!(open_with_probe(dir.path(), Some(probe_command(dir.path()))).await.err(), Some(busy));
     assert_eq!(child.read(200, &mut acknowledged), 200, "{:?}", child.said);
-    child.kill(&mut acknowledged);
+    let seen = child.kill(&mut acknowledged);
     assert!(
         dir.path().join("store.unclean").exists(),
         "a refused opening has removed the mark of the running store"
     );
-    verify(dir.path(), &acknowledged).await;
+    verify(dir.path(), &acknowledged, seen).await;
     assert!(!dir.path().join("store.unclean").exists());
 }

@@ -14,7 +14,9 @@ pub type Acknowledged = BTreeMap<u64, (u32, u64)>;
 pub struct Torture {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
-    /// Lines other than acknowledgements.
+    /// The newest number of writer 0 that the child's reader has seen.
+    pub seen: u64,
+    /// All other lines.
     pub said: Vec<String>,
 }
 
@@ -27,34 +29,50 @@ impl Torture {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, said: Vec::new() }
+        Self { child, lines, seen: 0, said: Vec::new() }
     }
 
     /// Reads up to `limit` acknowledgements; fewer when the child ends before.
     pub fn read(&mut self, limit: usize, acknowledged: &mut Acknowledged) -> usize {
-        let mut read = 0;
-        while read < limit {
+        let before = acknowledged.len();
+        while acknowledged.len() - before < limit {
             // The child writes each line with one write of a few bytes, which a pipe takes whole or not at all.
             let Some(Ok(line)) = self.lines.next() else { break };
-            let fields: Vec<&str> = line.split(' ').collect();
-            match fields.as_slice() {
-                ["ack", writer, number, index] => {
-                    let told = (writer.parse().unwrap(), number.parse().unwrap());
-                    let before = acknowledged.insert(index.parse().unwrap(), told);
-                    assert_eq!(before, None, "index {index} was acknowledged twice");
-                    read += 1;
-                }
-                _ => self.said.push(line),
-            }
+            self.take(line, acknowledged);
         }
-        read
+        acknowledged.len() - before
     }
 
-    /// SIGKILL at once; what it had acknowledged until then counts.
-    pub fn kill(mut self, acknowledged: &mut Acknowledged) {
+    fn take(&mut self, line: String, acknowledged: &mut Acknowledged) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        match fields.as_slice() {
+            ["ack", writer, number, index] => {
+                let told = (writer.parse().unwrap(), number.parse().unwrap());
+                let before = acknowledged.insert(index.parse().unwrap(), told);
+                assert_eq!(before, None, "index {index} was acknowledged twice");
+            }
+            ["saw", ""] => {}
+            ["saw", number] => self.seen = number.parse().unwrap(),
+            _ => self.said.push(line),
+        }
+    }
+
+    /// Reads on until the child's reader sees something new: at that instant its writer has just come back from the
+    /// disk, or, if readers were shown too much, is still on the way to it.
+    pub fn read_until_seen(&mut self, acknowledged: &mut Acknowledged) {
+        let seen = self.seen;
+        while self.seen == seen {
+            let Some(Ok(line)) = self.lines.next() else { panic!("the child has ended: {:?}", self.said) };
+            self.take(line, acknowledged);
+        }
+    }
+
+    /// SIGKILL at once; what it had acknowledged until then counts. Returns the newest number that was seen.
+    pub fn kill(mut self, acknowledged: &mut Acknowledged) -> u64 {
         self.child.kill().unwrap();
         self.read(usize::MAX, acknowledged);
         self.child.wait().unwrap();
+        self.seen
     }
 
     /// Waits for its own end.
@@ -65,8 +83,8 @@ impl Torture {
 }
 
 /// Opens the store and compares it with all acknowledgements: none lost, the log without gaps, and exactly one record
-/// for each state. Returns the number of records.
-pub async fn verify(directory: &Path, acknowledged: &Acknowledged) -> u64 {
+/// for each state; what was read is there too. Returns the number of records.
+pub async fn verify(directory: &Path, acknowledged: &Acknowledged, seen: u64) -> u64 {
     let mut settings = SledSettings::new(directory);
     settings.free_space_floor_bytes = 0;
     settings.reserve_floor_bytes = 0;
@@ -94,6 +112,10 @@ pub async fn verify(directory: &Path, acknowledged: &Acknowledged) -> u64 {
     assert_eq!(states.len(), records.len(), "a state without its record");
     if let Some((last, _)) = acknowledged.last_key_value() {
         assert!(*last < records.len() as u64, "acknowledged record {last} is lost");
+    }
+    if seen > 0 {
+        let state = Key::new(format!("state/0/{seen:012}")).unwrap();
+        assert!(states.contains_key(&state), "a reader saw {seen}, and it is lost");
     }
     store.close().await.unwrap();
     records.len() as u64
