@@ -1,9 +1,10 @@
 //! What else is known while a document is checked: the other documents of the set and of the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use fleet_types::action::{Action, Answer, Table};
-use fleet_types::document::procedure::{Procedure, With};
+use fleet_types::document::procedure::{Procedure, Step, With};
 use fleet_types::document::profile::Profile;
 use fleet_types::document::{Document, Value};
 
@@ -38,6 +39,18 @@ impl<'a> Known<'a> {
             (Answer::ById, "command.run") => Some(profile?.commands.get(named("command")?)?.changes),
             (Answer::ById, "procedure.run") => Some(self.procedures.get(named("procedure")?)?.changes),
             _ => Some(action.changes_node(with, |_| None)),
+        }
+    }
+
+    /// The working time of a step; a called procedure's own where the step names none.
+    pub fn time_limit(&self, step: &Step) -> Duration {
+        match (&step.timeout, step.uses.as_deref()) {
+            (None, Some("procedure.run")) => {
+                let name = step.with.get("procedure").and_then(Value::as_str);
+                let called = name.and_then(|name| self.procedures.get(name));
+                called.map_or(Step::DEFAULT_TIMEOUT, |called| called.timeout.length())
+            }
+            _ => step.time_limit(),
         }
     }
 

@@ -21,10 +21,12 @@ mod schedule_lint;
 mod schema;
 mod set;
 mod source;
+mod stand_in;
 mod step_lint;
 mod text_check;
 mod walk;
 mod walk_text;
+mod window_lint;
 
 pub use cron_check::check_cron;
 pub use explain::{explain, schema_paths};

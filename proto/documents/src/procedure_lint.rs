@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fleet_types::action::nearest;
 use fleet_types::document::Value;
-use fleet_types::document::procedure::{Procedure, Step, StepKind, UndoStep};
+use fleet_types::document::procedure::{Procedure, StepKind, UndoStep};
 use fleet_types::document::profile::Profile;
 
 use crate::known::{Known, declared};
@@ -188,6 +188,18 @@ fn check_called(
                 known.procedures.keys().copied(),
             );
         }
+        if let ("report.render", Some(profile), Some(report)) = (uses, profile, named("report"))
+            && report != "run_summary"
+            && !profile.reports.contains_key(report)
+        {
+            let ids: Vec<&str> = profile.reports.keys().map(fleet_types::document::Id::as_str).collect();
+            unknown_id(reporter, &format!("{path}/with/report"), "report", report, &ids);
+        }
+        if let ("patch.assess", true, Some(policy)) = (uses, known.complete, named("policy")) {
+            let message =
+                format!("this build does not read rollout policies; {} was not looked for", quoted(policy));
+            reporter.warn(&format!("{path}/with/policy"), "kind-not-read", message, "");
+        }
         if uses == "procedure.run" {
             let called = named("procedure").and_then(|name| known.procedures.get(name));
             if let Some(called) = called
@@ -279,17 +291,12 @@ fn check_params(
 
 /// The limits of all steps and the longest `confirm_within` fit into the timeout.
 fn check_time(reporter: &mut Reporter<'_>, procedure: &Procedure, known: &Known<'_>) {
-    let limit = |step: &Step| match (&step.timeout, step.uses.as_deref()) {
-        (None, Some("procedure.run")) => step
-            .with
-            .get("procedure")
-            .and_then(Value::as_str)
-            .and_then(|name| known.procedures.get(name))
-            .map_or(Step::DEFAULT_TIMEOUT, |called| called.timeout.length()),
-        _ => step.time_limit(),
-    };
-    let steps: Duration =
-        procedure.steps.iter().filter(|step| step.kind != StepKind::Manual).map(limit).sum();
+    let steps: Duration = procedure
+        .steps
+        .iter()
+        .filter(|step| step.kind != StepKind::Manual)
+        .map(|step| known.time_limit(step))
+        .sum();
     let guard = procedure
         .steps
         .iter()

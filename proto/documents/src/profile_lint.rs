@@ -129,7 +129,39 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, profile: &Profile, known: &Know
             unknown_id(reporter, &format!("alert/{id}/when"), "check", check.as_str(), &ids);
         }
     }
+    for (id, alert) in &profile.alerts {
+        if let Some(procedure) =
+            alert.runbook.as_deref().and_then(|runbook| runbook.strip_prefix("procedure:"))
+            && known.complete
+            && !known.procedures.contains_key(procedure)
+        {
+            let path = format!("alert/{id}/runbook");
+            unknown_document(reporter, &path, "procedure", procedure, known.procedures.keys().copied());
+        }
+    }
+    archives(reporter, profile);
     retention(reporter, profile);
+}
+
+/// Archives of two backups, or of two runs of one, must not have the same name.
+fn archives(reporter: &mut Reporter<'_>, profile: &Profile) {
+    let mut seen: BTreeMap<(&str, &str), &Id> = BTreeMap::new();
+    for (id, backup) in &profile.backups {
+        let path = format!("backup/{id}/file_name");
+        if let Some(other) = seen.insert((&backup.directory, &backup.file_name), id) {
+            let message = format!("[backup.{id}] and [backup.{other}] write the same files");
+            reporter.error(
+                &path,
+                "retention-conflict",
+                message,
+                "give one of them another file_name or directory",
+            );
+        }
+        if !["{timestamp}", "{run.id}", "{job.id}"].iter().any(|name| backup.file_name.contains(name)) {
+            let message = format!("two archives of [backup.{id}] may have the same name");
+            reporter.error(&path, "bad-value", message, "put {timestamp} into file_name");
+        }
+    }
 }
 
 /// A command that runs where nothing may change must not change anything.

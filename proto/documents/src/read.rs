@@ -17,7 +17,7 @@ use crate::schema::{PROCEDURE, PROFILE, SCHEDULE};
 use crate::source::MAX_FILE_BYTES;
 use crate::text_check::quoted;
 use crate::walk::{Reference, TemplateUse, Walk};
-use crate::{procedure_lint, profile_lint, schedule_lint};
+use crate::{procedure_lint, profile_lint, schedule_lint, stand_in};
 
 /// A good document, with what an operator should still know about it.
 #[derive(Debug, Clone)]
@@ -236,6 +236,10 @@ pub(crate) fn lint(read: &Read, known: &Known<'_>) -> Vec<Problem> {
         profile_lint::check_references(&mut reporter, &read.value, &read.references);
     }
     let mut problems = reporter.problems;
+    // Without an error before there is no stand-in, and nothing that looks like one may hide a problem.
+    if read.problems.iter().any(|problem| problem.level == Level::Error) {
+        stand_in::drop_problems(&mut problems);
+    }
     for template in &read.templates {
         problems.extend(placeholder_check::check(
             &read.file,

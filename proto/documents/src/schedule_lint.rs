@@ -10,6 +10,7 @@ use crate::known::Known;
 use crate::profile_lint::unknown_document;
 use crate::reporter::Reporter;
 use crate::text_check::quoted;
+use crate::window_lint;
 
 pub(crate) fn check(reporter: &mut Reporter<'_>, file: &ScheduleFile, known: &Known<'_>) {
     let mut seen = BTreeSet::new();
@@ -115,6 +116,7 @@ fn check_procedure(reporter: &mut Reporter<'_>, schedule: &Schedule, known: &Kno
         );
         reporter.error(path, "change-without-policy", message, "add rollout_policy = \"<name>\"");
     }
+    window_lint::check(reporter, schedule, procedure, known, path);
     for (key, value) in &schedule.params {
         let at = format!("{path}/params/{key}");
         match procedure.params.get(key) {

@@ -16,6 +16,7 @@ use crate::position::{Lines, Places};
 use crate::problem::{Level, Problem};
 use crate::schema::{Field, FieldKind, TableSchema};
 use crate::source::{MAX_NESTING, MAX_PROBLEMS};
+use crate::stand_in::stand_in;
 use crate::text_check::{is_plain, quoted};
 use crate::{action_check, kind_check};
 
@@ -134,6 +135,13 @@ impl<'t> Walk<'t> {
         kind_check::check(self, schema, &out, &given, path, context);
         if schema.fields.iter().any(|field| matches!(field.kind, FieldKind::Action)) {
             action_check::check(self, &mut out, path, context);
+        }
+        for field in schema.fields.iter().filter(|field| field.required) {
+            if !out.contains_key(field.name)
+                && let Some(value) = stand_in(field, self.problems.len())
+            {
+                out.insert(field.name.to_owned(), value);
+            }
         }
         Json::Object(out)
     }

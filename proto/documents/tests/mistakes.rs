@@ -156,6 +156,8 @@ fn every_rule_has_a_case() {
         (step("uses = \"command.run\"\nwith = { command = \"load\", params = { file = \"/etc/shadow\" } }"), "bad-parameter"),
         (step("uses = \"procedure.run\"\nwith = { procedure = \"q\" }"), "unknown-document"),
         (step("uses = \"procedure.run\"\nwith = { procedure = \"p\" }"), "unknown-document"),
+        (step("uses = \"report.render\"\nwith = { report = \"weekly\" }"), "unknown-reference"),
+        (step("uses = \"patch.assess\"\nwith = { policy = \"weekly\" }"), "kind-not-read"),
         (step("uses = \"service.restart\"\nwith = { services = [\"fw\"] }"), "guard-missing"),
         (step("uses = \"package.refresh\"\nwhen = \"params.x\""), "bad-condition"),
         (step("uses = \"package.refresh\"\nwhen = \"x == 1\""), "bad-condition"),
@@ -181,6 +183,41 @@ fn every_rule_has_a_case() {
     assert_eq!(codes(&plan), Vec::<&str>::new());
 }
 
+#[test]
+fn rules_about_tables_of_a_profile() {
+    let timer = "[service.t]\nunit = \"t.timer\"\ntype = \"timer\"\n";
+    let changing = "[check.c]\nkind = \"command\"\ncommand = \"load\"\nevery = \"1m\"\n";
+    let no_keep = "[backup.b]\nkind = \"files\"\nsources = [\"/etc\"]\ndirectory = \"/b\"\nfile_name = \"b-{timestamp}\"\nkeep = {}\n";
+    for (lines, expected) in [
+        (timer.to_owned(), "missing-key"),
+        (changing.to_owned(), "changing-command"),
+        (no_keep.to_owned(), "missing-key"),
+        (no_keep.replace("keep = {}", "keep = { days = 1 }").replace("{timestamp}", "{date}"), "bad-value"),
+        (
+            no_keep.replace("keep = {}", "keep = { days = 1 }").replace("\"/b\"", "\"/var/backups\"").replace("b-", "c-").replace("{timestamp}", "{timestamp}.tar.gz"),
+            "retention-conflict",
+        ),
+        ("[check.c]\nkind = \"load\"\nwarn = \"cores + 1\"\nevery = \"1m\"\n".to_owned(), "bad-value"),
+        ("[check.c]\nkind = \"load\"\nwarn = 1\npath = \"/x\"\nevery = \"1m\"\n".to_owned(), "key-not-for-kind"),
+        ("[check.c]\nkind = \"disk_used\"\nwarn = 1\nevery = \"1m\"\n".to_owned(), "missing-key"),
+        ("[alert.a]\nwhen = \"check:nope failed\"\nseverity = \"low\"\n".to_owned(), "unknown-reference"),
+        ("[alert.a]\nwhen = \"cpu_used = 5\"\nseverity = \"low\"\n".to_owned(), "bad-condition"),
+        ("[metric.m]\nsource = \"cpu_usd\"\nevery = \"1m\"\nkeep = \"1d\"\n".to_owned(), "bad-value"),
+        ("[command.c]\nargv = [\"{p}\"]\nparams = { p = { type = \"string\" } }\ntimeout = \"1s\"\nchanges = false\n".to_owned(), "bad-value"),
+        ("[command.c]\nargv = [\"x\"]\nparams = { p = { type = \"enum\" } }\ntimeout = \"1s\"\nchanges = false\n".to_owned(), "bad-parameter"),
+        ("[log.l]\npaths = [\"/l/*\"]\nrotate = { every = \"daily\", keep = 9 }\ndelete = { after = \"1d\" }\n".to_owned(), "retention-conflict"),
+        ("[document]\nowner = \"nobody\"\n".to_owned(), "unknown-reference"),
+        ("[document]\nnext_review = 2026-11-22\n".to_owned(), "wrong-type"),
+    ] {
+        let text = format!("{PROFILE}{lines}");
+        let codes: Vec<&str> = match parse("profile.toml", &text) {
+            Ok(parsed) => parsed.warnings.iter().map(|problem| problem.code).collect(),
+            Err(problems) => problems.iter().map(|problem| problem.code).collect(),
+        };
+        assert_eq!(codes, [expected], "{lines}");
+    }
+}
+
 fn schedule_codes(lines: &str) -> Vec<&'static str> {
     let procedure = format!("{HEAD}{}", step("uses = \"backup.run\"\nwith = { backup = \"config\" }"));
     let text = format!(
@@ -200,6 +237,26 @@ fn schedule_codes(lines: &str) -> Vec<&'static str> {
 }
 
 #[test]
+fn a_missing_key_does_not_hide_what_else_is_wrong() {
+    let text = format!(
+        "{HEAD}changes = true\n[[step]]\nid = \"s\"\nuses = \"backup.run\"\nwith = {{ backup = \"x\" }}\n[[rollback]]\nid = \"s\"\nuses = \"backup.run\"\n"
+    );
+    let problems = parse("p.toml", &text).unwrap_err();
+    let codes: Vec<&str> = problems.iter().map(|problem| problem.code).collect();
+    // timeout and kind; the rollback's missing parameter, missing undoes and its id, which the step has.
+    assert_eq!(
+        codes,
+        ["missing-key", "missing-key", "missing-parameter", "undoes-unknown", "duplicate-id"],
+        "{}",
+        shown(&problems)
+    );
+    // A name that looks like a stand-in hides nothing.
+    let text = step("uses = \"service.restart\"\nwith = { services = [\"fw\"] }")
+        .replace("\"s\"", "\"not-given-01\"");
+    assert_eq!(self::codes(&text), ["guard-missing"]);
+}
+
+#[test]
 fn schedules_are_checked_against_their_procedures() {
     let good = "cron = \"0 3 * * SUN\"\nrollout_policy = \"std\"\n";
     assert_eq!(schedule_codes(good), ["kind-not-read"]);
@@ -211,6 +268,7 @@ fn schedules_are_checked_against_their_procedures() {
         (format!("{good}selector = \"a in (b)\""), "bad-selector"),
         (format!("{good}selector = \"a=$(x)\""), "bad-selector"),
         (format!("{good}window = \"2 hours\""), "bad-duration"),
+        (format!("{good}window = \"10m\"\njitter = \"1m\""), "window-too-small"),
         (format!("{good}params = {{ x = 1 }}"), "unknown-parameter"),
         (format!("{good}params = {{ x = 1.5 }}"), "wrong-type"),
         (format!("{good}[[schedule]]\nid = \"a\"\nprocedure = \"p\"\n{good}"), "duplicate-id"),
@@ -251,5 +309,9 @@ fn rollout_policies_are_recognised_and_not_read() {
     assert!(set.warnings[0].message.starts_with("this build does not read rollout policies"));
     assert_eq!(parse(files[0].name, files[0].text).unwrap_err()[0].level, Level::Error);
     let broken = [SourceFile { name: "r.toml", text: "kind = \"rollout_policy\"\nx = \n" }];
-    assert_eq!(parse_set(&broken, &Lint::default()).unwrap_err()[0].code, "toml-syntax");
+    let problems = parse_set(&broken, &Lint::default()).unwrap_err();
+    assert_eq!(
+        problems.iter().filter(|p| p.level == Level::Error).map(|p| p.code).collect::<Vec<_>>(),
+        ["toml-syntax"]
+    );
 }
