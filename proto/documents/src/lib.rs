@@ -25,6 +25,7 @@ mod stand_in;
 mod step_lint;
 mod text_check;
 mod walk;
+mod walk_free;
 mod walk_text;
 mod window_lint;
 

@@ -8,6 +8,7 @@ mod agreement;
 mod field;
 mod procedure;
 mod profile;
+mod profile_programs;
 mod profile_upkeep;
 mod schedule;
 

@@ -5,7 +5,8 @@ use super::field::FieldKind::{
     When, With, Word, Words,
 };
 use super::field::{Field, KindRule, TableSchema};
-use super::profile::{PAPER, PARAM};
+use super::profile::PAPER;
+use super::profile_programs::PARAM;
 
 /// A procedure.
 pub(crate) const PROCEDURE: TableSchema = TableSchema {

@@ -1,4 +1,4 @@
-//! `kind = "profile"`, second part: logs, tuning, hardening, metrics, alerts, reports and links.
+//! `kind = "profile"`, third part: logs, tuning, hardening, metrics, alerts, reports and links.
 
 use fleet_types::action::Table;
 

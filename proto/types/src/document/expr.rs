@@ -452,4 +452,17 @@ mod tests {
             assert!(bad.parse::<AlertWhen>().is_err(), "{bad}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_refused_or_kept_as_written(text in "(not |and |or |facts\\.|params\\.|in |'|\\(|\\)|[a-z<>=*0-9: é]){0,24}") {
+            if let Ok(when) = text.parse::<When>() {
+                proptest::prop_assert_eq!(when.as_str(), text.as_str());
+                when.eval(&Node);
+            }
+            if let Ok(alert) = text.parse::<AlertWhen>() {
+                proptest::prop_assert_eq!(alert.as_str(), text.as_str());
+            }
+        }
+    }
 }

@@ -239,4 +239,16 @@ mod tests {
         let sources = Sources { vars: Some(&vars), ..Sources::default() };
         assert_eq!(expand("{d}", &sources), Err(PlaceholderError::TooLong));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_refused_or_expanded(text in "([{}a-z.é ]|\\{a\\}|\\{date\\}){0,24}") {
+            let vars = BTreeMap::from([("a".parse().unwrap(), "x{date}".to_owned())]);
+            let sources = Sources { vars: Some(&vars), date: Some("20260101"), ..Sources::default() };
+            if let Ok(expanded) = expand(&text, &sources) {
+                let braces = expanded.contains(['{', '}']);
+                proptest::prop_assert!(!braces);
+            }
+        }
+    }
 }
