@@ -1,0 +1,134 @@
+//! From arguments to exit code, in one function without a child process.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::args::Cli;
+use crate::args::Command;
+use crate::commands;
+use crate::environment::Environment;
+use crate::error::{self, ExitCode, Failure};
+use crate::render::{ColorChoice, Paint};
+use crate::session::Session;
+use crate::settings::Settings;
+
+/// Help is not stretched over very wide terminals: lines over 100 columns are hard to read.
+const MAX_HELP_COLUMNS: usize = 100;
+
+/// Runs one invocation; data goes to `out`, talk and errors to `err`. Gives the exit code.
+pub fn run<I, T>(args: I, out: &mut dyn Write, err: &mut dyn Write, environment: &Environment) -> u8
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString>,
+{
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let outcome = match parse(&args, environment) {
+        Ok(cli) => return run_parsed(&cli, out, err, environment).number(),
+        Err(Unparsed::Help(text)) => out.write_all(text.as_bytes()).map_err(Failure::from),
+        Err(Unparsed::Failure(failure)) => Err(*failure),
+    };
+    let Err(failure) = outcome else { return ExitCode::Done.number() };
+    let paint = Paint::new(ColorChoice::Auto, environment.stderr_is_terminal, environment);
+    report(&failure, wants_json(&args, environment), paint, err).number()
+}
+
+/// The command line as fleetctl knows it, for help, completion and documentation.
+pub fn command_line(columns: usize) -> clap::Command {
+    Cli::command().term_width(columns.min(MAX_HELP_COLUMNS))
+}
+
+fn run_parsed(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write, environment: &Environment) -> ExitCode {
+    let plain = Paint::new(ColorChoice::Auto, environment.stderr_is_terminal, environment);
+    let settings = match Settings::merged(&cli.global, environment) {
+        Ok(settings) => settings,
+        Err(failure) => {
+            let is_json = cli.global.output.as_ref().is_some_and(crate::render::OutputFormat::is_json);
+            return report(&failure, is_json, plain, err);
+        }
+    };
+    let is_json = settings.format.is_json();
+    let paint = Paint::new(settings.color, environment.stderr_is_terminal, environment);
+    let mut session = Session::new(settings, environment, out, err);
+    let outcome = in_runtime(&mut session, &cli.command);
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => report(&failure, is_json, paint, err),
+    }
+}
+
+fn in_runtime(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::unexpected("the runtime cannot be started", &error))?;
+    runtime.block_on(async {
+        // It ends its own processes on Ctrl-C, which takes longer than dropping a future.
+        if let Command::Dev(args) = command {
+            return crate::dev::run(session, args).await;
+        }
+        let interrupted = tokio::select! {
+            outcome = commands::run(session, command) => return outcome,
+            signal = tokio::signal::ctrl_c() => signal,
+        };
+        let what =
+            if session.when_interrupted.is_empty() { "interrupted" } else { &session.when_interrupted };
+        match interrupted {
+            Ok(()) => Err(Failure::new(ExitCode::Interrupted, "interrupted", what)),
+            Err(error) => Err(Failure::unexpected("ctrl-c cannot be noticed", &error)),
+        }
+    })
+}
+
+/// The one place where a failure is told.
+fn report(failure: &Failure, is_json: bool, paint: Paint, err: &mut dyn Write) -> ExitCode {
+    if !failure.is_reader_gone() {
+        let text = if is_json { error::json(failure) + "\n" } else { error::text(failure, paint) };
+        // When stderr is gone too, the exit code still tells.
+        let _ = err.write_all(text.as_bytes());
+    }
+    failure.exit
+}
+
+enum Unparsed {
+    Help(String),
+    Failure(Box<Failure>),
+}
+
+fn parse(args: &[OsString], environment: &Environment) -> Result<Cli, Unparsed> {
+    let matches = command_line(environment.columns()).try_get_matches_from(args);
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| unparsed(&error))
+}
+
+fn unparsed(error: &clap::Error) -> Unparsed {
+    use clap::error::ErrorKind;
+    let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return Unparsed::Help(text);
+    }
+    // clap says `error: what`, indented details, `tip: …` lines and the usage.
+    let mut what = Vec::new();
+    let mut failure = Failure::usage("");
+    for line in text.lines().map(str::trim) {
+        if let Some(tip) = line.strip_prefix("tip: ") {
+            failure = failure.fix(tip);
+        } else if let Some(usage) = line.strip_prefix("Usage: ") {
+            failure = failure.fix(format!("usage: {usage}"));
+            break;
+        } else if !line.is_empty() && !line.starts_with("For more information") {
+            what.push(line.strip_prefix("error: ").unwrap_or(line).to_owned());
+        }
+    }
+    failure.what = what.join(" ");
+    Unparsed::Failure(Box::new(failure.fix("more: fleetctl --help")))
+}
+
+/// Whether errors are to be JSON when the line could not be parsed.
+fn wants_json(args: &[OsString], environment: &Environment) -> bool {
+    let is_json = |text: &str| matches!(text, "json" | "jsonl");
+    let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    let mut typed = words.iter().enumerate().filter_map(|(n, word)| match word.as_ref() {
+        "-o" | "--output" => words.get(n + 1).map(AsRef::as_ref),
+        word => word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o")),
+    });
+    typed.next_back().map_or_else(|| environment.get("FLEET_OUTPUT").is_some_and(is_json), is_json)
+}

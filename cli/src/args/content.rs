@@ -1,0 +1,46 @@
+//! Commands around documents.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use fleet_types::id::Name;
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check files without a controller; every problem is listed. Exit code 2 when there is one.
+    Validate {
+        /// TOML files, or folders of them.
+        #[arg(required = true, value_name = "FILE|FOLDER")]
+        paths: Vec<PathBuf>,
+    },
+    /// Check, sign with your content key, and store; shows what would change and asks.
+    Apply {
+        /// TOML files, or folders of them.
+        #[arg(required = true, value_name = "FILE|FOLDER")]
+        paths: Vec<PathBuf>,
+    },
+}
+
+/// `procedure`, `profile`, `schedule`.
+#[derive(Debug, Subcommand)]
+pub enum DocumentCommand {
+    /// List what is applied.
+    List,
+    /// Show one as it was written.
+    Show {
+        /// Its name.
+        name: Name,
+        /// An older revision [default: the newest].
+        #[arg(long, value_name = "N")]
+        revision: Option<u32>,
+    },
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// What to explain, such as schedule, schedule.misfire or procedure.step.uses.
+    #[arg(value_name = "KIND[.FIELD]")]
+    pub path: String,
+}

@@ -1,0 +1,72 @@
+//! Commands that look at nodes, backups and the audit log.
+
+use clap::{Args, Subcommand};
+use fleet_types::id::Name;
+use fleet_types::time::Span;
+
+use super::parse;
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// One node instead of the fleet.
+    pub name: Option<Name>,
+}
+
+/// `node`.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List nodes; -l, --site and --node narrow it down.
+    List,
+    /// Show one node: facts, health, newest jobs.
+    Show {
+        /// The node's name.
+        name: Name,
+    },
+}
+
+/// `join-token`.
+#[derive(Debug, Subcommand)]
+pub enum JoinTokenCommand {
+    /// Create a node's record and a token with which it joins, once. The token is shown once.
+    Create {
+        /// Name of the node that will join.
+        name: Name,
+        /// A label of the node, such as site=fra1; may be given several times.
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::label)]
+        labels: Vec<(String, String)>,
+        /// How long the token is good for, at most 24h.
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::span)]
+        valid_for: Span,
+    },
+}
+
+/// `backup`.
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// List the archives on the nodes, as their reports say; -l, --site and --node narrow it down.
+    List,
+}
+
+/// `audit`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// List records, newest first.
+    List {
+        /// Most records to list.
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+        /// Only actions that begin with this, such as run. or job.
+        #[arg(long, value_name = "PREFIX", default_value = "")]
+        action: String,
+        /// Only objects that begin with this, such as node/fw-1.
+        #[arg(long, value_name = "PREFIX", default_value = "")]
+        object: String,
+    },
+    /// Read every record and check that the log is whole and only ever grew.
+    Verify {
+        /// Check the nodes' signatures over their reports too; reads every job's report.
+        #[arg(long)]
+        reports: bool,
+    },
+}

@@ -1,0 +1,19 @@
+//! The clap tree. Doc comments of commands and flags are the help text, so they are written for operators.
+//!
+//! Nothing here decides: values are checked for form only, and [`crate::settings`] merges them.
+
+mod content;
+mod fleet;
+mod global;
+mod parse;
+mod run;
+mod setup;
+mod tree;
+
+pub use content::{ConfigCommand, DocumentCommand, ExplainArgs};
+pub use fleet::{AuditCommand, BackupCommand, JoinTokenCommand, NodeCommand, StatusArgs};
+pub use global::GlobalFlags;
+pub use parse::{parameter, span};
+pub use run::{PlanArgs, RunCommand, StartArgs, WhatToRun};
+pub use setup::{CompletionArgs, DevArgs, LoginArgs};
+pub use tree::{Cli, Command};

@@ -1,0 +1,58 @@
+//! Parsers of argument values.
+
+use fleet_types::document::Key;
+use fleet_types::time::Span;
+
+/// A duration as in documents.
+pub fn span(text: &str) -> Result<Span, String> {
+    text.parse().map_err(|error: fleet_types::time::SpanError| error.to_string())
+}
+
+/// `key=value` of a procedure's parameter. What reads as a whole number, `true` or `false` is one;
+/// quotes make it text; `@NAME` is not special.
+pub fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let key: Key = key.parse().map_err(|error| format!("{error}"))?;
+    let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+    let value = match (quoted, value.parse::<i64>(), value) {
+        (Some(inner), ..) => inner.into(),
+        (None, Ok(number), _) if number.to_string() == value => number.into(),
+        (None, _, "true") => true.into(),
+        (None, _, "false") => false.into(),
+        _ => value.into(),
+    };
+    Ok((key.as_str().to_owned(), value))
+}
+
+/// `key=value` of a label.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    fleet_types::label::check_key(key).map_err(|error| error.to_string())?;
+    fleet_types::label::check_value(value).map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn parameters_have_types() {
+        for (text, value) in [
+            ("n=5", json!(5)),
+            ("n=05", json!("05")),
+            ("n=true", json!(true)),
+            ("n=\"true\"", json!("true")),
+            ("n=a=b", json!("a=b")),
+            ("n=", json!("")),
+            ("n=1.5", json!("1.5")),
+        ] {
+            assert_eq!(parameter(text).unwrap(), ("n".to_owned(), value), "{text}");
+        }
+        for bad in ["n", "=5", "a b=1"] {
+            assert!(parameter(bad).is_err(), "{bad}");
+        }
+        assert!(label("site=$(x)").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! `run`.
+
+use clap::{Args, Subcommand};
+use fleet_types::document::Id;
+use fleet_types::id::{Name, RunId};
+use fleet_types::time::Span;
+
+use super::parse;
+
+/// `run`.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Ask the nodes what a procedure would do; changes nothing.
+    Plan(PlanArgs),
+    /// Carry a procedure out on the chosen nodes; shows them and asks.
+    Start(StartArgs),
+    /// List runs, newest first.
+    List {
+        /// Most runs to list.
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+    },
+    /// Show a run with its jobs, failed ones first; RUN/NODE shows one job with its report.
+    Show {
+        /// The run, or one job of it.
+        #[arg(value_name = "RUN[/NODE]")]
+        what: String,
+    },
+    /// Print what the steps of a job wrote.
+    Logs {
+        /// The run, or one job of it.
+        #[arg(value_name = "RUN[/NODE]")]
+        what: String,
+        /// One step only.
+        #[arg(long, value_name = "ID")]
+        step: Option<Id>,
+        /// Go on printing until the job ends.
+        #[arg(short = 'f', long)]
+        follow: bool,
+    },
+    /// Wait until a run has ended. Exit code 0 all succeeded, 3 some failed, 7 failed, 8 still running.
+    Wait {
+        /// The run.
+        run: RunId,
+    },
+    /// Stop a run: nothing new starts, what runs is finished or undone.
+    Cancel {
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// What is carried out, where it is the same for plan and start.
+#[derive(Debug, Args)]
+pub struct WhatToRun {
+    /// The procedure's name.
+    pub procedure: Name,
+    /// A parameter of the procedure; may be given several times.
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse::parameter)]
+    pub params: Vec<(String, serde_json::Value)>,
+    /// The profile to use [default: the one the procedure names].
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<Name>,
+    /// At most so many nodes at once [default: all for a plan, 1 of each pair and 5 in all for a run].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_parallel: Option<u32>,
+    /// No node starts later than this after now, at most 24h.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::span)]
+    pub valid_for: Span,
+}
+
+/// `run plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// What to plan.
+    #[command(flatten)]
+    pub what: WhatToRun,
+}
+
+/// `run start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// What to start.
+    #[command(flatten)]
+    pub what: WhatToRun,
+}

@@ -1,0 +1,72 @@
+//! The top of the tree.
+
+use clap::{Parser, Subcommand};
+
+use super::{
+    AuditCommand, BackupCommand, CompletionArgs, ConfigCommand, DevArgs, DocumentCommand, ExplainArgs,
+    GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, RunCommand, StatusArgs,
+};
+
+/// Maintain a fleet of Linux firewalls.
+///
+/// Data goes to stdout, talk to stderr. Flags may stand anywhere, and each of the global ones may be set as
+/// FLEET_<NAME>. Exit codes: 0 done, 1 unexpected, 2 usage, 3 some nodes failed, 4 not found, 5 confirmation
+/// needed, 6 blocked, 7 run failed, 8 still running, 9 controller not reachable, 10 not allowed, 11 conflict,
+/// 12 verification failed, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "fleetctl", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(infer_subcommands = false, subcommand_required = true, arg_required_else_help = false)]
+pub struct Cli {
+    /// Flags that every command has.
+    #[command(flatten)]
+    pub global: GlobalFlags,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole fleet on this machine, to try things out.
+    Dev(DevArgs),
+    /// Sign in: redeem an invite and make your keys on this machine.
+    Login(LoginArgs),
+    /// Show who you are to the controller, and when your certificate ends.
+    Whoami,
+    /// Show the fleet on one screen, or one node.
+    Status(StatusArgs),
+    /// Nodes.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Tokens with which nodes join.
+    #[command(subcommand)]
+    JoinToken(JoinTokenCommand),
+    /// Documents: profiles, procedures, schedules as files.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Applied procedures.
+    #[command(subcommand)]
+    Procedure(DocumentCommand),
+    /// Applied profiles.
+    #[command(subcommand)]
+    Profile(DocumentCommand),
+    /// Applied schedules.
+    #[command(subcommand)]
+    Schedule(DocumentCommand),
+    /// Carry procedures out, and look at how it goes.
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// Backups on the nodes.
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Explain a field of a document, such as schedule.misfire. Needs no controller.
+    Explain(ExplainArgs),
+    /// Print a completion script for a shell.
+    Completion(CompletionArgs),
+    /// Show the versions of fleetctl and of the protocol. Needs no controller.
+    Version,
+}

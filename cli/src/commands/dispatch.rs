@@ -1,0 +1,38 @@
+//! Which command is which file.
+
+use super::{
+    audit, backup, completion, config, document, explain, join_token, login, node, run as runs, status,
+    version, whoami,
+};
+use crate::args::{AuditCommand, BackupCommand, Command, ConfigCommand, JoinTokenCommand, NodeCommand};
+use crate::error::{ExitCode, Failure};
+use crate::session::Session;
+
+/// Runs a parsed command.
+pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Dev(args) => crate::dev::run(session, args).await,
+        Command::Login(args) => login::run(session, args).await,
+        Command::Whoami => whoami::run(session).await,
+        Command::Status(args) => status::run(session, args).await,
+        Command::Node(NodeCommand::List) => node::list(session).await,
+        Command::Node(NodeCommand::Show { name }) => node::show(session, name).await,
+        Command::JoinToken(JoinTokenCommand::Create { name, labels, valid_for }) => {
+            join_token::create(session, name, labels, valid_for).await
+        }
+        Command::Config(ConfigCommand::Validate { paths }) => config::validate(session, paths),
+        Command::Config(ConfigCommand::Apply { paths }) => config::apply(session, paths).await,
+        Command::Procedure(command) => document::run(session, "procedure", command).await,
+        Command::Profile(command) => document::run(session, "profile", command).await,
+        Command::Schedule(command) => document::run(session, "schedule", command).await,
+        Command::Run(command) => runs::run(session, command).await,
+        Command::Backup(BackupCommand::List) => backup::list(session).await,
+        Command::Audit(AuditCommand::List { limit, action, object }) => {
+            audit::list(session, *limit, action, object).await
+        }
+        Command::Audit(AuditCommand::Verify { reports }) => audit::verify(session, *reports).await,
+        Command::Explain(args) => explain::run(session, args),
+        Command::Completion(args) => completion::run(session, args),
+        Command::Version => version::run(session),
+    }
+}

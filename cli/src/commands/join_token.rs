@@ -1,0 +1,50 @@
+//! `fleetctl join-token`.
+
+use std::time::Duration;
+
+use fleet_proto::pb;
+use fleet_types::id::Name;
+use fleet_types::time::Span;
+
+use crate::clock;
+use crate::error::{ExitCode, Failure};
+use crate::render::{Answer, Block};
+use crate::session::Session;
+
+/// Longest life of a join token (security-and-delivery §1.6).
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Creates a node's record and its token.
+pub async fn create(
+    session: &mut Session<'_>,
+    name: &Name,
+    labels: &[(String, String)],
+    valid_for: &Span,
+) -> Result<ExitCode, Failure> {
+    if valid_for.length() > MAX_LIFETIME || valid_for.length() < Duration::from_secs(1) {
+        return Err(Failure::usage(format!("--valid-for {valid_for}: a join token lives 1s to 24h")));
+    }
+    if session.settings.dry_run {
+        session.say(format!("would create node \"{name}\" and a token for it, good for {valid_for}"));
+        return Ok(ExitCode::Done);
+    }
+    let context = session.context()?;
+    let request = pb::CreateJoinTokenRequest {
+        node_name: name.to_string(),
+        labels: labels.iter().cloned().collect(),
+        lifetime_seconds: u32::try_from(valid_for.length().as_secs()).unwrap_or(u32::MAX),
+        idempotency_key: clock::idempotency_key(),
+    };
+    let token = session.connect().await?.create_join_token(request).await?;
+    let times = session.times();
+    let answer = Answer::of(&token).name(&token.token).block(Block::Line(token.token.clone()));
+    session.print(&answer)?;
+    session.say(format!(
+        "for node \"{}\", once, until {} ({}); it is not shown again\non the node: fleet-agent enrol --server {} TOKEN",
+        token.node,
+        times.absolute(token.expires),
+        times.show(token.expires),
+        context.enrol,
+    ));
+    Ok(ExitCode::Done)
+}

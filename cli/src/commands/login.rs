@@ -1,0 +1,298 @@
+//! `fleetctl login`: redeems an invite on the enrolment port.
+//!
+//! Both keys are made here and stay here: the certificate's and the content key. The invite's pin is
+//! compared before anything is sent, the root keys that come back are compared with the invite's root
+//! pin, and the trust bundle is checked with them. Made so that it can be repeated after a lost reply.
+
+use fleet_certs::dial::Connector;
+use fleet_certs::slots::{IdentityDir, StoredIdentity};
+use fleet_certs::tls::{EnrolmentClient, TlsClock, publish};
+use fleet_certs::token::{Token, TokenKind};
+use fleet_certs::{CertificateDer, Identity, verify};
+use fleet_proto::pb::enrol_service_client::EnrolServiceClient;
+use fleet_proto::{MAX_CONTROL_BYTES, convert, pb};
+use fleet_types::id::{FleetId, Name, OperatorId};
+use fleet_types::seal::PublicKey;
+use fleet_types::trust::{OperatorRole, RootKeys, SignedBundle, TrustBundle};
+use serde::Serialize;
+use tonic::Request;
+
+use super::login_trust;
+use crate::args::LoginArgs;
+use crate::client;
+use crate::context::{Context, ContextEntry, ContextStore, make_or_load_content_key};
+use crate::error::{ExitCode, Failure, from_status};
+use crate::render::{Answer, Block};
+use crate::session::Session;
+
+/// Name of the context where none is given.
+const DEFAULT_CONTEXT: &str = "default";
+/// Port of the operator service, where `--endpoint` does not say another.
+const OPERATOR_PORT: u16 = 7443;
+
+#[derive(Serialize)]
+struct SignedIn<'a> {
+    context: &'a str,
+    operator: &'a str,
+    role: OperatorRole,
+    fleet: FleetId,
+    content_key: PublicKey,
+    content_key_listed: bool,
+}
+
+/// What the controller answered, checked.
+pub(super) struct Enrolled {
+    pub fleet: FleetId,
+    pub operator: OperatorId,
+    pub name: Name,
+    pub role: OperatorRole,
+    pub chain: Vec<CertificateDer<'static>>,
+    pub roots: RootKeys,
+    pub bundle: TrustBundle,
+}
+
+/// Where the controller is.
+struct Addresses {
+    enrol: String,
+    endpoint: String,
+    server_name: String,
+}
+
+/// Signs in.
+pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode, Failure> {
+    let text = if args.invite == "-" {
+        session
+            .environment
+            .read_answer()
+            .map_err(|error| Failure::unexpected("stdin cannot be read", &error))?
+    } else {
+        args.invite.clone()
+    };
+    let invite = Token::parse(TokenKind::Operator, &text)
+        .map_err(|error| Failure::usage("the invite cannot be read").because(&error))?;
+    let addresses = addresses(args)?;
+    let name = context_name(session)?;
+    let contexts = session.contexts()?;
+    let root_key = args.root_key.as_deref().map(crate::context::load_signing_key).transpose()?;
+
+    let folder = contexts.make_folder(&name)?;
+    let identity = IdentityDir::open(&folder.join("identity")).map_err(|error| unusable(&error))?;
+    let key = identity.pending_key().map_err(|error| unusable(&error))?;
+    let content_key = make_or_load_content_key(&folder.join("content-key.pem"))?;
+    let csr = key.request().map_err(|error| Failure::unexpected("the request cannot be made", &error))?;
+    let reply = redeem(session, &addresses, &invite, csr, content_key.public(), &name).await?;
+    let enrolled = checked(&invite, &reply)?;
+    refuse_other_fleet(&contexts, &name, enrolled.fleet)?;
+
+    let stored = StoredIdentity {
+        key_pem: key.to_pem(),
+        chain: enrolled.chain.clone(),
+        controller_authorities: certificates(&enrolled.bundle),
+    };
+    identity.store(&stored).map_err(|error| unusable(&error))?;
+    write_root_keys(&folder.join("root-keys.json"), &enrolled.roots)?;
+    let entry = ContextEntry {
+        endpoint: addresses.endpoint,
+        enrol: addresses.enrol,
+        server_name: addresses.server_name,
+        fleet: enrolled.fleet,
+        operator: enrolled.operator,
+        operator_name: enrolled.name.clone(),
+    };
+    contexts.put(&name, entry, session.settings.context.is_none())?;
+    let context = contexts.choose(Some(&name))?;
+
+    let is_listed = enrolled.bundle.content_key(&content_key.public().id()).is_some();
+    let is_listed = match &root_key {
+        Some(root) if !is_listed => {
+            login_trust::list_content_key(session, &context, &enrolled, content_key.public(), root).await?;
+            true
+        }
+        _ => is_listed,
+    };
+    tell(session, &context, &enrolled, content_key.public(), is_listed)
+}
+
+fn tell(
+    session: &mut Session<'_>,
+    context: &Context,
+    enrolled: &Enrolled,
+    content_key: PublicKey,
+    is_listed: bool,
+) -> Result<ExitCode, Failure> {
+    let body = SignedIn {
+        context: context.name.as_str(),
+        operator: enrolled.name.as_str(),
+        role: enrolled.role,
+        fleet: enrolled.fleet,
+        content_key,
+        content_key_listed: is_listed,
+    };
+    let answer =
+        Answer::local("fleet/v1/login", &body).name(context.name.as_str()).block(Block::Line(format!(
+            "signed in as {} ({}), context \"{}\" at {}",
+            enrolled.name,
+            enrolled.role.as_str(),
+            context.name,
+            context.endpoint
+        )));
+    session.print(&answer)?;
+    if !is_listed {
+        session.say(format!(
+            "note: nodes will refuse what you sign until a holder of the root key lists your content key {}\n\
+             fix: on a machine with the root key: fleetctl login INVITE --root-key FILE",
+            content_key.id().short()
+        ));
+    }
+    Ok(ExitCode::Done)
+}
+
+fn context_name(session: &Session<'_>) -> Result<Name, Failure> {
+    match &session.settings.context {
+        Some(name) => Ok(name.clone()),
+        None => DEFAULT_CONTEXT
+            .parse()
+            .map_err(|error| Failure::unexpected("the default context has no name", &error)),
+    }
+}
+
+fn addresses(args: &LoginArgs) -> Result<Addresses, Failure> {
+    let bad = || Failure::usage(format!("--server \"{}\": expected HOST:PORT", args.server));
+    let (host, port) = args.server.rsplit_once(':').ok_or_else(bad)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(bad());
+    }
+    let endpoint = args.endpoint.clone().unwrap_or_else(|| format!("{host}:{OPERATOR_PORT}"));
+    // An IPv6 address stands in brackets in an address, and without them in a certificate.
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let server_name = args.server_name.clone().unwrap_or_else(|| bare.to_owned());
+    Ok(Addresses { enrol: args.server.clone(), endpoint, server_name })
+}
+
+async fn redeem(
+    session: &mut Session<'_>,
+    addresses: &Addresses,
+    invite: &Token,
+    csr: Vec<u8>,
+    content_key: PublicKey,
+    context: &Name,
+) -> Result<pb::EnrolOperatorReply, Failure> {
+    let server = client::server_name(&addresses.server_name)?;
+    let settings = EnrolmentClient {
+        pins: invite.controller_pins.clone(),
+        fleet: None,
+        server_name: server.clone(),
+        clock: TlsClock::reading(session.environment.now),
+    };
+    let config = settings.build().map_err(|error| Failure::unexpected("tls cannot be set up", &error))?;
+    let (_publisher, tls) = publish(config);
+    let endpoint = client::endpoint(&addresses.enrol)?;
+    let channel = client::open(endpoint, Connector::new(tls, server), context.as_str()).await?;
+    let mut service = EnrolServiceClient::new(channel)
+        .max_decoding_message_size(MAX_CONTROL_BYTES)
+        .max_encoding_message_size(MAX_CONTROL_BYTES);
+    let limit = session.settings.call_limit();
+    let mut request = Request::new(pb::EnrolOperatorRequest {
+        invite_id: invite.id.to_string(),
+        invite_secret: invite.secret.expose().to_vec(),
+        csr,
+        content_key: content_key.as_bytes().to_vec(),
+    });
+    request.set_timeout(limit);
+    let late = |_| tonic::Status::deadline_exceeded(format!("no answer within {} s", limit.as_secs()));
+    let outcome = tokio::time::timeout(limit, service.enrol_operator(request)).await.map_err(late);
+    let reply = outcome.and_then(|reply| reply).map_err(|status| from_status(&status, context.as_str()))?;
+    Ok(reply.into_inner())
+}
+
+/// Believes nothing of the answer that the invite's pins do not vouch for.
+fn checked(invite: &Token, reply: &pb::EnrolOperatorReply) -> Result<Enrolled, Failure> {
+    let refused = |why: &str| {
+        Failure::new(
+            ExitCode::Verification,
+            "not-trusted",
+            format!("the controller's answer is refused: {why}"),
+        )
+        .fix("ask for a new invite, and check where this one came from")
+    };
+    let malformed = |error: convert::FieldError| refused(&error.to_string());
+    let fleet: FleetId = convert::text("fleet_id", &reply.fleet_id).map_err(malformed)?;
+    let operator: OperatorId = convert::text("operator_id", &reply.operator_id).map_err(malformed)?;
+    let name: Name = convert::text("operator_name", &reply.operator_name).map_err(malformed)?;
+    let role: OperatorRole = serde_json::from_value(reply.role.clone().into())
+        .map_err(|_| refused("it names a role that is not known here"))?;
+    let roots: RootKeys = convert::json("root_keys", &reply.root_keys).map_err(malformed)?;
+    if roots.pin() != invite.root_pin {
+        return Err(refused("its root keys are not those of the invite"));
+    }
+    let signed: SignedBundle = convert::json("trust_bundle", &reply.trust_bundle).map_err(malformed)?;
+    let bundle =
+        signed.open(&roots, fleet, 0).map_err(|error| refused("its trust bundle").because(&error))?;
+    let chain: Vec<CertificateDer<'static>> =
+        reply.certificate_chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    let leaf = chain.first().ok_or_else(|| refused("it holds no certificate"))?;
+    let described = verify::describe(leaf).map_err(|error| refused("its certificate").because(&error))?;
+    if described.identity != Identity::Operator(fleet, operator) {
+        return Err(refused("its certificate is for somebody else"));
+    }
+    Ok(Enrolled { fleet, operator, name, role, chain, roots, bundle })
+}
+
+fn certificates(bundle: &TrustBundle) -> Vec<CertificateDer<'static>> {
+    bundle.controller_authorities.iter().map(|a| CertificateDer::from(a.certificate.clone())).collect()
+}
+
+fn refuse_other_fleet(contexts: &ContextStore, name: &Name, fleet: FleetId) -> Result<(), Failure> {
+    match contexts.load()?.contexts.get(name.as_str()) {
+        Some(entry) if entry.fleet != fleet => Err(Failure::new(
+            ExitCode::Conflict,
+            "context-exists",
+            format!("context \"{name}\" is of another fleet ({})", entry.fleet),
+        )
+        .fix("repeat the command with --context and another name; the invite stays good for the same keys only, so ask for a new one if it is refused")),
+        _ => Ok(()),
+    }
+}
+
+fn write_root_keys(path: &std::path::Path, roots: &RootKeys) -> Result<(), Failure> {
+    let bytes = convert::to_json(roots);
+    fleet_certs::files::write_atomic(path, &bytes, fleet_certs::files::CERT_MODE)
+        .map_err(|error| Failure::unexpected("the root keys cannot be kept", &error))
+}
+
+fn unusable(error: &dyn std::error::Error) -> Failure {
+    Failure::new(ExitCode::Unexpected, "bad-identity", "the identity cannot be kept").because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(server: &str) -> LoginArgs {
+        LoginArgs {
+            invite: String::new(),
+            server: server.to_owned(),
+            endpoint: None,
+            server_name: None,
+            root_key: None,
+        }
+    }
+
+    #[test]
+    fn the_other_addresses_follow_from_the_first() {
+        let found = addresses(&args("ctl.example:7444")).unwrap();
+        assert_eq!(
+            (found.endpoint.as_str(), found.server_name.as_str()),
+            ("ctl.example:7443", "ctl.example")
+        );
+        let found = addresses(&args("[::1]:9000")).unwrap();
+        assert_eq!((found.endpoint.as_str(), found.server_name.as_str()), ("[::1]:7443", "::1"));
+        for bad in ["ctl", ":7444", "ctl:", "ctl:x", "ctl:99999"] {
+            assert_eq!(
+                addresses(&args(bad)).err().map(|failure| failure.exit),
+                Some(ExitCode::Usage),
+                "{bad}"
+            );
+        }
+    }
+}

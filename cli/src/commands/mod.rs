@@ -1,0 +1,25 @@
+//! One file a command: ask the controller, render what came back, give the exit code.
+//!
+//! Commands reach streams, terminal and time through [`crate::session::Session`] only.
+
+mod audit;
+mod backup;
+mod completion;
+mod config;
+mod dispatch;
+mod document;
+mod explain;
+mod files;
+mod job_cells;
+mod join_token;
+mod login;
+mod login_trust;
+mod node;
+mod paging;
+mod run;
+mod status;
+mod version;
+mod watching;
+mod whoami;
+
+pub use dispatch::run;

@@ -1,0 +1,187 @@
+//! `fleetctl node`: the list, and one node.
+
+use fleet_proto::pb;
+use fleet_types::id::Name;
+use fleet_types::view::{NodeItem, NodeView, Page};
+
+use super::{job_cells, paging, watching};
+use crate::error::{ExitCode, Failure};
+use crate::render::{Answer, Block, Cell, Column, Table, Times, Tone, units};
+use crate::session::Session;
+use crate::targets;
+
+/// Most nodes of one list: those of the largest request.
+const MAX_LISTED: usize = fleet_types::request::MAX_NODES;
+
+/// Lists nodes.
+pub async fn list(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
+    let client = session.connect().await?;
+    let selectors = targets::list_selectors(&session.settings.targets)?;
+    watching::print(session, async |session| {
+        let mut items: Vec<NodeItem> = Vec::new();
+        for selector in &selectors {
+            let page = paging::all("", MAX_LISTED, async |after| {
+                let request = pb::ListRequest { after, limit: paging::PAGE, selector: selector.clone() };
+                client.list_nodes(request).await
+            });
+            items.extend(page.await?.items);
+        }
+        items.sort_by(|a, b| a.name.cmp(&b.name));
+        items.dedup_by(|a, b| a.id == b.id);
+        let page = Page { schema: "fleet/v1/node-list".to_owned(), items, next: None };
+        Ok(list_answer(&page, &session.times()))
+    })
+    .await
+}
+
+fn list_answer(page: &Page<NodeItem>, times: &Times) -> Answer {
+    let mut table = Table::new(&[
+        Column::whole("NAME"),
+        Column::whole("SITE"),
+        Column::whole("PRESENCE"),
+        Column::whole("SEEN"),
+        Column::text("HEALTH"),
+        Column::whole("POLICY").wide(),
+        Column::whole("AGENT").wide(),
+        Column::text("LABELS").wide(),
+    ]);
+    for node in &page.items {
+        let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        table.row([
+            node.name.as_str().into(),
+            node.labels.site().into(),
+            targets::presence(node.presence),
+            times.show_optional(node.last_seen).into(),
+            health(node, times),
+            node.policy_mode.as_str().into(),
+            node.agent_version.as_str().into(),
+            labels.join(",").into(),
+        ]);
+    }
+    Answer::of(page).names(page.items.iter().map(|node| node.name.to_string())).table(table, "no nodes")
+}
+
+fn health(node: &NodeItem, times: &Times) -> Cell {
+    let Some(health) = &node.health else { return Cell::toned(Tone::Dim, "not asked yet") };
+    if health.problems == 0 {
+        return Cell::toned(Tone::Good, format!("{} of 100", health.score));
+    }
+    let at = times.show(health.at);
+    let problems = units::count(health.problems as usize, "problem");
+    Cell::toned(Tone::Warn, format!("{} of 100, {problems}: {} ({at})", health.score, health.worst))
+}
+
+/// Shows one node.
+pub async fn show(session: &mut Session<'_>, name: &Name) -> Result<ExitCode, Failure> {
+    let client = session.connect().await?;
+    watching::print(session, async |session| {
+        let node = client.get_node(pb::NameRequest { name: name.to_string() }).await?;
+        Ok(show_answer(&node, &session.times()))
+    })
+    .await
+}
+
+fn show_answer(node: &NodeView, times: &Times) -> Answer {
+    let item = &node.item;
+    let labels: Vec<_> = item.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut fields = vec![
+        ("name", Cell::from(item.name.as_str())),
+        ("id", item.id.to_string().into()),
+        ("labels", labels.join(",").into()),
+        ("presence", targets::presence(item.presence)),
+        ("last seen", times.show_optional(item.last_seen).into()),
+        ("health", health(item, times)),
+        ("policy", item.policy_mode.as_str().into()),
+    ];
+    if let Some(until) = node.certificate_not_after {
+        fields.push(("certificate", format!("ends {}", times.show(until)).into()));
+    }
+    if let Some(facts) = &node.facts {
+        fields.push((
+            "system",
+            format!("{} {}, {} {}", facts.os, facts.os_version, facts.kernel, facts.arch).into(),
+        ));
+        fields
+            .push(("hardware", format!("{} cpus, {}", facts.cpus, units::bytes(facts.memory_bytes)).into()));
+        fields.push(("booted", times.show_optional(facts.booted).into()));
+        fields.push(("agent", format!("{}, units by {}", facts.agent_version, facts.units).into()));
+        fields.push(("interfaces", facts.interfaces.join(", ").into()));
+        if !facts.simulated.is_empty() {
+            fields.push(("simulated", Cell::toned(Tone::Warn, facts.simulated.join(", "))));
+        }
+    }
+    let answer = Answer::of(node).name(item.name.as_str()).block(Block::Fields(fields));
+    jobs(measured(answer, node, times), node)
+}
+
+fn measured(answer: Answer, node: &NodeView, times: &Times) -> Answer {
+    let Some(report) = &node.newest_report else { return answer };
+    let (mut problems, mut samples) = (
+        Table::new(&[
+            Column::whole("SEVERITY"),
+            Column::whole("SUBJECT"),
+            Column::text("PROBLEM"),
+            Column::text("REMEDY").wide(),
+        ]),
+        Table::new(&[
+            Column::whole("METRIC"),
+            Column::text("ON"),
+            Column::number("VALUE"),
+            Column::whole("UNIT"),
+        ]),
+    );
+    for step in &report.steps {
+        for problem in &step.body.problems {
+            problems.row([
+                Cell::toned(Tone::Warn, problem.severity.as_str()),
+                problem.subject.as_str().into(),
+                problem.message.as_str().into(),
+                problem.remedy.as_str().into(),
+            ]);
+        }
+        for sample in &step.body.samples {
+            let subject = if sample.subject.is_empty() { "node" } else { &sample.subject };
+            let value = format!("{:.1}", sample.value);
+            let value = value.strip_suffix(".0").unwrap_or(&value);
+            samples.row([
+                sample.metric.as_str().into(),
+                subject.into(),
+                value.into(),
+                sample.unit.as_str().into(),
+            ]);
+        }
+    }
+    let head = format!("MEASURED {}, in run {}", times.show(report.ended), report.job.run);
+    let mut answer = answer.block(Block::Gap).block(Block::Toned(Tone::Head, head));
+    if !samples.rows.is_empty() {
+        answer = answer.block(Block::Table(samples));
+    }
+    if !problems.rows.is_empty() {
+        answer = answer.block(Block::Toned(Tone::Warn, "PROBLEMS".to_owned())).block(Block::Table(problems));
+    }
+    answer
+}
+
+fn jobs(answer: Answer, node: &NodeView) -> Answer {
+    if node.jobs.is_empty() {
+        return answer;
+    }
+    let mut table = Table::new(&[
+        Column::whole("RUN"),
+        Column::text("PROCEDURE"),
+        Column::whole("STATE"),
+        Column::whole("TOOK"),
+        Column::text("RESULT"),
+    ]);
+    for job in &node.jobs {
+        table.row([
+            job.run.to_string().into(),
+            job.procedure.as_str().into(),
+            job_cells::job_state(job),
+            job.took_ms.map_or_else(|| "-".to_owned(), units::milliseconds).into(),
+            job_cells::result(job).into(),
+        ]);
+    }
+    let head = format!("NEWEST JOBS ({})", node.jobs.len());
+    answer.block(Block::Gap).block(Block::Toned(Tone::Head, head)).block(Block::Table(table))
+}

@@ -1,0 +1,15 @@
+//! `fleetctl run`.
+
+mod cancel;
+mod dispatch;
+mod end;
+mod list;
+mod logs;
+mod order;
+mod plan;
+mod show;
+mod start;
+mod wait;
+mod what;
+
+pub use dispatch::run;

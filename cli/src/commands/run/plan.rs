@@ -1,0 +1,24 @@
+//! `fleetctl run plan`: what the nodes would do. A job without effect, so it asks nobody.
+
+use fleet_types::request::Verb;
+
+use super::{end, order, wait};
+use crate::args::WhatToRun;
+use crate::error::{ExitCode, Failure};
+use crate::session::Session;
+
+/// Plans, and waits for the nodes' answers unless `--no-wait`.
+pub async fn run(session: &mut Session<'_>, what: &WhatToRun) -> Result<ExitCode, Failure> {
+    let client = session.connect().await?;
+    let prepared = order::prepare(session, &client, what, Verb::Plan).await?;
+    if session.settings.dry_run {
+        session.print(&prepared.chosen.answer())?;
+        return Ok(ExitCode::Done);
+    }
+    let started = prepared.send(session, &client).await?;
+    if session.settings.wait == Some(false) {
+        return end::started(session, &started);
+    }
+    session.say(format!("plan {} is asked of {} nodes", started.item.run, started.item.tally.nodes));
+    wait::until_ended(session, &client, started.item.run).await
+}

@@ -1,0 +1,111 @@
+//! `fleetctl status`: the fleet on one screen, or one node.
+
+use fleet_proto::pb;
+use fleet_types::view::{SiteStatus, Status};
+
+use super::{job_cells, node, watching};
+use crate::args::StatusArgs;
+use crate::context::Context;
+use crate::error::{ExitCode, Failure};
+use crate::render::{Answer, Block, Cell, Column, Table, Times, Tone, units};
+use crate::session::Session;
+
+/// Shows the fleet, or one node.
+pub async fn run(session: &mut Session<'_>, args: &StatusArgs) -> Result<ExitCode, Failure> {
+    if let Some(name) = &args.name {
+        return node::show(session, name).await;
+    }
+    let context = session.context()?;
+    let client = session.connect().await?;
+    watching::print(session, async |session| {
+        let status = client.get_status(pb::StatusRequest {}).await?;
+        Ok(answer(&context, &status, &session.times()))
+    })
+    .await
+}
+
+/// The screen.
+pub fn answer(context: &Context, status: &Status, times: &Times) -> Answer {
+    let nodes: u32 = status.sites.iter().map(|site| site.nodes).sum();
+    let ago = units::length(times.now.since(status.as_of));
+    let head = format!(
+        "{}  {}   {}, {}   as of {} ({ago} ago)",
+        context.name,
+        context.endpoint,
+        units::count(nodes as usize, "node"),
+        units::count(status.sites.len(), "site"),
+        times.absolute(status.as_of),
+    );
+    let answer = Answer::of(status)
+        .names(status.sites.iter().map(|site| site.site.clone()))
+        .block(Block::Line(head))
+        .table(
+            sites(&status.sites),
+            "no nodes yet; the first one: fleetctl join-token create NAME --label site=SITE",
+        );
+    runs(attention(answer, status), status, times)
+}
+
+fn sites(sites: &[SiteStatus]) -> Table {
+    let mut table = Table::new(&[
+        Column::whole("SITE"),
+        Column::number("NODES"),
+        Column::number("OK"),
+        Column::number("WARN"),
+        Column::number("STALE"),
+        Column::number("OFFLINE"),
+        Column::number("NEW"),
+        Column::number("UNKNOWN"),
+    ]);
+    let count = |n: u32, tone: Tone| Cell::toned(if n == 0 { Tone::Plain } else { tone }, n.to_string());
+    for site in sites {
+        table.row([
+            site.site.as_str().into(),
+            site.nodes.to_string().into(),
+            count(site.ok, Tone::Good),
+            count(site.warn, Tone::Warn),
+            count(site.stale, Tone::Warn),
+            count(site.offline, Tone::Bad),
+            site.not_enrolled.to_string().into(),
+            site.unknown.to_string().into(),
+        ]);
+    }
+    table
+}
+
+fn attention(answer: Answer, status: &Status) -> Answer {
+    if status.attention.is_empty() {
+        return answer.line("nothing needs attention");
+    }
+    let head = format!("ATTENTION ({})", status.attention.len());
+    let answer = answer.block(Block::Toned(Tone::Warn, head));
+    status.attention.iter().fold(answer, |answer, entry| {
+        // The command is for copying, so nothing of the line is cut.
+        let answer = answer.line(format!("  {}  {}", entry.subject, entry.message));
+        if entry.command.is_empty() { answer } else { answer.line(format!("      {}", entry.command)) }
+    })
+}
+
+fn runs(answer: Answer, status: &Status, times: &Times) -> Answer {
+    if status.active_runs.is_empty() {
+        return answer;
+    }
+    let mut table = Table::new(&[
+        Column::whole("RUN"),
+        Column::text("PROCEDURE"),
+        Column::whole("STATE"),
+        Column::whole("NODES"),
+        Column::whole("STARTED"),
+    ]);
+    for run in &status.active_runs {
+        table.row([
+            run.run.to_string().into(),
+            run.procedure.as_str().into(),
+            job_cells::run_state(run.state),
+            job_cells::tally(&run.tally).into(),
+            times.show(run.started).into(),
+        ]);
+    }
+    let head = format!("RUNNING ({})", status.active_runs.len());
+    answer.block(Block::Toned(Tone::Head, head)).block(Block::Table(table))
+}

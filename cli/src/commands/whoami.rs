@@ -1,0 +1,76 @@
+//! `fleetctl whoami`.
+
+use std::time::Duration;
+
+use fleet_proto::pb;
+use fleet_types::view::WhoAmI;
+
+use crate::context::Context;
+use crate::error::{ExitCode, Failure};
+use crate::render::{Answer, Block, Cell, Times, Tone};
+use crate::session::Session;
+
+/// The end of a certificate is worth a warning from here on.
+const WARN_BEFORE: Duration = Duration::from_secs(7 * 86_400);
+/// Clocks that differ by more than this make certificates and requests fail at their edges.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+
+/// Shows who we are.
+pub async fn run(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
+    let context = session.context()?;
+    let who = session.connect().await?.who_am_i(pb::WhoAmIRequest {}).await?;
+    let times = session.times();
+    session.print(&answer(&context, &who, &times))?;
+    for warning in warnings(&context, &who, &times) {
+        session.say(format!("warning: {warning}"));
+    }
+    Ok(ExitCode::Done)
+}
+
+fn answer(context: &Context, who: &WhoAmI, times: &Times) -> Answer {
+    let mut answer = Answer::of(who).name(who.name.as_str());
+    if let serde_json::Value::Object(object) = &mut answer.value {
+        object.insert("context".to_owned(), context.name.as_str().into());
+        object.insert("endpoint".to_owned(), context.endpoint.clone().into());
+    }
+    let listed = if who.content_key_listed {
+        Cell::toned(Tone::Good, "listed in the trust bundle: nodes accept what you sign")
+    } else {
+        Cell::toned(Tone::Warn, "not listed in the trust bundle: nodes refuse what you sign")
+    };
+    let until = who.certificate_not_after;
+    let tone = if until.since(times.now) < WARN_BEFORE { Tone::Warn } else { Tone::Plain };
+    answer.block(Block::Fields(vec![
+        ("operator", format!("{} ({})", who.name, who.role.as_str()).into()),
+        ("context", format!("{}  {}", context.name, context.endpoint).into()),
+        ("fleet", format!("{} ({})", who.fleet_name, who.fleet).into()),
+        ("certificate", Cell::toned(tone, format!("ends {} ({until})", times.show(until)))),
+        ("content key", format!("{} on this machine", who.content_key.id().short()).into()),
+        ("", listed),
+        ("controller", who.controller_version.as_str().into()),
+    ]))
+}
+
+fn warnings(context: &Context, who: &WhoAmI, times: &Times) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if who.certificate_not_after.since(times.now) < WARN_BEFORE {
+        let left = crate::render::units::length(who.certificate_not_after.since(times.now));
+        warnings.push(format!(
+            "your certificate ends in {left}; sign in again with a new invite: fleetctl login INVITE --context {}",
+            context.name
+        ));
+    }
+    if !who.content_key_listed {
+        warnings.push(format!(
+            "have a holder of the root key list your content key {}: fleetctl login --root-key FILE",
+            who.content_key.id().short()
+        ));
+    }
+    let (ours, theirs) = (times.now, who.controller_time);
+    let apart = ours.since(theirs).max(theirs.since(ours));
+    if apart > CLOCK_TOLERANCE {
+        let apart = crate::render::units::length(apart);
+        warnings.push(format!("this machine's clock and the controller's are {apart} apart"));
+    }
+    warnings
+}

@@ -1,0 +1,36 @@
+//! `config.toml` as it is written.
+
+use std::collections::BTreeMap;
+
+use fleet_types::id::{FleetId, Name, OperatorId};
+use serde::{Deserialize, Serialize};
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// The context that is used when none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<Name>,
+    /// All contexts by name.
+    #[serde(default)]
+    pub contexts: BTreeMap<String, ContextEntry>,
+}
+
+/// One fleet and who we are in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContextEntry {
+    /// The controller's address for operators, host:port.
+    pub endpoint: String,
+    /// Its enrolment address, host:port.
+    pub enrol: String,
+    /// The name in its certificate.
+    pub server_name: String,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Who we are.
+    pub operator: OperatorId,
+    /// Our name, for people.
+    pub operator_name: Name,
+}

@@ -1,0 +1,23 @@
+//! Named fleets: `config.toml`, and beside it each context's identity, keys and audit mark.
+//!
+//! ```text
+//! <config dir>/                 0700; FLEET_CONFIG_DIR, else ~/.config/fleet
+//!   config.toml                 0600: contexts, and which is current
+//!   contexts/<name>/            0700
+//!     identity/                 certificate and key (fleet-certs, two slots)
+//!     content-key.pem           0600: Ed25519, signs documents and requests; never leaves this machine
+//!     root-keys.json            the fleet's root keys, whose pin was in the invite
+//!     audit-mark.json           0600: what was last seen of the audit log
+//! ```
+//!
+//! Files are replaced atomically. Nothing here talks to a controller.
+
+mod audit_mark;
+mod file;
+mod keys;
+mod store;
+
+pub use audit_mark::{AuditMark, Mark};
+pub use file::{ConfigFile, ContextEntry};
+pub use keys::{load_signing_key, make_or_load_content_key};
+pub use store::{Context, ContextStore};

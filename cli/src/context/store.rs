@@ -1,0 +1,201 @@
+//! The folder of contexts: finding, choosing, adding.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use fleet_certs::files::{self, FileError, KEY_MODE};
+use fleet_types::id::Name;
+
+use super::file::{ConfigFile, ContextEntry};
+use crate::environment::Environment;
+use crate::error::{ExitCode, Failure};
+
+/// The folder of contexts.
+#[derive(Debug, Clone)]
+pub struct ContextStore {
+    folder: PathBuf,
+}
+
+/// A chosen context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// Its name.
+    pub name: Name,
+    /// As in the file.
+    pub entry: ContextEntry,
+    /// Its folder, with identity and keys.
+    pub folder: PathBuf,
+}
+
+impl std::ops::Deref for Context {
+    type Target = ContextEntry;
+
+    fn deref(&self) -> &ContextEntry {
+        &self.entry
+    }
+}
+
+impl Context {
+    /// Folder of certificate and key.
+    pub fn identity_folder(&self) -> PathBuf {
+        self.folder.join("identity")
+    }
+
+    /// The content key.
+    pub fn content_key_file(&self) -> PathBuf {
+        self.folder.join("content-key.pem")
+    }
+
+    /// The fleet's root keys.
+    pub fn root_keys_file(&self) -> PathBuf {
+        self.folder.join("root-keys.json")
+    }
+
+    /// What was last seen of the audit log.
+    pub fn audit_mark_file(&self) -> PathBuf {
+        self.folder.join("audit-mark.json")
+    }
+}
+
+impl ContextStore {
+    /// The store of this user. Makes nothing yet.
+    pub fn open(environment: &Environment) -> Result<Self, Failure> {
+        let folder = environment.config_dir().ok_or_else(|| {
+            Failure::usage("there is no place for contexts: neither FLEET_CONFIG_DIR nor HOME is set")
+                .fix("set FLEET_CONFIG_DIR to a folder of yours")
+        })?;
+        Ok(Self { folder })
+    }
+
+    /// The file of contexts.
+    pub fn file_path(&self) -> PathBuf {
+        self.folder.join("config.toml")
+    }
+
+    /// Where a context keeps its files, whether it exists or not.
+    pub fn folder_of(&self, name: &Name) -> PathBuf {
+        self.folder.join("contexts").join(name.as_str())
+    }
+
+    /// The file's content; empty where there is no file.
+    pub fn load(&self) -> Result<ConfigFile, Failure> {
+        let path = self.file_path();
+        match files::read_text(&path) {
+            Ok(text) => toml::from_str(&text).map_err(|error| {
+                let what = format!("{} cannot be read", path.display());
+                Failure::new(ExitCode::Usage, "config-file", what).cause(error.to_string())
+            }),
+            Err(FileError::Missing { .. }) => Ok(ConfigFile::default()),
+            Err(error) => {
+                Err(Failure::new(ExitCode::Usage, "config-file", error.to_string()).because(&error))
+            }
+        }
+    }
+
+    /// The context of that name, or the current one.
+    pub fn choose(&self, wanted: Option<&Name>) -> Result<Context, Failure> {
+        let file = self.load()?;
+        let login = "sign in first: fleetctl login INVITE --context NAME";
+        let Some(name) = wanted.cloned().or(file.current) else {
+            let what = format!("no context is chosen, and {} names none", self.file_path().display());
+            return Err(Failure::new(ExitCode::NotAllowed, "not-signed-in", what).fix(login));
+        };
+        let Some(entry) = file.contexts.get(name.as_str()) else {
+            let known: Vec<_> = file.contexts.keys().map(|known| format!("\"{known}\"")).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Failure::new(
+                ExitCode::NotAllowed,
+                "not-signed-in",
+                format!("there is no context \"{name}\""),
+            )
+            .cause(format!("contexts in {}: {known}", self.file_path().display()))
+            .fix(login));
+        };
+        Ok(Context { folder: self.folder_of(&name), entry: entry.clone(), name })
+    }
+
+    /// Makes the folders of a context, for nobody but this user.
+    pub fn make_folder(&self, name: &Name) -> Result<PathBuf, Failure> {
+        let folder = self.folder_of(name);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| {
+            Failure::new(ExitCode::Unexpected, "config-file", format!("cannot make {}", folder.display()))
+                .because(&error)
+        })?;
+        Ok(folder)
+    }
+
+    /// Adds or replaces a context; it becomes the current one if there is none, or if `make_current`.
+    pub fn put(&self, name: &Name, entry: ContextEntry, make_current: bool) -> Result<(), Failure> {
+        self.make_folder(name)?;
+        let mut file = self.load()?;
+        file.contexts.insert(name.as_str().to_owned(), entry);
+        if make_current || file.current.is_none() {
+            file.current = Some(name.clone());
+        }
+        let text = toml::to_string(&file)
+            .map_err(|error| Failure::unexpected("config.toml cannot be made", &error))?;
+        write(&self.file_path(), text.as_bytes())
+    }
+}
+
+/// Replaces a file of this user, mode 0600.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    files::write_atomic(path, bytes, KEY_MODE)
+        .map_err(|error| Failure::new(ExitCode::Unexpected, "config-file", error.to_string()).because(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleet_types::id::{FleetId, OperatorId};
+    use fleet_types::time::Timestamp;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn entry(endpoint: &str) -> ContextEntry {
+        ContextEntry {
+            endpoint: endpoint.to_owned(),
+            enrol: "ctl:7444".to_owned(),
+            server_name: "ctl".to_owned(),
+            fleet: FleetId::from_uuid(uuid::Uuid::from_u128(1)),
+            operator: OperatorId::from_uuid(uuid::Uuid::from_u128(2)),
+            operator_name: "ada".parse().unwrap(),
+        }
+    }
+
+    fn store(folder: &Path) -> ContextStore {
+        let folder = folder.join("fleet");
+        let text = folder.to_str().unwrap();
+        ContextStore::open(&Environment::fixed(&[("FLEET_CONFIG_DIR", text)], || Timestamp::clamped(0)))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_named_context_wins_over_the_current_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let names: [Name; 2] = ["prod".parse().unwrap(), "dev".parse().unwrap()];
+        assert_eq!(store.choose(None).unwrap_err().exit.number(), 10);
+        store.put(&names[0], entry("a:1"), false).unwrap();
+        store.put(&names[1], entry("b:1"), false).unwrap();
+        assert_eq!(store.choose(None).unwrap().endpoint, "a:1");
+        assert_eq!(store.choose(Some(&names[1])).unwrap().endpoint, "b:1");
+        store.put(&names[1], entry("c:1"), true).unwrap();
+        assert_eq!(store.choose(None).unwrap().endpoint, "c:1");
+        let failure = store.choose(Some(&"none".parse().unwrap())).unwrap_err();
+        assert!(failure.causes[0].contains("\"dev\", \"prod\""), "{failure:?}");
+    }
+
+    #[test]
+    fn files_are_for_their_owner_only_and_a_bad_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let name: Name = "prod".parse().unwrap();
+        store.put(&name, entry("a:1"), false).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&store.file_path()), mode(&store.folder_of(&name))), (0o600, 0o700));
+        std::fs::write(store.file_path(), "current = 5\nx = 1").unwrap();
+        let failure = store.choose(None).unwrap_err();
+        assert_eq!(failure.exit.number(), 2);
+        assert!(failure.what.contains("config.toml"), "{failure:?}");
+    }
+}

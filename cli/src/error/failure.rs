@@ -1,0 +1,87 @@
+//! One failure, ready to be shown: code, what, causes, fixes, request id, exit code.
+
+use super::ExitCode;
+
+/// Most causes and fixes that are shown; a wall of text helps nobody.
+const MAX_LINES: usize = 50;
+
+/// Why a command ended without doing what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Stable code, such as `no-target`; empty for a reader of our output that went away.
+    pub code: String,
+    /// What happened; names and values quoted.
+    pub what: String,
+    /// Causes, one a line, equal ones once.
+    pub causes: Vec<String>,
+    /// What to do.
+    pub fixes: Vec<String>,
+    /// Request id, to be found in the controller's log.
+    pub id: Option<String>,
+    /// How the process exits.
+    pub exit: ExitCode,
+}
+
+impl Failure {
+    /// A failure with a code and what happened.
+    pub fn new(exit: ExitCode, code: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { code: code.into(), what: what.into(), causes: Vec::new(), fixes: Vec::new(), id: None, exit }
+    }
+
+    /// Wrong arguments.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(ExitCode::Usage, "usage", what)
+    }
+
+    /// Something that should not happen; `error` and its sources are the causes.
+    pub fn unexpected(what: impl Into<String>, error: &dyn std::error::Error) -> Self {
+        Self::new(ExitCode::Unexpected, "unexpected", what).because(error)
+    }
+
+    /// Nobody reads our output any more: end quietly (`… | head`).
+    pub fn reader_gone() -> Self {
+        Self::new(ExitCode::Done, "", "")
+    }
+
+    /// Is it only that nobody reads our output any more?
+    pub fn is_reader_gone(&self) -> bool {
+        self.code.is_empty()
+    }
+
+    /// Adds a cause, once.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
+        let cause = cause.into();
+        if !cause.is_empty() && !self.causes.contains(&cause) && self.causes.len() < MAX_LINES {
+            self.causes.push(cause);
+        }
+        self
+    }
+
+    /// Adds an error and its sources as causes: the one place where a chain is walked.
+    #[must_use]
+    pub fn because(self, error: &dyn std::error::Error) -> Self {
+        std::iter::successors(Some(error), |e| e.source())
+            .fold(self, |failure, e| failure.cause(e.to_string()))
+    }
+
+    /// Adds what to do, once.
+    #[must_use]
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        let fix = fix.into();
+        if !fix.is_empty() && !self.fixes.contains(&fix) && self.fixes.len() < MAX_LINES {
+            self.fixes.push(fix);
+        }
+        self
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    /// Of writing output; files have errors that name them.
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::reader_gone();
+        }
+        Self::unexpected("the output cannot be written", &error)
+    }
+}

@@ -1,0 +1,139 @@
+//! From a refused or failed call to what the operator sees.
+//!
+//! The controller puts an [`ErrorDetail`] into the metadata key `fleet-error-bin`. Where it is missing
+//! (a proxy answered, or the connection broke) the gRPC code alone decides.
+
+use fleet_certs::dial::DialError;
+use fleet_types::view::ErrorDetail;
+use tonic::{Code, Status};
+
+use super::{ExitCode, Failure, from_dial_error};
+
+/// Metadata key of the details.
+pub const DETAIL_KEY: &str = "fleet-error-bin";
+
+/// A failed call, in the context `context`.
+pub fn from_status(status: &Status, context: &str) -> Failure {
+    if let Some(detail) = detail(status) {
+        let exit = exit_of_code(&detail.code).unwrap_or_else(|| exit_of(status.code()));
+        let mut failure = Failure::new(exit, detail.code, detail.message);
+        failure = detail.causes.into_iter().fold(failure, Failure::cause).fix(detail.fix);
+        failure.id = Some(detail.id).filter(|id| !id.is_empty());
+        return failure;
+    }
+    if let Some(dial) = std::error::Error::source(status).and_then(DialError::find) {
+        return from_dial_error(dial, context);
+    }
+    let message = if status.message().is_empty() { status.code().description() } else { status.message() };
+    let failure = Failure::new(exit_of(status.code()), code_word(status.code()), message);
+    match status.code() {
+        Code::Unavailable => failure
+            .cause("the connection to the controller broke")
+            .fix("see that the controller runs, then repeat the command"),
+        Code::DeadlineExceeded => failure
+            .cause("the controller did not answer in time; what was asked may have been done")
+            .fix("look before repeating: fleetctl run list; a longer limit: --timeout 2m"),
+        Code::Unauthenticated | Code::PermissionDenied => {
+            failure.fix(format!("see who you are there: fleetctl whoami --context {context}"))
+        }
+        Code::Unimplemented => {
+            failure.fix("this controller is older than fleetctl: compare `fleetctl version`")
+        }
+        _ => failure,
+    }
+}
+
+fn detail(status: &Status) -> Option<ErrorDetail> {
+    let bytes = status.metadata().get_bin(DETAIL_KEY)?.to_bytes().ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Codes whose exit code is not that of the gRPC code they travel with.
+fn exit_of_code(code: &str) -> Option<ExitCode> {
+    Some(match code {
+        "not-found" | "no-match" => ExitCode::NotFound,
+        "not-allowed" | "not-signed-in" | "cert-expired" | "cert-revoked" => ExitCode::NotAllowed,
+        "conflict" | "plan-stale" => ExitCode::Conflict,
+        "policy-refused" | "gate-blocked" | "window-closed" => ExitCode::Blocked,
+        "config-invalid" | "no-target" | "usage" => ExitCode::Usage,
+        "bad-signature" | "key-not-listed" => ExitCode::Verification,
+        _ => return None,
+    })
+}
+
+/// The exit code of a gRPC code.
+pub const fn exit_of(code: Code) -> ExitCode {
+    match code {
+        Code::Ok => ExitCode::Done,
+        Code::InvalidArgument | Code::OutOfRange => ExitCode::Usage,
+        Code::NotFound => ExitCode::NotFound,
+        Code::FailedPrecondition => ExitCode::Blocked,
+        Code::DeadlineExceeded => ExitCode::TimedOut,
+        Code::Unavailable | Code::ResourceExhausted => ExitCode::NotReachable,
+        Code::Unauthenticated | Code::PermissionDenied => ExitCode::NotAllowed,
+        Code::AlreadyExists | Code::Aborted => ExitCode::Conflict,
+        Code::DataLoss => ExitCode::Verification,
+        Code::Cancelled => ExitCode::Interrupted,
+        Code::Unknown | Code::Internal | Code::Unimplemented => ExitCode::Unexpected,
+    }
+}
+
+const fn code_word(code: Code) -> &'static str {
+    match code {
+        Code::Ok | Code::Unknown | Code::Internal => "unexpected",
+        Code::Cancelled => "interrupted",
+        Code::InvalidArgument | Code::OutOfRange => "usage",
+        Code::DeadlineExceeded => "timed-out",
+        Code::NotFound => "not-found",
+        Code::AlreadyExists | Code::Aborted => "conflict",
+        Code::PermissionDenied => "not-allowed",
+        Code::ResourceExhausted => "busy",
+        Code::FailedPrecondition => "blocked",
+        Code::Unimplemented => "not-known-there",
+        Code::Unavailable => "not-reachable",
+        Code::DataLoss => "damaged",
+        Code::Unauthenticated => "not-signed-in",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::metadata::{MetadataMap, MetadataValue};
+
+    #[test]
+    fn details_win_over_the_code() {
+        let detail = ErrorDetail {
+            code: "no-match".into(),
+            message: "no node matches \"ring=x\"".into(),
+            causes: vec!["a".into(), "a".into()],
+            fix: "fleetctl node list".into(),
+            id: "7f3a".into(),
+        };
+        let mut metadata = MetadataMap::new();
+        metadata.insert_bin(DETAIL_KEY, MetadataValue::from_bytes(&serde_json::to_vec(&detail).unwrap()));
+        let failure = from_status(&Status::with_metadata(Code::InvalidArgument, "x", metadata), "prod");
+        assert_eq!(failure.exit, ExitCode::NotFound);
+        assert_eq!((failure.code.as_str(), failure.causes.len()), ("no-match", 1));
+        assert_eq!(failure.id.as_deref(), Some("7f3a"));
+    }
+
+    #[test]
+    fn without_details_the_code_decides() {
+        let cases = [
+            (Code::InvalidArgument, 2),
+            (Code::NotFound, 4),
+            (Code::FailedPrecondition, 6),
+            (Code::DeadlineExceeded, 8),
+            (Code::Unavailable, 9),
+            (Code::PermissionDenied, 10),
+            (Code::Unauthenticated, 10),
+            (Code::Aborted, 11),
+            (Code::DataLoss, 12),
+            (Code::Internal, 1),
+        ];
+        for (code, exit) in cases {
+            assert_eq!(from_status(&Status::new(code, "x"), "prod").exit.number(), exit, "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What every command is handed: settings, surroundings, the two streams, the chosen context.
+//!
+//! Data goes out through [`Session::print`] and [`Session::data`], talk through [`Session::say`]; no
+//! command writes to a stream itself.
+
+use std::io::Write;
+
+use crate::client::Client;
+use crate::context::{Context, ContextStore};
+use crate::environment::Environment;
+use crate::error::Failure;
+use crate::render::{self, Answer, Look, Paint, Times, escape};
+use crate::settings::Settings;
+
+/// One invocation.
+pub struct Session<'a> {
+    /// The global flags.
+    pub settings: Settings,
+    /// What the process gives.
+    pub environment: &'a Environment,
+    /// What to say when Ctrl-C ends the command: whether work goes on.
+    pub when_interrupted: String,
+    look: Look,
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Session<'a> {
+    /// A session that writes to `out` and `err`.
+    pub fn new(
+        settings: Settings,
+        environment: &'a Environment,
+        out: &'a mut dyn Write,
+        err: &'a mut dyn Write,
+    ) -> Self {
+        let look = Look {
+            format: settings.format.clone(),
+            columns: environment.columns(),
+            paint: Paint::new(settings.color, environment.stdout_is_terminal, environment),
+        };
+        Self { settings, environment, when_interrupted: String::new(), look, out, err }
+    }
+
+    /// Shows times as asked for, from now on this machine.
+    pub fn times(&self) -> Times {
+        let now = (self.environment.now)();
+        Times { style: self.settings.time, now, zone: self.environment.zone.clone() }
+    }
+
+    /// Prints an answer to stdout.
+    pub fn print(&mut self, answer: &Answer) -> Result<(), Failure> {
+        Ok(render::print(answer, &self.look, self.out)?)
+    }
+
+    /// Prints an answer to stderr as people see it: what a question is about.
+    pub fn show_aside(&mut self, answer: &Answer) -> Result<(), Failure> {
+        let format = render::OutputFormat::Table;
+        let paint = Paint::new(self.settings.color, self.environment.stderr_is_terminal, self.environment);
+        let look = Look { format, columns: self.look.columns, paint };
+        Ok(render::print(answer, &look, self.err)?)
+    }
+
+    /// Writes text of a node to stdout, its lines kept and all else escaped.
+    pub fn data(&mut self, text: &str) -> Result<(), Failure> {
+        self.out.write_all(escape::lines(text).as_bytes())?;
+        Ok(self.out.flush()?)
+    }
+
+    /// Clears the terminal before the same answer is printed again; nothing off a terminal.
+    pub fn clear(&mut self) -> Result<(), Failure> {
+        if self.environment.stdout_is_terminal && self.settings.format.is_human() {
+            self.out.write_all(b"\x1b[H\x1b[2J")?;
+        }
+        Ok(())
+    }
+
+    /// Says something to people, unless `--quiet`. Nobody listening is no reason to fail.
+    pub fn say(&mut self, text: impl AsRef<str>) {
+        if !self.settings.quiet {
+            let _ = writeln!(self.err, "{}", escape::lines(text.as_ref()));
+        }
+    }
+
+    /// Says something with `--verbose` only.
+    pub fn say_more(&mut self, text: impl AsRef<str>) {
+        if self.settings.verbose {
+            self.say(text);
+        }
+    }
+
+    /// Asks on stderr and reads the answer, whether quiet or not.
+    pub fn ask(&mut self, question: &str) -> Result<String, Failure> {
+        let _ = write!(self.err, "{} ", escape::line(question));
+        let _ = self.err.flush();
+        let answer = self.environment.read_answer();
+        answer.map_err(|error| Failure::unexpected("the answer cannot be read", &error))
+    }
+
+    /// Can a question be answered?
+    pub const fn can_ask(&self) -> bool {
+        self.environment.stdin_is_terminal && !self.settings.no_input
+    }
+
+    /// Where contexts are kept.
+    pub fn contexts(&self) -> Result<ContextStore, Failure> {
+        ContextStore::open(self.environment)
+    }
+
+    /// The context of this invocation: flag, variable, then the file's current one.
+    pub fn context(&self) -> Result<Context, Failure> {
+        self.contexts()?.choose(self.settings.context.as_ref())
+    }
+
+    /// Connects to the controller of the context.
+    pub async fn connect(&mut self) -> Result<Client, Failure> {
+        let context = self.context()?;
+        self.say_more(format!("context {}: {}", context.name, context.endpoint));
+        Client::connect(&context, self.settings.call_limit(), self.environment.now).await
+    }
+}

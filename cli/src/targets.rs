@@ -1,0 +1,188 @@
+//! Which nodes a command means: flags to a question for the controller, its answer to a list to sign.
+//!
+//! There is never a default target for a change. `-l` and `--site` narrow each other down; `--node`
+//! names nodes; `--all` is all of them; the three ways exclude each other, so that what is shown is
+//! what was said.
+
+use fleet_proto::pb;
+use fleet_types::view::{Presence, Target};
+
+use crate::client::Client;
+use crate::error::{ExitCode, Failure};
+use crate::render::{Answer, Cell, Column, Table, Tone, units};
+use crate::settings::TargetFlags;
+
+/// The chosen nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// How they were chosen, for people: a selector, or `name=…` terms.
+    pub selector: String,
+    /// The nodes, sorted by id, at least one.
+    pub nodes: Vec<Target>,
+}
+
+/// A selector for lists, where saying nothing means everything. One call a site.
+pub fn list_selectors(flags: &TargetFlags) -> Result<Vec<String>, Failure> {
+    exclusive(flags)?;
+    if !flags.nodes.is_empty() {
+        return Ok(flags.nodes.iter().map(|name| format!("name={name}")).collect());
+    }
+    Ok(selectors(flags))
+}
+
+/// Asks the controller which nodes are meant by a changing command `what`.
+pub async fn resolve(client: &Client, flags: &TargetFlags, what: &str) -> Result<Chosen, Failure> {
+    if flags.is_empty() {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            "no-target",
+            format!("\"{what}\" is about nodes and no target was given"),
+        )
+        .fix("add --node NAME, -l SELECTOR, --site NAME or --all; preview with --dry-run"));
+    }
+    exclusive(flags)?;
+    let names: Vec<String> = flags.nodes.iter().map(ToString::to_string).collect();
+    let (selector, questions) = if names.is_empty() {
+        let selectors = selectors(flags);
+        (selectors.join(" | "), selectors.into_iter().map(|text| (text, Vec::new())).collect::<Vec<_>>())
+    } else {
+        (format!("name={}", names.join("|")), vec![(String::new(), names)])
+    };
+    let mut nodes = Vec::new();
+    for (selector, names) in questions {
+        let targets = client.resolve_targets(pb::ResolveTargetsRequest { selector, names }).await?;
+        if !targets.unknown.is_empty() {
+            let quoted: Vec<_> = targets.unknown.iter().map(|name| format!("\"{name}\"")).collect();
+            let what = format!("there is no node {}", quoted.join(", "));
+            return Err(Failure::new(ExitCode::NotFound, "not-found", what).fix("fleetctl node list"));
+        }
+        nodes.extend(targets.nodes);
+    }
+    nodes.sort_by_key(|node| node.id);
+    nodes.dedup_by_key(|node| node.id);
+    if nodes.is_empty() {
+        let what = if flags.all {
+            "there are no nodes".to_owned()
+        } else {
+            format!("no node matches \"{selector}\"")
+        };
+        return Err(Failure::new(ExitCode::NotFound, "no-match", what).fix("fleetctl node list -o wide"));
+    }
+    Ok(Chosen { selector, nodes })
+}
+
+fn exclusive(flags: &TargetFlags) -> Result<(), Failure> {
+    let chosen = !(flags.selectors.is_empty() && flags.sites.is_empty());
+    let ways = usize::from(chosen) + usize::from(!flags.nodes.is_empty()) + usize::from(flags.all);
+    if ways > 1 {
+        return Err(Failure::usage("--node, --all and -l/--site exclude each other")
+            .fix("give one of them; -l and --site together narrow the choice down"));
+    }
+    Ok(())
+}
+
+/// One selector a site, all `-l` in each; the empty one for everything.
+fn selectors(flags: &TargetFlags) -> Vec<String> {
+    let common: Vec<&str> =
+        flags.selectors.iter().map(|s| s.as_str().trim()).filter(|s| !s.is_empty()).collect();
+    if flags.sites.is_empty() {
+        return vec![common.join(",")];
+    }
+    flags
+        .sites
+        .iter()
+        .map(|site| {
+            let site = format!("site={site}");
+            common.iter().copied().chain([site.as_str()]).collect::<Vec<_>>().join(",")
+        })
+        .collect()
+}
+
+/// Most rows of the list before a question; the rest is counted.
+const MAX_SHOWN: usize = 20;
+
+impl Chosen {
+    /// `6 nodes at 2 sites`.
+    pub fn in_words(&self) -> String {
+        let mut sites: Vec<_> = self.nodes.iter().map(|node| node.site.as_str()).collect();
+        sites.sort_unstable();
+        sites.dedup();
+        format!("{} at {}", units::count(self.nodes.len(), "node"), units::count(sites.len(), "site"))
+    }
+
+    /// The nodes as people see them before they are asked.
+    pub fn answer(&self) -> Answer {
+        let mut table = Table::new(&[
+            Column::whole("NODE"),
+            Column::whole("SITE"),
+            Column::whole("PAIR"),
+            Column::whole("PRESENCE"),
+        ]);
+        let mut nodes: Vec<_> = self.nodes.iter().collect();
+        nodes.sort_by(|a, b| (&a.site, &a.pair, &a.name).cmp(&(&b.site, &b.pair, &b.name)));
+        for node in nodes.iter().take(MAX_SHOWN) {
+            let pair = node.pair.clone().unwrap_or_else(|| "-".to_owned());
+            table.row([
+                node.name.as_str().into(),
+                node.site.as_str().into(),
+                pair.into(),
+                presence(node.presence),
+            ]);
+        }
+        let answer = Answer::default().table(table, "no nodes");
+        match nodes.len().checked_sub(MAX_SHOWN) {
+            Some(more) if more > 0 => answer.line(format!("… and {more} more")),
+            _ => answer,
+        }
+    }
+}
+
+/// A presence with its tone.
+pub fn presence(presence: Presence) -> Cell {
+    let tone = match presence {
+        Presence::Online => Tone::Good,
+        Presence::Stale => Tone::Warn,
+        Presence::Offline => Tone::Bad,
+        Presence::NotEnrolled => Tone::Dim,
+    };
+    Cell::toned(tone, presence.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(selectors: &[&str], sites: &[&str], nodes: &[&str], all: bool) -> TargetFlags {
+        TargetFlags {
+            selectors: selectors.iter().map(|s| s.parse().unwrap()).collect(),
+            sites: sites.iter().map(|s| (*s).to_owned()).collect(),
+            nodes: nodes.iter().map(|s| s.parse().unwrap()).collect(),
+            all,
+        }
+    }
+
+    #[test]
+    fn selectors_and_sites_narrow_each_other_down() {
+        assert_eq!(
+            selectors(&flags(&["a=b", "!c"], &["x", "y"], &[], false)),
+            ["a=b,!c,site=x", "a=b,!c,site=y"]
+        );
+        assert_eq!(selectors(&flags(&["a=b"], &[], &[], false)), ["a=b"]);
+        assert_eq!(selectors(&flags(&[], &[], &[], true)), [""]);
+        assert_eq!(
+            list_selectors(&flags(&[], &[], &["fw-1", "fw-2"], false)).unwrap(),
+            ["name=fw-1", "name=fw-2"]
+        );
+    }
+
+    #[test]
+    fn the_ways_exclude_each_other() {
+        for bad in [
+            flags(&["a"], &[], &["fw-1"], false),
+            flags(&[], &["x"], &[], true),
+            flags(&[], &[], &["f"], true),
+        ] {
+            assert_eq!(exclusive(&bad).unwrap_err().exit.number(), 2);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Whole invocations that need no controller: errors, formats, exit codes, confirmation, pipes.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use fleet_types::time::Timestamp;
+use fleetctl::app;
+use fleetctl::environment::Environment;
+
+fn now() -> Timestamp {
+    Timestamp::clamped(1_795_000_000_000)
+}
+
+struct Ended {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+fn run_in(variables: &[(&str, &str)], args: &[&str]) -> Ended {
+    let environment = Environment::fixed(variables, now);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = app::run(["fleetctl"].iter().chain(args), &mut out, &mut err, &environment);
+    Ended { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+fn run(args: &[&str]) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    run_in(&[("FLEET_CONFIG_DIR", folder.path().to_str().unwrap())], args)
+}
+
+#[test]
+fn version_in_every_format() {
+    let mut all = String::new();
+    for format in ["table", "wide", "json", "jsonl", "yaml", "name", "jsonpath=.fleetctl"] {
+        let ended = run(&["version", "-o", format]);
+        assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{format}");
+        all.push_str(&format!("--- {format}\n{}", ended.out));
+    }
+    insta::assert_snapshot!(all.replace(env!("CARGO_PKG_VERSION"), "<version>"));
+}
+
+#[test]
+fn mistakes_on_the_line_are_told_and_exit_with_2() {
+    let mut all = String::new();
+    for args in [
+        &["run", "strat", "x"][..],
+        &["run", "start"],
+        &["version", "-o", "xml"],
+        &["version", "-o", "jsonpath=.a["],
+        &["run", "show", "r-1"],
+        &["run", "start", "p", "--param", "x"],
+        &["run", "start", "p", "--max-parallel", "0"],
+        &["node", "show", "-V\u{202e}"],
+        &["node", "show", "--", "-V\u{202e}"],
+        &["join-token", "create", "fw-1", "--label", "site=$(x)"],
+        &["login", "ft1.x"],
+        &[],
+    ] {
+        let ended = run(args);
+        assert_eq!((ended.code, ended.out.as_str()), (2, ""), "{args:?}: {}", ended.err);
+        assert!(!ended.err.contains('\u{202e}'), "{args:?}");
+        all.push_str(&format!(
+            "$ fleetctl {}\n{}\n",
+            args.join(" ").replace('\u{202e}', "<bidi>"),
+            ended.err
+        ));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn errors_are_json_where_json_was_asked_for() {
+    for args in [
+        &["-o", "json", "run", "strat"][..],
+        &["run", "strat", "--output=json"],
+        &["run", "strat", "-ojsonl"],
+        &["status", "-o", "json"],
+        &["explain", "no.such", "-o", "json"],
+    ] {
+        let ended = run(args);
+        let error: serde_json::Value = serde_json::from_str(&ended.err).unwrap();
+        assert_eq!(error["schema"], "fleet/v1/error", "{args:?}");
+        assert_eq!(error["exit"].as_u64(), Some(u64::from(ended.code)), "{args:?}");
+        assert!(!error["message"].as_str().unwrap().is_empty() && ended.out.is_empty(), "{args:?}");
+    }
+    let ended = run_in(&[("FLEET_OUTPUT", "json")], &["run", "strat"]);
+    assert!(ended.err.starts_with('{') && ended.err.contains("\"code\":\"usage\""), "{}", ended.err);
+}
+
+#[test]
+fn without_a_context_every_command_says_how_to_sign_in() {
+    for args in [
+        &["whoami"][..],
+        &["status"],
+        &["node", "list"],
+        &["node", "show", "fw-1"],
+        &["join-token", "create", "fw-1"],
+        &["procedure", "list"],
+        &["profile", "show", "p"],
+        &["schedule", "list"],
+        &["run", "plan", "p", "--all"],
+        &["run", "start", "p", "--all"],
+        &["run", "list"],
+        &["run", "show", "r-0000000000"],
+        &["run", "logs", "r-0000000000/fw-1"],
+        &["run", "wait", "r-0000000000"],
+        &["run", "cancel", "r-0000000000"],
+        &["backup", "list"],
+        &["audit", "list"],
+        &["audit", "verify"],
+    ] {
+        let ended = run(args);
+        assert_eq!((ended.code, ended.out.as_str()), (10, ""), "{args:?}: {}", ended.err);
+        assert!(
+            ended.err.starts_with("error[not-signed-in]:") && ended.err.contains("fleetctl login"),
+            "{}",
+            ended.err
+        );
+    }
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn validate_lists_every_problem_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = write(
+        folder.path(),
+        "bad.toml",
+        "schema = \"fleet/v1\"\nkind = \"procedure\"\nname = \"-x\"\nverison = 1\n",
+    );
+    let ended = run(&["config", "validate", &bad]);
+    assert_eq!((ended.code, ended.err.as_str()), (2, ""), "{}", ended.out);
+    assert!(ended.out.contains("bad.toml:4:1: unknown key"), "{}", ended.out);
+    assert!(ended.out.contains("did you mean \"version\"?"), "{}", ended.out);
+    let json = run(&["config", "validate", &bad, "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(
+        (value["schema"].as_str(), value["valid"].as_bool()),
+        (Some("fleet/v1/validation"), Some(false))
+    );
+    assert!(
+        value["items"].as_array().unwrap().iter().any(|item| item["line"] == 4 && item["level"] == "error")
+    );
+    let none = run(&["config", "validate", folder.path().join("none").to_str().unwrap()]);
+    assert_eq!((none.code, none.err.contains("error[unreadable-file]")), (4, true), "{}", none.err);
+}
+
+#[test]
+fn explain_and_completion_need_nobody() {
+    let ended = run(&["explain", "schedule.misfire"]);
+    assert_eq!(ended.code, 0);
+    assert!(ended.out.contains("run_once"), "{}", ended.out);
+    assert_eq!(run(&["explain", "schedule.misfier"]).code, 4);
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = run(&["completion", shell]);
+        assert!(ended.code == 0 && ended.out.contains("join-token"), "{shell}");
+    }
+}
+
+#[test]
+fn bad_variables_are_named() {
+    let ended = run_in(&[("FLEET_TIMEOUT", "soon")], &["version"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.err.contains("FLEET_TIMEOUT"), "{}", ended.err);
+}
+
+/// A reader that went away after its first bytes.
+struct Gone;
+
+impl Write for Gone {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_broken_pipe_ends_quietly() {
+    let environment = Environment::fixed(&[], now);
+    for args in [&["version"][..], &["--help"], &["completion", "bash"]] {
+        let mut err = Vec::new();
+        let code = app::run(["fleetctl"].iter().chain(args), &mut Gone, &mut err, &environment);
+        assert_eq!((code, err.as_slice()), (0, &b""[..]), "{args:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_under_stdout_is_an_error() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let environment = Environment::fixed(&[], now);
+    let mut err = Vec::new();
+    let code = app::run(["fleetctl", "version"], &mut Full, &mut err, &environment);
+    assert_eq!(code, 1);
+    assert!(String::from_utf8(err).unwrap().starts_with("error[unexpected]: the output cannot be written"));
+}
