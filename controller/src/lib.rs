@@ -1,1 +1,33 @@
-//! The controller: edge, services, repositories, runner, connected agents.
+//! The controller: inventory, runs and their record, pushed to agents over mutually authenticated gRPC.
+//!
+//! Data goes one way. Down: `edge` decodes and authorises → `service` checks and writes → the bell rings →
+//! `runner` applies, saves, asks the engine → `fleet` carries it to the node's stream. Up: a node's report →
+//! `edge` → `service::jobs` stores it → the same bell. docs/architecture.md walks along one job.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`edge`] | listeners, guard, the three gRPC services; generated types stop here |
+//! | [`access`] | who may call what |
+//! | [`service`] | use cases |
+//! | [`runner`] | passes around the pure engine |
+//! | [`fleet`] | connected agents and nodes in memory |
+//! | [`repo`] | records, keys, the ledger |
+//! | [`config`], [`settings`], [`clock`], [`wake`], [`error`] | what all of them use |
+//! | [`keyring`], [`init`], [`app`], [`context`] | keys on disk, making a fleet, wiring |
+
+pub mod access;
+pub mod app;
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod context;
+pub mod edge;
+pub mod error;
+pub mod fleet;
+pub mod init;
+pub mod keyring;
+pub mod repo;
+pub mod runner;
+pub mod service;
+pub mod settings;
+pub mod wake;

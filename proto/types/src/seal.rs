@@ -122,6 +122,30 @@ impl SigningKey {
         Ok(Self { pair: Ed25519KeyPair::from_pkcs8(bytes).map_err(|_| SealError::Key)? })
     }
 
+    /// The PEM text (RFC 7468) of a PKCS#8 key, as key files hold it.
+    pub fn pkcs8_to_pem(pkcs8: &[u8]) -> Secret {
+        let body = BASE64.encode(pkcs8);
+        let mut text = String::from("-----BEGIN PRIVATE KEY-----\n");
+        for line in body.as_bytes().chunks(64) {
+            text.push_str(std::str::from_utf8(line).unwrap_or_default());
+            text.push('\n');
+        }
+        text.push_str("-----END PRIVATE KEY-----\n");
+        Secret::new(text)
+    }
+
+    /// Reads the PEM text of a PKCS#8 key.
+    pub fn from_pem(text: &Secret) -> Result<Self, SealError> {
+        let text = std::str::from_utf8(text.expose()).map_err(|_| SealError::Key)?;
+        let body = text
+            .trim()
+            .strip_prefix("-----BEGIN PRIVATE KEY-----")
+            .and_then(|rest| rest.strip_suffix("-----END PRIVATE KEY-----"))
+            .ok_or(SealError::Key)?;
+        let body: String = body.split_whitespace().collect();
+        Self::from_pkcs8(&bytes_from_base64(&body)?)
+    }
+
     /// The public half.
     pub fn public(&self) -> PublicKey {
         // Ed25519 public keys are 32 bytes by definition.
@@ -268,7 +292,7 @@ mod tests {
     fn a_signature_is_of_one_kind_one_fleet_and_one_text() {
         let (key, pkcs8) = SigningKey::generate().unwrap();
         let sealed = key.seal(Kind::Document, fleet(1), b"{}".to_vec());
-        let public = SigningKey::from_pkcs8(&pkcs8).unwrap().public();
+        let public = SigningKey::from_pem(&SigningKey::pkcs8_to_pem(&pkcs8)).unwrap().public();
         assert_eq!(sealed.verify(Kind::Document, fleet(1), &public), Ok(()));
         assert_eq!(sealed.verify(Kind::Document, fleet(2), &public), Err(SealError::Signature));
         assert!(matches!(sealed.verify(Kind::Request, fleet(1), &public), Err(SealError::Kind { .. })));

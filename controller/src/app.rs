@@ -1,0 +1,324 @@
+//! Wiring in the order of starting, and the drain in reverse.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use fleet_certs::revoke::{Denied, DenyList};
+use fleet_certs::tls::{self, EnrolmentServer, MutualServer, TlsClock};
+use fleet_certs::{CertificateDer, ServerName};
+use fleet_proto::pb::agent_service_server::AgentServiceServer;
+use fleet_proto::pb::enrol_service_server::EnrolServiceServer;
+use fleet_proto::pb::operator_service_server::OperatorServiceServer;
+use fleet_proto::{MAX_CONTROL_BYTES, MAX_MESSAGE_BYTES};
+use fleet_store::{KvStore, StoreError};
+use fleet_types::trust::SignedBundle;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::context::{Context, Operators, Trust};
+use crate::edge::agent::Agents;
+use crate::edge::enrol::Enrol;
+use crate::edge::guard::GuardLayer;
+use crate::edge::limits::EnrolLimits;
+use crate::edge::listener::Listener;
+use crate::edge::refusals::Refusals;
+use crate::error::ControllerError;
+use crate::fleet::dispatch::Dispatcher;
+use crate::fleet::registry::Registry;
+use crate::fleet::roster::Roster;
+use crate::keyring::{self, Keyring};
+use crate::repo::keys;
+use crate::repo::ledger::Ledger;
+use crate::repo::reader::Repo;
+use crate::repo::records::FleetRecord;
+use crate::runner::run_loop;
+use crate::service::{audit, inventory};
+use crate::wake::Bell;
+
+/// HTTP/2 pings on both ends, also when idle (security-and-delivery §2.13).
+const PING: std::time::Duration = std::time::Duration::from_secs(20);
+/// Streams of one connection: an agent has three, a person with several watches a dozen.
+const STREAMS: u32 = 64;
+/// A request's headers are a path and a few names.
+const HEADER_BYTES: u32 = 16 * 1024;
+/// Resets of a client that are pending (CVE-2023-44487, rapid reset).
+const PENDING_RESETS: usize = 20;
+
+/// Why the controller ended, with its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The store failed for good; the supervisor starts the controller anew (exit 75).
+    #[error("store failed")]
+    Store(#[source] StoreError),
+    /// No fleet in this store.
+    #[error("there is no fleet in {0}; make one with: fleet-controller init")]
+    NoFleet(String),
+    /// Keys or certificates.
+    #[error("keys cannot be used")]
+    Keyring(#[from] keyring::KeyringError),
+    /// TLS settings.
+    #[error("tls settings cannot be used")]
+    Tls(#[from] tls::TlsError),
+    /// A port is taken or may not be opened.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A record cannot be read.
+    #[error("records cannot be read")]
+    Records(#[from] ControllerError),
+    /// The root keys of the record do not open the stored bundle.
+    #[error("stored trust bundle is refused")]
+    Trust(#[from] fleet_types::trust::TrustError),
+    /// A server ended by itself.
+    #[error("server failed")]
+    Server(#[from] tonic::transport::Error),
+    /// The ready file cannot be written.
+    #[error("ready file cannot be written")]
+    Ready(#[from] fleet_certs::files::FileError),
+}
+
+impl From<StoreError> for AppError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Where the controller serves; written to the ready file as JSON.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ready {
+    /// Agents and operators.
+    pub agent: SocketAddr,
+    /// Enrolment.
+    pub enrol: SocketAddr,
+}
+
+/// Opens the store; after an unclean stop this program looks at it in a process of its own first.
+pub async fn open_store(config: &Config) -> Result<Arc<dyn KvStore>, StoreError> {
+    let probe = std::env::current_exe().ok().map(|program| {
+        let mut command = Command::new(program);
+        command.arg("store-probe").arg(config.data_directory.join("store"));
+        command
+    });
+    fleet_store::open(&config.store_url, probe).await
+}
+
+async fn context(config: &Config, store: Arc<dyn KvStore>, clock: Clock) -> Result<Context, AppError> {
+    let repo = Repo::new(store);
+    let fleet = repo
+        .get::<FleetRecord>(&keys::fleet()?)
+        .await?
+        .ok_or_else(|| AppError::NoFleet(config.data_directory.display().to_string()))?
+        .record;
+    let keyring = Keyring::load(&config.data_directory.join("pki"))?;
+    let bytes = repo.object(&keys::trust_bundle()?).await?.unwrap_or_default();
+    let signed: SignedBundle = serde_json::from_slice(&bytes).map_err(ControllerError::internal)?;
+    let bundle = signed.open(&fleet.roots, fleet.fleet, 1)?;
+    let now = clock.now();
+    let statement = keyring.dispatch_statement(fleet.fleet, fleet.controller, now)?;
+    let dispatch_key = keyring::load_signing_key(&config.data_directory.join("pki/dispatch.key"))?;
+    let ledger = Ledger::new(repo.clone(), clock.clone(), fleet.fleet, fleet.controller, fleet.generation)?;
+    let context = Context {
+        dispatcher: Dispatcher::new(fleet.fleet, dispatch_key, statement),
+        fleet,
+        repo,
+        ledger,
+        clock,
+        bell: Arc::new(Bell::default()),
+        registry: Registry::default(),
+        roster: Roster::default(),
+        keyring,
+        denied: DenyList::new(Denied::default()),
+        settings: config.settings.clone(),
+        listening_since: now,
+        output_directory: config.data_directory.join("output"),
+        trust: Trust::new(bundle, signed),
+        operators: Operators::default(),
+    };
+    inventory::fill(&context).await?;
+    Ok(context)
+}
+
+struct TlsSettings {
+    mutual: tls::ServerTls,
+    enrolment: tls::ServerTls,
+    // Publishing a new configuration goes through these; dropping them would end the watch.
+    _keep: Vec<tokio::sync::watch::Sender<Arc<fleet_certs::ServerConfig>>>,
+}
+
+fn tls_settings(config: &Config, context: &Context) -> Result<TlsSettings, AppError> {
+    let fleet = context.fleet.fleet;
+    let identity = context.keyring.server_identity(
+        (fleet, context.fleet.controller),
+        &config.server_names,
+        context.clock.now(),
+    )?;
+    // The configuration was validated: every name parses.
+    let server_name = ServerName::try_from(config.server_names[0].clone())
+        .map_err(|_| tls::TlsError::Trust("server name".to_owned()))?;
+    let trust = context.trust.get();
+    let certificates = |authorities: &[fleet_types::trust::Authority]| -> Vec<CertificateDer<'static>> {
+        authorities.iter().map(|authority| CertificateDer::from(authority.certificate.clone())).collect()
+    };
+    let clock = context.clock.clone();
+    let tls_clock = TlsClock::reading(move || clock.now());
+    let controller_authorities = certificates(&trust.0.controller_authorities);
+    let mutual = MutualServer {
+        fleet,
+        identity: identity.clone(),
+        server_name: server_name.clone(),
+        controller_authorities: controller_authorities.clone(),
+        agent_authorities: certificates(&trust.0.agent_authorities),
+        operator_authorities: certificates(&trust.0.operator_authorities),
+        denied: Arc::clone(&context.denied),
+        clock: tls_clock.clone(),
+    };
+    let enrolment =
+        EnrolmentServer { fleet, identity, server_name, controller_authorities, clock: tls_clock };
+    let (keep_mutual, mutual) = tls::publish(mutual.build()?);
+    let (keep_enrolment, enrolment) = tls::publish(enrolment.build()?);
+    Ok(TlsSettings { mutual, enrolment, _keep: vec![keep_mutual, keep_enrolment] })
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
+}
+
+fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PING))
+        .max_concurrent_streams(Some(STREAMS))
+        .http2_max_header_list_size(Some(HEADER_BYTES))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+}
+
+/// Serves until `stop`; then drains: no new connections, goodbyes, running commits end, the store closes.
+pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationToken) -> Result<(), AppError> {
+    keyring::refuse_foreign_keys(&config.data_directory)?;
+    let store = open_store(&config).await?;
+    let context = Arc::new(context(&config, Arc::clone(&store), Clock::system()).await?);
+    let tls = tls_settings(&config, &context)?;
+    let agent_socket = bind(config.agent_listen).await?;
+    let enrol_socket = bind(config.enrol_listen).await?;
+    let ready = Ready {
+        agent: agent_socket
+            .local_addr()
+            .map_err(|source| AppError::Listen { address: config.agent_listen, source })?,
+        enrol: enrol_socket
+            .local_addr()
+            .map_err(|source| AppError::Listen { address: config.enrol_listen, source })?,
+    };
+
+    let refusals = Arc::new(Refusals::default());
+    let (tracker, background) = (TaskTracker::new(), TaskTracker::new());
+    let runner_stop = CancellationToken::new();
+    background.spawn(run_loop::run(Arc::clone(&context), runner_stop.clone()));
+    background.spawn(Arc::clone(&refusals).write(Arc::clone(&context), runner_stop.clone()));
+
+    let main = serve_main(&config, &context, agent_socket, tls.mutual.clone(), &refusals, &tracker, &stop);
+    let enrolment =
+        serve_enrolment(&config, &context, enrol_socket, tls.enrolment.clone(), &refusals, &stop).await;
+    if let Some(path) = ready_file {
+        let text = serde_json::to_vec(&ready).map_err(ControllerError::internal)?;
+        fleet_certs::files::write_atomic(path, &text, 0o644)?;
+    }
+    tracing::info!(agent = %ready.agent, enrol = %ready.enrol, fleet = %context.fleet.name, "serving");
+
+    let failed = store.failed();
+    let outcome = tokio::select! {
+        outcome = async { tokio::try_join!(main, enrolment) } => outcome.map(|_| ()).map_err(AppError::Server),
+        error = failed => Err(AppError::Store(error)),
+    };
+    stop.cancel();
+    tracker.close();
+    let drained = tokio::time::timeout(config.settings.drain, tracker.wait()).await;
+    if drained.is_err() {
+        tracing::warn!("some sessions did not end in time; their nodes reconnect and go on");
+    }
+    runner_stop.cancel();
+    background.close();
+    let _ = tokio::time::timeout(config.settings.drain, background.wait()).await;
+    if outcome.is_ok() {
+        store.close().await?;
+        tracing::info!("stopped");
+    }
+    outcome
+}
+
+fn serve_main(
+    config: &Config,
+    context: &Arc<Context>,
+    socket: TcpListener,
+    tls: tls::ServerTls,
+    refusals: &Arc<Refusals>,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
+    let incoming = Listener { socket, tls, fleet: Some(context.fleet.fleet), refusals: Arc::clone(refusals) }
+        .start(&config.settings, stop.clone());
+    let agents = Agents {
+        context: Arc::clone(context),
+        refusals: Arc::clone(refusals),
+        stop: stop.clone(),
+        tracker: tracker.clone(),
+    };
+    let operators = crate::edge::operator::Operators {
+        context: Arc::clone(context),
+        tree: audit::Tree::default(),
+        stop: stop.clone(),
+    };
+    let stopped = stop.clone();
+    server()
+        .layer(GuardLayer { context: Arc::clone(context), refusals: Arc::clone(refusals) })
+        .add_service(
+            AgentServiceServer::new(agents)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(
+            OperatorServiceServer::new(operators)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await })
+}
+
+async fn serve_enrolment(
+    config: &Config,
+    context: &Arc<Context>,
+    socket: TcpListener,
+    tls: tls::ServerTls,
+    refusals: &Arc<Refusals>,
+    stop: &CancellationToken,
+) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
+    let incoming = Listener { socket, tls, fleet: None, refusals: Arc::clone(refusals) }
+        .start(&config.settings, stop.clone());
+    let enrol = Enrol {
+        context: Arc::clone(context),
+        limits: EnrolLimits::new(config.settings.enrol_per_minute),
+        refusals: Arc::clone(refusals),
+    };
+    let service = EnrolServiceServer::new(enrol)
+        .max_decoding_message_size(MAX_CONTROL_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<EnrolServiceServer<Enrol>>().await;
+    let stopped = stop.clone();
+    server()
+        .layer(GuardLayer { context: Arc::clone(context), refusals: Arc::clone(refusals) })
+        .add_service(service)
+        .add_service(health)
+        .serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await })
+}

@@ -1,0 +1,57 @@
+//! The file as it is written: unknown keys are errors, nothing is checked beyond types.
+
+use serde::Deserialize;
+
+/// The file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// See default.toml.
+    pub data_directory: Option<String>,
+    /// See default.toml.
+    pub server: RawServer,
+    /// See default.toml.
+    pub storage: RawStorage,
+    /// See default.toml.
+    pub timers: RawTimers,
+    /// See default.toml.
+    pub log: RawLog,
+}
+
+/// `[server]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawServer {
+    /// See default.toml.
+    pub agent_listen: Option<String>,
+    /// See default.toml.
+    pub enrol_listen: Option<String>,
+    /// See default.toml.
+    pub server_names: Option<Vec<String>>,
+}
+
+/// `[storage]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStorage {
+    /// See default.toml.
+    pub backend: Option<String>,
+}
+
+/// `[timers]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTimers {
+    /// See default.toml.
+    pub scale: Option<u32>,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLog {
+    /// See default.toml.
+    pub level: Option<String>,
+    /// See default.toml.
+    pub format: Option<String>,
+}

@@ -1,0 +1,91 @@
+//! What services, runner and edge share: handles to the store, the ledger, the clock, the bell and what is
+//! known in memory. Made once at start; holds no logic.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use fleet_certs::revoke::DenyList;
+use fleet_types::id::OperatorId;
+use fleet_types::trust::{SignedBundle, TrustBundle};
+
+use crate::clock::Clock;
+use crate::fleet::dispatch::Dispatcher;
+use crate::fleet::registry::Registry;
+use crate::fleet::roster::Roster;
+use crate::keyring::Keyring;
+use crate::repo::ledger::Ledger;
+use crate::repo::reader::Repo;
+use crate::repo::records::{FleetRecord, OperatorRecord};
+use crate::settings::Settings;
+use crate::wake::Bell;
+
+/// Handles that everything above the store shares.
+pub struct Context {
+    /// The fleet's own record.
+    pub fleet: FleetRecord,
+    /// Typed reads.
+    pub repo: Repo,
+    /// Commits with their audit leaves.
+    pub ledger: Ledger,
+    /// Time and randomness.
+    pub clock: Clock,
+    /// Rings the runner.
+    pub bell: Arc<Bell>,
+    /// Live sessions.
+    pub registry: Registry,
+    /// Nodes in memory.
+    pub roster: Roster,
+    /// Authorities and keys.
+    pub keyring: Keyring,
+    /// Signs waves.
+    pub dispatcher: Dispatcher,
+    /// Who is shut out.
+    pub denied: Arc<DenyList>,
+    /// Timers and limits.
+    pub settings: Settings,
+    /// When this process began to listen to nodes: silence before that is held against nobody.
+    pub listening_since: fleet_types::time::Timestamp,
+    /// Where output of steps is kept.
+    pub output_directory: PathBuf,
+    /// The newest trust bundle.
+    pub trust: Trust,
+    /// Operators in memory: asked on every call.
+    pub operators: Operators,
+}
+
+/// The newest trust bundle, opened and as it is handed out.
+pub struct Trust(RwLock<Arc<(TrustBundle, SignedBundle)>>);
+
+impl Trust {
+    /// Holds a bundle.
+    pub fn new(bundle: TrustBundle, signed: SignedBundle) -> Self {
+        Self(RwLock::new(Arc::new((bundle, signed))))
+    }
+
+    /// The newest one.
+    pub fn get(&self) -> Arc<(TrustBundle, SignedBundle)> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a newer one in its place, after it was committed.
+    pub fn set(&self, bundle: TrustBundle, signed: SignedBundle) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new((bundle, signed));
+    }
+}
+
+/// Operators in memory: a few hundred at most, since each is a person.
+#[derive(Default)]
+pub struct Operators(RwLock<HashMap<OperatorId, Arc<OperatorRecord>>>);
+
+impl Operators {
+    /// One operator.
+    pub fn get(&self, id: OperatorId) -> Option<Arc<OperatorRecord>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Adds or replaces one, after it was committed.
+    pub fn put(&self, record: OperatorRecord) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(record.id, Arc::new(record));
+    }
+}

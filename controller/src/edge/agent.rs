@@ -1,0 +1,166 @@
+//! The agents' service: the session, documents by digest, and output of steps.
+//!
+//! An agent may only speak for the node of its certificate; which documents it may fetch follows from its
+//! own inbox (security-and-delivery §1.12).
+
+use std::sync::Arc;
+
+use fleet_proto::convert::{self, FieldError};
+use fleet_proto::pb;
+use fleet_proto::pb::agent_service_server::AgentService;
+use fleet_types::digest::Digest;
+use fleet_types::id::{Attempt, NodeId};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::session::Session;
+use super::status::to_status;
+use super::{peer, refusals::Refusals};
+use crate::context::Context;
+use crate::error::{ControllerError, Kind, Result};
+use crate::repo::keys;
+use crate::repo::records::{InboxRecord, JobRecord, RunRecord};
+use crate::service::output::{self, OutputOf};
+use crate::service::{caller::Agent, documents};
+
+/// Messages to a node that are under way: more would only wait in HTTP/2's window.
+const OUTGOING: usize = 32;
+/// Credits under way.
+const CREDITS: usize = 8;
+
+/// Serves agents.
+pub struct Agents {
+    /// Shared handles.
+    pub context: Arc<Context>,
+    /// Counts what is refused inside a session.
+    pub refusals: Arc<Refusals>,
+    /// Ends every session.
+    pub stop: CancellationToken,
+    /// Sessions, so that a drain can wait for them.
+    pub tracker: TaskTracker,
+}
+
+type Out<T> = ReceiverStream<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type SessionStream = Out<pb::ControllerMessage>;
+    type OutputStream = Out<pb::OutputCredit>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<pb::AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (agent, identity) = peer::agent(&self.context, &request)?;
+        let (out, stream) = mpsc::channel(OUTGOING);
+        let session =
+            Session::new(Arc::clone(&self.context), agent, identity, out, Arc::clone(&self.refusals));
+        self.tracker.spawn(session.run(request.into_inner(), self.stop.clone()));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn fetch_document(
+        &self,
+        request: Request<pb::FetchDocumentRequest>,
+    ) -> Result<Response<pb::FetchDocumentReply>, Status> {
+        let (agent, _) = peer::agent(&self.context, &request)?;
+        let wanted = digest_field(&request.get_ref().digest).map_err(to_status)?;
+        let envelope = fetch(&self.context, agent.node, wanted).await.map_err(to_status)?;
+        Ok(Response::new(pb::FetchDocumentReply { envelope }))
+    }
+
+    async fn output(
+        &self,
+        request: Request<Streaming<pb::OutputChunk>>,
+    ) -> Result<Response<Self::OutputStream>, Status> {
+        let (agent, _) = peer::agent(&self.context, &request)?;
+        let (out, stream) = mpsc::channel(CREDITS);
+        let (context, stop) = (Arc::clone(&self.context), self.stop.clone());
+        self.tracker.spawn(async move {
+            let outcome = tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                outcome = store_output(&context, &agent, request.into_inner(), &out) => outcome,
+            };
+            if let Err(status) = outcome {
+                // The agent has gone when nobody takes it.
+                let _ = out.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+fn digest_field(bytes: &[u8]) -> Result<Digest> {
+    convert::digest("digest", bytes).map_err(|error: FieldError| error.into())
+}
+
+/// A signed text, if one of the node's own jobs names it.
+async fn fetch(context: &Context, node: NodeId, wanted: Digest) -> Result<Vec<u8>> {
+    let prefix = keys::inbox(node);
+    for (key, entry) in context.repo.all::<InboxRecord>(&prefix).await? {
+        let mut named = entry.record.request == wanted;
+        if !named
+            && let Ok(run) = String::from_utf8_lossy(&key.as_bytes()[prefix.len()..]).parse()
+            && let Some(run) = context.repo.get::<RunRecord>(&keys::run(run)?).await?
+        {
+            named = run.record.procedure_digest == wanted || run.record.profile_digest == wanted;
+        }
+        if named {
+            let envelope = documents::envelope(context, wanted).await?;
+            return serde_json::to_vec(&envelope).map_err(ControllerError::internal);
+        }
+    }
+    Err(ControllerError::new(
+        Kind::Refused,
+        "not-your-document",
+        "none of this node's jobs names this document",
+    ))
+}
+
+async fn store_output(
+    context: &Context,
+    agent: &Agent,
+    mut chunks: Streaming<pb::OutputChunk>,
+    out: &mpsc::Sender<Result<pb::OutputCredit, Status>>,
+) -> Result<(), Status> {
+    let mut allowed: Option<OutputOf> = None;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk?;
+        if chunk.data.len() > fleet_proto::MAX_CONTROL_BYTES {
+            return Err(to_status(ControllerError::invalid("output.data", "larger than 64 KiB")));
+        }
+        let of = OutputOf {
+            run: convert::text("output.run", &chunk.run).map_err(|e| to_status(e.into()))?,
+            node: agent.node,
+            attempt: Attempt(chunk.attempt),
+            step: chunk.step,
+        };
+        if allowed.as_ref() != Some(&of) {
+            let key = keys::job(of.run, of.node).map_err(|e| to_status(e.into()))?;
+            if context.repo.get::<JobRecord>(&key).await.map_err(to_status)?.is_none() {
+                return Err(to_status(ControllerError::not_found(
+                    "job",
+                    format!("{}/{}", of.run, agent.name),
+                )));
+            }
+            allowed = Some(of.clone());
+        }
+        let offset = output::append(context, &of, chunk.offset, &chunk.data).await.map_err(to_status)?;
+        context.bell.moved();
+        let credit = pb::OutputCredit {
+            run: of.run.to_string(),
+            attempt: of.attempt.0,
+            step: of.step,
+            offset,
+            credit: output::CREDIT,
+        };
+        if out.send(Ok(credit)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

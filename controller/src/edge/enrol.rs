@@ -1,0 +1,110 @@
+//! The enrolment port's service.
+
+use std::sync::Arc;
+
+use fleet_proto::pb;
+use fleet_proto::pb::enrol_service_server::EnrolService;
+use fleet_types::seal::PublicKey;
+use tonic::{Request, Response, Status};
+
+use super::limits::EnrolLimits;
+use super::peer;
+use super::refusals::Refusals;
+use super::status::to_status;
+use crate::context::Context;
+use crate::error::{ControllerError, Kind, Result};
+use crate::service::enrolment::{self, Redemption};
+
+/// Serves tokens and invites.
+pub struct Enrol {
+    /// Shared handles.
+    pub context: Arc<Context>,
+    /// Rate.
+    pub limits: EnrolLimits,
+    /// Counts refused tries.
+    pub refusals: Arc<Refusals>,
+}
+
+fn trust_bytes(context: &Context) -> (Vec<u8>, Vec<u8>) {
+    let trust = context.trust.get();
+    (fleet_proto::convert::to_json(&context.fleet.roots), fleet_proto::convert::to_json(&trust.1))
+}
+
+impl Enrol {
+    fn refused(&self, address: &str, error: ControllerError) -> Status {
+        if matches!(error.kind, Kind::Unauthenticated | Kind::Exhausted) {
+            self.refusals.count("enrol", address, &error.detail.message);
+        }
+        to_status(error)
+    }
+
+    async fn node(&self, request: &pb::EnrolRequest, address: std::net::IpAddr) -> Result<pb::EnrolReply> {
+        self.limits.check(&request.token_id, address)?;
+        let text = address.to_string();
+        let redemption = Redemption {
+            token_id: &request.token_id,
+            secret: &request.token_secret,
+            csr: &request.csr,
+            second_key: PublicKey::from_slice(&request.report_key)
+                .map_err(|error| ControllerError::invalid("report_key", error))?,
+            address: &text,
+        };
+        let enrolled = enrolment::enrol_node(&self.context, &redemption).await?;
+        let (root_keys, trust_bundle) = trust_bytes(&self.context);
+        Ok(pb::EnrolReply {
+            fleet_id: self.context.fleet.fleet.to_string(),
+            node_id: enrolled.node.id.to_string(),
+            node_name: enrolled.node.name.to_string(),
+            certificate_chain: enrolled.chain,
+            root_keys,
+            trust_bundle,
+            labels: enrolled.node.labels.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        })
+    }
+
+    async fn person(
+        &self,
+        request: &pb::EnrolOperatorRequest,
+        address: std::net::IpAddr,
+    ) -> Result<pb::EnrolOperatorReply> {
+        self.limits.check(&request.invite_id, address)?;
+        let text = address.to_string();
+        let redemption = Redemption {
+            token_id: &request.invite_id,
+            secret: &request.invite_secret,
+            csr: &request.csr,
+            second_key: PublicKey::from_slice(&request.content_key)
+                .map_err(|error| ControllerError::invalid("content_key", error))?,
+            address: &text,
+        };
+        let enrolled = enrolment::enrol_operator(&self.context, &redemption).await?;
+        let (root_keys, trust_bundle) = trust_bytes(&self.context);
+        Ok(pb::EnrolOperatorReply {
+            fleet_id: self.context.fleet.fleet.to_string(),
+            operator_id: enrolled.operator.id.to_string(),
+            operator_name: enrolled.operator.name.to_string(),
+            role: enrolled.operator.role.as_str().to_owned(),
+            certificate_chain: enrolled.chain,
+            root_keys,
+            trust_bundle,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl EnrolService for Enrol {
+    async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolReply>, Status> {
+        let address = peer::of(&request)?.address.ip();
+        let reply = self.node(request.get_ref(), address).await;
+        reply.map(Response::new).map_err(|error| self.refused(&address.to_string(), error))
+    }
+
+    async fn enrol_operator(
+        &self,
+        request: Request<pb::EnrolOperatorRequest>,
+    ) -> Result<Response<pb::EnrolOperatorReply>, Status> {
+        let address = peer::of(&request)?.address.ip();
+        let reply = self.person(request.get_ref(), address).await;
+        reply.map(Response::new).map_err(|error| self.refused(&address.to_string(), error))
+    }
+}

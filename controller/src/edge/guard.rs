@@ -1,0 +1,113 @@
+//! Asked before every handler: the access table and the deny list. A call that is in no row of the table, or
+//! of a caller who is shut out, never reaches a handler, whatever its body (security-and-delivery §1.10, §1.12).
+
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use fleet_certs::name::Identity;
+use fleet_types::audit::Actor;
+use http::Request;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::peer::Peer;
+use super::refusals::Refusals;
+use super::status::to_status;
+use crate::access::{self, Caller};
+use crate::context::Context;
+use crate::error::{ControllerError, Kind};
+use crate::service::caller::nobody;
+
+/// Puts the guard before a server's services.
+#[derive(Clone)]
+pub struct GuardLayer {
+    /// For operators' roles and the deny list.
+    pub context: Arc<Context>,
+    /// Counts what is refused.
+    pub refusals: Arc<Refusals>,
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { inner, layer: self.clone() }
+    }
+}
+
+/// A service behind the guard.
+#[derive(Clone)]
+pub struct Guard<S> {
+    inner: S,
+    layer: GuardLayer,
+}
+
+impl GuardLayer {
+    fn check(&self, path: &str, peer: Option<&Peer>) -> Result<(), ControllerError> {
+        let refuse = |code: &str, why: String, actor: Actor| {
+            tracing::warn!(path, peer = actor.id, address = actor.address, "call refused: {why}");
+            self.refusals.count_actor("call", actor, &format!("{path}: {why}"));
+            ControllerError::new(Kind::Refused, code, why)
+        };
+        let Some(peer) = peer else { return Err(refuse("no-peer", "no identity".to_owned(), nobody(""))) };
+        let address = peer.address.ip().to_string();
+        let Some(identity) = &peer.identity else {
+            return access::check(path, Caller::Nobody)
+                .map_err(|denied| refuse("not-allowed", denied.to_string(), nobody(&address)));
+        };
+        let mut actor = Actor {
+            role: identity.identity.role().to_string(),
+            id: identity.identity.uuid().to_string(),
+            name: String::new(),
+            certificate: Some(identity.fingerprint),
+            address,
+        };
+        if let Err(revoked) = self.context.denied.check(identity) {
+            return Err(refuse("revoked", revoked.to_string(), actor));
+        }
+        let caller = match identity.identity {
+            Identity::Agent(..) => Caller::Agent,
+            Identity::Operator(_, id) => match self.context.operators.get(id) {
+                Some(operator) => {
+                    actor.name = operator.name.to_string();
+                    Caller::Operator(operator.role)
+                }
+                None => {
+                    return Err(refuse("operator-unknown", "this operator has no record".to_owned(), actor));
+                }
+            },
+            Identity::Controller(..) => Caller::Nobody,
+        };
+        access::check(path, caller).map_err(|denied| {
+            let error = refuse("not-allowed", denied.to_string(), actor);
+            error.fix("ask a security-admin for the role; fleetctl whoami shows yours")
+        })
+    }
+}
+
+impl<S, R> Service<Request<R>> for Guard<S>
+where
+    S: Service<Request<R>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    R: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<R>) -> Self::Future {
+        match self.layer.check(request.uri().path(), request.extensions().get::<Peer>()) {
+            Ok(()) => Box::pin(self.inner.call(request)),
+            Err(error) => {
+                let status: Status = to_status(error);
+                Box::pin(std::future::ready(Ok(status.into_http())))
+            }
+        }
+    }
+}

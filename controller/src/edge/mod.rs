@@ -1,0 +1,27 @@
+//! Where the outside meets the controller: decode, authorise, call a service, encode.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | [`listener`] | our own accept loop: handshakes with limits, one peer a connection |
+//! | [`peer`] | the identity of a connection, for everything behind it |
+//! | [`guard`] | the access table and the deny list, asked before every handler |
+//! | [`refusals`] | refused calls, counted and written to the audit log |
+//! | [`status`] | the one match from errors to status codes |
+//! | [`limits`] | rate of the enrolment port |
+//! | [`enrol`], [`agent`], [`operator`] | the three services |
+//! | [`session`] | one node's session: the loop behind [`agent`] |
+//! | [`streams`] | what operators follow: runs, output, audit bytes |
+//!
+//! Generated types and status codes stop here.
+
+pub mod agent;
+pub mod enrol;
+pub mod guard;
+pub mod limits;
+pub mod listener;
+pub mod operator;
+pub mod peer;
+pub mod refusals;
+pub mod session;
+pub mod status;
+pub mod streams;

@@ -1,0 +1,250 @@
+//! The operators' service: decode, call a service, encode a view. The guard has asked the access table.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_proto::convert;
+use fleet_proto::pb;
+use fleet_proto::pb::operator_service_server::OperatorService;
+use fleet_types::id::{NodeId, RunId};
+use fleet_types::label::Labels;
+use fleet_types::seal::Envelope;
+use fleet_types::view::Done;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::peer;
+use super::status::to_status;
+use super::streams;
+use crate::context::Context;
+use crate::error::{ControllerError, Result};
+use crate::service::documents::Submitted;
+use crate::service::{audit, documents, enrolment, run_views, runs, trust, views};
+
+/// Messages of a stream under way to one operator.
+const STREAM: usize = 8;
+
+/// Serves operators.
+pub struct Operators {
+    /// Shared handles.
+    pub context: Arc<Context>,
+    /// The audit log's tree, as far as it was asked for.
+    pub tree: audit::Tree,
+    /// Ends every stream.
+    pub stop: CancellationToken,
+}
+
+type Reply = Result<Response<pb::View>, Status>;
+
+fn view<T: Serialize>(result: Result<T>) -> Reply {
+    result.map(|body| Response::new(pb::View { json: convert::to_json(&body) })).map_err(to_status)
+}
+
+fn run_id(text: &str) -> Result<RunId, Status> {
+    convert::text("run", text).map_err(|error| to_status(error.into()))
+}
+
+fn invalid(field: &'static str, why: impl std::fmt::Display) -> Status {
+    to_status(ControllerError::invalid(field, why))
+}
+
+fn labels(map: HashMap<String, String>) -> Result<Labels, Status> {
+    Labels::new(map).map_err(|error| invalid("labels", error))
+}
+
+#[tonic::async_trait]
+impl OperatorService for Operators {
+    type WatchRunStream = ReceiverStream<Result<pb::View, Status>>;
+    type ReadOutputStream = ReceiverStream<Result<pb::OutputPart, Status>>;
+    type ReadAuditStream = ReceiverStream<Result<pb::AuditLeaf, Status>>;
+
+    async fn who_am_i(&self, request: Request<pb::WhoAmIRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        view(Ok(views::who_am_i(&self.context, &caller)))
+    }
+
+    async fn get_status(&self, _: Request<pb::StatusRequest>) -> Reply {
+        view(views::status(&self.context).await)
+    }
+
+    async fn list_nodes(&self, request: Request<pb::ListRequest>) -> Reply {
+        let r = request.get_ref();
+        view(views::nodes(&self.context, &r.selector, &r.after, views::page_size(r.limit)))
+    }
+
+    async fn get_node(&self, request: Request<pb::NameRequest>) -> Reply {
+        view(views::node(&self.context, &request.get_ref().name).await)
+    }
+
+    async fn create_join_token(&self, request: Request<pb::CreateJoinTokenRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        let r = request.into_inner();
+        let name = convert::text("node_name", &r.node_name).map_err(|error| to_status(error.into()))?;
+        let lifetime = Duration::from_secs(r.lifetime_seconds.into());
+        view(
+            enrolment::create_join_token(
+                &self.context,
+                &caller,
+                name,
+                labels(r.labels)?,
+                lifetime,
+                &r.idempotency_key,
+            )
+            .await,
+        )
+    }
+
+    async fn get_trust_bundle(&self, _: Request<pb::TrustBundleRequest>) -> Reply {
+        view(Ok(trust::view(&self.context)))
+    }
+
+    async fn publish_trust_bundle(&self, request: Request<pb::PublishTrustBundleRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        let r = request.get_ref();
+        view(trust::publish(&self.context, &caller, &r.trust_bundle, &r.idempotency_key).await)
+    }
+
+    async fn apply_documents(&self, request: Request<pb::ApplyDocumentsRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        let r = request.into_inner();
+        let submitted = r
+            .documents
+            .into_iter()
+            .map(|document| {
+                Ok(Submitted {
+                    envelope: convert::json::<Envelope>("documents.envelope", &document.envelope)?,
+                    source: document.source,
+                    source_name: document.source_name.chars().filter(|c| !c.is_control()).take(256).collect(),
+                })
+            })
+            .collect::<Result<Vec<_>>>()
+            .map_err(to_status)?;
+        view(
+            documents::apply(&self.context, &caller, submitted, &r.idempotency_key, &r.reason, r.dry_run)
+                .await,
+        )
+    }
+
+    async fn list_documents(&self, request: Request<pb::ListDocumentsRequest>) -> Reply {
+        view(documents::list(&self.context, &request.get_ref().kind).await)
+    }
+
+    async fn get_document(&self, request: Request<pb::GetDocumentRequest>) -> Reply {
+        let r = request.get_ref();
+        let name: fleet_types::id::Name =
+            convert::text("name", &r.name).map_err(|error| to_status(error.into()))?;
+        view(documents::show(&self.context, &r.kind, name.as_str(), r.revision).await)
+    }
+
+    async fn resolve_targets(&self, request: Request<pb::ResolveTargetsRequest>) -> Reply {
+        let r = request.get_ref();
+        view(runs::resolve(&self.context, &r.selector, &r.names))
+    }
+
+    async fn start_run(&self, request: Request<pb::StartRunRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        let r = request.get_ref();
+        let envelope: Envelope =
+            convert::json("request", &r.request).map_err(|error| to_status(error.into()))?;
+        if r.nodes.len() % 16 != 0 {
+            return Err(invalid("nodes", "expected 16 bytes a node"));
+        }
+        let nodes: Vec<NodeId> = r
+            .nodes
+            .chunks_exact(16)
+            .map(NodeId::from_slice)
+            .collect::<Result<_, _>>()
+            .map_err(|error| invalid("nodes", error))?;
+        let run = runs::start(&self.context, &caller, envelope, &nodes, &r.idempotency_key)
+            .await
+            .map_err(to_status)?;
+        view(run_views::picture(&self.context, run).await.map(|picture| picture.view))
+    }
+
+    async fn list_runs(&self, request: Request<pb::ListRequest>) -> Reply {
+        let r = request.get_ref();
+        view(run_views::list(&self.context, &r.after, views::page_size(r.limit)).await)
+    }
+
+    async fn get_run(&self, request: Request<pb::RunRequest>) -> Reply {
+        let run = run_id(&request.get_ref().run)?;
+        view(run_views::picture(&self.context, run).await.map(|picture| picture.view))
+    }
+
+    async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Reply {
+        let r = request.get_ref();
+        view(run_views::jobs_page(&self.context, run_id(&r.run)?, &r.after, views::page_size(r.limit)).await)
+    }
+
+    async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Reply {
+        let r = request.get_ref();
+        view(run_views::job(&self.context, run_id(&r.run)?, &r.node).await)
+    }
+
+    async fn watch_run(
+        &self,
+        request: Request<pb::RunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let run = run_id(&request.get_ref().run)?;
+        runs::load(&self.context, run).await.map_err(to_status)?;
+        let (out, stream) = mpsc::channel(STREAM);
+        tokio::spawn(streams::watch_run(Arc::clone(&self.context), run, out, self.stop.clone()));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn read_output(
+        &self,
+        request: Request<pb::ReadOutputRequest>,
+    ) -> Result<Response<Self::ReadOutputStream>, Status> {
+        let r = request.into_inner();
+        let run = run_id(&r.run)?;
+        let node = views::find(&self.context, &r.node).map_err(to_status)?.record.id;
+        let reader = streams::OutputReader { run, node, step: r.step, offset: r.offset, follow: r.follow };
+        let (out, stream) = mpsc::channel(STREAM);
+        tokio::spawn(streams::read_output(Arc::clone(&self.context), reader, out, self.stop.clone()));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn cancel_run(&self, request: Request<pb::CancelRunRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        let r = request.get_ref();
+        if r.reason.len() > 1024 {
+            return Err(invalid("reason", "longer than 1,024 bytes"));
+        }
+        let run = run_id(&r.run)?;
+        view(runs::cancel(&self.context, &caller, run, &r.reason, &r.idempotency_key).await.map(|run| Done {
+            schema: "fleet/v1/done".to_owned(),
+            message: format!("run {run} starts nothing new; what runs is asked to stop"),
+        }))
+    }
+
+    async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {
+        let r = request.get_ref();
+        let node = r.selector.strip_prefix("name=").unwrap_or_default();
+        view(views::backups(&self.context, node, &r.after, views::page_size(r.limit)).await)
+    }
+
+    async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {
+        let r = request.into_inner();
+        let filter = audit::Filter { action: r.action_prefix, object: r.object_prefix };
+        view(audit::list(&self.context, r.before, views::page_size(r.limit), &filter).await)
+    }
+
+    async fn read_audit(
+        &self,
+        request: Request<pb::ReadAuditRequest>,
+    ) -> Result<Response<Self::ReadAuditStream>, Status> {
+        let pb::ReadAuditRequest { from, to } = request.into_inner();
+        let (out, stream) = mpsc::channel(STREAM);
+        tokio::spawn(streams::read_audit(Arc::clone(&self.context), from, to, out));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn get_audit_head(&self, _: Request<pb::AuditHeadRequest>) -> Reply {
+        view(audit::head(&self.context, &self.tree).await)
+    }
+}

@@ -1,0 +1,454 @@
+//! One node's session: hello, welcome, reconcile, then work down and reports up, until the link ends.
+//!
+//! One task owns it and waits on all sources. What it must do again after a loss stands in the store (the
+//! node's inbox) or on the node (its journal), so the session itself keeps only timers. It is fenced: a
+//! message of another link, or out of order, ends it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_certs::PeerIdentity;
+use fleet_proto::convert::{self, FieldError, JobUpdate};
+use fleet_proto::{PROTOCOL, pb};
+use fleet_types::assignment::{Assignment, WaveProof};
+use fleet_types::id::{Attempt, LinkEpoch, RunId};
+use fleet_types::view::Presence;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::refusals::Refusals;
+use super::status::to_status;
+use crate::context::Context;
+use crate::error::{ControllerError, Kind, Result};
+use crate::fleet::registry::ToNode;
+use crate::runner::deliver;
+use crate::service::caller::Agent;
+use crate::service::inventory::{self, HelloFacts};
+use crate::service::jobs::{self, Arrived, Decision};
+
+/// A client that opened a session says hello at once; longer waits are broken or hostile.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// A node that takes nothing for so long has a dead link; HTTP/2 pings find most of them sooner.
+const SEND_LIMIT: Duration = Duration::from_secs(30);
+/// Missed heartbeats after which a node is shown as stale, and after which its link is closed.
+const STALE_AFTER: u32 = 3;
+const CLOSE_AFTER: u32 = 10;
+/// A deny list may have changed without a message: looked at this often (§1.10 asks for 5 s).
+const DENY_PERIOD: Duration = Duration::from_secs(2);
+/// Pages of one reconcile: 256 jobs each; more is a broken agent.
+const MAX_RECONCILE_PAGES: u32 = 64;
+
+type Outgoing = mpsc::Sender<Result<pb::ControllerMessage, Status>>;
+type ControllerBody = pb::controller_message::Body;
+type AgentBody = pb::agent_message::Body;
+
+struct PendingOffer {
+    assignment: Assignment,
+    proof: WaveProof,
+    again_at: Instant,
+}
+
+/// One session.
+pub struct Session {
+    context: Arc<Context>,
+    agent: Agent,
+    identity: Arc<PeerIdentity>,
+    out: Outgoing,
+    refusals: Arc<Refusals>,
+    epoch: LinkEpoch,
+    seq_in: u64,
+    seq_out: u64,
+    heard: Instant,
+    offers: BTreeMap<RunId, PendingOffer>,
+    reconcile_pages: u32,
+    reconciled: bool,
+    known: BTreeSet<(RunId, Attempt)>,
+}
+
+/// What woke the loop.
+enum Woken {
+    Agent(Option<Result<pb::AgentMessage, Status>>),
+    Send(Option<ToNode>),
+    Timer,
+    Stop,
+}
+
+impl Session {
+    /// For a connection that the guard let through.
+    pub fn new(
+        context: Arc<Context>,
+        agent: Agent,
+        identity: Arc<PeerIdentity>,
+        out: Outgoing,
+        refusals: Arc<Refusals>,
+    ) -> Self {
+        Self {
+            context,
+            agent,
+            identity,
+            out,
+            refusals,
+            epoch: LinkEpoch(0),
+            seq_in: 0,
+            seq_out: 0,
+            heard: Instant::now(),
+            offers: BTreeMap::new(),
+            reconcile_pages: 0,
+            reconciled: false,
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// Lives as long as the link.
+    pub async fn run(mut self, mut inbound: Streaming<pb::AgentMessage>, stop: CancellationToken) {
+        let outbox = match self.begin(&mut inbound).await {
+            Ok(outbox) => outbox,
+            Err(error) => return self.refuse(error).await,
+        };
+        tracing::info!(node = %self.agent.name, epoch = self.epoch.0, "node connected");
+        let outcome = self.serve(&mut inbound, outbox, &stop).await;
+        if self.context.registry.unregister(self.agent.node, self.epoch) {
+            inventory::disconnected(&self.context, self.agent.node);
+        }
+        match outcome {
+            Ok(why) => {
+                tracing::info!(node = %self.agent.name, epoch = self.epoch.0, "node disconnected: {why}")
+            }
+            Err(error) => self.refuse(error).await,
+        }
+    }
+
+    async fn refuse(&self, error: ControllerError) {
+        tracing::warn!(node = %self.agent.name, "session ended: {error}");
+        if matches!(error.kind, Kind::Refused | Kind::Invalid) {
+            self.refusals.count_actor("session", self.agent.actor(), &error.detail.message);
+        }
+        // The node has gone when nobody takes it.
+        let _ = timeout(SEND_LIMIT, self.out.send(Err(to_status(error)))).await;
+    }
+
+    async fn begin(&mut self, inbound: &mut Streaming<pb::AgentMessage>) -> Result<mpsc::Receiver<ToNode>> {
+        let first = timeout(HELLO_LIMIT, inbound.message()).await;
+        let message = match first {
+            Ok(Ok(Some(message))) => message,
+            _ => return Err(ControllerError::new(Kind::Invalid, "no-hello", "no hello came")),
+        };
+        self.seq_in = message.seq;
+        let Some(AgentBody::Hello(hello)) = message.body else {
+            return Err(ControllerError::invalid("hello", "the first message must be Hello"));
+        };
+        if hello.protocol_max < *PROTOCOL.start() || hello.protocol_min > *PROTOCOL.end() {
+            return Err(ControllerError::new(
+                Kind::Blocked,
+                "protocol",
+                format!(
+                    "the agent speaks protocol {} to {}, this controller {} to {}",
+                    hello.protocol_min,
+                    hello.protocol_max,
+                    PROTOCOL.start(),
+                    PROTOCOL.end()
+                ),
+            )
+            .fix("upgrade the older side"));
+        }
+        if hello.actions.len() > 1000 || hello.agent_version.len() > 64 || hello.policy_mode.len() > 32 {
+            return Err(ControllerError::invalid("hello", "a field is over its limit"));
+        }
+        let bundle_version = hello.bundle_version;
+        let facts = HelloFacts {
+            facts: convert::json("hello.facts", &hello.facts)?,
+            agent_version: hello.agent_version,
+            actions: hello.actions,
+            policy_mode: hello.policy_mode,
+            journal_sequence: hello.journal_sequence,
+        };
+        if hello.generation_seen > self.context.fleet.generation.0 {
+            return Err(ControllerError::new(
+                Kind::Refused,
+                "older-store",
+                format!(
+                    "the node has seen store generation {}, this store has {}: it is older than the node's knowledge",
+                    hello.generation_seen, self.context.fleet.generation.0
+                ),
+            ));
+        }
+        self.epoch = inventory::connect(&self.context, &self.agent, &facts).await?;
+        let outbox = self.context.registry.register(self.agent.node, self.epoch).ok_or_else(|| {
+            ControllerError::new(Kind::Conflict, "newer-link", "a newer link of this node came between")
+        })?;
+        self.welcome(bundle_version).await?;
+        self.context.bell.node_changed(self.agent.node);
+        Ok(outbox)
+    }
+
+    async fn welcome(&mut self, bundle_version: u64) -> Result<()> {
+        let settings = &self.context.settings;
+        let trust = self.context.trust.get();
+        let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        let newer = trust.0.version > bundle_version;
+        let welcome = pb::Welcome {
+            protocol: *PROTOCOL.end(),
+            generation: self.context.fleet.generation.0,
+            heartbeat_interval_ms: millis(settings.heartbeat),
+            reconnect_spread_ms: millis(settings.reconnect_spread(self.context.registry.connected())),
+            dispatch: convert::to_json(self.context.dispatcher.statement()),
+            trust_bundle: if newer { convert::to_json(&trust.1) } else { Vec::new() },
+            controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.send(ControllerBody::Welcome(welcome)).await
+    }
+
+    async fn send(&mut self, body: ControllerBody) -> Result<()> {
+        self.seq_out += 1;
+        let message = pb::ControllerMessage { link_epoch: self.epoch.0, seq: self.seq_out, body: Some(body) };
+        match timeout(SEND_LIMIT, self.out.send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(ControllerError::new(Kind::Unavailable, "link-stuck", "the node takes no messages")),
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        inbound: &mut Streaming<pb::AgentMessage>,
+        mut outbox: mpsc::Receiver<ToNode>,
+        stop: &CancellationToken,
+    ) -> Result<String> {
+        self.heard = Instant::now();
+        let expires = Instant::now() + self.identity.not_after.since(self.context.clock.now());
+        loop {
+            let wake = self.next_timer().min(expires);
+            let woken = tokio::select! {
+                () = stop.cancelled() => Woken::Stop,
+                message = timeout_at(wake, inbound.message()) => match message {
+                    Ok(Ok(message)) => Woken::Agent(message.map(Ok)),
+                    Ok(Err(status)) => Woken::Agent(Some(Err(status))),
+                    Err(_) => Woken::Timer,
+                },
+                message = outbox.recv() => Woken::Send(message),
+            };
+            // Asked on every message and on a timer: a live stream ends soon after its owner is shut out.
+            if let Err(revoked) = self.context.denied.check(&self.identity) {
+                return Err(ControllerError::new(Kind::Refused, "revoked", revoked.to_string()));
+            }
+            match woken {
+                Woken::Stop => {
+                    let spread = self.context.settings.reconnect_spread(self.context.registry.connected());
+                    let retry_after_ms = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX);
+                    let goodbye = pb::Goodbye { reason: "the controller stops".to_owned(), retry_after_ms };
+                    self.send(ControllerBody::Goodbye(goodbye)).await?;
+                    return Ok("the controller stops".to_owned());
+                }
+                Woken::Agent(None) => return Ok("the node closed the link".to_owned()),
+                Woken::Agent(Some(Err(status))) => {
+                    return Ok(format!("the link broke: {}", status.message()));
+                }
+                Woken::Agent(Some(Ok(message))) => self.on_message(message).await?,
+                Woken::Send(None) => return Ok("a newer link of this node took over".to_owned()),
+                Woken::Send(Some(message)) => self.on_outbox(message).await?,
+                Woken::Timer if Instant::now() >= expires => {
+                    return Err(ControllerError::new(
+                        Kind::Unauthenticated,
+                        "certificate-expired",
+                        "the node's certificate has ended",
+                    ));
+                }
+                Woken::Timer => self.on_timer().await?,
+            }
+        }
+    }
+
+    fn next_timer(&self) -> Instant {
+        let heartbeat = self.heard + self.context.settings.heartbeat * STALE_AFTER;
+        let heartbeat = if heartbeat <= Instant::now() {
+            self.heard + self.context.settings.heartbeat * CLOSE_AFTER
+        } else {
+            heartbeat
+        };
+        let offers = self.offers.values().map(|offer| offer.again_at).min();
+        let deny = Instant::now() + DENY_PERIOD;
+        offers.unwrap_or(deny).min(heartbeat).min(deny)
+    }
+
+    async fn on_timer(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let silent = now - self.heard;
+        if silent >= self.context.settings.heartbeat * CLOSE_AFTER {
+            return Err(ControllerError::new(
+                Kind::Unavailable,
+                "silent",
+                "the node has been silent for too long",
+            ));
+        }
+        if silent >= self.context.settings.heartbeat * STALE_AFTER {
+            self.set_presence(Presence::Stale);
+        }
+        let due: Vec<RunId> =
+            self.offers.iter().filter(|(_, offer)| offer.again_at <= now).map(|(run, _)| *run).collect();
+        for run in due {
+            let Some(offer) = self.offers.remove(&run) else { continue };
+            self.offer(offer.assignment, offer.proof).await?;
+        }
+        Ok(())
+    }
+
+    fn set_presence(&self, presence: Presence) {
+        let node = self.agent.node;
+        if self.context.roster.get(node).is_some_and(|known| known.presence != presence) {
+            self.context.roster.update(node, |known| known.presence = presence);
+            self.context.bell.node_changed(node);
+        }
+    }
+
+    async fn offer(&mut self, assignment: Assignment, proof: WaveProof) -> Result<()> {
+        let assign =
+            pb::Assign { assignment: convert::to_json(&assignment), proof: convert::to_json(&proof) };
+        self.send(ControllerBody::Assign(assign)).await?;
+        let again_at = Instant::now() + self.context.settings.offer;
+        self.offers.insert(assignment.job.run, PendingOffer { assignment, proof, again_at });
+        Ok(())
+    }
+
+    async fn on_outbox(&mut self, message: ToNode) -> Result<()> {
+        match message {
+            ToNode::Assign(offer) => {
+                let (assignment, proof) = *offer;
+                self.offer(assignment, proof).await
+            }
+            ToNode::Cancel { run, attempt, reason } => {
+                self.offers.remove(&run);
+                self.send(ControllerBody::Cancel(pb::Cancel {
+                    run: run.to_string(),
+                    attempt: attempt.0,
+                    reason,
+                }))
+                .await
+            }
+            ToNode::Trust(bundle) => {
+                let trust_bundle = bundle.as_ref().clone();
+                self.send(ControllerBody::Trust(pb::TrustUpdate { trust_bundle })).await
+            }
+            ToNode::Goodbye { reason, retry_after_ms } => {
+                self.send(ControllerBody::Goodbye(pb::Goodbye { reason, retry_after_ms })).await
+            }
+        }
+    }
+
+    async fn on_message(&mut self, message: pb::AgentMessage) -> Result<()> {
+        if message.link_epoch != self.epoch.0 {
+            return Err(ControllerError::invalid(
+                "link_epoch",
+                format!("{} on link {}: a message of another link", message.link_epoch, self.epoch.0),
+            ));
+        }
+        if message.seq != self.seq_in + 1 {
+            return Err(ControllerError::invalid("seq", format!("{} after {}", message.seq, self.seq_in)));
+        }
+        self.seq_in = message.seq;
+        self.heard = Instant::now();
+        let now = self.context.clock.now();
+        self.context.roster.touch(self.agent.node, now);
+        self.set_presence(Presence::Online);
+        match message.body {
+            Some(AgentBody::Heartbeat(_)) => {
+                self.send(ControllerBody::Heartbeat(pb::HeartbeatReply { time_ms: now.as_millis() })).await
+            }
+            Some(AgentBody::Job(job)) => {
+                let update = JobUpdate::try_from(&job)?;
+                self.offers.remove(&update.run);
+                jobs::update(&self.context, &self.agent, &update);
+                Ok(())
+            }
+            Some(AgentBody::Report(report)) => self.on_report(report).await,
+            Some(AgentBody::Reconcile(page)) => self.on_reconcile(page).await,
+            // Facts are stored at connect; changes in between show in views at the next one.
+            Some(AgentBody::Facts(_)) => Ok(()),
+            Some(AgentBody::Hello(_)) => Err(ControllerError::invalid("hello", "a second hello")),
+            None => Err(ControllerError::invalid("body", "a message without a body this controller knows")),
+        }
+    }
+
+    async fn on_report(&mut self, report: pb::SealedReport) -> Result<()> {
+        let arrived = Arrived {
+            run: convert::text("report.run", &report.run)?,
+            attempt: Attempt(report.attempt),
+            payload: report.payload,
+            signature: report.signature,
+        };
+        self.offers.remove(&arrived.run);
+        match jobs::report(&self.context, &self.agent, &arrived).await {
+            Ok(digest) => {
+                let ack = pb::ReportAck {
+                    run: arrived.run.to_string(),
+                    attempt: arrived.attempt.0,
+                    digest: digest.as_bytes().to_vec(),
+                };
+                self.send(ControllerBody::ReportAck(ack)).await
+            }
+            // Not stored now: the node keeps it and sends it again.
+            Err(error) if error.retryable() => {
+                tracing::warn!(node = %self.agent.name, run = %arrived.run, "report not stored yet: {error}");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn on_reconcile(&mut self, page: pb::ReconcilePage) -> Result<()> {
+        self.reconcile_pages += 1;
+        if self.reconciled || self.reconcile_pages > MAX_RECONCILE_PAGES || page.jobs.len() > 256 {
+            return Err(ControllerError::invalid("reconcile", "too many pages, or one too large"));
+        }
+        let mut decisions = Vec::with_capacity(page.jobs.len());
+        for job in &page.jobs {
+            let listed: JobUpdate =
+                JobUpdate::try_from(job).map_err(|error: FieldError| ControllerError::from(error))?;
+            let decision = jobs::reconcile(&self.context, &self.agent, &listed).await?;
+            self.known.insert((listed.run, listed.attempt));
+            decisions.push(pb::ReconcileDecision {
+                run: job.run.clone(),
+                attempt: job.attempt,
+                decision: wire_decision(decision).into(),
+            });
+        }
+        self.send(ControllerBody::Reconcile(pb::ReconcileReply { decisions })).await?;
+        if page.last {
+            self.reconciled = true;
+            self.send_inbox().await?;
+        }
+        Ok(())
+    }
+
+    /// What the node should be doing and did not list: offers it never took, cancels it never saw.
+    async fn send_inbox(&mut self) -> Result<()> {
+        let inbox = deliver::inbox(&self.context, self.agent.node, self.epoch).await?;
+        for (run, attempt, reason) in inbox.cancels {
+            self.send(ControllerBody::Cancel(pb::Cancel {
+                run: run.to_string(),
+                attempt: attempt.0,
+                reason,
+            }))
+            .await?;
+        }
+        for (assignment, proof) in inbox.offers {
+            if !self.known.contains(&(assignment.job.run, assignment.attempt)) {
+                self.offer(assignment, proof).await?;
+            }
+        }
+        self.known.clear();
+        Ok(())
+    }
+}
+
+const fn wire_decision(decision: Decision) -> pb::reconcile_decision::Decision {
+    use pb::reconcile_decision::Decision as Wire;
+    match decision {
+        Decision::Continue => Wire::Continue,
+        Decision::Cancel => Wire::Cancel,
+        Decision::SendReport => Wire::SendReport,
+        Decision::Forget => Wire::Forget,
+        Decision::Adopt => Wire::Adopt,
+    }
+}

@@ -1,0 +1,61 @@
+//! The one match that turns our kinds of error into gRPC status codes, with the detail for callers beside it.
+
+use fleet_types::view::ErrorDetail;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+use crate::error::{ControllerError, Kind};
+
+/// Metadata key of the detail: JSON of [`ErrorDetail`].
+pub const DETAIL_KEY: &str = "fleet-error-bin";
+
+const fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::Refused => Code::PermissionDenied,
+        Kind::NotFound => Code::NotFound,
+        Kind::Conflict => Code::Aborted,
+        Kind::Blocked => Code::FailedPrecondition,
+        Kind::Exhausted => Code::ResourceExhausted,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+/// Longest detail: HTTP/2 headers of a response stay within common limits.
+const MAX_DETAIL_BYTES: usize = 6 * 1024;
+
+fn encode(detail: &ErrorDetail) -> Vec<u8> {
+    let mut detail = detail.clone();
+    loop {
+        let bytes = serde_json::to_vec(&detail).unwrap_or_default();
+        if bytes.len() <= MAX_DETAIL_BYTES || detail.causes.is_empty() {
+            return bytes;
+        }
+        detail.causes.truncate(detail.causes.len() / 2);
+        if detail.causes.is_empty() {
+            detail.message = detail.message.chars().take(1000).collect();
+        }
+    }
+}
+
+/// For the caller. What he may not see is logged here, once, under an id that he is given.
+pub fn to_status(error: ControllerError) -> Status {
+    let mut detail = *error.detail;
+    if matches!(error.kind, Kind::Internal | Kind::Unavailable | Kind::Exhausted) {
+        detail.id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+        let mut chain = String::new();
+        let mut source = error.source.as_deref().map(|e| e as &dyn std::error::Error);
+        while let Some(cause) = source {
+            chain.push_str(": ");
+            chain.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        tracing::error!(id = detail.id, "{}{chain}", detail.message);
+    }
+    let mut metadata = MetadataMap::new();
+    metadata.insert_bin(DETAIL_KEY, MetadataValue::from_bytes(&encode(&detail)));
+    let message: String = detail.message.chars().take(500).collect();
+    Status::with_metadata(code(error.kind), message, metadata)
+}

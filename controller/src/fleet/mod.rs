@@ -1,0 +1,13 @@
+//! Connected agents and what is known of nodes in memory.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | [`roster`] | every node by id and name, presence, health, and the counts a site |
+//! | [`registry`] | live sessions: link epochs, bounded outboxes, live job states |
+//! | [`dispatch`] | signs waves of assignments with the dispatch key |
+//!
+//! Nothing here is durable and nothing here is decided: the store and the runner do that.
+
+pub mod dispatch;
+pub mod registry;
+pub mod roster;

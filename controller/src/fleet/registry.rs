@@ -1,0 +1,182 @@
+//! Live sessions: which node is connected by which link, a bounded outbox a session, and what nodes said of
+//! their jobs between `offered` and the end.
+//!
+//! Lost messages are harmless: what a node should be doing stands in its inbox in the store, and the session
+//! offers it again. So a full outbox drops, and says so by returning false.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fleet_types::assignment::{Assignment, WaveProof};
+use fleet_types::id::{Attempt, LinkEpoch, NodeId, RunId};
+use fleet_types::job::JobState;
+use tokio::sync::{mpsc, watch};
+
+/// What the controller says to a node outside of answers.
+#[derive(Debug, Clone)]
+pub enum ToNode {
+    /// Work on this.
+    Assign(Box<(Assignment, WaveProof)>),
+    /// Stop this.
+    Cancel {
+        /// The run.
+        run: RunId,
+        /// The attempt.
+        attempt: Attempt,
+        /// Why.
+        reason: String,
+    },
+    /// A new trust bundle: JSON of `SignedBundle`.
+    Trust(Arc<Vec<u8>>),
+    /// The link ends.
+    Goodbye {
+        /// Why.
+        reason: String,
+        /// Not before this many milliseconds.
+        retry_after_ms: u32,
+    },
+}
+
+/// Messages a session may be behind with. A node has one changing job and a few reading ones at a time; the
+/// rest is offered again by the session's timer.
+const OUTBOX: usize = 64;
+
+struct Session {
+    epoch: LinkEpoch,
+    outbox: mpsc::Sender<ToNode>,
+}
+
+#[derive(Default)]
+struct Inner {
+    sessions: HashMap<NodeId, Session>,
+    live: HashMap<NodeId, HashMap<RunId, (Attempt, JobState)>>,
+}
+
+/// All sessions of this controller.
+pub struct Registry {
+    inner: Mutex<Inner>,
+    count: watch::Sender<usize>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), count: watch::channel(0).0 }
+    }
+}
+
+impl Registry {
+    fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
+        act(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Registers a session; an older one of the same node loses its outbox and ends. `None` when a newer one
+    /// is already there.
+    pub fn register(&self, node: NodeId, epoch: LinkEpoch) -> Option<mpsc::Receiver<ToNode>> {
+        let (sender, receiver) = mpsc::channel(OUTBOX);
+        let registered = self.with(|inner| {
+            if inner.sessions.get(&node).is_some_and(|old| old.epoch >= epoch) {
+                return false;
+            }
+            inner.sessions.insert(node, Session { epoch, outbox: sender });
+            self.count.send_replace(inner.sessions.len());
+            true
+        });
+        registered.then_some(receiver)
+    }
+
+    /// Removes a session if it is still the one of `epoch`; says whether it was.
+    pub fn unregister(&self, node: NodeId, epoch: LinkEpoch) -> bool {
+        self.with(|inner| {
+            let own = inner.sessions.get(&node).is_some_and(|session| session.epoch == epoch);
+            if own {
+                inner.sessions.remove(&node);
+                self.count.send_replace(inner.sessions.len());
+            }
+            own
+        })
+    }
+
+    /// Is this the node's newest link?
+    pub fn is_current(&self, node: NodeId, epoch: LinkEpoch) -> bool {
+        self.epoch(node) == Some(epoch)
+    }
+
+    /// The link of a connected node.
+    pub fn epoch(&self, node: NodeId) -> Option<LinkEpoch> {
+        self.with(|inner| inner.sessions.get(&node).map(|session| session.epoch))
+    }
+
+    /// How many nodes are connected.
+    pub fn connected(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// Puts a message into a node's outbox; false when it is not connected or its outbox is full.
+    pub fn send(&self, node: NodeId, message: ToNode) -> bool {
+        self.with(|inner| {
+            inner.sessions.get(&node).is_some_and(|session| session.outbox.try_send(message).is_ok())
+        })
+    }
+
+    /// Puts a message into every outbox.
+    pub fn send_all(&self, message: &ToNode) {
+        self.with(|inner| {
+            for session in inner.sessions.values() {
+                // A session that is behind learns the newest bundle at its next connect.
+                let _ = session.outbox.try_send(message.clone());
+            }
+        });
+    }
+
+    /// Notes what a node says of a job.
+    pub fn set_live(&self, node: NodeId, run: RunId, attempt: Attempt, state: JobState) {
+        self.with(|inner| {
+            inner.live.entry(node).or_default().insert(run, (attempt, state));
+        });
+    }
+
+    /// What a node said last of a job.
+    pub fn live(&self, node: NodeId, run: RunId) -> Option<(Attempt, JobState)> {
+        self.with(|inner| inner.live.get(&node)?.get(&run).cloned())
+    }
+
+    /// Forgets a job that has ended.
+    pub fn clear_live(&self, node: NodeId, run: RunId) {
+        self.with(|inner| {
+            if let Some(jobs) = inner.live.get_mut(&node) {
+                jobs.remove(&run);
+                if jobs.is_empty() {
+                    inner.live.remove(&node);
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_link_never_replaces_a_newer_one() {
+        let registry = Registry::default();
+        let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
+        let mut first = registry.register(node, LinkEpoch(4)).unwrap();
+        assert!(registry.register(node, LinkEpoch(4)).is_none());
+        assert!(registry.register(node, LinkEpoch(3)).is_none());
+        let _second = registry.register(node, LinkEpoch(5)).unwrap();
+        assert!(first.try_recv().is_err_and(|e| e == mpsc::error::TryRecvError::Disconnected));
+        assert!(!registry.unregister(node, LinkEpoch(4)), "the old session must not remove the new one");
+        assert_eq!(registry.connected(), 1);
+    }
+
+    #[test]
+    fn a_full_outbox_drops_and_says_so() {
+        let registry = Registry::default();
+        let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
+        let _outbox = registry.register(node, LinkEpoch(1)).unwrap();
+        let goodbye = ToNode::Goodbye { reason: String::new(), retry_after_ms: 0 };
+        let accepted = (0..OUTBOX + 1).filter(|_| registry.send(node, goodbye.clone())).count();
+        assert_eq!(accepted, OUTBOX);
+    }
+}

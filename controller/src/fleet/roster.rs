@@ -1,0 +1,253 @@
+//! Every node in memory: names, labels, presence, newest health, and counts a site that are kept up as
+//! things change, so that `fleetctl status` costs the same for six nodes and for a hundred thousand.
+//!
+//! Filled from the store at start; services tell it what they have committed. It never writes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use fleet_types::id::{Name, NodeId};
+use fleet_types::label::Selector;
+use fleet_types::time::Timestamp;
+use fleet_types::view::{Health, NodeItem, Presence, SiteStatus};
+
+use crate::repo::records::{NodeRecord, NodeState};
+
+/// What is known of one node.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its record.
+    pub record: Arc<NodeRecord>,
+    /// How its link is.
+    pub presence: Presence,
+    /// Last sign of life.
+    pub last_seen: Option<Timestamp>,
+    /// Version of its agent.
+    pub agent_version: String,
+    /// Mode of its local policy.
+    pub policy_mode: String,
+    /// Actions it can carry out; empty when it never connected.
+    pub actions: Arc<[String]>,
+    /// Newest health.
+    pub health: Option<Health>,
+}
+
+impl Known {
+    /// A node of which only the record is known.
+    pub fn new(record: NodeRecord) -> Self {
+        let presence =
+            if record.state == NodeState::Pending { Presence::NotEnrolled } else { Presence::Offline };
+        Self {
+            record: Arc::new(record),
+            presence,
+            last_seen: None,
+            agent_version: String::new(),
+            policy_mode: String::new(),
+            actions: Arc::from([]),
+            health: None,
+        }
+    }
+
+    /// As shown in lists.
+    pub fn item(&self) -> NodeItem {
+        NodeItem {
+            id: self.record.id,
+            name: self.record.name.clone(),
+            labels: self.record.labels.clone(),
+            presence: self.presence,
+            last_seen: self.last_seen,
+            agent_version: self.agent_version.clone(),
+            policy_mode: self.policy_mode.clone(),
+            health: self.health.clone(),
+        }
+    }
+
+    fn count(&self, site: &mut SiteStatus, by: i64) {
+        let add = |field: &mut u32| *field = u32::try_from(i64::from(*field) + by).unwrap_or(0);
+        add(&mut site.nodes);
+        match self.presence {
+            Presence::Stale => add(&mut site.stale),
+            Presence::Offline => add(&mut site.offline),
+            Presence::NotEnrolled => add(&mut site.not_enrolled),
+            Presence::Online => match &self.health {
+                None => add(&mut site.unknown),
+                Some(health) if health.problems > 0 => add(&mut site.warn),
+                Some(_) => add(&mut site.ok),
+            },
+        }
+    }
+
+    /// Does it need a person?
+    fn needs_attention(&self) -> bool {
+        matches!(self.presence, Presence::Stale | Presence::Offline)
+            || matches!(self.record.state, NodeState::Frozen { .. })
+            || self.health.as_ref().is_some_and(|health| health.problems > 0)
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    nodes: HashMap<NodeId, Known>,
+    names: BTreeMap<Name, NodeId>,
+    sites: BTreeMap<String, SiteStatus>,
+    /// Names of the nodes that need a person; a subset, so that status need not look at all.
+    attention: BTreeMap<Name, NodeId>,
+}
+
+impl Inner {
+    fn put(&mut self, known: Known) {
+        let id = known.record.id;
+        self.remove(id);
+        let site = known.record.labels.site().to_owned();
+        let entry =
+            self.sites.entry(site.clone()).or_insert_with(|| SiteStatus { site, ..SiteStatus::default() });
+        known.count(entry, 1);
+        if known.needs_attention() {
+            self.attention.insert(known.record.name.clone(), id);
+        }
+        self.names.insert(known.record.name.clone(), id);
+        self.nodes.insert(id, known);
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        let Some(old) = self.nodes.remove(&id) else { return };
+        self.names.remove(&old.record.name);
+        self.attention.remove(&old.record.name);
+        let site = old.record.labels.site();
+        if let Some(entry) = self.sites.get_mut(site) {
+            old.count(entry, -1);
+            if entry.nodes == 0 {
+                self.sites.remove(site);
+            }
+        }
+    }
+}
+
+/// All nodes.
+#[derive(Default)]
+pub struct Roster {
+    inner: RwLock<Inner>,
+}
+
+impl Roster {
+    fn read<T>(&self, read: impl FnOnce(&Inner) -> T) -> T {
+        read(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds a node, or replaces what is known of it.
+    pub fn put(&self, known: Known) {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner).put(known);
+    }
+
+    /// Changes what is known of a node; nothing happens when it is unknown.
+    pub fn update(&self, id: NodeId, change: impl FnOnce(&mut Known)) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut known) = inner.nodes.get(&id).cloned() {
+            change(&mut known);
+            inner.put(known);
+        }
+    }
+
+    /// Notes a sign of life, without touching the counts.
+    pub fn touch(&self, id: NodeId, now: Timestamp) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = inner.nodes.get_mut(&id) {
+            known.last_seen = Some(now);
+        }
+    }
+
+    /// One node.
+    pub fn get(&self, id: NodeId) -> Option<Known> {
+        self.read(|inner| inner.nodes.get(&id).cloned())
+    }
+
+    /// A node by name.
+    pub fn by_name(&self, name: &str) -> Option<Known> {
+        let name: Name = name.parse().ok()?;
+        self.read(|inner| inner.names.get(&name).and_then(|id| inner.nodes.get(id)).cloned())
+    }
+
+    /// A page of nodes in order of their names.
+    pub fn page(&self, selector: &Selector, after: Option<&Name>, limit: usize) -> Vec<Known> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.read(|inner| {
+            inner
+                .names
+                .range::<Name, _>((from, Bound::Unbounded))
+                .filter_map(|(_, id)| inner.nodes.get(id))
+                .filter(|known| selector.matches(&known.record.name, &known.record.labels))
+                .take(limit)
+                .cloned()
+                .collect()
+        })
+    }
+
+    /// Counts a site, worst first.
+    pub fn sites(&self) -> Vec<SiteStatus> {
+        let mut sites: Vec<_> = self.read(|inner| inner.sites.values().cloned().collect());
+        sites.sort_by_key(|site| {
+            (std::cmp::Reverse((site.offline + site.stale, site.warn)), site.site.clone())
+        });
+        sites
+    }
+
+    /// Nodes that need a person, by name, at most `limit`.
+    pub fn attention(&self, limit: usize) -> Vec<Known> {
+        self.read(|inner| {
+            inner.attention.values().filter_map(|id| inner.nodes.get(id)).take(limit).cloned().collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::label::Labels;
+
+    use super::*;
+
+    fn known(n: u128, site: &str) -> Known {
+        Known::new(NodeRecord {
+            id: NodeId::from_uuid(uuid::Uuid::from_u128(n)),
+            name: format!("fw-{n}").parse().unwrap(),
+            labels: Labels::new([("site".to_owned(), site.to_owned())]).unwrap(),
+            state: NodeState::Active,
+            report_key: None,
+            serial: None,
+            certificate_not_after: None,
+            created: Timestamp::clamped(1_790_000_000_000),
+        })
+    }
+
+    /// The counts worked out anew from all nodes: what the kept ones must equal.
+    fn recount(roster: &Roster) -> Vec<SiteStatus> {
+        let fresh = Roster::default();
+        for node in roster.page(&Selector::all(), None, usize::MAX) {
+            fresh.put(node);
+        }
+        fresh.sites()
+    }
+
+    #[test]
+    fn counts_follow_every_change() {
+        let roster = Roster::default();
+        let health =
+            |problems| Some(Health { score: 90, problems, worst: String::new(), at: Timestamp::clamped(0) });
+        for n in 0..6 {
+            roster.put(known(n, if n < 4 { "fra1" } else { "ams2" }));
+        }
+        let id = |n| NodeId::from_uuid(uuid::Uuid::from_u128(n));
+        for n in 0..5 {
+            roster.update(id(n), |k| k.presence = Presence::Online);
+            assert_eq!(roster.sites(), recount(&roster));
+        }
+        roster.update(id(0), |k| k.health = health(0));
+        roster.update(id(1), |k| k.health = health(2));
+        roster.update(id(2), |k| k.presence = Presence::Stale);
+        roster.put(known(3, "ams2"));
+        assert_eq!(roster.sites(), recount(&roster));
+        let fra = roster.sites().into_iter().find(|s| s.site == "fra1").unwrap();
+        assert_eq!((fra.nodes, fra.ok, fra.warn, fra.stale), (3, 1, 1, 1));
+        assert_eq!(roster.attention(9).len(), 4, "fw-1 warns, fw-2 is stale, fw-3 and fw-5 are offline");
+    }
+}

@@ -1,0 +1,212 @@
+//! The controller's own keys and authorities on disk, and what is derived from them at start.
+//!
+//! Holds the three authorities, the dispatch key and the audit key. It never holds a content key or a root
+//! key: a controller that finds one in its directories refuses to start (security-and-delivery §1.2).
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fleet_certs::ca::Authority;
+use fleet_certs::csr::{PrivateKey, RequestedKey};
+use fleet_certs::name::Role;
+use fleet_certs::tls::TlsIdentity;
+use fleet_certs::{dispatch, files, issue};
+use fleet_types::id::{ControllerId, FleetId};
+use fleet_types::seal::SigningKey;
+use fleet_types::time::Timestamp;
+use fleet_types::trust::{DispatchStatement, SignedDispatch};
+
+/// Authorities live ten years: they are rotated by the operator, not by surprise.
+const AUTHORITY_LIFE: Duration = Duration::from_secs(3650 * 86_400);
+/// The server certificate is made anew at each start and half-way through its life.
+pub const SERVER_LIFE: Duration = Duration::from_secs(90 * 86_400);
+/// The authority's statement about the dispatch key; made anew at each start.
+const DISPATCH_LIFE: Duration = Duration::from_secs(90 * 86_400);
+/// Statements begin a little in the past: agents' clocks may be behind by as much.
+const BACK_DATED: Duration = Duration::from_secs(300);
+
+/// The controller's keys.
+pub struct Keyring {
+    /// Issues controllers' certificates.
+    pub controller_ca: Authority,
+    /// Issues agents' certificates.
+    pub agent_ca: Authority,
+    /// Issues operators' certificates.
+    pub operator_ca: Authority,
+    /// Signs waves of assignments.
+    pub dispatch: SigningKey,
+    /// Signs checkpoints of the audit log.
+    pub audit: SigningKey,
+}
+
+/// A key cannot be made, read or trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// A file cannot be read or written, or its mode is too open.
+    #[error(transparent)]
+    File(#[from] files::FileError),
+    /// The directory cannot be made.
+    #[error("directory {} cannot be made", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An authority cannot be made or loaded.
+    #[error("authority in {path}: {source}", path = path.display())]
+    Authority {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: fleet_certs::ca::CaError,
+    },
+    /// A signing key cannot be made or loaded.
+    #[error("key {path}: {source}", path = path.display())]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: fleet_types::seal::SealError,
+    },
+    /// A content or root key lies where the controller keeps its data.
+    #[error("{} is a {what} key: a controller must not hold one; move it to the operator's machine and delete it here", path.display())]
+    ForeignKey {
+        /// The file.
+        path: PathBuf,
+        /// Content or root.
+        what: &'static str,
+    },
+    /// The certificate or statement cannot be issued.
+    #[error("the controller's certificate cannot be issued")]
+    Issue(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn paths(directory: &Path, role: Role) -> (PathBuf, PathBuf) {
+    (directory.join(format!("{role}-ca.pem")), directory.join(format!("{role}-ca.key")))
+}
+
+fn load_authority(directory: &Path, role: Role) -> Result<Authority, KeyringError> {
+    let (certificate_path, key_path) = paths(directory, role);
+    let certificate = files::read_text(&certificate_path)?;
+    let key = files::read_secret(&key_path)?;
+    Authority::from_pem(role, &certificate, &key)
+        .map_err(|source| KeyringError::Authority { path: certificate_path, source })
+}
+
+fn create_authority(
+    directory: &Path,
+    role: Role,
+    fleet: FleetId,
+    now: Timestamp,
+) -> Result<(), KeyringError> {
+    let (certificate_path, key_path) = paths(directory, role);
+    let authority = Authority::create(role, fleet, now, AUTHORITY_LIFE)
+        .map_err(|source| KeyringError::Authority { path: certificate_path.clone(), source })?;
+    files::write_secret(&key_path, &authority.key_pem())?;
+    files::write_atomic(&certificate_path, authority.certificate_pem().as_bytes(), 0o644)?;
+    Ok(())
+}
+
+/// Makes a signing key and writes its PKCS#8 form as PEM, mode 0600.
+pub fn create_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
+    let (key, pkcs8) =
+        SigningKey::generate().map_err(|source| KeyringError::Key { path: path.to_owned(), source })?;
+    files::write_secret(path, &SigningKey::pkcs8_to_pem(&pkcs8))?;
+    Ok(key)
+}
+
+/// Loads a signing key from its PKCS#8 form.
+pub fn load_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
+    let text = files::read_secret(path)?;
+    SigningKey::from_pem(&text).map_err(|source| KeyringError::Key { path: path.to_owned(), source })
+}
+
+impl Keyring {
+    /// Makes all keys of a new fleet.
+    pub fn create(directory: &Path, fleet: FleetId, now: Timestamp) -> Result<Self, KeyringError> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|source| KeyringError::Directory { path: directory.to_owned(), source })?;
+        for role in [Role::Controller, Role::Agent, Role::Operator] {
+            create_authority(directory, role, fleet, now)?;
+        }
+        create_signing_key(&directory.join("dispatch.key"))?;
+        create_signing_key(&directory.join("audit.key"))?;
+        Self::load(directory)
+    }
+
+    /// Loads all keys.
+    pub fn load(directory: &Path) -> Result<Self, KeyringError> {
+        Ok(Self {
+            controller_ca: load_authority(directory, Role::Controller)?,
+            agent_ca: load_authority(directory, Role::Agent)?,
+            operator_ca: load_authority(directory, Role::Operator)?,
+            dispatch: load_signing_key(&directory.join("dispatch.key"))?,
+            audit: load_signing_key(&directory.join("audit.key"))?,
+        })
+    }
+
+    /// A fresh server certificate with its key, both in memory only.
+    pub fn server_identity(
+        &self,
+        name: (FleetId, ControllerId),
+        server_names: &[String],
+        now: Timestamp,
+    ) -> Result<TlsIdentity, KeyringError> {
+        let boxed = |e: Box<dyn std::error::Error + Send + Sync>| KeyringError::Issue(e);
+        let key = PrivateKey::generate().map_err(|e| boxed(e.into()))?;
+        let requested = RequestedKey::of(&key).map_err(|e| boxed(e.into()))?;
+        let issued = issue::controller(&self.controller_ca, name, server_names, &requested, now, SERVER_LIFE)
+            .map_err(|e| boxed(e.into()))?;
+        Ok(TlsIdentity::new(issued.chain, &key))
+    }
+
+    /// The authority's statement about the dispatch key.
+    pub fn dispatch_statement(
+        &self,
+        fleet: FleetId,
+        controller: ControllerId,
+        now: Timestamp,
+    ) -> Result<SignedDispatch, KeyringError> {
+        let statement = DispatchStatement {
+            fleet,
+            controller,
+            key: self.dispatch.public(),
+            not_before: now.minus(BACK_DATED),
+            not_after: now.plus(DISPATCH_LIFE),
+        };
+        dispatch::certify(&self.controller_ca, &statement).map_err(|e| KeyringError::Issue(e.into()))
+    }
+}
+
+/// Refuses operators' content keys and root keys in the controller's directories: by the names that
+/// `fleetctl login` and `init` give them, three levels deep. Whoever renames one hides it from this check,
+/// not from the audit.
+pub fn refuse_foreign_keys(directory: &Path) -> Result<(), KeyringError> {
+    let mut open = vec![(directory.to_owned(), 0)];
+    while let Some((path, depth)) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(&path) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let what = match name.as_str() {
+                "content-key.pem" => Some("content"),
+                "root.key" | "root-key.pem" => Some("root"),
+                _ => None,
+            };
+            if let Some(what) = what {
+                return Err(KeyringError::ForeignKey { path: entry.path(), what });
+            }
+            if depth < 3 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! A version in front of every stored value.
+//!
+//! The first byte is the version of the record's shape, the rest its JSON. A program that meets a newer
+//! version than it knows refuses by name (security-and-delivery §2.8); older shapes are read for ever.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::ControllerError;
+
+/// A record with its place in the history of shapes.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Its word in messages.
+    const WHAT: &'static str;
+    /// The newest shape this program writes and reads.
+    const VERSION: u8;
+}
+
+/// A stored value cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// No bytes.
+    #[error("a {0} record is empty; the store is damaged: restore a backup")]
+    Empty(&'static str),
+    /// Written by a newer program.
+    #[error("a {what} record has version {found}, this program knows up to {known}; start the newer program")]
+    Newer {
+        /// Which record.
+        what: &'static str,
+        /// Its version.
+        found: u8,
+        /// Newest version known.
+        known: u8,
+    },
+    /// Not of the shape.
+    #[error("a {what} record cannot be read; the store is damaged: restore a backup")]
+    Malformed {
+        /// Which record.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl From<CodecError> for ControllerError {
+    fn from(error: CodecError) -> Self {
+        Self::internal(error)
+    }
+}
+
+/// Bytes of a record.
+pub fn encode<R: Record>(record: &R) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = vec![R::VERSION];
+    serde_json::to_writer(&mut bytes, record)
+        .map_err(|source| CodecError::Malformed { what: R::WHAT, source })?;
+    Ok(bytes)
+}
+
+/// A record from its bytes.
+pub fn decode<R: Record>(bytes: &[u8]) -> Result<R, CodecError> {
+    let (version, body) = bytes.split_first().ok_or(CodecError::Empty(R::WHAT))?;
+    if *version > R::VERSION {
+        return Err(CodecError::Newer { what: R::WHAT, found: *version, known: R::VERSION });
+    }
+    serde_json::from_slice(body).map_err(|source| CodecError::Malformed { what: R::WHAT, source })
+}

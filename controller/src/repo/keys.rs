@@ -1,0 +1,166 @@
+//! The text of every key. A key is built here and nowhere else.
+//!
+//! Ids are written in their canonical text, so that keys can be read by people and sort as ids do: run ids
+//! and version 7 UUIDs by time.
+
+use fleet_store::{Key, LogName, StoreError};
+use fleet_types::digest::Digest;
+use fleet_types::id::{Attempt, NodeId, OperatorId, RecordId, RunId};
+
+type Made = Result<Key, StoreError>;
+
+fn key(text: String) -> Made {
+    Key::new(text.into_bytes())
+}
+
+/// The fleet's own record.
+pub fn fleet() -> Made {
+    key("meta/fleet".to_owned())
+}
+
+/// The newest trust bundle, an object.
+pub fn trust_bundle() -> Made {
+    key("meta/trust-bundle".to_owned())
+}
+
+/// Prefix of all node records.
+pub const NODES: &str = "node/";
+/// A node's record: what operators assigned, and its identity.
+pub fn node(id: NodeId) -> Made {
+    key(format!("{NODES}{id}"))
+}
+
+/// A node's name, pointing to its id: makes names unique.
+pub fn node_name(name: &str) -> Made {
+    key(format!("node-name/{name}"))
+}
+
+/// What was seen of a node at its newest connect; written once a connect.
+pub fn seen(id: NodeId) -> Made {
+    key(format!("seen/{id}"))
+}
+
+/// A node's facts, an object.
+pub fn facts(id: NodeId) -> Made {
+    key(format!("facts/{id}"))
+}
+
+/// A join token by its public id.
+pub fn join_token(id: &str) -> Made {
+    key(format!("join-token/{id}"))
+}
+
+/// An operator's invite by its public id.
+pub fn invite(id: &str) -> Made {
+    key(format!("invite/{id}"))
+}
+
+/// Prefix of all operator records.
+pub const OPERATORS: &str = "operator/";
+/// An operator's record.
+pub fn operator(id: OperatorId) -> Made {
+    key(format!("{OPERATORS}{id}"))
+}
+
+/// An operator's name, pointing to his id.
+pub fn operator_name(name: &str) -> Made {
+    key(format!("operator-name/{name}"))
+}
+
+/// A signed document or request by digest: JSON of its envelope, an object.
+pub fn content(digest: &Digest) -> Made {
+    key(format!("content/{digest}"))
+}
+
+/// The TOML source of a document by digest, an object.
+pub fn source(digest: &Digest) -> Made {
+    key(format!("source/{digest}"))
+}
+
+/// Prefix of the newest revisions of all documents.
+pub const DOCUMENT_HEADS: &str = "document-head/";
+/// The newest revision of a document.
+pub fn document_head(kind: &str, name: &str) -> Made {
+    key(format!("{DOCUMENT_HEADS}{kind}/{name}"))
+}
+
+/// One revision of a document.
+pub fn document_revision(kind: &str, name: &str, revision: u32) -> Made {
+    key(format!("document/{kind}/{name}/{revision:010}"))
+}
+
+/// Prefix of all runs, oldest first.
+pub const RUNS: &str = "run/";
+/// A run.
+pub fn run(id: RunId) -> Made {
+    key(format!("{RUNS}{id}"))
+}
+
+/// Prefix of the runs that have not ended: what the runner reads at start.
+pub const OPEN_RUNS: &str = "open-run/";
+/// Marks a run that has not ended.
+pub fn open_run(id: RunId) -> Made {
+    key(format!("{OPEN_RUNS}{id}"))
+}
+
+/// Prefix of the jobs of a run.
+pub fn jobs_of(run: RunId) -> String {
+    format!("job/{run}/")
+}
+
+/// A job.
+pub fn job(run: RunId, node: NodeId) -> Made {
+    key(format!("{}{node}", jobs_of(run)))
+}
+
+/// Prefix of a node's jobs by time of their run.
+pub fn node_jobs(node: NodeId) -> String {
+    format!("node-job/{node}/")
+}
+
+/// Index: a node's part in a run.
+pub fn node_job(node: NodeId, run: RunId) -> Made {
+    key(format!("{}{run}", node_jobs(node)))
+}
+
+/// Prefix of what a node should be working on.
+pub fn inbox(node: NodeId) -> String {
+    format!("inbox/{node}/")
+}
+
+/// One entry of a node's inbox.
+pub fn inbox_entry(node: NodeId, run: RunId) -> Made {
+    key(format!("{}{run}", inbox(node)))
+}
+
+/// A node's report on one attempt, an object.
+pub fn report(run: RunId, node: NodeId, attempt: Attempt) -> Made {
+    key(format!("report/{run}/{node}/{:05}", attempt.0))
+}
+
+/// A report that came after its job had been given up, an object.
+pub fn late_report(run: RunId, node: NodeId, attempt: Attempt) -> Made {
+    key(format!("late-report/{run}/{node}/{:05}", attempt.0))
+}
+
+/// Prefix of all backup archives, by node.
+pub const BACKUPS: &str = "backup/";
+/// An archive on a node.
+pub fn backup(node: NodeId, made_ms: i64, sha256: &Digest) -> Made {
+    key(format!("{BACKUPS}{node}/{made_ms:014}-{}", sha256.short()))
+}
+
+/// An idempotency key of an operator.
+pub fn idempotency(operator: OperatorId, text: &Digest) -> Made {
+    key(format!("idempotency/{operator}/{text}"))
+}
+
+/// The audit log.
+pub fn audit_log() -> Result<LogName, StoreError> {
+    LogName::new("audit/leaf")
+}
+
+/// Free text of an audit record, kept aside so that it can be erased.
+pub fn audit_text(id: RecordId) -> Made {
+    key(format!("audit-text/{id}"))
+}

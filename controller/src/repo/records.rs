@@ -1,0 +1,377 @@
+//! The records of the store: data only, in their newest shape.
+
+use fleet_types::digest::Digest;
+use fleet_types::id::{
+    Attempt, ControllerId, FleetId, Generation, LinkEpoch, Name, NodeId, OperatorId, RunId,
+};
+use fleet_types::job::JobState;
+use fleet_types::label::Labels;
+use fleet_types::request::Verb;
+use fleet_types::run::{RunState, Tally};
+use fleet_types::seal::{KeyId, PublicKey, base64_bytes};
+use fleet_types::time::Timestamp;
+use fleet_types::trust::{OperatorRole, RootKeys};
+use fleet_types::view::Health;
+use serde::{Deserialize, Serialize};
+
+use super::codec::Record;
+
+macro_rules! record {
+    ($name:ident, $what:literal, $version:literal) => {
+        impl Record for $name {
+            const WHAT: &'static str = $what;
+            const VERSION: u8 = $version;
+        }
+    };
+}
+
+/// The fleet itself. Written once by `init`; the generation rises when a backup is restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetRecord {
+    /// Its id.
+    pub fleet: FleetId,
+    /// Its name.
+    pub name: Name,
+    /// The controller that `init` made.
+    pub controller: ControllerId,
+    /// Fencing against restored stores.
+    pub generation: Generation,
+    /// Root keys and threshold.
+    pub roots: RootKeys,
+    /// When it was made.
+    pub created: Timestamp,
+}
+record!(FleetRecord, "fleet", 1);
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum NodeState {
+    /// A record with a join token; nobody has come.
+    Pending,
+    /// Enrolled.
+    Active,
+    /// Locked after something that must not happen, such as a token used with two keys.
+    Frozen {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// A node as operators and enrolment know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Assigned labels.
+    pub labels: Labels,
+    /// Where it is in its life.
+    pub state: NodeState,
+    /// Key of its reports.
+    pub report_key: Option<PublicKey>,
+    /// Serial of its certificate, hexadecimal.
+    pub serial: Option<String>,
+    /// When that ends.
+    pub certificate_not_after: Option<Timestamp>,
+    /// When the record was made.
+    pub created: Timestamp,
+}
+record!(NodeRecord, "node", 1);
+
+/// What was seen at the newest connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRecord {
+    /// Newest link.
+    pub link_epoch: LinkEpoch,
+    /// When it connected.
+    pub connected: Timestamp,
+    /// When it was last known to be there; coarse, written at transitions.
+    pub last_seen: Timestamp,
+    /// Version of its agent.
+    pub agent_version: String,
+    /// Mode of its local policy.
+    pub policy_mode: String,
+    /// Actions that it can carry out.
+    pub actions: Vec<String>,
+    /// Newest journal frame; a lower one later means an old disk image.
+    pub journal_sequence: u64,
+    /// Sequence and digest of its newest report: the next one must follow it.
+    pub report_sequence: u64,
+}
+record!(SeenRecord, "seen", 1);
+
+/// A pointer by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePointer {
+    /// The node.
+    pub node: NodeId,
+}
+record!(NodePointer, "node name", 1);
+
+/// A pointer by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorPointer {
+    /// The operator.
+    pub operator: OperatorId,
+}
+record!(OperatorPointer, "operator name", 1);
+
+/// A join token; its secret is kept as a hash only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// The node that it is bound to.
+    pub node: NodeId,
+    /// SHA-256 of the secret.
+    pub secret_hash: Digest,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Who made it.
+    pub created_by: OperatorId,
+    /// What it was used for.
+    pub used: Option<UsedToken>,
+}
+record!(TokenRecord, "join token", 1);
+
+/// An invite for an operator; its secret is kept as a hash only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteRecord {
+    /// Name that the operator will have.
+    pub name: Name,
+    /// His role.
+    pub role: OperatorRole,
+    /// SHA-256 of the secret.
+    pub secret_hash: Digest,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// What it was used for.
+    pub used: Option<UsedToken>,
+    /// The operator who came of it.
+    pub operator: Option<OperatorId>,
+}
+record!(InviteRecord, "invite", 1);
+
+/// How a token was used: the same use again gets the same answer (a lost reply).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedToken {
+    /// Digest of the certified public key.
+    pub public_key: Digest,
+    /// Digest of the content or report key that was registered with it.
+    pub second_key: PublicKey,
+    /// The certificate chain that was given, leaf first, DER.
+    pub chain: Vec<Bytes>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Bytes as base 64 in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(#[serde(with = "base64_bytes")] pub Vec<u8>);
+
+/// An operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRecord {
+    /// His id.
+    pub id: OperatorId,
+    /// His name.
+    pub name: Name,
+    /// His role.
+    pub role: OperatorRole,
+    /// The public half of his content key.
+    pub content_key: PublicKey,
+    /// Serial of his certificate, hexadecimal.
+    pub serial: String,
+    /// When he came.
+    pub created: Timestamp,
+}
+record!(OperatorRecord, "operator", 1);
+
+/// One revision of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentRecord {
+    /// `profile`, `procedure`, `schedule`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Number under this name, from 1.
+    pub revision: u32,
+    /// Its version as written.
+    pub version: Option<u64>,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its description.
+    pub description: String,
+    /// When it was applied.
+    pub applied: Timestamp,
+    /// Key that signed it.
+    pub key: KeyId,
+    /// Name of the person, at the time.
+    pub signed_by: String,
+}
+record!(DocumentRecord, "document", 1);
+
+/// A run: plan, phase and counters. Written on phase changes only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its id.
+    pub run: RunId,
+    /// Digest of the signed request.
+    pub request: Digest,
+    /// Run or plan.
+    pub verb: Verb,
+    /// Name of the procedure.
+    pub procedure: String,
+    /// Digest of the procedure.
+    pub procedure_digest: Digest,
+    /// Digest of the profile.
+    pub profile_digest: Digest,
+    /// Does it change nodes?
+    pub changes: bool,
+    /// The procedure's working time in milliseconds.
+    pub job_limit_ms: u64,
+    /// The selector, for people.
+    pub selector: String,
+    /// At most so many nodes at once.
+    pub max_parallel: u32,
+    /// Not before.
+    pub not_before: Timestamp,
+    /// No first start after this.
+    pub not_after: Timestamp,
+    /// Merkle root of its nodes.
+    pub nodes_root: Digest,
+    /// Who started it.
+    pub started_by: String,
+    /// When.
+    pub started: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// Where it stands.
+    pub state: RunState,
+    /// Why new starts are stopped.
+    pub stopped_because: String,
+    /// Nodes by outcome; complete when the run has ended.
+    pub tally: Tally,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+}
+record!(RunRecord, "run", 1);
+
+/// A job: what the controller knows durably.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: NodeId,
+    /// Its name when the run was made.
+    pub node_name: Name,
+    /// Place in the request's node list.
+    pub index: u32,
+    /// The pair it belonged to when the run was made.
+    pub pair: Option<String>,
+    /// Its site when the run was made.
+    pub site: String,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// `queued`, `offered` or ended; what lies between is on the node.
+    pub state: JobState,
+    /// When it was offered.
+    pub offered: Option<Timestamp>,
+    /// When it ended here.
+    pub ended: Option<Timestamp>,
+    /// Milliseconds on the node.
+    pub took_ms: Option<u64>,
+    /// One line of what came out.
+    pub summary: String,
+    /// Digest of the report.
+    pub report: Option<Digest>,
+    /// Digest of a report that came too late.
+    pub late_report: Option<Digest>,
+    /// Health that the report found, where it looked.
+    pub health: Option<Health>,
+}
+record!(JobRecord, "job", 1);
+
+/// An entry of a node's inbox: the node should be working on this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxRecord {
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The request.
+    pub request: Digest,
+    /// Place in the request's node list.
+    pub node_index: u32,
+    /// Path of the node in that list.
+    pub node_path: Vec<Digest>,
+    /// Why it should be stopped, once a cancel was asked for.
+    pub cancel: Option<String>,
+}
+record!(InboxRecord, "inbox", 1);
+
+/// An empty record whose key says it all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {}
+record!(Mark, "mark", 1);
+
+/// A stored report with the node's signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportRecord {
+    /// JSON of the report, as the node made it.
+    #[serde(with = "base64_bytes")]
+    pub payload: Vec<u8>,
+    /// The node's signature.
+    #[serde(with = "base64_bytes")]
+    pub signature: Vec<u8>,
+    /// When it arrived.
+    pub received: Timestamp,
+}
+record!(ReportRecord, "report", 1);
+
+/// An archive that a report named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupRecord {
+    /// The node.
+    pub node: NodeId,
+    /// Its name at the time.
+    pub node_name: Name,
+    /// The backup's id.
+    pub backup: String,
+    /// Path on the node.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Digest of the archive.
+    pub sha256: Digest,
+    /// When it was made.
+    pub made: Timestamp,
+    /// Verified after writing?
+    pub verified: bool,
+    /// The run.
+    pub run: RunId,
+}
+record!(BackupRecord, "backup", 1);
+
+/// The answer to a mutating call, kept so that a repeated call gets the same one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdempotencyRecord {
+    /// Digest of the call's arguments: the same key with another digest is an error.
+    pub arguments: Digest,
+    /// The answer's JSON.
+    pub answer: serde_json::Value,
+    /// When; kept 30 days.
+    pub at: Timestamp,
+}
+record!(IdempotencyRecord, "idempotency", 1);
+
+/// Free text of an audit record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditText {
+    /// 32 bytes.
+    #[serde(with = "base64_bytes")]
+    pub salt: Vec<u8>,
+    /// The text.
+    pub text: String,
+}
+record!(AuditText, "audit text", 1);

@@ -1,0 +1,80 @@
+//! Puts what is saved on its way: assignments as one signed wave, and cancels.
+//!
+//! Called after the commit, by the runner for connected nodes and by a session for its own inbox at connect.
+//! What does not get through is found in the inbox again.
+
+use fleet_types::assignment::{Assignment, WaveProof};
+use fleet_types::id::{JobId, LinkEpoch, NodeId, RunId};
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::fleet::registry::ToNode;
+use crate::repo::keys;
+use crate::repo::records::InboxRecord;
+
+fn assignment(
+    context: &Context,
+    node: NodeId,
+    run: RunId,
+    epoch: LinkEpoch,
+    entry: InboxRecord,
+) -> Assignment {
+    Assignment {
+        job: JobId { run, node },
+        attempt: entry.attempt,
+        request: entry.request,
+        node_index: entry.node_index,
+        node_path: entry.node_path,
+        generation: context.fleet.generation,
+        link_epoch: epoch,
+    }
+}
+
+/// Sends saved offers to those nodes that are connected, signed as one wave.
+pub fn offers(context: &Context, run: RunId, offers: Vec<(NodeId, InboxRecord)>) {
+    let assignments: Vec<Assignment> = offers
+        .into_iter()
+        .filter_map(|(node, entry)| {
+            let epoch = context.registry.epoch(node)?;
+            Some(assignment(context, node, run, epoch, entry))
+        })
+        .collect();
+    if assignments.is_empty() {
+        return;
+    }
+    for (assignment, proof) in context.dispatcher.sign(assignments) {
+        let node = assignment.job.node;
+        if !context.registry.send(node, ToNode::Assign(Box::new((assignment, proof)))) {
+            tracing::debug!(%node, %run, "offer not sent now; the session offers it again");
+        }
+    }
+}
+
+/// What a node's inbox holds.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    /// Work, signed for the link.
+    pub offers: Vec<(Assignment, WaveProof)>,
+    /// Runs to stop, with their attempt and reason.
+    pub cancels: Vec<(RunId, fleet_types::id::Attempt, String)>,
+}
+
+/// Reads a node's inbox and signs its offers for a link.
+pub async fn inbox(context: &Context, node: NodeId, epoch: LinkEpoch) -> Result<Inbox> {
+    let prefix = keys::inbox(node);
+    let mut inbox = Inbox::default();
+    let mut assignments = Vec::new();
+    for (key, stored) in context.repo.all::<InboxRecord>(&prefix).await? {
+        let run =
+            std::str::from_utf8(&key.as_bytes()[prefix.len()..]).ok().and_then(|text| text.parse().ok());
+        let Some(run) = run else { continue };
+        match stored.record.cancel.clone() {
+            Some(reason) => inbox.cancels.push((run, stored.record.attempt, reason)),
+            None => assignments.push(assignment(context, node, run, epoch, stored.record)),
+        }
+    }
+    if !assignments.is_empty() {
+        inbox.offers = context.dispatcher.sign(assignments);
+    }
+    Ok(inbox)
+}

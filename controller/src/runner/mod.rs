@@ -1,0 +1,17 @@
+//! The runner: applies what happened, saves, asks the engine what each node should be doing, and says so.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | [`rebuild`] | records → engine state; the same at start, on conflict and for views |
+//! | [`active`] | one open run in memory: records beside the engine's state |
+//! | [`pass`] | one pass over one run: apply, save, offer, end, finish |
+//! | [`run_loop`] | wakes passes: bell, deadline, period |
+//! | [`deliver`] | puts saved assignments and cancels on their way |
+//!
+//! Data goes one way: services ring, the runner reads. It never calls a service and never waits for a node.
+
+pub mod active;
+pub mod deliver;
+pub mod pass;
+pub mod rebuild;
+pub mod run_loop;

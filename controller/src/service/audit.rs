@@ -1,0 +1,122 @@
+//! The audit log as operators read it: pages, stored bytes, size and root.
+//!
+//! The root is derived: a frontier in memory that catches up with the log when it is asked for. What is
+//! stored and hashed are the records' bytes alone.
+
+use fleet_store::{Direction, KvStore, LogName};
+use fleet_types::audit::AuditRecord;
+use fleet_types::canonical;
+use fleet_types::merkle::{Frontier, leaf_hash};
+use fleet_types::view::{AuditHead, AuditItem, Page};
+use tokio::sync::Mutex;
+
+use crate::context::Context;
+use crate::error::{ControllerError, Result};
+use crate::repo::keys;
+use crate::repo::records::AuditText;
+
+/// Records looked at for one page of a filtered list: a filter that matches nothing must end, too.
+const MAX_LOOKED_AT: u64 = 20_000;
+/// Records of one read from the store.
+const STRIDE: usize = 500;
+
+/// The tree over the log, as far as it was asked for.
+#[derive(Default)]
+pub struct Tree(Mutex<Frontier>);
+
+/// Stored bytes of records `from..to`, at most one stride, in order.
+pub async fn bytes(context: &Context, from: u64, to: u64) -> Result<Vec<(u64, Vec<u8>)>> {
+    let log = keys::audit_log()?;
+    let limit = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX).min(STRIDE);
+    read(context.repo.store().as_ref(), &log, from, limit).await
+}
+
+async fn read(store: &dyn KvStore, log: &LogName, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>> {
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let after = from.checked_sub(1).map(|index| log.record_key(index));
+    let page = store.scan(&log.record_prefix(), after.as_ref(), limit, Direction::Ascending).await?;
+    Ok(page.into_iter().filter_map(|(key, entry)| Some((log.index_of(&key)?, entry.value))).collect())
+}
+
+/// Size and root now.
+pub async fn head(context: &Context, tree: &Tree) -> Result<AuditHead> {
+    let log = keys::audit_log()?;
+    let size = context.repo.store().log_len(&log).await?;
+    let mut frontier = tree.0.lock().await;
+    while frontier.size() < size {
+        let page = read(context.repo.store().as_ref(), &log, frontier.size(), STRIDE).await?;
+        if page.is_empty() {
+            return Err(ControllerError::internal(format!("audit record {} is missing", frontier.size())));
+        }
+        for (index, record) in page {
+            if index != frontier.size() {
+                return Err(ControllerError::internal(format!(
+                    "audit record {} is missing",
+                    frontier.size()
+                )));
+            }
+            frontier.push(leaf_hash(&record));
+        }
+    }
+    Ok(AuditHead {
+        schema: "fleet/v1/audit-head".to_owned(),
+        log: context.fleet.fleet,
+        size: frontier.size(),
+        root: frontier.root(),
+        as_of: context.clock.now(),
+    })
+}
+
+/// Which records a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Beginning of the action.
+    pub action: String,
+    /// Beginning of the object.
+    pub object: String,
+}
+
+/// A page, newest first, of records before an index (0: from the newest).
+pub async fn list(context: &Context, before: u64, limit: usize, filter: &Filter) -> Result<Page<AuditItem>> {
+    let log = keys::audit_log()?;
+    let mut at = if before == 0 { context.repo.store().log_len(&log).await? } else { before };
+    let stop = at.saturating_sub(MAX_LOOKED_AT);
+    let mut items = Vec::new();
+    while at > stop && items.len() < limit {
+        let from = at.saturating_sub(STRIDE as u64).max(stop);
+        let page =
+            read(context.repo.store().as_ref(), &log, from, usize::try_from(at - from).unwrap_or(STRIDE))
+                .await?;
+        for (index, bytes) in page.into_iter().rev() {
+            if items.len() == limit {
+                break;
+            }
+            at = index;
+            let record: AuditRecord = canonical::from_slice(&bytes).map_err(ControllerError::internal)?;
+            if record.action.starts_with(&filter.action) && record.object.starts_with(&filter.object) {
+                items.push(item(context, record).await?);
+            }
+        }
+        if items.len() < limit {
+            at = from;
+        }
+    }
+    let next = (at > 0).then(|| at.to_string());
+    Ok(Page { schema: "fleet/v1/audit-list".to_owned(), items, next })
+}
+
+async fn item(context: &Context, record: AuditRecord) -> Result<AuditItem> {
+    let text = match record.text {
+        Some(_) => context
+            .repo
+            .get::<AuditText>(&keys::audit_text(record.id)?)
+            .await?
+            .map(|stored| stored.record.text),
+        None => None,
+    };
+    let node_name =
+        record.job.and_then(|job| context.roster.get(job.node)).map(|known| known.record.name.clone());
+    Ok(AuditItem { record, text, node_name })
+}

@@ -1,0 +1,260 @@
+//! Documents: applied as signed bytes with their source beside them, numbered by name, never changed.
+
+use fleet_documents as front;
+use fleet_store::Direction;
+use fleet_types::canonical;
+use fleet_types::digest::Digest;
+use fleet_types::document::{Document, DocumentKind};
+use fleet_types::seal::{Envelope, Kind as SealKind};
+use fleet_types::view::{ApplyItem, ApplyView, DocumentItem, DocumentView, Page};
+
+use super::caller::Operator;
+use super::idempotency::Once;
+use crate::context::Context;
+use crate::error::{ControllerError, Kind, Result};
+use crate::repo::keys;
+use crate::repo::ledger::Leaf;
+use crate::repo::reader::BatchExt as _;
+use crate::repo::records::DocumentRecord;
+
+/// Most documents of one apply: a profile with all its procedures is about twenty.
+const MAX_DOCUMENTS: usize = 200;
+
+/// A document as it comes from the operator.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// Signed bytes.
+    pub envelope: Envelope,
+    /// TOML source, unsigned.
+    pub source: Vec<u8>,
+    /// Name of the source, for messages.
+    pub source_name: String,
+}
+
+struct Checked {
+    submitted: Submitted,
+    document: Document,
+    digest: Digest,
+}
+
+/// Checks a set of documents and stores what is new.
+pub async fn apply(
+    context: &Context,
+    caller: &Operator,
+    documents: Vec<Submitted>,
+    idempotency_key: &str,
+    reason: &str,
+    dry_run: bool,
+) -> Result<ApplyView> {
+    if documents.is_empty() || documents.len() > MAX_DOCUMENTS {
+        return Err(ControllerError::invalid("documents", format!("send 1 to {MAX_DOCUMENTS} documents")));
+    }
+    let digests: Vec<Digest> = documents.iter().map(|d| d.envelope.digest()).collect();
+    let arguments: Vec<&[u8]> = digests.iter().map(|d| d.as_bytes().as_slice()).collect();
+    let once = Once::new(caller, idempotency_key, "document.apply", &arguments)?;
+    if let Some(answer) = once.answer(context).await? {
+        return Ok(answer);
+    }
+    let checked: Vec<Checked> =
+        documents.into_iter().map(|submitted| check(context, caller, submitted)).collect::<Result<_>>()?;
+    let mut view = ApplyView {
+        schema: "fleet/v1/apply".to_owned(),
+        dry_run,
+        items: Vec::new(),
+        warnings: check_sources(context, &checked).await?,
+    };
+    let mut batch = context.ledger.batch();
+    let mut leaves = Vec::new();
+    let now = context.clock.now();
+    for one in &checked {
+        let (kind, name) = (one.document.kind(), one.document.name().as_str());
+        let head_key = keys::document_head(kind.as_str(), name)?;
+        let head = context.repo.get::<DocumentRecord>(&head_key).await?;
+        let unchanged = head.as_ref().is_some_and(|head| head.record.digest == one.digest);
+        let revision = head.as_ref().map_or(0, |head| head.record.revision) + u32::from(!unchanged);
+        let action = match (&head, unchanged) {
+            (None, _) => "created",
+            (Some(_), true) => "unchanged",
+            (Some(_), false) => "updated",
+        };
+        view.items.push(ApplyItem {
+            kind: kind.to_string(),
+            name: name.to_owned(),
+            action: action.to_owned(),
+            revision,
+            digest: one.digest,
+        });
+        if unchanged {
+            continue;
+        }
+        let record = DocumentRecord {
+            kind: kind.to_string(),
+            name: name.to_owned(),
+            revision,
+            version: one.document.version().map(u64::from),
+            digest: one.digest,
+            description: description(&one.document).to_owned(),
+            applied: now,
+            key: one.submitted.envelope.key,
+            signed_by: caller.record.name.to_string(),
+        };
+        let envelope = serde_json::to_vec(&one.submitted.envelope).map_err(ControllerError::internal)?;
+        batch = match &head {
+            Some(head) => batch.replace_record(head_key, head.write_id, &record)?,
+            None => batch.create_record(head_key, &record)?,
+        };
+        batch = batch
+            .create_record(keys::document_revision(kind.as_str(), name, revision)?, &record)?
+            .put_object(&keys::content(&one.digest)?, &envelope)?
+            .put_object(&keys::source(&one.digest)?, &one.submitted.source)?;
+        leaves.push(
+            Leaf::new(caller.actor(), "document.apply", format!("{kind}/{name}/{revision}"))
+                .subject(one.digest)
+                .idempotency(idempotency_key)
+                .text(reason),
+        );
+    }
+    if !dry_run && !leaves.is_empty() {
+        batch = once.store(context, batch, &view)?;
+        context.ledger.commit(batch, leaves).await?;
+    }
+    Ok(view)
+}
+
+/// Signature, canonical form and agreement of one document with its source.
+fn check(context: &Context, caller: &Operator, submitted: Submitted) -> Result<Checked> {
+    let what = &submitted.source_name;
+    if submitted.envelope.key != caller.record.content_key.id() {
+        return Err(ControllerError::new(
+            Kind::Refused,
+            "foreign-signature",
+            format!("{what}: it is signed with a key that is not yours"),
+        )
+        .fix("sign it with the content key that fleetctl login made for you"));
+    }
+    let trust = context.trust.get();
+    trust.0.verify_content(&submitted.envelope, SealKind::Document).map_err(|error| {
+        ControllerError::new(Kind::Blocked, "signature-refused", format!("{what}: {error}")).fix(
+            "nodes accept only keys of the trust bundle: have a holder of the root key list yours (fleetctl login --root-key)",
+        )
+    })?;
+    let document: Document = canonical::from_slice(&submitted.envelope.payload).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        ControllerError::invalid("documents.envelope", format!("{what}: {error}: {cause}"))
+    })?;
+    let again = canonical::to_vec(&document)
+        .map_err(|error| ControllerError::invalid("documents.envelope", error))?;
+    if again != submitted.envelope.payload {
+        return Err(ControllerError::invalid(
+            "documents.envelope",
+            format!("{what}: the bytes are not in canonical form"),
+        ));
+    }
+    let digest = submitted.envelope.digest();
+    Ok(Checked { submitted, document, digest })
+}
+
+/// Runs the front end over the sources: what it refuses for the operator it refuses here, and each source
+/// must say what its signed bytes say. References may also go to what was applied before.
+async fn check_sources(context: &Context, checked: &[Checked]) -> Result<Vec<String>> {
+    let sources = checked
+        .iter()
+        .map(|one| {
+            let text = std::str::from_utf8(&one.submitted.source)
+                .map_err(|_| ControllerError::invalid("documents.source", "it is not UTF-8"))?;
+            Ok(front::SourceFile { name: &one.submitted.source_name, text })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut applied = Vec::new();
+    for item in list(context, "").await?.items {
+        applied.push(document(context, item.digest).await?);
+    }
+    let lint = front::Lint { applied: &applied, built_actions: None };
+    let set = front::parse_set(&sources, &lint).map_err(|problems| {
+        let mut lines = problems.iter().map(ToString::to_string);
+        let first = lines.next().unwrap_or_default();
+        let mut error = ControllerError::new(Kind::Invalid, "config-invalid", first);
+        error.detail.causes = lines.collect();
+        error.fix("mend the files; fleetctl config validate shows all of it offline")
+    })?;
+    for (one, parsed) in checked.iter().zip(&set.documents) {
+        if parsed.document != one.document {
+            return Err(ControllerError::invalid(
+                "documents.source",
+                format!("{}: the source does not say what was signed", one.submitted.source_name),
+            ));
+        }
+    }
+    Ok(set.warnings.iter().map(ToString::to_string).collect())
+}
+
+fn description(document: &Document) -> &str {
+    match document {
+        Document::Profile(profile) => &profile.description,
+        Document::Procedure(procedure) => &procedure.description,
+        Document::Schedule(_) => "",
+    }
+}
+
+fn item(record: DocumentRecord) -> DocumentItem {
+    DocumentItem {
+        kind: record.kind,
+        name: record.name,
+        revision: record.revision,
+        version: record.version,
+        digest: record.digest,
+        description: record.description,
+        applied: record.applied,
+        signed_by: record.signed_by,
+    }
+}
+
+/// Newest revisions of all documents of a kind, or of all kinds.
+pub async fn list(context: &Context, kind: &str) -> Result<Page<DocumentItem>> {
+    let prefix = if kind.is_empty() {
+        keys::DOCUMENT_HEADS.to_owned()
+    } else {
+        let kind: DocumentKind = kind.parse().map_err(|error| ControllerError::invalid("kind", error))?;
+        format!("{}{kind}/", keys::DOCUMENT_HEADS)
+    };
+    // A fleet has tens of documents; a thousand fit one page.
+    let page = context.repo.page::<DocumentRecord>(&prefix, None, 1000, Direction::Ascending).await?;
+    let items = page.into_iter().map(|(_, stored)| item(stored.record)).collect();
+    Ok(Page { schema: "fleet/v1/document-list".to_owned(), items, next: None })
+}
+
+/// One document with its source.
+pub async fn show(context: &Context, kind: &str, name: &str, revision: u32) -> Result<DocumentView> {
+    let kind: DocumentKind = kind.parse().map_err(|error| ControllerError::invalid("kind", error))?;
+    let key = match revision {
+        0 => keys::document_head(kind.as_str(), name)?,
+        n => keys::document_revision(kind.as_str(), name, n)?,
+    };
+    let stored = context.repo.get::<DocumentRecord>(&key).await?.ok_or_else(|| {
+        ControllerError::not_found(kind.as_str(), name).fix(format!("list them: fleetctl {kind} list"))
+    })?;
+    let envelope = envelope(context, stored.record.digest).await?;
+    let source = context.repo.object(&keys::source(&stored.record.digest)?).await?.unwrap_or_default();
+    Ok(DocumentView {
+        schema: "fleet/v1/document".to_owned(),
+        content: canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)?,
+        source: String::from_utf8_lossy(&source).into_owned(),
+        item: item(stored.record),
+    })
+}
+
+/// Signed bytes by digest: a document or a request.
+pub async fn envelope(context: &Context, digest: Digest) -> Result<Envelope> {
+    let bytes = context
+        .repo
+        .object(&keys::content(&digest)?)
+        .await?
+        .ok_or_else(|| ControllerError::not_found("signed text", digest))?;
+    serde_json::from_slice(&bytes).map_err(ControllerError::internal)
+}
+
+/// A document by digest, of the kind that the caller expects.
+pub async fn document(context: &Context, digest: Digest) -> Result<Document> {
+    let envelope = envelope(context, digest).await?;
+    canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)
+}

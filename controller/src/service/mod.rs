@@ -1,0 +1,31 @@
+//! Use cases: validate, write, ring. Each takes a caller that the edge has authorised by the access table
+//! and checks the rules about objects itself.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | [`caller`] | who calls, for rules and audit |
+//! | [`idempotency`] | the same call twice has the same answer |
+//! | [`enrolment`] | tokens, invites, certificates |
+//! | [`inventory`] | nodes and their presence |
+//! | [`trust`] | the trust bundle |
+//! | [`documents`] | apply, list, show |
+//! | [`runs`] | start, cancel |
+//! | [`jobs`] | what nodes say of jobs: updates, reports, reconcile |
+//! | [`output`] | output of steps, kept in files |
+//! | [`views`], [`run_views`] | what operators see |
+//! | [`audit`] | the log's pages, bytes and root |
+//!
+//! Services never call the runner and never hold a stream.
+
+pub mod audit;
+pub mod caller;
+pub mod documents;
+pub mod enrolment;
+pub mod idempotency;
+pub mod inventory;
+pub mod jobs;
+pub mod output;
+pub mod run_views;
+pub mod runs;
+pub mod trust;
+pub mod views;

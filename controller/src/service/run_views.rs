@@ -1,0 +1,221 @@
+//! What operators see of runs and jobs. Stored records, with what is only known in memory laid over them.
+
+use std::collections::BTreeMap;
+
+use fleet_rollout::Rollout;
+use fleet_store::{Direction, Key};
+use fleet_types::id::{NodeId, RunId};
+use fleet_types::job::JobState;
+use fleet_types::run::{RunState, Tally};
+use fleet_types::view::{JobItem, JobView, Page, Presence, RunItem, RunView};
+
+use super::{jobs, runs, views};
+use crate::context::Context;
+use crate::error::{ControllerError, Result};
+use crate::repo::keys;
+use crate::repo::records::{JobRecord, Mark, RunRecord};
+use crate::runner::rebuild;
+
+fn item(record: &RunRecord, tally: Tally) -> RunItem {
+    RunItem {
+        run: record.run,
+        verb: record.verb,
+        procedure: record.procedure.clone(),
+        state: record.state,
+        tally,
+        started: record.started,
+        ended: record.ended,
+        started_by: record.started_by.clone(),
+        reason: record.reason.clone(),
+    }
+}
+
+fn run_of(prefix: &str, key: &Key) -> Option<RunId> {
+    std::str::from_utf8(&key.as_bytes()[prefix.len()..]).ok()?.parse().ok()
+}
+
+/// Runs that have not ended, newest first.
+pub async fn open(context: &Context, limit: usize) -> Result<Vec<RunItem>> {
+    let mut items = Vec::new();
+    for (key, _) in context.repo.page::<Mark>(keys::OPEN_RUNS, None, limit, Direction::Descending).await? {
+        if let Some(run) = run_of(keys::OPEN_RUNS, &key)
+            && let Some(stored) = context.repo.get::<RunRecord>(&keys::run(run)?).await?
+        {
+            items.push(item(&stored.record, stored.record.tally.clone()));
+        }
+    }
+    Ok(items)
+}
+
+/// A page of runs, newest first.
+pub async fn list(context: &Context, after: &str, limit: usize) -> Result<Page<RunItem>> {
+    let after = if after.is_empty() {
+        None
+    } else {
+        let run: RunId = after.parse().map_err(|error| ControllerError::invalid("after", error))?;
+        Some(keys::run(run)?)
+    };
+    let page =
+        context.repo.page::<RunRecord>(keys::RUNS, after.as_ref(), limit, Direction::Descending).await?;
+    let next =
+        (page.len() == limit).then(|| page.last().map(|(_, stored)| stored.record.run.to_string())).flatten();
+    let items =
+        page.into_iter().map(|(_, stored)| item(&stored.record, stored.record.tally.clone())).collect();
+    Ok(Page { schema: "fleet/v1/run-list".to_owned(), items, next })
+}
+
+/// Name of a run's procedure; empty when the run is not in this store.
+pub async fn procedure_of(context: &Context, run: RunId) -> Result<String> {
+    Ok(context.repo.get::<RunRecord>(&keys::run(run)?).await?.map(|s| s.record.procedure).unwrap_or_default())
+}
+
+/// A run with its jobs, as one consistent picture.
+pub struct Picture {
+    /// The run.
+    pub view: RunView,
+    /// Its jobs, worst first, then by name.
+    pub jobs: Vec<JobItem>,
+}
+
+/// Reads a run and all its jobs.
+pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
+    let stored = runs::load(context, run).await?.record;
+    let records: Vec<JobRecord> = context
+        .repo
+        .all::<JobRecord>(&keys::jobs_of(run))
+        .await?
+        .into_iter()
+        .map(|(_, job)| job.record)
+        .collect();
+    let rollout =
+        if stored.state.is_terminal() { None } else { rebuild::rollout(context, &stored, &records).ok() };
+    let mut tally = Tally::new(stored.tally.nodes);
+    let mut open: BTreeMap<String, u32> = BTreeMap::new();
+    let mut jobs: Vec<JobItem> = records
+        .into_iter()
+        .map(|record| {
+            let blocked = blocked(context, rollout.as_ref(), record.node);
+            let item = job_item(context, record, stored.procedure.clone(), blocked);
+            match item.state.outcome() {
+                Some(outcome) => tally.add(outcome),
+                None => *open.entry(item.state.as_str().to_owned()).or_default() += 1,
+            }
+            item
+        })
+        .collect();
+    let rank = |job: &JobItem| {
+        let worst = fleet_types::view::WORST_FIRST;
+        job.state.outcome().map_or(worst.len() - 2, |o| worst.iter().position(|w| *w == o).unwrap_or(0))
+    };
+    jobs.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.node_name.cmp(&b.node_name)));
+    let state = match &rollout {
+        // A run's phase is written when the runner gets to it; the picture says what the jobs say.
+        Some(rollout) if stored.state != RunState::Halting => rollout.state(context.clock.now()),
+        _ => stored.state,
+    };
+    let mut run_item = item(&stored, tally);
+    // Ended for operators means that the record says so: then its audit leaf is there, too.
+    run_item.state =
+        if state.is_terminal() && !stored.state.is_terminal() { RunState::Running } else { state };
+    let view = RunView {
+        schema: "fleet/v1/run".to_owned(),
+        item: run_item,
+        selector: stored.selector,
+        request: stored.request,
+        procedure_digest: stored.procedure_digest,
+        profile_digest: stored.profile_digest,
+        max_parallel: stored.max_parallel,
+        not_after: stored.not_after,
+        open,
+        stopped_because: stored.stopped_because,
+    };
+    Ok(Picture { view, jobs })
+}
+
+/// Every reason why a node is not going, with names instead of ids.
+fn blocked(context: &Context, rollout: Option<&Rollout>, node: NodeId) -> Vec<String> {
+    let Some(rollout) = rollout else { return Vec::new() };
+    rollout
+        .blocked(node, context.clock.now())
+        .iter()
+        .filter(|reason| !matches!(reason, fleet_rollout::BlockReason::AlreadyEnded { .. }))
+        .map(|reason| {
+            let text = reason.to_string();
+            match reason {
+                fleet_rollout::BlockReason::PartnerInFlight { partner }
+                | fleet_rollout::BlockReason::PartnerFirst { partner } => {
+                    context.roster.get(*partner).map_or(text.clone(), |known| {
+                        text.replace(&partner.to_string(), known.record.name.as_str())
+                    })
+                }
+                _ => text,
+            }
+        })
+        .collect()
+}
+
+/// A job for lists: its record, with what the node said last laid over it.
+pub fn job_item(context: &Context, record: JobRecord, procedure: String, blocked: Vec<String>) -> JobItem {
+    let live =
+        context.registry.live(record.node, record.run).filter(|(attempt, _)| *attempt == record.attempt);
+    let state = match (&record.state, live) {
+        (JobState::Ended { .. }, _) | (_, None) => record.state.clone(),
+        (_, Some((_, live))) => live,
+    };
+    let online = context.roster.get(record.node).is_some_and(|known| known.presence == Presence::Online);
+    JobItem {
+        run: record.run,
+        node: record.node,
+        node_name: record.node_name,
+        procedure,
+        attempt: record.attempt,
+        disconnected: !online && state.outcome().is_none() && state != JobState::Queued,
+        state,
+        blocked,
+        took_ms: record.took_ms,
+        summary: record.summary,
+        late_report: record.late_report,
+    }
+}
+
+/// A page of a run's jobs by node id.
+pub async fn jobs_page(context: &Context, run: RunId, after: &str, limit: usize) -> Result<Page<JobItem>> {
+    let run_record = runs::load(context, run).await?.record;
+    let prefix = keys::jobs_of(run);
+    let after = if after.is_empty() {
+        None
+    } else {
+        let node: NodeId = after.parse().map_err(|error| ControllerError::invalid("after", error))?;
+        Some(keys::job(run, node)?)
+    };
+    let page = context.repo.page::<JobRecord>(&prefix, after.as_ref(), limit, Direction::Ascending).await?;
+    let next = (page.len() == limit)
+        .then(|| page.last().map(|(_, stored)| stored.record.node.to_string()))
+        .flatten();
+    let items = page
+        .into_iter()
+        .map(|(_, stored)| job_item(context, stored.record, run_record.procedure.clone(), vec![]))
+        .collect();
+    Ok(Page { schema: "fleet/v1/job-list".to_owned(), items, next })
+}
+
+/// One job with its report.
+pub async fn job(context: &Context, run: RunId, node_name: &str) -> Result<JobView> {
+    let run_record = runs::load(context, run).await?.record;
+    let node = views::find(context, node_name)?.record.id;
+    let record = context
+        .repo
+        .get::<JobRecord>(&keys::job(run, node)?)
+        .await?
+        .ok_or_else(|| ControllerError::not_found("job", format!("{run}/{node_name}")))?
+        .record;
+    let report = jobs::stored_report(context, run, node, record.attempt).await?;
+    let (report, report_digest) =
+        report.map_or((None, None), |(report, digest)| (Some(report), Some(digest)));
+    Ok(JobView {
+        schema: "fleet/v1/job".to_owned(),
+        item: job_item(context, record, run_record.procedure, vec![]),
+        report,
+        report_digest,
+    })
+}

@@ -1,0 +1,333 @@
+//! Starting and cancelling runs: check the signed request, write the intent, ring.
+//!
+//! Jobs are written before the run: until the run's own record is committed, with its audit leaf, nobody
+//! looks at them, and a retry with the same request writes the same ones again (crash table, first row).
+
+use std::collections::BTreeSet;
+
+use fleet_types::canonical;
+use fleet_types::document::Document;
+use fleet_types::document::procedure::Procedure;
+use fleet_types::id::{Attempt, NodeId, RunId};
+use fleet_types::job::JobState;
+use fleet_types::request::{NodeList, Request, Verb};
+use fleet_types::run::{RunState, Tally};
+use fleet_types::seal::{Envelope, Kind as SealKind};
+use fleet_types::view::{Presence, Target, Targets};
+
+use super::caller::Operator;
+use super::documents;
+use super::idempotency::Once;
+use crate::context::Context;
+use crate::error::{ControllerError, Kind, Result};
+use crate::fleet::roster::Known;
+use crate::repo::keys;
+use crate::repo::ledger::Leaf;
+use crate::repo::reader::{BatchExt as _, Stored};
+use crate::repo::records::{JobRecord, Mark, RunRecord};
+
+/// Jobs a commit: two puts each, under the store's 1,024 operations a batch and 1 MiB with their sizes.
+const JOBS_A_COMMIT: usize = 400;
+/// Nodes named in one message.
+const NAMED: usize = 10;
+
+/// Which nodes a selector and names mean now, sorted by id.
+pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Targets> {
+    let selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
+    let mut unknown = Vec::new();
+    let mut nodes: Vec<Known> = Vec::new();
+    if names.is_empty() {
+        nodes = context.roster.page(&selector, None, fleet_types::request::MAX_NODES + 1);
+    } else {
+        for name in names {
+            match context.roster.by_name(name) {
+                Some(known) if selector.matches(&known.record.name, &known.record.labels) => {
+                    nodes.push(known)
+                }
+                Some(_) => {}
+                None => unknown.push(name.chars().filter(|c| !c.is_control()).take(128).collect()),
+            }
+        }
+    }
+    nodes.retain(|known| known.presence != Presence::NotEnrolled);
+    let mut nodes: Vec<Target> = nodes
+        .into_iter()
+        .map(|known| Target {
+            id: known.record.id,
+            name: known.record.name.clone(),
+            site: known.record.labels.site().to_owned(),
+            pair: known.record.labels.pair().map(str::to_owned),
+            presence: known.presence,
+        })
+        .collect();
+    nodes.sort_by_key(|target| target.id);
+    nodes.dedup_by_key(|target| target.id);
+    Ok(Targets { schema: "fleet/v1/targets".to_owned(), nodes, unknown })
+}
+
+struct Start {
+    request: Request,
+    procedure: Procedure,
+    nodes: Vec<Known>,
+}
+
+/// Takes a signed request and makes its run.
+pub async fn start(
+    context: &Context,
+    caller: &Operator,
+    envelope: Envelope,
+    node_ids: &[NodeId],
+    idempotency_key: &str,
+) -> Result<RunId> {
+    let digest = envelope.digest();
+    let once = Once::new(caller, idempotency_key, "run.start", &[digest.as_bytes()])?;
+    if let Some(answer) = once.answer(context).await? {
+        return Ok(answer);
+    }
+    let start = check(context, caller, &envelope, node_ids).await?;
+    let run = start.request.run;
+    if let Some(existing) = context.repo.get::<RunRecord>(&keys::run(run)?).await? {
+        // The same request again, with or without its key: the same run.
+        if existing.record.request == digest {
+            return Ok(run);
+        }
+        return Err(ControllerError::new(
+            Kind::Conflict,
+            "run-exists",
+            format!("run {run} exists with another request"),
+        ));
+    }
+    write_jobs(context, &start).await?;
+    let record = run_record(context, caller, &start, digest);
+    let stored = serde_json::to_vec(&envelope).map_err(ControllerError::internal)?;
+    let mut batch = context
+        .ledger
+        .batch()
+        .create_record(keys::run(run)?, &record)?
+        .create_record(keys::open_run(run)?, &Mark {})?
+        .put_object(&keys::content(&digest)?, &stored)?;
+    batch = once.store(context, batch, &run)?;
+    let action = if record.verb == Verb::Run { "run.start" } else { "run.plan" };
+    let leaf = Leaf::new(caller.actor(), action, format!("run/{run}"))
+        .subject(digest)
+        .nodes(record.nodes_root)
+        .idempotency(idempotency_key)
+        .text(&record.reason);
+    context.ledger.commit(batch, vec![leaf]).await?;
+    context.bell.run_changed(run);
+    Ok(run)
+}
+
+async fn check(
+    context: &Context,
+    caller: &Operator,
+    envelope: &Envelope,
+    node_ids: &[NodeId],
+) -> Result<Start> {
+    let trust = context.trust.get();
+    let signer = trust.0.verify_content(envelope, SealKind::Request).map_err(|error| {
+        ControllerError::new(Kind::Blocked, "signature-refused", format!("the request: {error}"))
+            .fix("nodes accept only keys of the trust bundle: have a holder of the root key list yours")
+    })?;
+    if signer.operator != caller.record.id {
+        return Err(ControllerError::new(
+            Kind::Refused,
+            "foreign-signature",
+            format!("the request is signed by {}, not by you", signer.person),
+        ));
+    }
+    let request: Request = canonical::from_slice(&envelope.payload)
+        .map_err(|error| ControllerError::invalid("request", error))?;
+    request
+        .check(context.fleet.fleet)
+        .and_then(|()| request.check_time(context.clock.now().max(request.not_before)))
+        .map_err(|error| ControllerError::invalid("request", error))?;
+    if !node_ids.windows(2).all(|pair| pair[0] < pair[1]) || NodeList::of(node_ids) != request.nodes {
+        return Err(ControllerError::invalid(
+            "nodes",
+            "they are not the nodes that the request was signed for",
+        ));
+    }
+    let Document::Procedure(procedure) = documents::document(context, request.procedure).await? else {
+        return Err(ControllerError::invalid("request.procedure", "the digest is not of a procedure"));
+    };
+    let Document::Profile(profile) = documents::document(context, request.profile).await? else {
+        return Err(ControllerError::invalid("request.profile", "the digest is not of a profile"));
+    };
+    if procedure.profile != profile.name {
+        return Err(ControllerError::invalid(
+            "request.profile",
+            format!(
+                "procedure \"{}\" belongs to profile \"{}\", not \"{}\"",
+                procedure.name, procedure.profile, profile.name
+            ),
+        ));
+    }
+    let nodes = check_nodes(context, node_ids, &procedure)?;
+    Ok(Start { request, procedure: *procedure, nodes })
+}
+
+/// Every node exists, is enrolled, and has what the procedure needs; else all that are amiss, by name.
+fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Result<Vec<Known>> {
+    let needed: BTreeSet<&str> = procedure
+        .steps
+        .iter()
+        .filter_map(|step| step.uses.as_deref())
+        .chain(procedure.rollback.iter().chain(&procedure.finally).map(|undo| undo.uses.as_str()))
+        .collect();
+    let (mut nodes, mut faults) = (Vec::with_capacity(ids.len()), Vec::new());
+    for id in ids {
+        let Some(known) = context.roster.get(*id).filter(|known| known.presence != Presence::NotEnrolled)
+        else {
+            faults.push(format!("node {id} does not exist or is not enrolled"));
+            continue;
+        };
+        // A node that never connected cannot say what it has; it refuses by itself.
+        if !known.actions.is_empty() {
+            let missing: Vec<&str> = needed
+                .iter()
+                .copied()
+                .filter(|action| !known.actions.iter().any(|has| has == action))
+                .collect();
+            if !missing.is_empty() {
+                faults.push(format!("{} cannot carry out {}", known.record.name, missing.join(", ")));
+            }
+        }
+        nodes.push(known);
+    }
+    if faults.is_empty() {
+        return Ok(nodes);
+    }
+    let count = faults.len();
+    faults.truncate(NAMED);
+    if count > NAMED {
+        faults.push(format!("and {} more", count - NAMED));
+    }
+    let mut error = ControllerError::new(
+        Kind::Blocked,
+        "nodes-not-ready",
+        format!("{count} of {} nodes cannot take part in \"{}\"", ids.len(), procedure.name),
+    );
+    error.detail.causes = faults;
+    Err(error.fix("leave these nodes out, or bring their agents to a version that has what is missing"))
+}
+
+async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
+    for (chunk_index, chunk) in start.nodes.chunks(JOBS_A_COMMIT).enumerate() {
+        let mut batch = context.ledger.batch();
+        for (offset, known) in chunk.iter().enumerate() {
+            let index = u32::try_from(chunk_index * JOBS_A_COMMIT + offset).unwrap_or(u32::MAX);
+            let record = JobRecord {
+                run: start.request.run,
+                node: known.record.id,
+                node_name: known.record.name.clone(),
+                index,
+                pair: known.record.labels.pair().map(str::to_owned),
+                site: known.record.labels.site().to_owned(),
+                attempt: Attempt(1),
+                state: JobState::Queued,
+                offered: None,
+                ended: None,
+                took_ms: None,
+                summary: String::new(),
+                report: None,
+                late_report: None,
+                health: None,
+            };
+            batch = batch
+                .put_record(keys::job(record.run, record.node)?, &record)?
+                .put_record(keys::node_job(record.node, record.run)?, &Mark {})?;
+        }
+        context.ledger.commit(batch, vec![]).await?;
+    }
+    Ok(())
+}
+
+fn run_record(
+    context: &Context,
+    caller: &Operator,
+    start: &Start,
+    digest: fleet_types::digest::Digest,
+) -> RunRecord {
+    let request = &start.request;
+    RunRecord {
+        run: request.run,
+        request: digest,
+        verb: request.verb,
+        procedure: start.procedure.name.to_string(),
+        procedure_digest: request.procedure,
+        profile_digest: request.profile,
+        changes: start.procedure.changes && request.verb == Verb::Run,
+        job_limit_ms: u64::try_from(start.procedure.timeout.length().as_millis()).unwrap_or(u64::MAX),
+        selector: request.selector.clone(),
+        max_parallel: request.max_parallel,
+        not_before: request.not_before,
+        not_after: request.not_after,
+        nodes_root: request.nodes.root,
+        started_by: caller.record.name.to_string(),
+        started: context.clock.now(),
+        reason: request.reason.clone(),
+        state: RunState::Planned,
+        stopped_because: String::new(),
+        tally: Tally::new(request.nodes.count),
+        ended: None,
+    }
+}
+
+/// A run's record.
+pub async fn load(context: &Context, run: RunId) -> Result<Stored<RunRecord>> {
+    context
+        .repo
+        .get(&keys::run(run)?)
+        .await?
+        .ok_or_else(|| ControllerError::not_found("run", run).fix("list them: fleetctl run list"))
+}
+
+/// Stops new starts and asks what runs to stop. Needs no signature (§1.15), and goes on when space is short.
+pub async fn cancel(
+    context: &Context,
+    caller: &Operator,
+    run: RunId,
+    reason: &str,
+    idempotency_key: &str,
+) -> Result<RunId> {
+    let once =
+        Once::new(caller, idempotency_key, "run.cancel", &[run.to_string().as_bytes(), reason.as_bytes()])?;
+    if let Some(answer) = once.answer(context).await? {
+        return Ok(answer);
+    }
+    loop {
+        let stored = load(context, run).await?;
+        if stored.record.state.is_terminal() {
+            return Err(ControllerError::new(
+                Kind::Conflict,
+                "run-ended",
+                format!("run {run} has ended already: {}", stored.record.state.as_str()),
+            ));
+        }
+        let because = if reason.is_empty() {
+            format!("cancelled by {}", caller.record.name)
+        } else {
+            format!("cancelled by {}: {reason}", caller.record.name)
+        };
+        let record = RunRecord { state: RunState::Halting, stopped_because: because, ..stored.record };
+        let mut batch = context.ledger.batch().using_reserve().replace_record(
+            keys::run(run)?,
+            stored.write_id,
+            &record,
+        )?;
+        batch = once.store(context, batch, &run)?;
+        let leaf = Leaf::new(caller.actor(), "run.cancel", format!("run/{run}"))
+            .idempotency(idempotency_key)
+            .text(reason);
+        match context.ledger.commit(batch, vec![leaf]).await {
+            Ok(_) => {
+                context.bell.run_changed(run);
+                return Ok(run);
+            }
+            // The runner wrote a phase in between: look again.
+            Err(error) if error.kind == Kind::Conflict => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What operators see of the fleet: who they are, status, nodes, backups.
+
+use fleet_store::Direction;
+use fleet_types::id::Name;
+use fleet_types::label::Selector;
+use fleet_types::view::{Attention, BackupItem, NodeItem, NodeView, Page, Presence, Status, WhoAmI};
+
+use super::caller::Operator;
+use super::{inventory, jobs, run_views};
+use crate::context::Context;
+use crate::error::{ControllerError, Result};
+use crate::fleet::roster::Known;
+use crate::repo::keys;
+use crate::repo::records::{BackupRecord, NodeState};
+
+/// Lines of one section of the status.
+const LINES: usize = 20;
+/// Jobs shown with a node.
+const NODE_JOBS: usize = 10;
+/// Largest page.
+pub const MAX_PAGE: usize = 500;
+
+/// The page size asked for, within limits; 0 means 100.
+pub fn page_size(asked: u32) -> usize {
+    match asked {
+        0 => 100,
+        n => (n as usize).min(MAX_PAGE),
+    }
+}
+
+/// Who the caller is.
+pub fn who_am_i(context: &Context, caller: &Operator) -> WhoAmI {
+    let record = &caller.record;
+    let trust = context.trust.get();
+    WhoAmI {
+        schema: "fleet/v1/whoami".to_owned(),
+        operator: record.id,
+        name: record.name.clone(),
+        role: record.role,
+        fleet: context.fleet.fleet,
+        fleet_name: context.fleet.name.clone(),
+        certificate_not_after: caller.certificate_not_after,
+        content_key: record.content_key,
+        content_key_listed: trust.0.content_key(&record.content_key.id()).is_some(),
+        controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+        controller_time: context.clock.now(),
+    }
+}
+
+/// The fleet on one screen, from kept counts.
+pub async fn status(context: &Context) -> Result<Status> {
+    let mut attention: Vec<Attention> = context.roster.attention(LINES).iter().map(attention_of).collect();
+    attention.truncate(LINES);
+    Ok(Status {
+        schema: "fleet/v1/status".to_owned(),
+        fleet_name: context.fleet.name.clone(),
+        as_of: context.clock.now(),
+        sites: context.roster.sites(),
+        attention,
+        active_runs: run_views::open(context, LINES).await?,
+    })
+}
+
+fn attention_of(known: &Known) -> Attention {
+    let name = known.record.name.to_string();
+    let message = match (&known.record.state, known.presence, &known.health) {
+        (NodeState::Frozen { reason }, _, _) => format!("frozen: {reason}"),
+        (_, Presence::Offline | Presence::Stale, _) => match known.last_seen {
+            Some(seen) => format!("{}, last seen {seen}", known.presence.as_str()),
+            None => format!("{}, never seen", known.presence.as_str()),
+        },
+        (_, _, Some(health)) => {
+            format!("{} (score {}, {} problems)", health.worst, health.score, health.problems)
+        }
+        _ => String::new(),
+    };
+    Attention { command: format!("fleetctl node show {name}"), subject: name, message }
+}
+
+/// A page of nodes in order of their names.
+pub fn nodes(context: &Context, selector: &str, after: &str, limit: usize) -> Result<Page<NodeItem>> {
+    let selector: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
+    let after: Option<Name> = if after.is_empty() {
+        None
+    } else {
+        Some(after.parse().map_err(|error| ControllerError::invalid("after", error))?)
+    };
+    let items: Vec<NodeItem> =
+        context.roster.page(&selector, after.as_ref(), limit).iter().map(Known::item).collect();
+    let next = (items.len() == limit).then(|| items.last().map(|item| item.name.to_string())).flatten();
+    Ok(Page { schema: "fleet/v1/node-list".to_owned(), items, next })
+}
+
+/// A node by name, or an error that names the nearest one.
+pub fn find(context: &Context, name: &str) -> Result<Known> {
+    context.roster.by_name(name).ok_or_else(|| {
+        let shown: String = name.chars().filter(|c| !c.is_control()).take(128).collect();
+        ControllerError::not_found("node", shown).fix("list them: fleetctl node list")
+    })
+}
+
+/// One node with its newest jobs and its newest report that measured something.
+pub async fn node(context: &Context, name: &str) -> Result<NodeView> {
+    let known = find(context, name)?;
+    let id = known.record.id;
+    let records = inventory::newest_jobs(&context.repo, id, NODE_JOBS).await?;
+    let mut newest_report = None;
+    for job in records.iter().filter(|job| job.report.is_some()) {
+        if let Some((report, _)) = jobs::stored_report(context, job.run, id, job.attempt).await?
+            && report.steps.iter().any(|step| !step.body.samples.is_empty())
+        {
+            newest_report = Some(report);
+            break;
+        }
+    }
+    let mut items = Vec::new();
+    for job in records {
+        let procedure = run_views::procedure_of(context, job.run).await?;
+        items.push(run_views::job_item(context, job, procedure, vec![]));
+    }
+    Ok(NodeView {
+        schema: "fleet/v1/node".to_owned(),
+        facts: inventory::facts(context, id).await?,
+        report_key: known.record.report_key,
+        certificate_not_after: known.record.certificate_not_after,
+        item: known.item(),
+        jobs: items,
+        newest_report,
+    })
+}
+
+/// Archives of one node, or of all, newest of each node first.
+pub async fn backups(context: &Context, node: &str, after: &str, limit: usize) -> Result<Page<BackupItem>> {
+    let prefix = if node.is_empty() {
+        keys::BACKUPS.to_owned()
+    } else {
+        format!("{}{}/", keys::BACKUPS, find(context, node)?.record.id)
+    };
+    let after = if after.is_empty() {
+        None
+    } else {
+        let key = format!("{}{after}", keys::BACKUPS);
+        Some(fleet_store::Key::new(key.into_bytes())?)
+    };
+    let page =
+        context.repo.page::<BackupRecord>(&prefix, after.as_ref(), limit, Direction::Descending).await?;
+    let next = (page.len() == limit)
+        .then(|| {
+            page.last()
+                .map(|(key, _)| String::from_utf8_lossy(&key.as_bytes()[keys::BACKUPS.len()..]).into_owned())
+        })
+        .flatten();
+    let items = page
+        .into_iter()
+        .map(|(_, stored)| BackupItem {
+            node: stored.record.node_name,
+            backup: stored.record.backup,
+            path: stored.record.path,
+            size: stored.record.size,
+            sha256: stored.record.sha256,
+            made: stored.record.made,
+            verified: stored.record.verified,
+            run: stored.record.run,
+        })
+        .collect();
+    Ok(Page { schema: "fleet/v1/backup-list".to_owned(), items, next })
+}
