@@ -27,7 +27,7 @@ where
     let outcome = match parse(&args, environment) {
         Ok(cli) => return run_parsed(&cli, out, err, environment).number(),
         Err(Unparsed::Help(text)) => out.write_all(text.as_bytes()).map_err(Failure::from),
-        Err(Unparsed::Failure(failure)) => Err(*failure),
+        Err(Unparsed::Failure(failure)) => Err(failure),
     };
     let Err(failure) = outcome else { return ExitCode::Done.number() };
     let paint = Paint::new(ColorChoice::Auto, environment.stderr_is_terminal, environment);
@@ -51,7 +51,11 @@ fn run_parsed(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write, environment: 
     let is_json = settings.format.is_json();
     let paint = Paint::new(settings.color, environment.stderr_is_terminal, environment);
     let mut session = Session::new(settings, environment, out, err);
-    let outcome = in_runtime(&mut session, &cli.command);
+    let outcome = match &cli.command {
+        // It ends its own processes on Ctrl-C, which takes longer than dropping a future.
+        Command::Dev(args) => crate::dev::run(&mut session, args),
+        command => in_runtime(&mut session, command),
+    };
     match outcome {
         Ok(code) => code,
         Err(failure) => report(&failure, is_json, paint, err),
@@ -62,10 +66,6 @@ fn in_runtime(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::unexpected("the runtime cannot be started", &error))?;
     runtime.block_on(async {
-        // It ends its own processes on Ctrl-C, which takes longer than dropping a future.
-        if let Command::Dev(args) = command {
-            return crate::dev::run(session, args).await;
-        }
         let interrupted = tokio::select! {
             outcome = commands::run(session, command) => return outcome,
             signal = tokio::signal::ctrl_c() => signal,
@@ -91,7 +91,7 @@ fn report(failure: &Failure, is_json: bool, paint: Paint, err: &mut dyn Write) -
 
 enum Unparsed {
     Help(String),
-    Failure(Box<Failure>),
+    Failure(Failure),
 }
 
 fn parse(args: &[OsString], environment: &Environment) -> Result<Cli, Unparsed> {
@@ -119,7 +119,7 @@ fn unparsed(error: &clap::Error) -> Unparsed {
         }
     }
     failure.what = what.join(" ");
-    Unparsed::Failure(Box::new(failure.fix("more: fleetctl --help")))
+    Unparsed::Failure(failure.fix("more: fleetctl --help"))
 }
 
 /// Whether errors are to be JSON when the line could not be parsed.

@@ -244,33 +244,27 @@ calls! {
 }
 
 fn identity_failure(error: &SlotError, context: &str) -> Failure {
-    let login = format!("sign in: fleetctl login INVITE --context {context}");
-    match error {
-        SlotError::NotEnrolled(_) => Failure::new(
-            ExitCode::NotAllowed,
-            "not-signed-in",
-            format!("you are not signed in to \"{context}\""),
-        )
-        .fix(login),
-        _ => {
-            let what = format!("your identity for \"{context}\" cannot be used");
-            Failure::new(ExitCode::NotAllowed, "bad-identity", what).because(error).fix(login)
-        }
+    if matches!(error, SlotError::NotEnrolled(_)) {
+        let what = format!("you are not signed in to \"{context}\"");
+        return Failure::new(ExitCode::NotAllowed, "not-signed-in", what)
+            .fix(format!("sign in: fleetctl login INVITE --context {context}"));
     }
+    bad_identity(error, context)
 }
 
 fn tls_failure(error: &TlsError, context: &str) -> Failure {
-    let login = format!("sign in again: fleetctl login INVITE --context {context}");
-    match error {
-        TlsError::OwnCertificate(CertFault::Expired { not_after, .. }) => {
-            let what = format!("your certificate for context \"{context}\" ended at {not_after}");
-            Failure::new(ExitCode::NotAllowed, "cert-expired", what)
-                .cause("checked on this side before connecting, with this machine's clock")
-                .fix(login)
-        }
-        _ => {
-            let what = format!("your identity for \"{context}\" cannot be used");
-            Failure::new(ExitCode::NotAllowed, "bad-identity", what).because(error).fix(login)
-        }
+    if let TlsError::OwnCertificate(CertFault::Expired { not_after, .. }) = error {
+        let what = format!("your certificate for context \"{context}\" ended at {not_after}");
+        return Failure::new(ExitCode::NotAllowed, "cert-expired", what)
+            .cause("checked on this side before connecting, with this machine's clock")
+            .fix(format!("sign in again: fleetctl login INVITE --context {context}"));
     }
+    bad_identity(error, context)
+}
+
+fn bad_identity(error: &dyn std::error::Error, context: &str) -> Failure {
+    let what = format!("your identity for \"{context}\" cannot be used");
+    Failure::new(ExitCode::NotAllowed, "bad-identity", what)
+        .because(error)
+        .fix(format!("sign in again: fleetctl login INVITE --context {context}"))
 }

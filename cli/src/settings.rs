@@ -17,7 +17,7 @@ use crate::render::{ColorChoice, OutputFormat, TimeStyle};
 /// than this on a healthy controller is a fault worth seeing.
 pub const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// Longest wait for a run to end, unless `--timeout` says otherwise: the ux table's default.
-pub const WAIT_LIMIT: Duration = Duration::from_secs(30 * 60);
+pub const WAIT_LIMIT: Duration = Duration::from_mins(30);
 
 /// Which nodes are meant, as typed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +40,7 @@ impl TargetFlags {
 }
 
 /// What the global flags mean in this invocation.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag that is typed by itself")]
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// `--context`; none means the current one of the file.
@@ -213,18 +214,18 @@ mod tests {
     use super::*;
     use fleet_types::time::Timestamp;
 
-    fn merged(flags: GlobalFlags, variables: &[(&str, &str)]) -> Result<Settings, Failure> {
-        Settings::merged(&flags, &Environment::fixed(variables, || Timestamp::clamped(0)))
+    fn merged(flags: &GlobalFlags, variables: &[(&str, &str)]) -> Result<Settings, Failure> {
+        Settings::merged(flags, &Environment::fixed(variables, || Timestamp::clamped(0)))
     }
 
     #[test]
     fn a_flag_wins_over_its_variable() {
         let variables =
             [("FLEET_CONTEXT", "b"), ("FLEET_OUTPUT", "json"), ("FLEET_TIMEOUT", "5m"), ("FLEET_YES", "1")];
-        let settings = merged(GlobalFlags::default(), &variables).unwrap();
+        let settings = merged(&GlobalFlags::default(), &variables).unwrap();
         assert_eq!(settings.context.as_ref().map(Name::as_str), Some("b"));
         assert_eq!((settings.format, settings.yes), (OutputFormat::Json, true));
-        assert_eq!(settings.timeout, Some(Duration::from_secs(300)));
+        assert_eq!(settings.timeout, Some(Duration::from_mins(5)));
         let flags = GlobalFlags {
             context: Some("a".into()),
             output: Some(OutputFormat::Yaml),
@@ -232,7 +233,7 @@ mod tests {
             no_wait: true,
             ..GlobalFlags::default()
         };
-        let settings = merged(flags, &variables).unwrap();
+        let settings = merged(&flags, &variables).unwrap();
         assert_eq!(settings.context.as_ref().map(Name::as_str), Some("a"));
         assert_eq!((settings.format.clone(), settings.wait), (OutputFormat::Yaml, Some(false)));
         assert_eq!(settings.call_limit(), Duration::from_secs(1));
@@ -241,10 +242,10 @@ mod tests {
     #[test]
     fn targets_of_line_and_variables_are_never_mixed() {
         let variables = [("FLEET_SITE", "fra1,ams2"), ("FLEET_ALL", "true")];
-        let settings = merged(GlobalFlags::default(), &variables).unwrap();
+        let settings = merged(&GlobalFlags::default(), &variables).unwrap();
         assert_eq!((settings.targets.sites.len(), settings.targets.all), (2, true));
         let flags = GlobalFlags { node: vec!["fw-1,fw-2".into()], ..GlobalFlags::default() };
-        let settings = merged(flags, &variables).unwrap();
+        let settings = merged(&flags, &variables).unwrap();
         assert_eq!(
             (settings.targets.nodes.len(), settings.targets.sites.len(), settings.targets.all),
             (2, 0, false)
@@ -261,7 +262,7 @@ mod tests {
             ("FLEET_CONTEXT", "../x"),
             ("FLEET_SITE", "$(x)"),
         ] {
-            let failure = merged(GlobalFlags::default(), &[(name, value)]).unwrap_err();
+            let failure = merged(&GlobalFlags::default(), &[(name, value)]).unwrap_err();
             assert_eq!(failure.exit.number(), 2, "{name}");
             assert!(failure.what.contains(name) || name == "FLEET_SITE", "{failure:?}");
         }

@@ -20,7 +20,7 @@ use crate::error::{ExitCode, Failure};
 
 /// How far before now a request begins to be valid: nodes' clocks may lag behind ours by this much, as
 /// much as certificates are back-dated.
-pub const BACK_DATED: Duration = Duration::from_secs(5 * 60);
+pub const BACK_DATED: Duration = Duration::from_mins(5);
 
 /// Signs for one fleet.
 #[derive(Debug)]
@@ -142,18 +142,18 @@ mod tests {
             selector: "ring=test".to_owned(),
             nodes: vec![node(3), node(1), node(2), node(1)],
             max_parallel: 2,
-            valid_for: Duration::from_secs(3600),
+            valid_for: Duration::from_hours(1),
             reason: "routine".to_owned(),
         };
-        let signed = signer.request(order.clone(), now).unwrap();
-        let envelope: Envelope = canonical::from_slice(&signed.envelope).unwrap();
+        let sealed = signer.request(order.clone(), now).unwrap();
+        let envelope: Envelope = canonical::from_slice(&sealed.envelope).unwrap();
         envelope.verify(Kind::Request, fleet, &signer.public()).unwrap();
         let request: Request = canonical::from_slice(&envelope.payload).unwrap();
         assert_eq!(canonical::to_vec(&request).unwrap(), envelope.payload, "canonical");
         assert_eq!(request.nodes, NodeList::of(&[node(1), node(2), node(3)]));
-        assert_eq!((signed.nodes.len(), signed.run), (48, request.run));
+        assert_eq!((sealed.nodes.len(), sealed.run), (48, request.run));
         assert_eq!(request.check_time(now), Ok(()));
-        assert!(request.check_time(now.plus(Duration::from_secs(3600))).is_err());
+        assert!(request.check_time(now.plus(Duration::from_hours(1))).is_err());
         order.valid_for = Duration::from_secs(24 * 3600 + 1);
         assert_eq!(signer.request(order.clone(), now).unwrap_err().exit, ExitCode::Usage);
         order.nodes.clear();

@@ -1,7 +1,9 @@
 //! The help of the whole tree as people read it, and that the binary says the same.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use fleetctl::environment::Environment;
 use fleetctl::{app, clock};
+use std::fmt::Write as _;
 
 fn help_of(args: &[&str]) -> String {
     let environment = Environment::fixed(&[], clock::now);
@@ -15,7 +17,7 @@ fn walk(command: &clap::Command, path: &[&str], out: &mut String) {
     for sub in command.get_subcommands() {
         let path: Vec<&str> = path.iter().copied().chain([sub.get_name()]).collect();
         let args: Vec<&str> = path.iter().copied().chain(["-h"]).collect();
-        out.push_str(&format!("$ fleetctl {}\n{}\n", args.join(" "), help_of(&args)));
+        let _ = write!(out, "$ fleetctl {}\n{}\n", args.join(" "), help_of(&args));
         walk(sub, &path, out);
     }
 }

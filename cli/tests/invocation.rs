@@ -1,5 +1,7 @@
 //! Whole invocations that need no controller: errors, formats, exit codes, confirmation, pipes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -35,7 +37,7 @@ fn version_in_every_format() {
     for format in ["table", "wide", "json", "jsonl", "yaml", "name", "jsonpath=.fleetctl"] {
         let ended = run(&["version", "-o", format]);
         assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{format}");
-        all.push_str(&format!("--- {format}\n{}", ended.out));
+        let _ = write!(all, "--- {format}\n{}", ended.out);
     }
     insta::assert_snapshot!(all.replace(env!("CARGO_PKG_VERSION"), "<version>"));
 }
@@ -60,11 +62,8 @@ fn mistakes_on_the_line_are_told_and_exit_with_2() {
         let ended = run(args);
         assert_eq!((ended.code, ended.out.as_str()), (2, ""), "{args:?}: {}", ended.err);
         assert!(!ended.err.contains('\u{202e}'), "{args:?}");
-        all.push_str(&format!(
-            "$ fleetctl {}\n{}\n",
-            args.join(" ").replace('\u{202e}', "<bidi>"),
-            ended.err
-        ));
+        let line = args.join(" ").replace('\u{202e}', "<bidi>");
+        let _ = write!(all, "$ fleetctl {line}\n{}\n", ended.err);
     }
     insta::assert_snapshot!(all);
 }

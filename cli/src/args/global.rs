@@ -5,6 +5,7 @@ use clap::Args;
 use crate::render::{ColorChoice, OutputFormat, TimeStyle};
 
 /// Each may stand anywhere on the line, and may be set as `FLEET_<NAME>`; the flag wins.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag that is typed by itself")]
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options (each may be set as FLEET_<NAME>)")]
 pub struct GlobalFlags {
@@ -59,7 +60,7 @@ pub struct GlobalFlags {
     /// More talk on stderr.
     #[arg(short = 'v', long, global = true, hide_short_help = true)]
     pub verbose: bool,
-    /// Colour [default: auto]. NO_COLOR is honoured.
+    /// Colour [default: auto]. `NO_COLOR` is honoured.
     #[arg(long, global = true, value_name = "WHEN", value_enum, hide_short_help = true)]
     pub color: Option<ColorChoice>,
     /// How to show times [default: relative].

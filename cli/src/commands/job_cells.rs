@@ -47,10 +47,11 @@ pub fn result(job: &JobItem) -> String {
         return job.blocked.join("; ");
     }
     let mut parts = Vec::new();
-    if let JobState::Ended { outcome, reason } = &job.state {
-        if !reason.is_empty() && *outcome != Outcome::Succeeded {
-            parts.push(reason.as_str());
-        }
+    if let JobState::Ended { outcome, reason } = &job.state
+        && !reason.is_empty()
+        && *outcome != Outcome::Succeeded
+    {
+        parts.push(reason.as_str());
     }
     if !job.summary.is_empty() && !parts.contains(&job.summary.as_str()) {
         parts.push(&job.summary);

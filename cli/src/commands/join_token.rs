@@ -12,7 +12,7 @@ use crate::render::{Answer, Block};
 use crate::session::Session;
 
 /// Longest life of a join token (security-and-delivery §1.6).
-const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_hours(24);
 
 /// Creates a node's record and its token.
 pub async fn create(

@@ -11,9 +11,9 @@ use crate::render::{Answer, Block, Cell, Times, Tone};
 use crate::session::Session;
 
 /// The end of a certificate is worth a warning from here on.
-const WARN_BEFORE: Duration = Duration::from_secs(7 * 86_400);
+const WARN_BEFORE: Duration = Duration::from_hours(7 * 24);
 /// Clocks that differ by more than this make certificates and requests fail at their edges.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
 /// Shows who we are.
 pub async fn run(session: &mut Session<'_>) -> Result<ExitCode, Failure> {

@@ -5,9 +5,13 @@ use super::ExitCode;
 /// Most causes and fixes that are shown; a wall of text helps nobody.
 const MAX_LINES: usize = 50;
 
-/// Why a command ended without doing what was asked.
+/// Why a command ended without doing what was asked. One pointer wide, for it is in every result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct Failure(Box<Parts>);
+
+/// The parts of a [`Failure`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
     /// Stable code, such as `no-target`; empty for a reader of our output that went away.
     pub code: String,
     /// What happened; names and values quoted.
@@ -22,10 +26,31 @@ pub struct Failure {
     pub exit: ExitCode,
 }
 
+impl std::ops::Deref for Failure {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Failure {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.0
+    }
+}
+
 impl Failure {
     /// A failure with a code and what happened.
     pub fn new(exit: ExitCode, code: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { code: code.into(), what: what.into(), causes: Vec::new(), fixes: Vec::new(), id: None, exit }
+        Self(Box::new(Parts {
+            code: code.into(),
+            what: what.into(),
+            causes: Vec::new(),
+            fixes: Vec::new(),
+            id: None,
+            exit,
+        }))
     }
 
     /// Wrong arguments.

@@ -1,4 +1,4 @@
-//! A small subset of JSONPath (RFC 9535): `.name`, `['name']`, `[n]`, `[*]` and `.*`.
+//! A small subset of `JSONPath` (RFC 9535): `.name`, `['name']`, `[n]`, `[*]` and `.*`.
 //!
 //! Enough for scripts that want one value; `jq` does the rest. `{…}` around the path and a leading `$`
 //! are accepted, as people know them from other tools.

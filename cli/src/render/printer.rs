@@ -42,7 +42,13 @@ pub fn to_text(answer: &Answer, look: &Look) -> String {
             _ => json_line(&answer.value),
         },
         OutputFormat::Yaml => yaml::to_yaml(&answer.value),
-        OutputFormat::Name => answer.names.iter().map(|name| format!("{}\n", escape::line(name))).collect(),
+        OutputFormat::Name => {
+            let mut text = String::new();
+            for name in &answer.names {
+                let _ = writeln!(text, "{}", escape::line(name));
+            }
+            text
+        }
         OutputFormat::JsonPath(path) => path.select(&answer.value).into_iter().map(path_line).collect(),
     }
 }

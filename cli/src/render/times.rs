@@ -33,8 +33,8 @@ impl Times {
     pub fn show(&self, at: Timestamp) -> String {
         match self.style {
             TimeStyle::Relative => self.relative(at),
-            TimeStyle::Local => self.in_zone(at, &self.zone),
-            TimeStyle::Utc => self.in_zone(at, &TimeZone::UTC),
+            TimeStyle::Local => in_zone(at, &self.zone),
+            TimeStyle::Utc => in_zone(at, &TimeZone::UTC),
         }
     }
 
@@ -46,8 +46,8 @@ impl Times {
     /// A point of time for a headline: never relative, since the reader wants to know when he looked.
     pub fn absolute(&self, at: Timestamp) -> String {
         match self.style {
-            TimeStyle::Local => self.in_zone(at, &self.zone),
-            TimeStyle::Relative | TimeStyle::Utc => self.in_zone(at, &TimeZone::UTC),
+            TimeStyle::Local => in_zone(at, &self.zone),
+            TimeStyle::Relative | TimeStyle::Utc => in_zone(at, &TimeZone::UTC),
         }
     }
 
@@ -58,12 +58,12 @@ impl Times {
             format!("{} ago", length(self.now.since(at)))
         }
     }
+}
 
-    fn in_zone(&self, at: Timestamp, zone: &TimeZone) -> String {
-        // The range of a Timestamp lies well inside jiff's.
-        let at = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
-    }
+fn in_zone(at: Timestamp, zone: &TimeZone) -> String {
+    // The range of a Timestamp lies well inside jiff's.
+    let at = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
 }
 
 /// A length of time in its two largest units: `42s`, `5m03s`, `11h57m`, `6d04h`.
@@ -91,7 +91,7 @@ mod tests {
         let mut times = Times { style: TimeStyle::Relative, now, zone: TimeZone::UTC };
         let earlier: Timestamp = "2026-11-21T13:40:02Z".parse().unwrap();
         assert_eq!(times.show(earlier), "22m09s ago");
-        assert_eq!(times.show(now.plus(Duration::from_secs(43_020))), "in 11h57m");
+        assert_eq!(times.show(now.plus(Duration::from_mins(717))), "in 11h57m");
         assert_eq!(times.show(now), "0s ago");
         times.style = TimeStyle::Utc;
         assert_eq!(times.show(earlier), "2026-11-21 13:40:02 UTC");

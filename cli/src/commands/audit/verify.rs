@@ -95,7 +95,7 @@ fn not_whole(why: &str) -> Failure {
 fn answer(verified: &Verified, head: &AuditHead, times: &crate::render::Times) -> Answer {
     let answer = Answer::local("fleet/v1/audit-verification", verified).name(verified.root.clone());
     let grown = match verified.seen_before {
-        Some(seen) => format!("it holds unchanged what was seen here before ({} records)", seen),
+        Some(seen) => format!("it holds unchanged what was seen here before ({seen} records)"),
         None => "first check from this machine; from now on a rewritten log will show".to_owned(),
     };
     let mut answer = answer

@@ -27,7 +27,7 @@ pub async fn run(
     follow: bool,
 ) -> Result<ExitCode, Failure> {
     let what = What::parse(what)?;
-    session.when_interrupted = "interrupted; the run goes on".to_owned();
+    "interrupted; the run goes on".clone_into(&mut session.when_interrupted);
     let client = session.connect().await?;
     let nodes: Vec<Name> = match what.node {
         Some(node) => vec![node],
@@ -162,12 +162,11 @@ impl Output<'_> {
     fn emit(&mut self, session: &mut Session<'_>, new: &[u8], is_end: bool) -> Result<(), Failure> {
         let mut bytes = std::mem::take(&mut self.at.pending);
         bytes.extend_from_slice(new);
-        if !is_end {
-            if let Err(error) = std::str::from_utf8(&bytes) {
-                if error.error_len().is_none() {
-                    self.at.pending = bytes.split_off(error.valid_up_to());
-                }
-            }
+        if let Err(error) = std::str::from_utf8(&bytes)
+            && error.error_len().is_none()
+            && !is_end
+        {
+            self.at.pending = bytes.split_off(error.valid_up_to());
         }
         if bytes.is_empty() {
             return Ok(());

@@ -9,8 +9,8 @@ use fleet_proto::pb;
 use fleet_types::action::nearest;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
-use fleet_types::document::Document;
 use fleet_types::document::procedure::Procedure;
+use fleet_types::document::{Document, Key};
 use fleet_types::request::Verb;
 use fleet_types::view::RunView;
 
@@ -26,7 +26,7 @@ use crate::targets::{self, Chosen};
 /// mistake is seen before most of it has begun.
 pub const DEFAULT_PARALLEL: u32 = 5;
 /// A request lives at most this long (security-and-delivery §1.15).
-const MAX_VALID_FOR: Duration = Duration::from_secs(24 * 3600);
+const MAX_VALID_FOR: Duration = Duration::from_hours(24);
 
 /// What is to be started, resolved and not yet signed.
 pub struct Prepared {
@@ -88,23 +88,23 @@ impl Prepared {
     /// Signs the request and sends it.
     pub async fn send(self, session: &mut Session<'_>, client: &Client) -> Result<RunView, Failure> {
         let signer = Signer::load(&session.context()?)?;
-        let signed = signer.request(self.order, (session.environment.now)())?;
+        let sealed = signer.request(self.order, (session.environment.now)())?;
         session.when_interrupted =
-            format!("interrupted; whether {0} was started is not known: fleetctl run show {0}", signed.run);
+            format!("interrupted; whether {0} was started is not known: fleetctl run show {0}", sealed.run);
         let request = pb::StartRunRequest {
-            request: signed.envelope,
-            nodes: signed.nodes,
+            request: sealed.envelope,
+            nodes: sealed.nodes,
             idempotency_key: clock::idempotency_key(),
         };
         let started = client.start_run(request).await.map_err(|failure| match failure.exit {
             ExitCode::NotReachable | ExitCode::TimedOut => {
-                failure.fix(format!("see whether it was started: fleetctl run show {}", signed.run))
+                failure.fix(format!("see whether it was started: fleetctl run show {}", sealed.run))
             }
             _ => failure,
         })?;
         session.when_interrupted = format!(
             "interrupted; run {0} goes on: fleetctl run wait {0}, or fleetctl run cancel {0}",
-            signed.run
+            sealed.run
         );
         Ok(started)
     }
@@ -143,7 +143,7 @@ fn not_what_was_asked(name: &str) -> Failure {
 
 /// Names and required ones; values are checked by the node, which alone resolves.
 fn check_parameters(procedure: &Procedure, given: &[(String, serde_json::Value)]) -> Result<(), Failure> {
-    let known: Vec<&str> = procedure.params.keys().map(|key| key.as_str()).collect();
+    let known: Vec<&str> = procedure.params.keys().map(Key::as_str).collect();
     let mut seen = BTreeMap::new();
     for (key, value) in given {
         if !known.contains(&key.as_str()) {
