@@ -1,1 +1,19 @@
-fn main() {}
+//! The agent's binary: command line, exit code; everything else is in the library.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use fleet_agent::args::Cli;
+use fleet_agent::commands;
+
+fn main() -> ExitCode {
+    match commands::dispatch(Cli::parse()) {
+        Ok(code) => code,
+        Err(failure) => {
+            // Nothing to do when standard error is closed.
+            let _ = writeln!(std::io::stderr(), "fleet-agent: {failure}");
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}

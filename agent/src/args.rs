@@ -1,0 +1,102 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The agent of one firewall node: carries out signed maintenance work and reports on it.
+#[derive(Debug, Parser)]
+#[command(name = "fleet-agent", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run core and executor until SIGTERM or Ctrl-C
+    Run(Run),
+    /// Join a fleet with a token that an operator created (`fleetctl join-token create`)
+    Enrol(Enrol),
+    /// Show who this node is and what its journal holds
+    Status(Show),
+    /// Print the journal of this node's jobs
+    Journal(Show),
+    /// Stop all supervised units below a development root
+    #[command(hide = true)]
+    StopUnits(Configured),
+    /// Supervise one program; started by the executor only
+    #[command(hide = true, disable_help_flag = true)]
+    Supervise {
+        /// Passed on to the supervisor.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Show version and protocol
+    Version,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Configured {
+    /// Configuration file
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        env = "FLEET_AGENT_CONFIG",
+        default_value = "/etc/fleet/agent.toml"
+    )]
+    pub config: PathBuf,
+    /// Override one key of the configuration; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `run`.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// The configuration.
+    #[command(flatten)]
+    pub configured: Configured,
+    /// End the process at a point of the executor's work; for crash tests
+    #[arg(long, hide = true, value_name = "POINT")]
+    pub crash_at: Option<String>,
+}
+
+/// `enrol`.
+#[derive(Debug, Clone, Args)]
+pub struct Enrol {
+    /// The configuration.
+    #[command(flatten)]
+    pub configured: Configured,
+    /// Join token, ft1.…; "-" reads it from standard input, where no process list shows it
+    #[arg(long, value_name = "TOKEN", env = "FLEET_JOIN_TOKEN", hide_env_values = true)]
+    pub token: String,
+    /// Join although this node has an identity already
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// `status` and `journal`.
+#[derive(Debug, Clone, Args)]
+pub struct Show {
+    /// The configuration.
+    #[command(flatten)]
+    pub configured: Configured,
+    /// Output format
+    #[arg(long, short, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+}
+
+/// How a command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}

@@ -1,0 +1,51 @@
+//! What several commands need of the configuration.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use fleet_executor::host::{HostConfig, LinuxHost, Supervisor, UnitsKind};
+
+use crate::args::Configured;
+use crate::config::{Config, validated};
+use crate::error::{Exit, Failure};
+
+/// Where systemd says that it runs this machine (`sd_booted(3)`).
+const SYSTEMD_RUNS: &str = "/run/systemd/system";
+
+/// Reads the configuration; all its problems are one failure.
+pub fn load(configured: &Configured) -> Result<Config, Failure> {
+    validated::load(Some(&configured.config), std::env::vars(), &configured.set)
+        .map_err(|error| Failure::of(Exit::Usage, &error))
+}
+
+/// Root keys and trust bundle of the executor.
+pub fn trust_directory(config: &Config) -> PathBuf {
+    config.state_directory.join("trust")
+}
+
+/// The machine: the real one, or a development root with supervised units.
+pub fn host(config: &Config) -> Result<LinuxHost, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot find this program: {error}")))?;
+    let real = config.dev_root.is_none();
+    let systemd = real && std::path::Path::new(SYSTEMD_RUNS).is_dir();
+    LinuxHost::open(&HostConfig {
+        root: config.dev_root.clone().unwrap_or_else(|| PathBuf::from("/")),
+        state: config.state_directory.clone(),
+        supervisor: Supervisor { program, arguments: vec!["supervise".to_owned()] },
+        units: if systemd { UnitsKind::Systemd } else { UnitsKind::Supervised },
+    })
+    .map_err(|error| Failure::of(Exit::Failed, &error))
+}
+
+/// Prints to standard output; a closed pipe is no failure of ours.
+pub fn print(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints JSON to standard output.
+pub fn print_json(value: &serde_json::Value) {
+    // Values have string keys and always serialise.
+    print(serde_json::to_string_pretty(value).unwrap_or_default());
+}

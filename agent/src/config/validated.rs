@@ -1,0 +1,383 @@
+//! The validated configuration: the only type of the three that travels through the program.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fleet_certs::ServerName;
+use fleet_executor::policy::LocalPolicy;
+use fleet_types::digest::Digest;
+use fleet_types::document::Size;
+use fleet_types::id::Name;
+use serde::Deserialize;
+
+use super::merged::Merged;
+use super::problem::{ConfigError, Place, Problem};
+use super::raw;
+
+/// Timers may be 1/50 of the defaults in tests; below this a busy machine would fail by itself.
+const LEAST: Duration = Duration::from_millis(5);
+/// No protocol timer makes sense above this: it exceeds the lease (5 min, security-and-delivery §2.7).
+const MOST: Duration = Duration::from_mins(10);
+
+/// One address of a controller.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// `host:port`; IPv6 addresses in brackets.
+    pub address: String,
+    /// `main`; `oob` (out of band) is not supported by this build.
+    #[serde(default = "main_role")]
+    pub role: String,
+}
+
+fn main_role() -> String {
+    "main".to_owned()
+}
+
+/// Timers of the protocol (security-and-delivery §2.7, §2.13), scaled as a whole in tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timers {
+    /// For name resolution and TCP of one endpoint, and for its handshake.
+    pub connect: Duration,
+    /// Where the back-off begins.
+    pub backoff_min: Duration,
+    /// Where it ends.
+    pub backoff_max: Duration,
+    /// A link that lasted this long resets the back-off.
+    pub stable_link: Duration,
+    /// Spread after a lost link until the controller names one.
+    pub spread: Duration,
+    /// HTTP/2 ping after this idle time, and the wait for its answer.
+    pub keepalive: Duration,
+    /// Heartbeat until the controller names an interval.
+    pub heartbeat: Duration,
+    /// Longest wait for `Welcome`, and for the executor's answer to it.
+    pub hello: Duration,
+    /// A report without acknowledgement is sent again after this.
+    pub report_resend: Duration,
+    /// Longest wait for one document.
+    pub document: Duration,
+    /// Grace period when stopping.
+    pub drain: Duration,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything the agent needs to know, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// For log lines only.
+    pub name: Option<Name>,
+    /// Controllers in the order they are tried; empty is an error of `run` only.
+    pub endpoints: Vec<Endpoint>,
+    /// Enrolment service, where one is configured.
+    pub enrol: Option<String>,
+    /// Verified in every handshake; none is an error of `run` and `enrol`.
+    pub server_name: Option<ServerName<'static>>,
+    /// A controller CA that a join token must name.
+    pub trust_pin: Option<Digest>,
+    /// Folder of the two identity slots.
+    pub identity_directory: PathBuf,
+    /// Folder of the executor's state.
+    pub state_directory: PathBuf,
+    /// Kept of a step's output.
+    pub step_output_limit_bytes: u64,
+    /// The node owner's last word; checked here, used by the executor alone.
+    pub policy: LocalPolicy,
+    /// Least severe level that is logged.
+    pub log_level: tracing::Level,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Timers.
+    pub timers: Timers,
+    /// Everything the node may touch lies below this folder; none is the real machine.
+    pub dev_root: Option<PathBuf>,
+}
+
+/// Reads and checks all layers. `variables` is the environment, `sets` the `--set` flags.
+pub fn load(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    sets: &[String],
+) -> Result<Config, ConfigError> {
+    let text = file.map(read).transpose()?;
+    let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+    let defaults = raw::defaults();
+    let mut problems = Vec::new();
+    let layers = [
+        raw::file(&path, text.as_deref().unwrap_or_default(), &defaults, &mut problems),
+        raw::environment(variables, &defaults, &mut problems),
+        raw::flags(sets, &defaults, &mut problems),
+    ];
+    validate(Merged::new(&defaults, layers, problems))
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length > raw::MAX_FILE_BYTES {
+        return Err(failed(std::io::Error::other(format!("it has {length} bytes, a megabyte is the most"))));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+fn validate(mut merged: Merged) -> Result<Config, ConfigError> {
+    for (key, wanted) in [("schema", "fleet/v1"), ("kind", "agent")] {
+        if merged.text(key) != wanted {
+            merged.problem(key, format!("expected \"{wanted}\""));
+        }
+    }
+    let config = Config {
+        name: optional(&mut merged, "name", |text| text.parse::<Name>().map_err(|e| e.to_string())),
+        endpoints: endpoints(&mut merged),
+        enrol: optional(&mut merged, "controller.enrol", |text| address(text).map(|()| text.to_owned())),
+        server_name: optional(&mut merged, "controller.server_name", |text| {
+            ServerName::try_from(text.to_owned())
+                .map_err(|_| format!("\"{text}\" is neither a host name nor an address"))
+        }),
+        trust_pin: optional(&mut merged, "controller.trust_pin", pin),
+        identity_directory: directory(&mut merged, "identity.directory"),
+        state_directory: directory(&mut merged, "runtime.state_directory"),
+        step_output_limit_bytes: output_limit(&mut merged),
+        policy: policy(&mut merged),
+        log_level: optional(&mut merged, "log.level", |text| {
+            text.parse().map_err(|_| format!("\"{text}\" is none of error, warn, info, debug, trace"))
+        })
+        .unwrap_or(tracing::Level::INFO),
+        log_format: optional(&mut merged, "log.format", |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("\"{text}\" is neither text nor json")),
+        })
+        .unwrap_or(LogFormat::Text),
+        timers: timers(&mut merged),
+        dev_root: optional(&mut merged, "dev.root", absolute),
+    };
+    // Inside the root the node's own work could change the records of that work.
+    if config.dev_root.as_ref().is_some_and(|root| config.state_directory.starts_with(root)) {
+        merged.problem("runtime.state_directory", "must not lie below dev.root");
+    }
+    if merged.problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(in_order(merged.problems))) }
+}
+
+/// Problems in the order of the file, each once.
+fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(|problem| match &problem.place {
+        Place::File { line, column, .. } => (0, *line, *column),
+        _ => (1, 0, 0),
+    });
+    problems.dedup();
+    problems
+}
+
+fn optional<T>(merged: &mut Merged, key: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    let text = merged.text(key);
+    if text.is_empty() {
+        return None;
+    }
+    read(&text).map_err(|message| merged.problem(key, message)).ok()
+}
+
+fn endpoints(merged: &mut Merged) -> Vec<Endpoint> {
+    let key = "controller.endpoints";
+    let written = merged.value(key).and_then(toml::Value::as_array).cloned().unwrap_or_else(|| {
+        merged.problem(key, "expected a list such as [{ address = \"ctl.example.net:7443\" }]");
+        Vec::new()
+    });
+    let mut endpoints = Vec::new();
+    for (index, value) in written.into_iter().enumerate() {
+        match Endpoint::deserialize(value).map_err(|e| e.message().to_owned()).and_then(checked) {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(message) => merged.problem(key, format!("entry {}: {message}", index + 1)),
+        }
+    }
+    endpoints
+}
+
+fn checked(endpoint: Endpoint) -> Result<Endpoint, String> {
+    address(&endpoint.address)?;
+    match endpoint.role.as_str() {
+        "main" => Ok(endpoint),
+        "oob" => Err("role \"oob\" is not supported by this build yet: remove the entry".to_owned()),
+        other => Err(format!("role \"{other}\" is not known: write \"main\"")),
+    }
+}
+
+fn address(text: &str) -> Result<(), String> {
+    let good = text.parse::<http::uri::Authority>().is_ok_and(|authority| {
+        authority.port_u16().is_some_and(|port| port != 0)
+            && !authority.host().is_empty()
+            && !text.contains('@')
+    });
+    if good {
+        Ok(())
+    } else {
+        Err(format!("\"{text}\" is no address: write host:port, IPv6 as [2001:db8::5]:7443"))
+    }
+}
+
+fn pin(text: &str) -> Result<Digest, String> {
+    text.strip_prefix("sha256:")
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| format!("\"{text}\" is no pin: write sha256: and 64 hexadecimal digits"))
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let plain = !path.components().any(|part| matches!(part, std::path::Component::ParentDir));
+    if path.is_absolute() && plain {
+        Ok(path)
+    } else {
+        Err(format!("\"{text}\" must be an absolute path without \"..\""))
+    }
+}
+
+fn directory(merged: &mut Merged, key: &str) -> PathBuf {
+    let text = merged.text(key);
+    absolute(&text).unwrap_or_else(|message| {
+        merged.problem(key, message);
+        PathBuf::new()
+    })
+}
+
+fn output_limit(merged: &mut Merged) -> u64 {
+    let key = "runtime.step_output_limit";
+    let text = merged.text(key);
+    match text.parse::<Size>() {
+        // At least what stands in a report's tail; at most what a spool of several steps can hold.
+        Ok(size) if (4096..=64 << 20).contains(&size.bytes()) => size.bytes(),
+        Ok(_) => {
+            merged.problem(key, format!("\"{text}\" must lie between 4KiB and 64MiB"));
+            4096
+        }
+        Err(error) => {
+            merged.problem(key, error.to_string());
+            4096
+        }
+    }
+}
+
+fn policy(merged: &mut Merged) -> LocalPolicy {
+    let written = merged.value("policy").cloned().unwrap_or_else(|| toml::Value::Table(toml::Table::new()));
+    let policy = LocalPolicy::deserialize(written).map_err(|error| error.message().to_owned());
+    let checked =
+        policy.and_then(|policy| policy.check().map(|()| policy).map_err(|error| error.to_string()));
+    checked.unwrap_or_else(|message| {
+        merged.problem("policy", message);
+        LocalPolicy::default()
+    })
+}
+
+fn timers(merged: &mut Merged) -> Timers {
+    let timers = Timers {
+        connect: merged.duration("controller.connect_timeout", LEAST, MOST),
+        backoff_min: merged.duration("controller.backoff.min", LEAST, MOST),
+        backoff_max: merged.duration("controller.backoff.max", LEAST, MOST),
+        stable_link: merged.duration("timers.stable_link", LEAST, MOST),
+        spread: merged.duration("timers.spread", Duration::ZERO, MOST),
+        keepalive: merged.duration("timers.keepalive", LEAST, MOST),
+        heartbeat: merged.duration("link.heartbeat", LEAST, Duration::from_mins(2)),
+        hello: merged.duration("timers.hello", LEAST, MOST),
+        report_resend: merged.duration("timers.report_resend", LEAST, MOST),
+        document: merged.duration("timers.document", LEAST, MOST),
+        drain: merged.duration("timers.drain", Duration::ZERO, MOST),
+    };
+    if timers.backoff_min > timers.backoff_max {
+        merged.problem("controller.backoff.min", "must not exceed controller.backoff.max");
+    }
+    timers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(text: &str, variables: &[(&str, &str)], sets: &[&str]) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        load(Some(&path), variables, &sets.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_say_what_the_rules_say() {
+        let config = load(None, [], &[]).unwrap();
+        assert_eq!(config.timers.backoff_max, Duration::from_mins(1));
+        assert_eq!(config.timers.heartbeat, Duration::from_secs(30));
+        assert!(config.endpoints.is_empty() && config.dev_root.is_none());
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let text =
+            "[log]\nlevel = \"warn\"\n[timers]\ndrain = \"1s\"\n[controller]\nserver_name = \"a.example\"\n";
+        let variables =
+            [("FLEET_LOG__LEVEL", "debug"), ("FLEET_TIMERS__DRAIN", "2s"), ("FLEET_CONTEXT", "prod")];
+        let config = loaded(text, &variables, &["timers.drain=3s"]).unwrap();
+        assert_eq!(config.log_level, tracing::Level::DEBUG);
+        assert_eq!(config.timers.drain, Duration::from_secs(3));
+        assert_eq!(config.server_name.unwrap().to_str(), "a.example");
+    }
+
+    #[test]
+    fn all_problems_are_listed_at_once_with_their_places() {
+        let text = "\
+kind = \"agent\"
+[controller]
+endpoints = [{ address = \"ctl.example.net\" }, { address = \"[::1]:7443\", role = \"oob\" }]
+server_nam = \"x\"
+[link]
+class = \"metered\"
+[runtime]
+state_directory = \"var/lib\"
+step_output_limit = \"1 GB\"
+[log]
+level = \"loud\"
+[timers]
+keepalive = \"1ms\"
+[policy]
+mode = \"free\"
+";
+        let Err(ConfigError::Invalid(problems)) = loaded(text, &[("FLEET_LOG__COLOR", "1")], &["nonsense"])
+        else {
+            panic!("ten mistakes pass");
+        };
+        let lines: Vec<_> = problems
+            .iter()
+            .map(|p| {
+                p.to_string().rsplit_once("agent.toml:").map_or(p.to_string(), |(_, rest)| rest.to_owned())
+            })
+            .collect();
+        let starts = [
+            "3:13: controller.endpoints: entry 1",
+            "3:13: controller.endpoints: entry 2",
+            "4:1: unknown key \"controller.server_nam\", did you mean \"controller.server_name\"?",
+            "6:9: link.class = \"metered\" is not supported by this build yet",
+            "8:19: runtime.state_directory",
+            "9:21: runtime.step_output_limit",
+            "11:9: log.level",
+            "13:13: timers.keepalive",
+            "14:1: policy: unknown variant `free`",
+            "environment variable FLEET_LOG__COLOR: unknown key \"log.color\"",
+            "flag --set nonsense: write --set",
+        ];
+        assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+        for (line, start) in lines.iter().zip(starts) {
+            assert!(line.starts_with(start), "{line} instead of {start}");
+        }
+    }
+
+    #[test]
+    fn form_errors_have_places_too() {
+        let Err(ConfigError::Invalid(problems)) = loaded("[log]\nlevel = \n", &[], &[]) else { panic!() };
+        assert!(problems[0].to_string().contains("agent.toml:2:"), "{problems:?}");
+    }
+}

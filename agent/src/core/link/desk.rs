@@ -1,0 +1,131 @@
+//! Everything that outlives a link: outbox, output spool, wanted documents, and what Hello says.
+//!
+//! One owner, the link's loop. Synchronous: a message of the executor goes in, perhaps an answer comes out.
+
+use fleet_proto::pb;
+use fleet_proto::pb::{core_message, executor_message};
+use tracing::{debug, warn};
+
+use super::documents::Wanted;
+use crate::config::Timers;
+use crate::core::outbox::{Acked, JobKey, Outbox};
+use crate::core::output::Spool;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Desk {
+    /// What waits for the link.
+    pub outbox: Outbox,
+    /// Output that waits for the link.
+    pub spool: Spool,
+    /// Documents that the executor needs.
+    pub wanted: Wanted,
+    hello: pb::Hello,
+    jobs_open: std::collections::BTreeSet<JobKey>,
+}
+
+impl Desk {
+    /// Begins with what the executor's first message said.
+    pub fn new(hello: pb::Hello, timers: &Timers) -> Self {
+        Self {
+            outbox: Outbox::new(timers.report_resend),
+            spool: Spool::default(),
+            wanted: Wanted::new(timers.document),
+            hello,
+            jobs_open: std::collections::BTreeSet::new(),
+        }
+    }
+
+    /// What to say Hello with: the newest that is known.
+    pub fn hello(&self) -> pb::Hello {
+        self.hello.clone()
+    }
+
+    /// Jobs that are not finished, as the heartbeat tells.
+    pub fn jobs_open(&self) -> u32 {
+        u32::try_from(self.jobs_open.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The executor took a link's fencing values: the next Hello names them.
+    pub fn on_link_accepted(&mut self, generation: u64, epoch: u64) {
+        self.hello.generation_seen = self.hello.generation_seen.max(generation);
+        self.hello.epoch_seen = self.hello.epoch_seen.max(epoch);
+    }
+
+    /// Takes a message of the executor; `Some` is the answer that goes back to it. Answers of a link
+    /// (`LinkRefused`, and the pages after `LinkUp`) are handled by the link while one is up.
+    pub fn on_executor(&mut self, body: executor_message::Body) -> Option<core_message::Body> {
+        use executor_message::Body;
+        let taken = match body {
+            Body::Ready(ready) => {
+                if let Some(hello) = ready.hello {
+                    self.hello = hello;
+                }
+                Ok(())
+            }
+            Body::Reconcile(page) => {
+                for job in &page.jobs {
+                    self.note(job);
+                }
+                self.outbox.on_page(page);
+                Ok(())
+            }
+            Body::Job(update) => {
+                self.note(&update);
+                self.outbox.on_update(update)
+            }
+            Body::Report(report) => {
+                if let Ok(key) = JobKey::read(&report.run, report.attempt) {
+                    self.jobs_open.remove(&key);
+                }
+                self.outbox.on_report(report)
+            }
+            Body::Facts(facts) => {
+                self.hello.facts.clone_from(&facts.facts);
+                self.outbox.on_facts(facts);
+                Ok(())
+            }
+            Body::NeedDocument(need) => self.wanted.on_need(&need.digest),
+            Body::Output(chunk) => match self.spool.on_chunk(&chunk) {
+                Ok(credit) => return Some(core_message::Body::OutputCredit(credit)),
+                Err(error) => Err(error),
+            },
+            Body::LinkRefused(refused) => {
+                debug!(reason = refused.reason, "executor refused a link that is gone already");
+                Ok(())
+            }
+        };
+        if let Err(error) = taken {
+            warn!(%error, "executor sent a message that cannot be used; it is dropped");
+        }
+        None
+    }
+
+    /// An acknowledgement of the controller; true when the executor should hear of it.
+    pub fn on_report_ack(&mut self, ack: &pb::ReportAck) -> bool {
+        let Ok(key) = JobKey::read(&ack.run, ack.attempt) else { return false };
+        match self.outbox.on_ack(key, &ack.digest) {
+            Acked::OtherDigest => {
+                warn!(
+                    run = ack.run,
+                    "controller acknowledged another report than the one sent; it is sent again"
+                );
+                false
+            }
+            Acked::Removed | Acked::Unknown => {
+                self.spool.on_job_acked(key);
+                true
+            }
+        }
+    }
+
+    fn note(&mut self, update: &pb::JobUpdate) {
+        self.hello.journal_sequence = self.hello.journal_sequence.max(update.journal_sequence);
+        let Ok(key) = JobKey::read(&update.run, update.attempt) else { return };
+        if update.report_digest.is_empty() {
+            self.jobs_open.insert(key);
+        } else {
+            self.jobs_open.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! How a link ends, in words for the log.
+
+use std::time::Duration;
+
+use super::session::SessionFault;
+
+/// How a link ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The agent stops; what matters was flushed, or the grace period is over.
+    Stopped,
+    /// The controller asked us to come back later.
+    Goodbye {
+        /// Its reason.
+        reason: String,
+        /// Not before this.
+        retry_after: Duration,
+    },
+    /// Anything else.
+    Lost(Lost),
+}
+
+/// Why a link was lost or dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// The controller ended the stream.
+    #[error("the controller closed the session")]
+    Closed,
+    /// The stream broke, or a message was too large or malformed.
+    #[error("the session broke: {}: {}", .0.code(), .0.message())]
+    Broken(tonic::Status),
+    /// Epoch, number or body of a message.
+    #[error(transparent)]
+    Fault(#[from] SessionFault),
+    /// No answer to heartbeats.
+    #[error("no answer to heartbeats for {} ms", .0.as_millis())]
+    Silent(Duration),
+    /// The executor does not accept this controller.
+    #[error("the executor refused the link: {0}")]
+    Refused(String),
+    /// The executor did not answer the link's fencing values.
+    #[error("the executor did not answer in time to a new link")]
+    NoAnswer,
+    /// The outbox had overflowed and is empty again.
+    #[error("reports were held back; a new link lists them")]
+    Relist,
+}

@@ -1,0 +1,28 @@
+//! The link: one session with a controller at a time, for as long as the agent runs.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`owner`] | the loop: pause, dial, live, again; what the executor says is taken in at all times |
+//! | [`dial`] | endpoints in order, keepalive, errors in words |
+//! | [`opened`] | from Hello to Welcome |
+//! | [`live`] | the life of one link, from Welcome to its end |
+//! | [`ending`] | how a link ends, in words |
+//! | [`session`] | numbers and checks of the session's messages; pure |
+//! | [`desk`] | everything that outlives a link: outbox, spool, wanted documents, facts for Hello |
+//! | [`documents`] | fetching what the executor needs |
+//! | [`output_stream`] | the output's own stream |
+//!
+//! Generated messages are known here, in the outbox and at the door, nowhere else in the agent. Losing the
+//! controller changes nothing for the executor but a message that says so.
+
+pub mod desk;
+pub mod dial;
+pub mod documents;
+pub mod ending;
+pub mod live;
+pub mod opened;
+pub mod output_stream;
+pub mod owner;
+pub mod session;
+
+pub use owner::{Link, LinkError};

@@ -1,0 +1,134 @@
+//! The owner of the link: pause, dial, live, again. What the executor says is taken in at all times.
+
+use fleet_proto::pb::{self, core_message, executor_message};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::desk::Desk;
+use super::dial::Dialer;
+use super::ending::Ended;
+use super::live;
+use super::opened::Opened;
+use crate::clock;
+use crate::config::Timers;
+use crate::core::backoff::{Backoff, Ending};
+use crate::core::door::{Door, STUCK_LIMIT};
+
+/// Why the core cannot go on. Losing a controller is none of these.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The executor said nothing at start.
+    #[error("the executor did not say that it is ready within {} s", STUCK_LIMIT.as_secs())]
+    NotReady,
+    /// Its first message was something else.
+    #[error("the executor's first message was not that it is ready")]
+    NotReadyFirst,
+    /// It closed the socket.
+    #[error("the executor is gone")]
+    ExecutorGone,
+    /// It takes no messages any more.
+    #[error("the executor took no message for {} s", STUCK_LIMIT.as_secs())]
+    ExecutorStuck,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Link {
+    dialer: Dialer,
+    timers: Timers,
+    door: Door,
+    desk: Desk,
+}
+
+impl Link {
+    /// Waits for the executor's first message, which brings what Hello needs.
+    pub async fn new(dialer: Dialer, timers: Timers, mut door: Door) -> Result<Self, LinkError> {
+        let first = timeout(STUCK_LIMIT, door.from.next()).await.map_err(|_| LinkError::NotReady)?;
+        let Some(executor_message::Body::Ready(pb::Ready { hello: Some(hello) })) = first else {
+            return Err(first.map_or(LinkError::ExecutorGone, |_| LinkError::NotReadyFirst));
+        };
+        let desk = Desk::new(hello, &timers);
+        Ok(Self { dialer, timers, door, desk })
+    }
+
+    /// Runs until `stop`, then lets the executor finish and flushes within the grace period.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), LinkError> {
+        let timers = &self.timers;
+        let mut backoff = Backoff::new(timers.backoff_min, timers.backoff_max, timers.stable_link);
+        loop {
+            let Some(ending) = self.one_link(&stop).await? else { return Ok(()) };
+            let pause = backoff.after(ending);
+            let length = pause.fixed + clock::uniform(pause.jitter);
+            info!(pause_ms = length.as_millis(), "dialling again after a pause");
+            let pause = sleep_until(Instant::now() + length);
+            if absorbing(&mut self.door, &mut self.desk, &stop, pause).await?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One attempt, from dialling to the end of the link; `None` when the agent is to stop.
+    async fn one_link(&mut self, stop: &CancellationToken) -> Result<Option<Ending>, LinkError> {
+        let (dialer, hello) = (self.dialer.clone(), self.desk.hello());
+        let limit = self.timers.hello;
+        let opening = async move {
+            let clients = dialer.dial().await?;
+            Opened::open(clients, hello, limit).await
+        };
+        let opened = match absorbing(&mut self.door, &mut self.desk, stop, opening).await? {
+            None => return Ok(None),
+            Some(Some(opened)) => opened,
+            Some(None) => {
+                if let Some(fault) = self.dialer.refusal() {
+                    warn!("{fault}");
+                }
+                return Ok(Some(Ending::NeverUp));
+            }
+        };
+        let began = Instant::now();
+        info!(endpoint = opened.clients.endpoint, link_epoch = opened.epoch, "link is up");
+        let spread = opened.spread().unwrap_or(self.timers.spread);
+        let ended = live::run(opened, &mut self.desk, &mut self.door, &self.timers, stop).await?;
+        let lasted = began.elapsed();
+        self.door.to.push(core_message::Body::LinkDown(pb::LinkDown {}));
+        Ok(match ended {
+            Ended::Stopped => None,
+            Ended::Goodbye { reason, retry_after } => {
+                info!(reason, "controller said goodbye");
+                Some(Ending::Goodbye { retry_after, lasted, spread })
+            }
+            Ended::Lost(lost) => {
+                warn!(lasted_s = lasted.as_secs(), "link is lost: {lost}");
+                Some(Ending::Lost { lasted, spread })
+            }
+        })
+    }
+}
+
+/// Drives `work` while the executor's messages are taken in; `None` when the agent is to stop.
+async fn absorbing<T>(
+    door: &mut Door,
+    desk: &mut Desk,
+    stop: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> Result<Option<T>, LinkError> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let stuck = door.to.stuck_at();
+        tokio::select! {
+            done = &mut work => return Ok(Some(done)),
+            () = stop.cancelled() => return Ok(None),
+            message = door.from.next(), if desk.outbox.has_room() => {
+                let message = message.ok_or(LinkError::ExecutorGone)?;
+                if let Some(answer) = desk.on_executor(message) {
+                    door.to.push(answer);
+                }
+            }
+            () = door.to.progress() => {}
+            () = sleep_until(stuck.unwrap_or_else(Instant::now)), if stuck.is_some() => {
+                return Err(LinkError::ExecutorStuck);
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The core: the half of the agent that speaks to the network. It could run unprivileged.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`enrol`] | redeeming a join token |
+//! | [`identity`] | the certificate in use, published for new connections |
+//! | [`node`] | what the enrolment said about this node |
+//! | [`door`] | the executor's socket as two bounded channels |
+//! | [`backoff`] | how long to wait before dialling again |
+//! | [`link`] | the one session with a controller |
+//! | [`outbox`] | sealed reports and progress that wait for the link |
+//! | [`output`] | the bounded spool of steps' output |
+//! | [`start`] | all of it, started |
+//!
+//! The core owns identity, link, outbox and output spool. It never touches the journal, the report key, the
+//! local policy or the machine (security-and-delivery §1.16): everything of that kind is asked of the
+//! executor through the door, also where both run in one process.
+
+pub mod backoff;
+pub mod door;
+pub mod enrol;
+pub mod identity;
+pub mod link;
+pub mod node;
+pub mod outbox;
+pub mod output;
+pub mod start;

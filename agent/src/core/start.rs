@@ -1,0 +1,64 @@
+//! Starting the core: configuration, identity and the executor's socket become a running link.
+
+use fleet_certs::PeerIdentity;
+use fleet_executor::socket::Socket;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::door::Door;
+use super::identity::{self, IdentityError, OwnIdentity, Published};
+use super::link::dial::Dialer;
+use super::link::{Link, LinkError};
+use crate::config::{Config, Timers};
+
+/// Why the core does not run, or not any more.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// A key that only `run` needs is missing.
+    #[error("configuration: {0} is missing: write it to the configuration file")]
+    Missing(&'static str),
+    /// No identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The socket cannot be used.
+    #[error("the socket to the executor cannot be used")]
+    Socket(#[source] std::io::Error),
+    /// The executor failed.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// A core whose settings are good, before it speaks to anybody.
+#[derive(Debug)]
+pub struct Core {
+    dialer: Dialer,
+    timers: Timers,
+    certificate: PeerIdentity,
+    // Kept for as long as the core runs: a renewed identity will be published on it.
+    _published: Published,
+}
+
+impl Core {
+    /// Checks what only a running core needs: endpoints, server name, a certificate that is good now.
+    pub fn new(config: &Config, identity: &OwnIdentity) -> Result<Self, CoreError> {
+        let server_name = config.server_name.clone().ok_or(CoreError::Missing("controller.server_name"))?;
+        if config.endpoints.is_empty() {
+            return Err(CoreError::Missing("controller.endpoints"));
+        }
+        let endpoints = config.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
+        let (published, tls) = Published::new(identity.tls(server_name.clone())?);
+        Ok(Self {
+            dialer: Dialer::new(endpoints, tls, server_name, &config.timers),
+            timers: config.timers.clone(),
+            certificate: identity.certificate.clone(),
+            _published: published,
+        })
+    }
+
+    /// Runs until `stop`, or until the executor fails.
+    pub async fn run(self, socket: Socket, stop: CancellationToken) -> Result<(), CoreError> {
+        let _expiry = AbortOnDropHandle::new(tokio::spawn(identity::watch(self.certificate)));
+        let door = Door::open(socket).map_err(CoreError::Socket)?;
+        Ok(Link::new(self.dialer, self.timers, door).await?.run(stop).await?)
+    }
+}
