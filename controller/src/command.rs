@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, LogFormat};
 use crate::init::{self, InitRequest};
 
-/// The store failed for good; the supervisor starts the controller anew (sysexits.h EX_TEMPFAIL).
+/// The store failed for good; the supervisor starts the controller anew (sysexits.h `EX_TEMPFAIL`).
 const EXIT_STORE: u8 = 75;
 const EXIT_USAGE: u8 = 2;
 
@@ -130,7 +130,7 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
 async fn serve(config: Config, ready_file: Option<PathBuf>) -> ExitCode {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
-    match app::run(config, ready_file.as_deref(), stop).await {
+    match Box::pin(app::run(config, ready_file.as_deref(), stop)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ AppError::Store(_)) => fail("store", &error, EXIT_STORE),
         Err(error @ AppError::Listen { .. }) => fail("listen", &error, 1),

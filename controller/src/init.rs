@@ -23,7 +23,7 @@ use crate::repo::reader::{BatchExt as _, Repo};
 use crate::repo::records::{FleetRecord, InviteRecord};
 
 /// The first invite lives longer than a join token: the person may have to come to the console.
-const INVITE_LIFE: Duration = Duration::from_secs(24 * 3600);
+const INVITE_LIFE: Duration = Duration::from_hours(24);
 
 /// What is asked for.
 #[derive(Debug, Clone)]

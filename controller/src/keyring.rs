@@ -18,13 +18,13 @@ use fleet_types::time::Timestamp;
 use fleet_types::trust::{DispatchStatement, SignedDispatch};
 
 /// Authorities live ten years: they are rotated by the operator, not by surprise.
-const AUTHORITY_LIFE: Duration = Duration::from_secs(3650 * 86_400);
+const AUTHORITY_LIFE: Duration = Duration::from_hours(87600);
 /// The server certificate is made anew at each start and half-way through its life.
-pub const SERVER_LIFE: Duration = Duration::from_secs(90 * 86_400);
+pub const SERVER_LIFE: Duration = Duration::from_hours(2160);
 /// The authority's statement about the dispatch key; made anew at each start.
-const DISPATCH_LIFE: Duration = Duration::from_secs(90 * 86_400);
+const DISPATCH_LIFE: Duration = Duration::from_hours(2160);
 /// Statements begin a little in the past: agents' clocks may be behind by as much.
-const BACK_DATED: Duration = Duration::from_secs(300);
+const BACK_DATED: Duration = Duration::from_mins(5);
 
 /// The controller's keys.
 pub struct Keyring {

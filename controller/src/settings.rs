@@ -44,8 +44,8 @@ impl Default for Settings {
             handshakes_at_once: 256,
             connections: 15_000,
             enrol_per_minute: 30,
-            agent_certificate: Duration::from_secs(72 * 3600),
-            operator_certificate: Duration::from_secs(12 * 3600),
+            agent_certificate: Duration::from_hours(72),
+            operator_certificate: Duration::from_hours(12),
             drain: Duration::from_secs(10),
         }
     }

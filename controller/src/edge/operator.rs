@@ -150,7 +150,7 @@ impl OperatorService for Operators {
         let r = request.get_ref();
         let envelope: Envelope =
             convert::json("request", &r.request).map_err(|error| to_status(error.into()))?;
-        if r.nodes.len() % 16 != 0 {
+        if !r.nodes.len().is_multiple_of(16) {
             return Err(invalid("nodes", "expected 16 bytes a node"));
         }
         let nodes: Vec<NodeId> = r

@@ -115,7 +115,7 @@ impl Session {
         }
         match outcome {
             Ok(why) => {
-                tracing::info!(node = %self.agent.name, epoch = self.epoch.0, "node disconnected: {why}")
+                tracing::info!(node = %self.agent.name, epoch = self.epoch.0, "node disconnected: {why}");
             }
             Err(error) => self.refuse(error).await,
         }
@@ -132,9 +132,8 @@ impl Session {
 
     async fn begin(&mut self, inbound: &mut Streaming<pb::AgentMessage>) -> Result<mpsc::Receiver<ToNode>> {
         let first = timeout(HELLO_LIMIT, inbound.message()).await;
-        let message = match first {
-            Ok(Ok(Some(message))) => message,
-            _ => return Err(ControllerError::new(Kind::Invalid, "no-hello", "no hello came")),
+        let Ok(Ok(Some(message))) = first else {
+            return Err(ControllerError::new(Kind::Invalid, "no-hello", "no hello came"));
         };
         self.seq_in = message.seq;
         let Some(AgentBody::Hello(hello)) = message.body else {

@@ -44,7 +44,8 @@ fn encode(detail: &ErrorDetail) -> Vec<u8> {
 pub fn to_status(error: ControllerError) -> Status {
     let mut detail = *error.detail;
     if matches!(error.kind, Kind::Internal | Kind::Unavailable | Kind::Exhausted) {
-        detail.id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+        detail.id = uuid::Uuid::new_v4().simple().to_string();
+        detail.id.truncate(8);
         let mut chain = String::new();
         let mut source = error.source.as_deref().map(|e| e as &dyn std::error::Error);
         while let Some(cause) = source {

@@ -113,10 +113,7 @@ pub async fn read_output(
     loop {
         follow.mark_unchanged();
         // Asked before reading: what arrived until the end is then certainly read.
-        let going = match reader.follow {
-            true => is_going(&context, &reader).await,
-            false => Ok(false),
-        };
+        let going = if reader.follow { is_going(&context, &reader).await } else { Ok(false) };
         let sent = match going {
             Ok(going) => send_new(&context, &reader, &mut offsets, &out).await.map(|()| going),
             Err(error) => Err(error),

@@ -176,7 +176,7 @@ mod tests {
         let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
         let _outbox = registry.register(node, LinkEpoch(1)).unwrap();
         let goodbye = ToNode::Goodbye { reason: String::new(), retry_after_ms: 0 };
-        let accepted = (0..OUTBOX + 1).filter(|_| registry.send(node, goodbye.clone())).count();
+        let accepted = (0..=OUTBOX).filter(|_| registry.send(node, goodbye.clone())).count();
         assert_eq!(accepted, OUTBOX);
     }
 }

@@ -97,8 +97,6 @@ pub struct SeenRecord {
     pub actions: Vec<String>,
     /// Newest journal frame; a lower one later means an old disk image.
     pub journal_sequence: u64,
-    /// Sequence and digest of its newest report: the next one must follow it.
-    pub report_sequence: u64,
 }
 record!(SeenRecord, "seen", 1);
 

@@ -45,27 +45,27 @@ pub async fn refresh(
     {
         let event =
             if rebuild::is_online(context, node) { Event::online(node) } else { Event::offline(node) };
-        apply(context, active, event)?;
+        apply(context, active, &event)?;
     }
     Ok(())
 }
 
 fn apply_job(context: &Context, active: &mut Active, node: NodeId, job: &JobRecord) -> Result<()> {
     if let JobState::Ended { outcome, .. } = &job.state {
-        return apply(context, active, Event::ended(node, job.attempt, *outcome));
+        return apply(context, active, &Event::ended(node, job.attempt, *outcome));
     }
     if let Some((attempt, state)) = context.registry.live(node, job.run)
         && let Some(reported) = rebuild::reported(&state)
         && job.state != JobState::Queued
     {
-        apply(context, active, Event::reported(node, attempt, reported))?;
+        apply(context, active, &Event::reported(node, attempt, reported))?;
     }
     Ok(())
 }
 
-fn apply(context: &Context, active: &mut Active, event: Event) -> Result<()> {
+fn apply(context: &Context, active: &mut Active, event: &Event) -> Result<()> {
     let text = event.to_string();
-    match active.rollout.apply(context.clock.now(), &event) {
+    match active.rollout.apply(context.clock.now(), event) {
         Ok(Applied::Changed | Applied::Repeated | Applied::Late) => Ok(()),
         // What is stored and what the engine holds have parted: the run is read anew, as after a conflict.
         Err(error) => Err(ControllerError::new(Kind::Conflict, "engine", format!("{text}: {error}"))),
@@ -119,7 +119,7 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
     let write_id = context.ledger.commit(batch, leaves).await?;
     for record in written {
         if let JobState::Ended { outcome, .. } = &record.state {
-            apply(context, active, Event::ended(record.node, record.attempt, *outcome))?;
+            apply(context, active, &Event::ended(record.node, record.attempt, *outcome))?;
         }
         context.registry.clear_live(record.node, run);
         active.put_job(record, write_id);
@@ -156,7 +156,7 @@ async fn save_offers(context: &Context, active: &mut Active, wanted: &Wanted) ->
         .because(format!("{} nodes", written.len()));
     let write_id = context.ledger.commit(batch, vec![leaf]).await?;
     for record in written {
-        apply(context, active, Event::offered(record.node, record.attempt))?;
+        apply(context, active, &Event::offered(record.node, record.attempt))?;
         active.put_job(record, write_id);
     }
     deliver::offers(context, run, entries);

@@ -78,9 +78,9 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
         let next = next_wake(&context, &runs).unwrap_or(period).min(period);
         tokio::select! {
             () = stop.cancelled() => {}
-            rung = timeout_at(next, context.bell.rung()) => {
+            woken = timeout_at(next, context.bell.rung()) => {
                 // Nothing rang for a whole period: look at everything once, in case a ring was lost.
-                read_all |= rung.is_err() && next == period;
+                read_all |= woken.is_err() && next == period;
             }
         }
     }

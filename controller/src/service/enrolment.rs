@@ -30,8 +30,8 @@ use crate::repo::records::{
 };
 
 /// A join token lives at most this long (§1.6).
-const MAX_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
-const DEFAULT_TOKEN_LIFE: Duration = Duration::from_secs(3600);
+const MAX_TOKEN_LIFE: Duration = Duration::from_hours(24);
+const DEFAULT_TOKEN_LIFE: Duration = Duration::from_hours(1);
 
 /// A redeemed token: what the edge needs for its reply.
 #[derive(Debug, Clone)]

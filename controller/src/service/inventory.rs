@@ -113,7 +113,6 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
             policy_mode: hello.policy_mode.clone(),
             actions: hello.actions.clone(),
             journal_sequence: hello.journal_sequence,
-            report_sequence: before.as_ref().map_or(0, |b| b.record.report_sequence),
         };
         // A node restored from an image knows less than it once did: it may have forgotten finished jobs.
         if let Some(before) = &before

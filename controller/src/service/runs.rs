@@ -42,7 +42,7 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
         for name in names {
             match context.roster.by_name(name) {
                 Some(known) if selector.matches(&known.record.name, &known.record.labels) => {
-                    nodes.push(known)
+                    nodes.push(known);
                 }
                 Some(_) => {}
                 None => unknown.push(name.chars().filter(|c| !c.is_control()).take(128).collect()),

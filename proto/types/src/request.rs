@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 /// Schema of the requests of this release.
 pub const REQUEST_SCHEMA: &str = "fleet/v1/request";
 /// A plain run must end within this time (security-and-delivery §1.15).
-pub const MAX_PLAIN_RUN: Duration = Duration::from_secs(24 * 3600);
+pub const MAX_PLAIN_RUN: Duration = Duration::from_hours(24);
 /// Most nodes of one request (security-and-delivery §1.24).
 pub const MAX_NODES: usize = 100_000;
 

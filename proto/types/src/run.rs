@@ -123,7 +123,9 @@ mod tests {
         ];
         for (outcomes, expected) in cases {
             let mut tally = Tally::new(2);
-            outcomes.iter().for_each(|o| tally.add(*o));
+            for outcome in outcomes {
+                tally.add(*outcome);
+            }
             assert_eq!(tally.terminal_state(), expected, "{outcomes:?}");
         }
     }
