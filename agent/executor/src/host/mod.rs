@@ -27,6 +27,8 @@ mod unit_file;
 mod units;
 mod walk;
 
+pub(crate) use files::temporary_beside;
+
 pub use clock::{Clock, LinuxClock};
 pub use contract::Host;
 pub use files::{

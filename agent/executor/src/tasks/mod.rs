@@ -3,11 +3,29 @@
 //! `contract` says what a task is, `registry` finds one. Helpers that several tasks share read parameters
 //! (`args`), fill in placeholders (`fill`) and start declared commands (`programs`). Called by the run alone.
 
+mod archive;
 mod args;
+mod backup_prune;
+mod backup_run;
+#[cfg(test)]
+mod backup_tests;
+mod backup_verify;
+mod certificate;
+mod command_run;
 mod contract;
 mod fill;
+mod health_check;
+mod health_look;
+mod health_repair;
+mod metrics_collect;
+mod part;
 mod programs;
 mod registry;
+mod retention;
+mod service_assert_active;
+mod service_state;
+#[cfg(test)]
+mod testing;
 
 pub use contract::{
     CancelFlag, Change, Inspect, OutputSink, RetryKind, StepIdentity, Task, TaskContext, TaskError, TaskPlan,

@@ -1,0 +1,389 @@
+//! Backup archives: writing one in a single pass, and reading one back against its manifest.
+//!
+//! An archive is `tar` in `gzip`. Its last member is `manifest.json` with path, size, mode, owner and digest of
+//! everything in it; the comment in the gzip header says whose it is, so that archives can be listed without
+//! unpacking them. Only regular files and folders are members, because nothing else is ever restored
+//! (security-and-delivery §1.18); links are noted in the manifest. It must never leave a half archive under a
+//! final name; that is the business of `backup_run`.
+
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::GzDecoder;
+use flate2::{Compression, GzBuilder};
+use fleet_types::digest::{Digest, Hasher};
+use fleet_types::id::{NodeId, RunId};
+use fleet_types::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::contract::CancelFlag;
+use crate::host::{FileError, FileKind, Files, Found, ReadFile, Stat, WriteFile};
+
+/// Schema of comment and manifest.
+const SCHEMA: &str = "fleet/v1/backup";
+/// The last member.
+pub(super) const MANIFEST: &str = "manifest.json";
+/// Between file, compressor and disk: large enough that system calls cost nothing beside compressing.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// Largest manifest that is read back: 500,000 entries.
+const MAX_MANIFEST_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Whose archive it is: the comment of the gzip header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Label {
+    /// [`SCHEMA`].
+    pub(super) schema: String,
+    /// Id of the backup in the profile.
+    pub(super) backup: String,
+    /// Tag, by default the run.
+    pub(super) tag: String,
+    /// The run.
+    pub(super) run: RunId,
+    /// The node.
+    pub(super) node: NodeId,
+    /// Start of its job.
+    pub(super) made: Timestamp,
+}
+
+impl Label {
+    pub(super) fn new(backup: &str, tag: &str, run: RunId, node: NodeId, made: Timestamp) -> Self {
+        Self { schema: SCHEMA.to_owned(), backup: backup.to_owned(), tag: tag.to_owned(), run, node, made }
+    }
+}
+
+/// One entry of the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Member {
+    /// Absolute path as declared. Bytes that are no UTF-8 are replaced; `raw_path` has them.
+    pub(super) path: String,
+    /// The exact bytes of a path that is no UTF-8, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) raw_path: Option<String>,
+    /// `file`, `directory` or `link`.
+    pub(super) kind: String,
+    /// Bytes.
+    pub(super) size: u64,
+    /// Permission bits, with setuid, setgid and sticky.
+    pub(super) mode: u32,
+    /// Owner.
+    pub(super) uid: u32,
+    /// Group.
+    pub(super) gid: u32,
+    /// Digest of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sha256: Option<Digest>,
+    /// Where a link points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) target: Option<String>,
+}
+
+/// The last member of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    /// Whose archive it is.
+    pub(super) label: Label,
+    /// What is in it.
+    pub(super) members: Vec<Member>,
+}
+
+/// Why there is no archive, or no good one.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ArchiveError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file was not the same at its end as at its beginning.
+    #[error("{} changed while it was read", .0.display())]
+    Changed(PathBuf),
+    /// The archive cannot be written.
+    #[error("the archive cannot be written: {0}")]
+    Write(#[source] io::Error),
+    /// The archive is not what it should be.
+    #[error("the archive {}: {why}", path.display())]
+    Damaged {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// A written or verified archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Summary {
+    /// Bytes of the archive.
+    pub(super) size: u64,
+    /// Digest of the archive.
+    pub(super) sha256: Digest,
+    /// Files in it.
+    pub(super) files: usize,
+    /// Bytes of the files in it.
+    pub(super) content: u64,
+    /// Links that are noted and not in it.
+    pub(super) links: usize,
+    /// Whose it is.
+    pub(super) label: Label,
+}
+
+/// Counts and digests what goes through.
+struct Hashing<T> {
+    inner: T,
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl<T> Hashing<T> {
+    fn new(inner: T) -> Self {
+        Self { inner, hasher: Hasher::new(), bytes: 0 }
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+}
+
+/// Writes everything that was found into an open file, in one pass, and makes it durable.
+pub(super) fn write(
+    files: &dyn Files,
+    found: &[Found],
+    label: &Label,
+    mut to: Box<dyn WriteFile>,
+    cancel: &CancelFlag,
+) -> Result<Summary, ArchiveError> {
+    let summary = stream(files, found, label, &mut to, cancel)?;
+    to.sync()?;
+    Ok(summary)
+}
+
+fn stream(
+    files: &dyn Files,
+    found: &[Found],
+    label: &Label,
+    to: impl Write,
+    cancel: &CancelFlag,
+) -> Result<Summary, ArchiveError> {
+    let comment = serde_json::to_vec(label).map_err(|e| ArchiveError::Write(e.into()))?;
+    let target = Hashing::new(BufWriter::with_capacity(BUFFER_BYTES, to));
+    // No time and no name in the header: the same content gives the same bytes.
+    let gzip = GzBuilder::new().comment(comment).write(target, Compression::new(6));
+    let mut tar = tar::Builder::new(gzip);
+    let mut members = Vec::with_capacity(found.len());
+    for one in found {
+        if cancel.is_cancelled() {
+            return Err(ArchiveError::Cancelled);
+        }
+        members.extend(append(files, one, &mut tar)?);
+    }
+    let mut summary = Summary {
+        size: 0,
+        sha256: Digest::of(b""),
+        files: members.iter().filter(|m| m.kind == "file").count(),
+        content: members.iter().map(|m| m.size).sum(),
+        links: members.iter().filter(|m| m.kind == "link").count(),
+        label: label.clone(),
+    };
+    let manifest = Manifest { label: label.clone(), members };
+    let manifest = serde_json::to_vec(&manifest).map_err(|e| ArchiveError::Write(e.into()))?;
+    let mut header = header(tar::EntryType::Regular, manifest.len() as u64, 0o600, label.made);
+    tar.append_data(&mut header, MANIFEST, manifest.as_slice()).map_err(ArchiveError::Write)?;
+    let gzip = tar.into_inner().map_err(ArchiveError::Write)?;
+    let mut target = gzip.finish().map_err(ArchiveError::Write)?;
+    target.flush().map_err(ArchiveError::Write)?;
+    (summary.size, summary.sha256) = (target.bytes, target.hasher.finish());
+    Ok(summary)
+}
+
+fn header(kind: tar::EntryType, size: u64, mode: u32, modified: Timestamp) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    // Setuid and setgid are noted in the manifest and never restored from an archive.
+    header.set_mode(mode & 0o777);
+    header.set_mtime(u64::try_from(modified.as_millis() / 1000).unwrap_or(0));
+    header
+}
+
+/// Appends one thing; what is no file, folder or link gives nothing.
+fn append<W: Write>(
+    files: &dyn Files,
+    found: &Found,
+    tar: &mut tar::Builder<W>,
+) -> Result<Option<Member>, ArchiveError> {
+    let mut member = member(found);
+    let name = found.declared.strip_prefix("/").unwrap_or(&found.declared);
+    match found.stat.kind {
+        FileKind::Special => return Ok(None),
+        FileKind::Link => {
+            "link".clone_into(&mut member.kind);
+            member.target = Some(files.read_link(&found.path)?.to_string_lossy().into_owned());
+        }
+        FileKind::Directory => {
+            "directory".clone_into(&mut member.kind);
+            if !name.as_os_str().is_empty() {
+                let mut header = header(tar::EntryType::Directory, 0, member.mode, found.stat.modified);
+                set_owner(&mut header, &found.stat);
+                tar.append_data(&mut header, name, io::empty()).map_err(ArchiveError::Write)?;
+            }
+        }
+        FileKind::Regular => {
+            let file = files.open(&found.path)?;
+            let before = file.stat()?;
+            member.size = before.size;
+            let mut header = header(tar::EntryType::Regular, before.size, before.mode, before.modified);
+            set_owner(&mut header, &before);
+            let mut reading = Reading { file: Hashing::new(file), failed: false };
+            let appended = tar.append_data(&mut header, name, (&mut reading).take(before.size));
+            if reading.failed {
+                let error = appended.err().unwrap_or_else(|| io::Error::other("it cannot be read"));
+                return Err(FileError::of("read", &found.path, &error).into());
+            }
+            appended.map_err(ArchiveError::Write)?;
+            let after = reading.file.inner.stat()?;
+            let same = (after.size, after.modified) == (before.size, before.modified);
+            if reading.file.bytes != before.size || !same {
+                return Err(ArchiveError::Changed(found.declared.clone()));
+            }
+            member.sha256 = Some(reading.file.hasher.finish());
+        }
+    }
+    Ok(Some(member))
+}
+
+/// Tells a file that cannot be read from an archive that cannot be written.
+struct Reading {
+    file: Hashing<Box<dyn ReadFile>>,
+    failed: bool,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer);
+        self.failed |= count.is_err();
+        count
+    }
+}
+
+fn set_owner(header: &mut tar::Header, stat: &Stat) {
+    header.set_uid(u64::from(stat.uid));
+    header.set_gid(u64::from(stat.gid));
+}
+
+fn member(found: &Found) -> Member {
+    use std::os::unix::ffi::OsStrExt;
+    let text = found.declared.to_str();
+    Member {
+        path: found.declared.to_string_lossy().into_owned(),
+        raw_path: text.is_none().then(|| fleet_types::digest::hex(found.declared.as_os_str().as_bytes())),
+        kind: "file".to_owned(),
+        size: 0,
+        mode: found.stat.mode,
+        uid: found.stat.uid,
+        gid: found.stat.gid,
+        sha256: None,
+        target: None,
+    }
+}
+
+/// Whose archive a file is, from its first bytes; none when it is not one of ours.
+pub(super) fn label(files: &dyn Files, path: &Path) -> Result<Option<Label>, FileError> {
+    let file = BufReader::new(files.open(path)?);
+    let gzip = GzDecoder::new(file);
+    let label =
+        gzip.header().and_then(|header| header.comment()).and_then(|c| serde_json::from_slice(c).ok());
+    Ok(label.filter(|label: &Label| label.schema == SCHEMA))
+}
+
+/// Reads a whole archive: every member against the manifest, and nothing beside it.
+pub(super) fn verify(files: &dyn Files, path: &Path, cancel: &CancelFlag) -> Result<Summary, ArchiveError> {
+    let damaged = |why: String| ArchiveError::Damaged { path: path.to_owned(), why };
+    let broken = |e: io::Error| damaged(format!("it cannot be read: {e}"));
+    let file = Hashing::new(files.open(path)?);
+    let mut gzip = GzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, file));
+    let mut seen: Vec<(Vec<u8>, u64, Option<Digest>)> = Vec::new();
+    let mut manifest: Option<Manifest> = None;
+    {
+        let mut tar = tar::Archive::new(&mut gzip);
+        for entry in tar.entries().map_err(broken)? {
+            if cancel.is_cancelled() {
+                return Err(ArchiveError::Cancelled);
+            }
+            let mut entry = entry.map_err(broken)?;
+            if manifest.is_some() {
+                return Err(damaged("something follows its manifest".to_owned()));
+            }
+            let name = entry.path_bytes().into_owned();
+            if name == MANIFEST.as_bytes() {
+                let read: io::Result<Manifest> =
+                    serde_json::from_reader(BufReader::new((&mut entry).take(MAX_MANIFEST_BYTES)))
+                        .map_err(io::Error::from);
+                manifest = Some(read.map_err(broken)?);
+                continue;
+            }
+            let is_file = entry.header().entry_type().is_file();
+            let mut content = Hashing::new(&mut entry);
+            io::copy(&mut content, &mut io::sink()).map_err(broken)?;
+            let (size, sha256) = (content.bytes, content.hasher.finish());
+            seen.push((name, size, is_file.then_some(sha256)));
+        }
+    }
+    // The gzip trailer (length and checksum) is only looked at when the stream is read to its end.
+    io::copy(&mut gzip, &mut io::sink()).map_err(broken)?;
+    let mut rest = gzip.into_inner();
+    io::copy(&mut rest, &mut io::sink()).map_err(broken)?;
+    let file = rest.into_inner();
+    let manifest = manifest.ok_or_else(|| damaged("it has no manifest".to_owned()))?;
+    compare(&manifest, &seen).map_err(damaged)?;
+    Ok(Summary {
+        size: file.bytes,
+        sha256: file.hasher.finish(),
+        files: seen.iter().filter(|(_, _, sha256)| sha256.is_some()).count(),
+        content: manifest.members.iter().map(|m| m.size).sum(),
+        links: manifest.members.iter().filter(|m| m.kind == "link").count(),
+        label: manifest.label,
+    })
+}
+
+fn compare(manifest: &Manifest, seen: &[(Vec<u8>, u64, Option<Digest>)]) -> Result<(), String> {
+    let expected: Vec<&Member> =
+        manifest.members.iter().filter(|m| m.kind != "link" && m.path != "/").collect();
+    if expected.len() != seen.len() {
+        return Err(format!("its manifest lists {} members, it has {}", expected.len(), seen.len()));
+    }
+    for (member, (name, size, sha256)) in expected.iter().zip(seen) {
+        let raw = member.raw_path.as_deref().and_then(fleet_types::digest::unhex);
+        let path = raw.unwrap_or_else(|| member.path.clone().into_bytes());
+        if path.strip_prefix(b"/").unwrap_or(&path) != without_slash(name) {
+            return Err(format!("{} is not where its manifest has it", member.path));
+        }
+        if member.size != *size || member.sha256 != *sha256 {
+            return Err(format!("the content of {} is not that of the manifest", member.path));
+        }
+    }
+    Ok(())
+}
+
+/// Folders are written with a slash at their end.
+fn without_slash(name: &[u8]) -> &[u8] {
+    name.strip_suffix(b"/").unwrap_or(name)
+}

@@ -1,0 +1,324 @@
+//! `backup.run`: one archive, verified, then the retention of this backup. Rows: Z04, W05.
+//!
+//! The archive is written under a temporary name, read back, and only then gets its name. An unreadable or
+//! changing file fails the backup; nothing half remains, and nothing older goes. Carried out again after a
+//! crash, a finished archive of this very run is verified and taken; there is never a second one.
+
+use std::path::{Path, PathBuf};
+
+use fleet_types::document::ids::Id;
+use fleet_types::document::profile::{Backup, BackupKind, VerifyMethod};
+use fleet_types::report::{Artifact, TaskReport};
+use fleet_types::severity::Severity;
+
+use super::archive::{self, ArchiveError, Label, Summary};
+use super::args;
+use super::contract::{Change, TaskContext, TaskError, TaskPlan};
+use super::fill::Filler;
+use super::part::{bounded, change, number, problem, sample};
+use super::retention::{self, checksum_beside};
+use crate::host::{
+    FileError, FileKind, FileProblem, Files, Found, Glob, temporary_beside, walk_trees, write_atomic,
+};
+
+/// The task.
+pub(super) struct BackupRun;
+
+/// What this step is to make.
+struct Order<'a> {
+    id: &'a Id,
+    backup: &'a Backup,
+    /// The archive, in a folder without links.
+    path: PathBuf,
+    label: Label,
+    prune: bool,
+}
+
+fn order<'a>(context: &TaskContext<'a>) -> Result<Option<Order<'a>>, TaskError> {
+    let profile = context.profile;
+    let id = args::required_text(context, "backup")?;
+    let (id, backup) = profile
+        .backups
+        .get_key_value(id)
+        .ok_or_else(|| TaskError::Declared(format!("the profile declares no backup \"{id}\"")))?;
+    let filler = Filler::new(context);
+    if !filler.holds(backup.when.as_ref()) {
+        return Ok(None);
+    }
+    let what = format!("backup {id}");
+    if backup.kind == BackupKind::Database {
+        return Err(TaskError::Declared(format!("{what}: this build cannot dump databases yet")));
+    }
+    retention::pattern(context, id.as_str(), backup)?;
+    let name = filler.text(&what, &backup.file_name)?;
+    let path = filler.path(&what, &backup.directory)?.join(name);
+    let step = context.step;
+    let tag = match args::text(context, "tag")? {
+        Some(tag) => filler.text("parameter tag", tag)?,
+        None => step.run.to_string(),
+    };
+    let label = Label::new(id.as_str(), &tag, step.run, step.node, step.job_started);
+    Ok(Some(Order { id, backup, path, label, prune: args::flag(context, "prune", true)? }))
+}
+
+impl Change for BackupRun {
+    fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
+        let Some(order) = order(context)? else {
+            return Ok(TaskPlan {
+                summary: "skipped: its `when` is false here".into(),
+                ..TaskPlan::default()
+            });
+        };
+        let mut report = TaskReport::default();
+        let found = sources(context, &order, &mut report)?;
+        let bytes: u64 = found.iter().map(|one| one.stat.size).sum();
+        let path = order.path.display().to_string();
+        let mut plan = TaskPlan {
+            summary: format!("backup {}: {} entries, {bytes} bytes into {path}", order.id, found.len()),
+            ..TaskPlan::default()
+        };
+        plan.changes.push(change(path, "created", "", ""));
+        Ok(plan)
+    }
+
+    fn undo(&self, _context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+        // A good archive is no harm; an unfinished one is removed by the step itself.
+        Ok(serde_json::Value::Null)
+    }
+
+    fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
+        let mut report = TaskReport::default();
+        let Some(mut order) = order(context)? else {
+            report.summary = "skipped: its `when` is false here".to_owned();
+            return Ok(report);
+        };
+        let files = context.host.files();
+        let id = order.id.clone();
+        let outcome = place(files, &mut order).map_err(ArchiveError::from).and_then(|()| {
+            match taken(context, &order)? {
+                Some(summary) => Ok(Some((summary, "taken"))),
+                None => Ok(None),
+            }
+        });
+        let outcome = match outcome {
+            Ok(Some(done)) => Ok(done),
+            Ok(None) => {
+                let found = sources(context, &order, &mut report)?;
+                make(context, &order, &found).map(|summary| (summary, "created"))
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok((summary, action)) => {
+                describe(context, &order, &summary, action, &mut report);
+                if order.prune {
+                    prune(context, &order, &mut report)?;
+                }
+                Ok(bounded(report))
+            }
+            Err(ArchiveError::Cancelled) => Err(TaskError::Cancelled),
+            Err(error) => Err(failed(&id, &error, report)),
+        }
+    }
+
+    fn revert(&self, _context: &TaskContext<'_>, _undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
+        Ok(TaskReport { summary: "a backup stays".to_owned(), ..TaskReport::default() })
+    }
+}
+
+/// Makes the folder, without links from here on, and removes what an interrupted try left in it.
+fn place(files: &dyn Files, order: &mut Order<'_>) -> Result<(), FileError> {
+    let name = order.path.file_name().unwrap_or_default().to_owned();
+    let declared = order.path.parent().unwrap_or(Path::new("/")).to_owned();
+    let folder = match files.canonical(&declared) {
+        Err(error) if error.problem == FileProblem::NotFound => {
+            files.make_directories(&declared, 0o700)?;
+            files.canonical(&declared)?
+        }
+        other => other?,
+    };
+    order.path = folder.join(name);
+    match files.remove_file(&temporary_beside(&order.path)) {
+        Err(error) if error.problem != FileProblem::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The finished archive of this very run, if there is one. One of another run is never replaced.
+fn taken(context: &TaskContext<'_>, order: &Order<'_>) -> Result<Option<Summary>, ArchiveError> {
+    let files = context.host.files();
+    match files.stat(&order.path) {
+        Err(error) if error.problem == FileProblem::NotFound => return Ok(None),
+        other => other?,
+    };
+    let label = archive::label(files, &order.path)?;
+    if label.as_ref() != Some(&order.label) {
+        let why = "it is of another run; put {timestamp} into file_name".to_owned();
+        return Err(ArchiveError::Damaged { path: order.path.clone(), why });
+    }
+    let summary = archive::verify(files, &order.path, context.cancel)?;
+    write_checksum(files, &order.path, &summary)?;
+    Ok(Some(summary))
+}
+
+/// Everything that belongs into the archive, in order of path.
+fn sources(
+    context: &TaskContext<'_>,
+    order: &Order<'_>,
+    report: &mut TaskReport,
+) -> Result<Vec<Found>, TaskError> {
+    let filler = Filler::new(context);
+    let what = format!("backup {}", order.id);
+    let globs = |texts: &[String]| -> Result<Vec<Glob>, TaskError> {
+        let fill = |text: &String| filler.path(&what, text).map(|path| Glob::new(&path.to_string_lossy()));
+        texts.iter().map(fill).collect()
+    };
+    let exclude = globs(&order.backup.exclude)?;
+    let mut all: Vec<Found> = Vec::new();
+    for source in globs(&order.backup.sources)? {
+        let found = walk_trees(context.host.files(), &source)
+            .map_err(|error| failed(order.id, &ArchiveError::File(error), std::mem::take(report)))?;
+        if found.is_empty() {
+            let message = "the source matches nothing".to_owned();
+            report.problems.push(problem(Severity::Medium, "empty_source", source.as_str(), message));
+        }
+        all.extend(found.into_iter().filter(|one| !exclude.iter().any(|glob| glob.covers(&one.declared))));
+    }
+    // A source inside another one is taken once; archives of this backup are never taken into themselves.
+    all.sort_by(|a, b| a.declared.cmp(&b.declared));
+    all.dedup_by(|a, b| a.declared == b.declared);
+    let own = retention::pattern(context, order.id.as_str(), order.backup)?;
+    all.retain(|one| !own.matches(&one.declared) && one.path != order.path);
+    for one in &all {
+        let shown = one.declared.display().to_string();
+        match one.stat.kind {
+            FileKind::Special => report.problems.push(problem(
+                Severity::Low,
+                "special_file",
+                shown,
+                "a device, pipe or socket has no content to back up",
+            )),
+            FileKind::Link => report.problems.push(problem(
+                Severity::Low,
+                "link",
+                shown,
+                "the link is noted in the manifest and not in the archive",
+            )),
+            FileKind::Regular | FileKind::Directory => {}
+        }
+    }
+    if all.iter().any(|one| one.stat.kind == FileKind::Regular) {
+        Ok(all)
+    } else {
+        let message = format!("backup {}: there is no file to back up", order.id);
+        Err(TaskError::failed(message, std::mem::take(report)))
+    }
+}
+
+/// Writes, reads back, names. Whatever fails, nothing remains.
+fn make(context: &TaskContext<'_>, order: &Order<'_>, found: &[Found]) -> Result<Summary, ArchiveError> {
+    let files = context.host.files();
+    let temporary = temporary_beside(&order.path);
+    let made = (|| {
+        let file = files.create(&temporary, 0o600)?;
+        let written = archive::write(files, found, &order.label, file, context.cancel)?;
+        let read = archive::verify(files, &temporary, context.cancel)?;
+        if written != read {
+            let why = "it does not read back as it was written".to_owned();
+            return Err(ArchiveError::Damaged { path: temporary.clone(), why });
+        }
+        write_checksum(files, &order.path, &written)?;
+        files.rename(&temporary, &order.path)?;
+        files.sync_directory(order.path.parent().unwrap_or(Path::new("/")))?;
+        Ok(written)
+    })();
+    if made.is_err() {
+        // The reason stands in the error already; what cannot be removed now is removed by the next run.
+        let _ = files.remove_file(&temporary);
+        if files.stat(&order.path).is_err() {
+            let _ = files.remove_file(&checksum_beside(&order.path));
+        }
+    }
+    made
+}
+
+/// As `sha256sum` writes it, so that people can check it by hand.
+fn write_checksum(files: &dyn Files, path: &Path, summary: &Summary) -> Result<(), FileError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let line = format!("{}  {name}\n", summary.sha256);
+    write_atomic(files, &checksum_beside(path), line.as_bytes(), 0o600)
+}
+
+fn describe(
+    context: &TaskContext<'_>,
+    order: &Order<'_>,
+    summary: &Summary,
+    action: &str,
+    report: &mut TaskReport,
+) {
+    let id = order.id.as_str();
+    let path = order.path.display().to_string();
+    report.summary = format!(
+        "backup {id}: {} files, {} bytes in an archive of {} bytes",
+        summary.files, summary.content, summary.size
+    );
+    if action == "taken" {
+        report.summary.push_str(", finished by an earlier try");
+    } else {
+        report.changes.push(change(&path, action, "", format!("sha256 {}", summary.sha256)));
+    }
+    report.samples.push(sample("backup_size", id, number(summary.size), "bytes"));
+    report.samples.push(sample("backup_files", id, number(summary.files as u64), "count"));
+    report.artifacts.push(Artifact {
+        kind: "backup".to_owned(),
+        name: id.to_owned(),
+        path,
+        size: summary.size,
+        sha256: summary.sha256,
+        made: context.step.job_started,
+        tag: order.label.tag.clone(),
+        verified: true,
+    });
+    let mut not_built = |code: &str, message: &str| {
+        report.problems.push(problem(Severity::Medium, code, id, message));
+    };
+    if order.backup.verify.contains(&VerifyMethod::RestoreTest) {
+        not_built("not_built", "checksum and list were verified; this build has no restore test yet");
+    }
+    if order.backup.copy.is_some() {
+        not_built("not_built", "the archive stays on the node; this build makes no copies yet");
+    }
+}
+
+/// Retention after a good new archive, which is the last good one.
+fn prune(context: &TaskContext<'_>, order: &Order<'_>, report: &mut TaskReport) -> Result<(), TaskError> {
+    let kept = retention::list(context, order.id.as_str(), order.backup)?;
+    let made: Vec<_> = kept.iter().map(|one| one.label.made).collect();
+    let own = kept.iter().position(|one| one.path == order.path);
+    let doomed = retention::doomed(&made, own, &order.backup.keep, context.host.clock().now());
+    let doomed: Vec<_> = doomed.into_iter().map(|index| &kept[index]).collect();
+    let freed = retention::remove(context.host.files(), &doomed, report)
+        .map_err(|error| failed(order.id, &ArchiveError::File(error), std::mem::take(report)))?;
+    if !doomed.is_empty() {
+        report.summary.push_str(&format!("; {} old archives removed, {freed} bytes", doomed.len()));
+    }
+    Ok(())
+}
+
+fn failed(id: &Id, error: &ArchiveError, mut report: TaskReport) -> TaskError {
+    let (code, subject) = match error {
+        ArchiveError::File(error) if error.problem == FileProblem::Full => ("disk_full", error.path.clone()),
+        ArchiveError::File(error) => ("unreadable_file", error.path.clone()),
+        ArchiveError::Changed(path) => ("changed_file", path.clone()),
+        ArchiveError::Write(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            ("disk_full", PathBuf::from(id.as_str()))
+        }
+        ArchiveError::Damaged { path, .. } => ("damaged_backup", path.clone()),
+        ArchiveError::Write(_) | ArchiveError::Cancelled => ("backup_failed", PathBuf::from(id.as_str())),
+    };
+    let subject = subject.display().to_string();
+    report.problems.push(problem(Severity::High, code, subject, error.to_string()));
+    let message = format!("backup {id} failed: {error}");
+    report.summary.clone_from(&message);
+    TaskError::failed(message, bounded(report))
+}

@@ -1,0 +1,285 @@
+//! Tests of backups over real files: what is in an archive, what happens when something breaks, and what goes.
+
+use std::io::Read;
+use std::time::Duration;
+
+use fleet_types::id::RunId;
+use fleet_types::report::TaskReport;
+use fleet_types::severity::Severity;
+
+use super::TaskError;
+use super::testing::{Bench, With};
+use crate::host::{FileProblem, Host};
+
+const PROFILE: &str = r#"
+    [backup.config]
+    kind = "files"
+    sources = ["/etc/edgefw", "/var/log/*.log", "/nothing/*"]
+    exclude = ["/etc/edgefw/cache/**"]
+    directory = "/var/backups"
+    file_name = "config-{timestamp}.tar.gz"
+    keep = { days = 30, count = 2 }
+    fresh_within = "8d"
+    verify = ["checksum", "list"]
+"#;
+const ARCHIVE: &str = "/var/backups/config-20251122T140211Z.tar.gz";
+
+fn bench() -> (Bench, With) {
+    let bench = Bench::new(PROFILE);
+    bench.file("/etc/edgefw/firewall.json", b"{\"a\":1}");
+    bench.file("/etc/edgefw/scripts/x.py", &[b'x'; 100_000]);
+    bench.file("/etc/edgefw/cache/c", b"cache");
+    bench.file("/var/log/fw.log", b"log");
+    let with = bench.with(r#"{"backup":"config"}"#);
+    (bench, with)
+}
+
+/// The next day, and another run.
+fn next_day(bench: &mut Bench, number: u64) {
+    bench.host.clock().pause(Duration::from_secs(86_400), &bench.cancel);
+    bench.step.job_started = bench.host.clock().now();
+    bench.step.run = RunId::from_number(1000 + number);
+}
+
+fn codes(report: &TaskReport) -> Vec<&str> {
+    report.problems.iter().map(|p| p.code.as_str()).collect()
+}
+
+/// Only whole archives and their checksums may lie there.
+fn assert_nothing_half(bench: &Bench) {
+    for name in bench.names("/var/backups") {
+        assert!(!name.contains("fleet-tmp"), "{name}");
+        let archive = name.trim_end_matches(".sha256");
+        assert!(bench.at("/var/backups").join(archive).exists(), "{name} without its archive");
+    }
+}
+
+#[test]
+fn an_archive_holds_what_is_declared_and_reads_back() {
+    let (bench, with) = bench();
+    assert_eq!(bench.plan("backup.run", &with).unwrap().changes.len(), 1);
+    assert!(bench.names("/var/backups").is_empty(), "a plan only reads");
+    let report = bench.apply("backup.run", &with).unwrap();
+    assert_eq!(codes(&report), ["empty_source"]);
+    let artifact = &report.artifacts[0];
+    assert_eq!((artifact.path.as_str(), artifact.verified), (ARCHIVE, true));
+    assert_eq!(artifact.tag, bench.step.run.to_string());
+
+    let file = std::fs::File::open(bench.at(ARCHIVE)).unwrap();
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    let mut names = Vec::new();
+    let mut manifest = String::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        names.push(entry.path().unwrap().display().to_string());
+        if names.last().unwrap() == "manifest.json" {
+            entry.read_to_string(&mut manifest).unwrap();
+        }
+    }
+    assert_eq!(
+        names,
+        [
+            "etc/edgefw",
+            "etc/edgefw/firewall.json",
+            "etc/edgefw/scripts",
+            "etc/edgefw/scripts/x.py",
+            "var/log/fw.log",
+            "manifest.json"
+        ]
+        .map(str::to_owned)
+        .map(|name| names.iter().find(|n| n.trim_end_matches('/') == name).cloned().unwrap_or(name))
+    );
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let member = &manifest["members"][1];
+    assert_eq!(member["path"], "/etc/edgefw/firewall.json");
+    assert_eq!(member["sha256"], fleet_types::digest::Digest::of(b"{\"a\":1}").to_string());
+
+    let verify = bench.with(r#"{"backups":["config"]}"#);
+    assert_eq!(bench.apply("backup.verify", &verify).unwrap().artifacts[0].sha256, artifact.sha256);
+    let by_tag = bench.with(&format!(r#"{{"backups":["config"],"tag":"{}"}}"#, bench.step.run));
+    assert!(bench.apply("backup.verify", &by_tag).is_ok());
+    let by_day = bench.with(r#"{"backups":["config"],"date":"20251122"}"#);
+    assert!(bench.apply("backup.verify", &by_day).is_ok());
+    let other = bench.with(r#"{"backups":["config"],"date":"20251121"}"#);
+    assert_eq!(codes(&bench.failure("backup.verify", &other).1), ["no_backup"]);
+    bench.host.clock().pause(Duration::from_secs(9 * 86_400), &bench.cancel);
+    assert_eq!(codes(&bench.failure("backup.verify", &verify).1), ["stale_backup"]);
+}
+
+#[test]
+fn carried_out_again_it_takes_what_is_there() {
+    let (bench, with) = bench();
+    let first = bench.apply("backup.run", &with).unwrap();
+    // A crash after the rename: the checksum may be missing, and the sources may have changed since.
+    std::fs::remove_file(bench.at(&format!("{ARCHIVE}.sha256"))).unwrap();
+    bench.file("/etc/edgefw/firewall.json", b"changed");
+    let second = bench.apply("backup.run", &with).unwrap();
+    assert!(second.changes.is_empty());
+    assert_eq!(second.artifacts, first.artifacts);
+    assert_eq!(bench.names("/var/backups").len(), 2);
+    // A crash in the middle of writing: what it left goes.
+    std::fs::remove_file(bench.at(ARCHIVE)).unwrap();
+    bench.file("/var/backups/.config-20251122T140211Z.tar.gz.fleet-tmp", b"half");
+    assert!(bench.apply("backup.run", &with).is_ok());
+    assert_nothing_half(&bench);
+}
+
+#[test]
+fn the_same_content_gives_the_same_bytes() {
+    let (bench, with) = bench();
+    let first = bench.apply("backup.run", &with).unwrap();
+    std::fs::remove_file(bench.at(ARCHIVE)).unwrap();
+    let second = bench.apply("backup.run", &with).unwrap();
+    assert_eq!(first.artifacts[0].sha256, second.artifacts[0].sha256);
+}
+
+#[test]
+fn an_archive_of_another_run_is_never_replaced() {
+    let (mut bench, with) = bench();
+    bench.apply("backup.run", &with).unwrap();
+    bench.step.run = RunId::from_number(99);
+    let (message, _) = bench.failure("backup.run", &with);
+    assert!(message.contains("of another run"), "{message}");
+    let verify = bench.with(r#"{"backups":["config"]}"#);
+    assert!(bench.apply("backup.verify", &verify).is_ok());
+}
+
+#[test]
+fn whatever_breaks_no_half_archive_stays_and_nothing_older_goes() {
+    let (mut bench, with) = bench();
+    for day in 0..3 {
+        bench.apply("backup.run", &with).unwrap();
+        next_day(&mut bench, day);
+    }
+    // Old enough to go with the next good one.
+    bench.host.clock().pause(Duration::from_secs(40 * 86_400), &bench.cancel);
+    let before = bench.names("/var/backups");
+    let faults: [(&str, &str, FileProblem, &str); 7] = [
+        ("open", "/etc/edgefw/firewall.json", FileProblem::Denied, "unreadable_file"),
+        ("open", "/etc/edgefw/firewall.json", FileProblem::NotFound, "unreadable_file"),
+        ("read", "/etc/edgefw/scripts/x.py", FileProblem::Other, "unreadable_file"),
+        ("list", "/etc/edgefw/scripts", FileProblem::Denied, "unreadable_file"),
+        ("create", "/var/backups", FileProblem::Full, "disk_full"),
+        ("rename", "/var/backups", FileProblem::Other, "unreadable_file"),
+        ("fsync", "/var/backups", FileProblem::Other, "unreadable_file"),
+    ];
+    for (operation, path, problem, code) in faults {
+        bench.host.fail(operation, path, problem);
+        let (message, report) = bench.failure("backup.run", &with);
+        assert!(message.starts_with("backup config failed"), "{message}");
+        assert!(codes(&report).contains(&code), "{operation}: {:?}", report.problems);
+        bench.host.heal();
+        if operation != "fsync" {
+            assert_eq!(bench.names("/var/backups"), before, "{operation}");
+        }
+        assert_nothing_half(&bench);
+    }
+    bench.apply("backup.run", &with).unwrap();
+    assert!(bench.names("/var/backups").len() <= before.len(), "a good one lets old ones go");
+}
+
+#[test]
+fn a_full_disk_fails_the_backup_at_any_byte() {
+    let (bench, with) = bench();
+    for left in [0, 10, 100, 300, 600] {
+        bench.host.script().disk_left = Some(left);
+        let (_, report) = bench.failure("backup.run", &with);
+        assert!(codes(&report).contains(&"disk_full"), "{left}: {:?}", report.problems);
+        assert!(bench.names("/var/backups").is_empty(), "{left}");
+    }
+    bench.host.script().disk_left = None;
+    assert!(bench.apply("backup.run", &with).is_ok());
+}
+
+#[test]
+fn links_are_noted_and_never_followed_out() {
+    let (bench, with) = bench();
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(outside.path(), "secret").unwrap();
+    std::os::unix::fs::symlink(outside.path(), bench.at("/etc/edgefw/out")).unwrap();
+    std::os::unix::fs::symlink(".", bench.at("/etc/edgefw/loop")).unwrap();
+    std::os::unix::fs::symlink("/../../../../etc", bench.at("/etc/edgefw/up")).unwrap();
+    let report = bench.apply("backup.run", &with).unwrap();
+    assert_eq!(codes(&report).iter().filter(|c| **c == "link").count(), 3);
+    let file = std::fs::File::open(bench.at(ARCHIVE)).unwrap();
+    let mut text = Vec::new();
+    flate2::read::GzDecoder::new(file).read_to_end(&mut text).unwrap();
+    assert!(!text.windows(6).any(|window| window == b"secret"));
+    // A folder of archives that leads out is refused as well.
+    std::fs::remove_dir_all(bench.at("/var/backups")).unwrap();
+    std::os::unix::fs::symlink("/tmp", bench.at("/var/backups")).unwrap();
+    bench.failure("backup.run", &with);
+}
+
+#[test]
+fn a_damaged_archive_is_found_wherever_it_is_damaged() {
+    let (bench, with) = bench();
+    bench.apply("backup.run", &with).unwrap();
+    let verify = bench.with(r#"{"backups":["config"]}"#);
+    let good = std::fs::read(bench.at(ARCHIVE)).unwrap();
+    for at in (10..good.len()).step_by(good.len() / 40 + 1) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        std::fs::write(bench.at(ARCHIVE), &bad).unwrap();
+        let (_, report) = bench.failure("backup.verify", &verify);
+        assert_eq!(report.problems[0].severity, Severity::Critical, "byte {at}");
+    }
+    std::fs::write(bench.at(ARCHIVE), &good[..good.len() - 1]).unwrap();
+    bench.failure("backup.verify", &verify);
+    std::fs::write(bench.at(ARCHIVE), &good).unwrap();
+    assert!(bench.apply("backup.verify", &verify).is_ok());
+}
+
+#[test]
+fn pruning_never_takes_the_last_good_one() {
+    let (mut bench, with) = bench();
+    for day in 0..5 {
+        let no_prune = bench.with(r#"{"backup":"config","prune":false}"#);
+        bench.apply("backup.run", &no_prune).unwrap();
+        next_day(&mut bench, day);
+    }
+    // Foreign files that look the same stay whatever happens.
+    bench.file("/var/backups/config-x.tar.gz", b"not ours");
+    bench.host.clock().pause(Duration::from_secs(400 * 86_400), &bench.cancel);
+    // The four newest are damaged: the only good one is the oldest.
+    let archives: Vec<_> =
+        bench.names("/var/backups").into_iter().filter(|n| n.ends_with("Z.tar.gz")).collect();
+    assert_eq!(archives.len(), 5);
+    for name in &archives[1..] {
+        let path = bench.at("/var/backups").join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let prune = bench.with(r#"{"backups":["config"]}"#);
+    let planned = bench.plan("backup.prune", &prune).unwrap().changes.len();
+    let report = bench.apply("backup.prune", &prune).unwrap();
+    assert_eq!(report.changes.len(), planned);
+    let left = bench.names("/var/backups");
+    assert!(left.contains(&archives[0]), "{left:?}");
+    assert!(left.contains(&"config-x.tar.gz".to_owned()));
+    assert!(bench.apply("backup.prune", &prune).unwrap().changes.is_empty(), "a second time changes nothing");
+    // With none good, none goes.
+    std::fs::write(bench.at("/var/backups").join(&archives[0]), b"").unwrap();
+    let before = bench.names("/var/backups");
+    bench.host.heal();
+    let result = bench.apply("backup.prune", &prune);
+    assert!(matches!(result, Err(TaskError::Failed { .. })), "{result:?}");
+    assert_eq!(bench.names("/var/backups"), before);
+    assert!(bench.apply("backup.run", &with).is_ok());
+}
+
+#[test]
+fn what_is_not_built_says_so() {
+    let bench = Bench::new(
+        "[backup.db]\nkind = \"database\"\ndatabase = \"main\"\ndirectory = \"/b\"\n\
+         file_name = \"x-{timestamp}.gz\"\nkeep = { days = 1 }\n\
+         [backup.none]\nwhen = \"facts.edgefw\"\nkind = \"files\"\nsources = [\"/x\"]\ndirectory = \"/b\"\n\
+         file_name = \"n-{timestamp}.gz\"\nkeep = { days = 1 }\n",
+    );
+    let error = bench.apply("backup.run", &bench.with(r#"{"backup":"db"}"#)).unwrap_err();
+    assert!(error.to_string().contains("cannot dump databases yet"));
+    let report = bench.apply("backup.run", &bench.with(r#"{"backup":"none"}"#)).unwrap();
+    assert!(report.summary.starts_with("skipped"), "{}", report.summary);
+}

@@ -1,0 +1,422 @@
+//! `health.check`: declared checks, side by side, each with a time limit; and a health score. Reads only.
+//!
+//! A check that hangs is a failed check: its thread is left behind and its check is not started again until that
+//! thread has ended, so that looks every ten seconds do not pile threads up. Row: Z02.
+//!
+//! *Score.* 100, less 40 for each critical, 25 for each high, 10 for each medium and 5 for each low problem, never
+//! below 0. So one critical check keeps a node below 75, and warnings alone take ten to reach 0.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fleet_types::document::ids::Id;
+use fleet_types::document::profile::Check;
+use fleet_types::report::{Problem, TaskReport};
+use fleet_types::severity::Severity;
+use fleet_types::time::Timestamp;
+
+use super::contract::{CancelFlag, Inspect, RetryKind, TaskContext, TaskError, TaskPlan};
+use super::health_look::{Look, Looker};
+use super::part::{bounded, problem, sample};
+use super::{args, programs};
+use crate::host::Host;
+
+/// Checks that look at once. Each waits more than it works; 32 threads cost 256 KiB of stack in use.
+const AT_ONCE: usize = 32;
+/// How often waiting for checks looks at a cancel.
+const SLICE: Duration = Duration::from_millis(100);
+/// Between looks of `stable_for`.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The name of the note that says since when checks are bad.
+const NOTE: &str = "checks.json";
+
+/// Checks whose thread went over its limit and has not ended yet, by node and check.
+static HUNG: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
+
+/// The task.
+pub(super) struct HealthCheck;
+
+fn checks<'a>(context: &TaskContext<'a>) -> Result<Vec<(&'a Id, &'a Check)>, TaskError> {
+    args::ids(context, "checks", &context.profile.checks, true)
+}
+
+impl Inspect for HealthCheck {
+    fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
+        let checks = checks(context)?;
+        let lookers = lookers(context, &checks)?;
+        Ok(TaskPlan {
+            summary: format!("{} checks", checks.len()),
+            commands: lookers.into_iter().filter_map(|looker| looker.argv()).collect(),
+            changes: Vec::new(),
+        })
+    }
+
+    fn inspect(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
+        let checks = checks(context)?;
+        let stable_for = args::span(context, "stable_for")?.unwrap_or_default();
+        let clock = context.host.clock();
+        let since = clock.since_boot();
+        loop {
+            let report = round(context, &checks)?;
+            if report.problems.iter().any(|found| found.severity >= Severity::High) {
+                return Err(TaskError::failed(report.summary.clone(), report));
+            }
+            let left = stable_for.saturating_sub(clock.since_boot().saturating_sub(since));
+            if left.is_zero() {
+                return Ok(report);
+            }
+            if programs::left(context).is_zero() {
+                let message = "the step's time ended before stable_for had passed".to_owned();
+                let retry = Some(RetryKind::Timeout);
+                return Err(TaskError::Failed { message, report: Box::new(report), retry });
+            }
+            if !clock.pause(left.min(LOOK_EVERY), context.cancel) {
+                return Err(TaskError::Cancelled);
+            }
+        }
+    }
+}
+
+fn lookers(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<Vec<Looker>, TaskError> {
+    checks.iter().map(|(id, check)| Looker::new(context, id, check)).collect()
+}
+
+/// One look of all checks.
+fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskReport, TaskError> {
+    let mut report = TaskReport::default();
+    let mut lasting = Lasting::load(context.host);
+    let mut bad = Vec::new();
+    let mut rest = lookers(context, checks)?;
+    let mut looks = BTreeMap::new();
+    while !rest.is_empty() {
+        let later = rest.split_off(rest.len().min(AT_ONCE));
+        looks.extend(side_by_side(context, rest)?);
+        rest = later;
+    }
+    for (id, check) in checks {
+        let Some(look) = looks.remove(id.as_str()) else { continue };
+        if let Some(value) = look.value {
+            report.samples.push(sample(look.metric, id.as_str(), value, look.unit));
+        }
+        let duration = look.took.as_secs_f64();
+        report.samples.push(sample("check_duration", id.as_str(), duration, "seconds"));
+        if let Some(found) = lasting.judge(id, check, look) {
+            if found.code != "pending" {
+                bad.push(id.as_str());
+            }
+            report.problems.push(found);
+        }
+    }
+    lasting.save(context.host);
+    let score = score(&report.problems);
+    report.samples.insert(0, sample("health_score", "", f64::from(score), "score"));
+    report.summary = if bad.is_empty() {
+        format!("{} checks are good; health score {score}", checks.len())
+    } else {
+        format!("{} of {} checks are bad: {}; health score {score}", bad.len(), checks.len(), bad.join(", "))
+    };
+    Ok(bounded(report))
+}
+
+/// See the formula at the top of the file.
+fn score(problems: &[Problem]) -> u32 {
+    let cost = |found: &Problem| match found.severity {
+        Severity::Critical => 40,
+        Severity::High => 25,
+        Severity::Medium => 10,
+        Severity::Low if found.code == "pending" => 0,
+        Severity::Low => 5,
+    };
+    100u32.saturating_sub(problems.iter().map(cost).sum())
+}
+
+/// A check that is under way.
+struct Pending {
+    until: Instant,
+    limit: Duration,
+    cancel: CancelFlag,
+}
+
+fn side_by_side(
+    context: &TaskContext<'_>,
+    lookers: Vec<Looker>,
+) -> Result<BTreeMap<String, Look>, TaskError> {
+    // One answer a check: nobody ever waits to send, so a late thread ends as soon as its look does.
+    let (send, receive) = sync_channel(lookers.len().max(1));
+    let mut looks = BTreeMap::new();
+    let mut pending = BTreeMap::new();
+    for looker in lookers {
+        let id = looker.id().to_string();
+        let hung_id = format!("{}/{id}", context.step.node);
+        if hung().get(&hung_id) == Some(&true) {
+            looks.insert(id, Look::hung("it still hangs from an earlier look", Duration::ZERO));
+            continue;
+        }
+        let limit = looker.time_limit().min(programs::left(context));
+        let cancel = CancelFlag::default();
+        pending.insert(id, Pending { until: Instant::now() + limit, limit, cancel: cancel.clone() });
+        start(context, looker, hung_id, cancel, &send);
+    }
+    drop(send);
+    collect(context, &receive, &mut pending, &mut looks)?;
+    Ok(looks)
+}
+
+fn hung() -> std::sync::MutexGuard<'static, BTreeMap<String, bool>> {
+    HUNG.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start(
+    context: &TaskContext<'_>,
+    looker: Looker,
+    hung_id: String,
+    cancel: CancelFlag,
+    send: &SyncSender<(String, Look)>,
+) {
+    let host = context.host.handle();
+    let send = send.clone();
+    hung().entry(hung_id.clone()).or_insert(false);
+    std::thread::spawn(move || {
+        let look = looker.look(&*host, &cancel);
+        hung().remove(&hung_id);
+        // Nobody waits any longer for a look that came after its limit.
+        let _ = send.send((looker.id().to_string(), look));
+    });
+}
+
+fn collect(
+    context: &TaskContext<'_>,
+    receive: &Receiver<(String, Look)>,
+    pending: &mut BTreeMap<String, Pending>,
+    looks: &mut BTreeMap<String, Look>,
+) -> Result<(), TaskError> {
+    while !pending.is_empty() {
+        match receive.recv_timeout(SLICE) {
+            Ok((id, look)) => {
+                if pending.remove(&id).is_some() {
+                    looks.insert(id, look);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            // A thread that panicked has sent nothing; what is pending then is reported below.
+            Err(RecvTimeoutError::Disconnected) => {
+                pending.values_mut().for_each(|p| p.until = Instant::now())
+            }
+        }
+        let now = Instant::now();
+        let over: Vec<String> =
+            pending.iter().filter(|(_, p)| p.until <= now).map(|(id, _)| id.clone()).collect();
+        for id in over {
+            let Some(late) = pending.remove(&id) else { continue };
+            late.cancel.cancel();
+            if let Some(flag) = hung().get_mut(&format!("{}/{id}", context.step.node)) {
+                *flag = true;
+            }
+            let message = format!("it did not answer within {} s", late.limit.as_secs_f32());
+            looks.insert(id, Look::hung(&message, late.limit));
+        }
+        if context.cancel.is_cancelled() {
+            pending.values().for_each(|late| late.cancel.cancel());
+            return Err(TaskError::Cancelled);
+        }
+    }
+    Ok(())
+}
+
+/// Since when checks are bad, for those that must be bad for some time before it counts.
+struct Lasting {
+    seen: BTreeMap<String, Seen>,
+    now: Timestamp,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Seen {
+    last_look: Timestamp,
+    bad_since: Option<Timestamp>,
+}
+
+impl Lasting {
+    fn load(host: &dyn Host) -> Self {
+        let bytes = host.notes().read(NOTE).ok().flatten();
+        let seen = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Self { seen, now: host.clock().now() }
+    }
+
+    /// A note that cannot be kept makes the next bad look count at once, which is the safe side.
+    fn save(&self, host: &dyn Host) {
+        let saved = serde_json::to_vec(&self.seen)
+            .map_err(|e| e.to_string())
+            .and_then(|bytes| host.notes().write(NOTE, &bytes).map_err(|e| e.to_string()));
+        if let Err(error) = saved {
+            tracing::warn!(%error, "cannot keep since when checks are bad");
+        }
+    }
+
+    /// The problem of a look. With `for`, one that was good at the look before and has not been bad long enough
+    /// is pending; where nobody looked regularly, nothing is known of before and it counts at once.
+    fn judge(&mut self, id: &Id, check: &Check, look: Look) -> Option<Problem> {
+        let now = self.now;
+        let before = self.seen.remove(id.as_str());
+        let Some(severity) = look.bad else {
+            self.seen.insert(id.to_string(), Seen { last_look: now, bad_since: None });
+            return None;
+        };
+        let watched = before.filter(|seen| {
+            seen.last_look <= now && now.since(seen.last_look) <= check.every.length().saturating_mul(3)
+        });
+        // Not watched before: as if it had been bad for ever.
+        let since = watched.map_or(Timestamp::clamped(0), |seen| seen.bad_since.unwrap_or(now));
+        self.seen.insert(id.to_string(), Seen { last_look: now, bad_since: Some(since) });
+        let mut found = problem(severity, look.code, id.as_str(), &look.message);
+        found.evidence = look.evidence;
+        if let Some(lasting) = check.lasting.as_ref()
+            && now.since(since) < lasting.length()
+        {
+            found.severity = Severity::Low;
+            "pending".clone_into(&mut found.code);
+            found.message = format!("{} (counts after {lasting})", found.message);
+        }
+        Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::scripted::Answer;
+    use crate::host::{Activity, CpuTimes, Exit, MemoryUse, Space};
+    use crate::tasks::testing::Bench;
+
+    fn codes(report: &TaskReport) -> Vec<(&str, &str, Severity)> {
+        report.problems.iter().map(|p| (p.subject.as_str(), p.code.as_str(), p.severity)).collect()
+    }
+
+    #[test]
+    fn each_kind_gives_value_threshold_severity_and_duration() {
+        let bench = Bench::new(
+            r#"
+            [service.fw]
+            unit = "fw.service"
+            [command.db]
+            argv = ["db", "status"]
+            timeout = "5s"
+            changes = false
+            [check.disk]
+            kind = "disk_used"
+            path = "/"
+            warn = 80
+            critical = 90
+            every = "1m"
+            [check.memory]
+            kind = "memory_used"
+            warn = 85
+            every = "1m"
+            [check.cpu]
+            kind = "cpu_used"
+            warn = 90
+            every = "1m"
+            [check.load]
+            kind = "load"
+            warn = "cores * 1"
+            every = "1m"
+            [check.service]
+            kind = "service"
+            service = "fw"
+            every = "1m"
+            [check.db]
+            kind = "command"
+            command = "db"
+            every = "1m"
+            [check.conntrack]
+            kind = "conntrack_used"
+            warn = 80
+            every = "1m"
+            "#,
+        );
+        {
+            let mut script = bench.host.script();
+            script.space = Some(Space { total: 100, used: 85, available: 15 });
+            script.memory = MemoryUse { total: 100, available: 50 };
+            script.cpu = [CpuTimes { busy: 0, total: 0 }, CpuTimes { busy: 10, total: 100 }].into();
+            script.load.one = 4.5;
+            script.units.insert("fw.service".into(), Activity::Active);
+        }
+        bench.host.answer("db", [Answer::Ends(Exit::Status(0), "ok".into())]);
+        let with = bench.with("{}");
+        let report = bench.apply("health.check", &with).unwrap();
+        assert_eq!(
+            codes(&report),
+            [
+                ("conntrack", "not_available", Severity::Medium),
+                ("disk", "disk_used", Severity::Medium),
+                ("load", "load", Severity::Medium),
+            ]
+        );
+        assert!(report.problems[1].message.contains("85") && report.problems[1].message.contains("80"));
+        assert!(report.samples.iter().any(|s| s.metric == "health_score" && (s.value - 70.0).abs() < 1e-9));
+        assert!(report.samples.iter().any(|s| s.metric == "cpu_used" && (s.value - 10.0).abs() < 1e-9));
+        assert!(report.samples.iter().any(|s| s.metric == "check_duration" && s.subject == "db"));
+
+        bench.host.script().space = Some(Space { total: 100, used: 95, available: 5 });
+        bench.host.script().cpu = [CpuTimes { busy: 0, total: 0 }, CpuTimes { busy: 10, total: 100 }].into();
+        bench.host.answer("db", [Answer::Ends(Exit::Status(2), "no connection".into())]);
+        bench.host.script().units.insert("fw.service".into(), Activity::Failed);
+        let (message, report) = bench.failure("health.check", &with);
+        assert!(message.starts_with("5 of 7 checks are bad"), "{message}");
+        assert_eq!(codes(&report)[0], ("disk", "disk_used", Severity::Critical));
+        let db = report.problems.iter().find(|p| p.subject == "db").unwrap();
+        assert_eq!((db.severity, db.evidence.as_str()), (Severity::High, "no connection"));
+    }
+
+    #[test]
+    fn a_hung_check_fails_alone_and_is_not_started_again() {
+        let bench = Bench::new(
+            "[service.stuck]\nunit = \"stuck.service\"\n[service.fw]\nunit = \"fw.service\"\n\
+             [check.stuck]\nkind = \"service\"\nservice = \"stuck\"\nevery = \"1m\"\ntimeout = \"300ms\"\n\
+             [check.fw]\nkind = \"service\"\nservice = \"fw\"\nevery = \"1m\"\n",
+        );
+        bench.host.script().units.insert("fw.service".into(), Activity::Active);
+        bench.host.script().units.insert("stuck.service".into(), Activity::Active);
+        bench.host.script().hanging_units.insert("stuck.service".into());
+        let with = bench.with("{}");
+        let before = Instant::now();
+        let (_, report) = bench.failure("health.check", &with);
+        assert!(before.elapsed() < Duration::from_secs(5));
+        assert_eq!(codes(&report), [("stuck", "check_hung", Severity::High)]);
+        let (_, report) = bench.failure("health.check", &with);
+        assert!(report.problems[0].message.contains("still hangs"));
+        // Once it answers again it is looked at again.
+        bench.host.script().hanging_units.clear();
+        let until = Instant::now() + Duration::from_secs(10);
+        while bench.apply("health.check", &with).is_err() {
+            assert!(Instant::now() < until, "the check did not recover");
+        }
+    }
+
+    #[test]
+    fn with_for_a_watched_check_must_be_bad_for_so_long() {
+        let bench = Bench::new(
+            "[check.disk]\nkind = \"disk_used\"\npath = \"/\"\ncritical = 90\nfor = \"10m\"\nevery = \"5m\"\n",
+        );
+        let with = bench.with("{}");
+        let use_disk =
+            |used| bench.host.script().space = Some(Space { total: 100, used, available: 100 - used });
+        let pass = |minutes: u64| bench.host.clock().pause(Duration::from_secs(minutes * 60), &bench.cancel);
+        use_disk(95);
+        // Nobody has watched it: it counts.
+        bench.failure("health.check", &with);
+        use_disk(50);
+        pass(5);
+        assert!(bench.apply("health.check", &with).unwrap().problems.is_empty());
+        use_disk(95);
+        for _ in 0..2 {
+            pass(5);
+            let report = bench.apply("health.check", &with).unwrap();
+            assert_eq!(codes(&report), [("disk", "pending", Severity::Low)]);
+        }
+        pass(5);
+        bench.failure("health.check", &with);
+    }
+}
