@@ -51,11 +51,7 @@ fn run_parsed(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write, environment: 
     let is_json = settings.format.is_json();
     let paint = Paint::new(settings.color, environment.stderr_is_terminal, environment);
     let mut session = Session::new(settings, environment, out, err);
-    let outcome = match &cli.command {
-        // It ends its own processes on Ctrl-C, which takes longer than dropping a future.
-        Command::Dev(args) => crate::dev::run(&mut session, args),
-        command => in_runtime(&mut session, command),
-    };
+    let outcome = in_runtime(&mut session, &cli.command);
     match outcome {
         Ok(code) => code,
         Err(failure) => report(&failure, is_json, paint, err),
@@ -66,6 +62,10 @@ fn in_runtime(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::unexpected("the runtime cannot be started", &error))?;
     runtime.block_on(async {
+        // It ends its own processes on Ctrl-C, which takes longer than dropping a future.
+        if let Command::Dev(args) = command {
+            return crate::dev::run(session, args).await;
+        }
         let interrupted = tokio::select! {
             outcome = commands::run(session, command) => return outcome,
             signal = tokio::signal::ctrl_c() => signal,

@@ -234,7 +234,7 @@ calls! {
     /// One job with its report.
     get_job(GetJobRequest) -> view::JobView;
     /// Stops a run.
-    cancel_run(CancelRunRequest) -> view::RunView;
+    cancel_run(CancelRunRequest) -> view::Done;
     /// A page of backups.
     list_backups(ListRequest) -> view::Page<view::BackupItem>;
     /// A page of audit records, newest first.

@@ -9,8 +9,8 @@ use clap::Args;
 pub struct LoginArgs {
     /// The invite, as `fleet-controller init` or a security-admin gave it; `-` reads it from stdin.
     pub invite: String,
-    /// The controller's enrolment address, host:port.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7444")]
+    /// The controller's host, with its enrolment port where that is not 7444.
+    #[arg(long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
     pub server: String,
     /// The controller's address for everything else [default: the same host, port 7443].
     #[arg(long, value_name = "HOST:PORT")]

@@ -1,10 +1,13 @@
 //! `fleetctl backup list`.
 
+use std::collections::BTreeSet;
+
 use fleet_proto::pb;
-use fleet_types::view::BackupItem;
-use fleet_types::view::Page;
+use fleet_types::id::Name;
+use fleet_types::view::{BackupItem, Page};
 
 use super::{paging, watching};
+use crate::client::Client;
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Cell, Column, Table, Times, Tone, units};
 use crate::session::Session;
@@ -20,16 +23,33 @@ pub async fn list(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
     watching::print(session, async |session| {
         let mut items = Vec::new();
         for selector in &selectors {
-            let page = paging::all("", MAX_LISTED, async |after| {
-                let request = pb::ListRequest { after, limit: paging::PAGE, selector: selector.clone() };
-                client.list_backups(request).await
-            });
-            items.extend(page.await?.items);
+            items.extend(matching(&client, selector).await?);
         }
         let page = Page { schema: "fleet/v1/backup-list".to_owned(), items, next: None };
         Ok(answer(&page, &session.times()))
     })
     .await
+}
+
+/// The archives of the nodes that match. The controller knows archives by node name only, so labels are
+/// looked up first.
+async fn matching(client: &Client, selector: &str) -> Result<Vec<BackupItem>, Failure> {
+    let is_name = selector.strip_prefix("name=").is_some_and(|name| !name.contains([',', '!', '=']));
+    let asked = if is_name { selector } else { "" };
+    let page = paging::all("", MAX_LISTED, async |after| {
+        let request = pb::ListRequest { after, limit: paging::PAGE, selector: asked.to_owned() };
+        client.list_backups(request).await
+    });
+    let mut items = page.await?.items;
+    if !is_name && !selector.is_empty() {
+        let nodes = paging::all("", MAX_LISTED, async |after| {
+            let request = pb::ListRequest { after, limit: paging::PAGE, selector: selector.to_owned() };
+            client.list_nodes(request).await
+        });
+        let names: BTreeSet<Name> = nodes.await?.items.into_iter().map(|node| node.name).collect();
+        items.retain(|backup| names.contains(&backup.node));
+    }
+    Ok(items)
 }
 
 fn answer(page: &Page<BackupItem>, times: &Times) -> Answer {

@@ -11,7 +11,7 @@ use crate::session::Session;
 /// Runs a parsed command.
 pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Dev(args) => crate::dev::run(session, args),
+        Command::Dev(args) => crate::dev::run(session, args).await,
         Command::Login(args) => login::run(session, args).await,
         Command::Whoami => whoami::run(session).await,
         Command::Status(args) => status::run(session, args).await,

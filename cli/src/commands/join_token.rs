@@ -40,7 +40,7 @@ pub async fn create(
     let answer = Answer::of(&token).name(&token.token).block(Block::Line(token.token.clone()));
     session.print(&answer)?;
     session.say(format!(
-        "for node \"{}\", once, until {} ({}); it is not shown again\non the node: fleet-agent enrol --server {} TOKEN",
+        "for node \"{}\", once, until {} ({}); it is not shown again\non the node, with {} as its enrolment address: fleet-agent enrol --token TOKEN",
         token.node,
         times.absolute(token.expires),
         times.show(token.expires),

@@ -29,6 +29,8 @@ use crate::session::Session;
 const DEFAULT_CONTEXT: &str = "default";
 /// Port of the operator service, where `--endpoint` does not say another.
 const OPERATOR_PORT: u16 = 7443;
+/// Enrolment port, where `--server` does not say another.
+const ENROL_PORT: u16 = 7444;
 
 #[derive(Serialize)]
 struct SignedIn<'a> {
@@ -157,16 +159,24 @@ fn context_name(session: &Session<'_>) -> Result<Name, Failure> {
 }
 
 fn addresses(args: &LoginArgs) -> Result<Addresses, Failure> {
-    let bad = || Failure::usage(format!("--server \"{}\": expected HOST:PORT", args.server));
-    let (host, port) = args.server.rsplit_once(':').ok_or_else(bad)?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
-        return Err(bad());
-    }
-    let endpoint = args.endpoint.clone().unwrap_or_else(|| format!("{host}:{OPERATOR_PORT}"));
-    // An IPv6 address stands in brackets in an address, and without them in a certificate.
+    let server = args.server.as_str();
+    // An IPv6 address stands in brackets where a port may follow, and without them in a certificate.
+    let has_port =
+        server.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    let (host, port) = match server.rsplit_once(':').filter(|_| has_port) {
+        Some((host, port)) => (host, port.parse::<u16>().ok()),
+        None => (server, Some(ENROL_PORT)),
+    };
+    let (Some(port), false) = (port.filter(|port| *port > 0), host.is_empty()) else {
+        return Err(Failure::usage(format!("--server \"{server}\": expected HOST or HOST:PORT")));
+    };
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let server_name = args.server_name.clone().unwrap_or_else(|| bare.to_owned());
-    Ok(Addresses { enrol: args.server.clone(), endpoint, server_name })
+    let host = if bare.contains(':') { format!("[{bare}]") } else { bare.to_owned() };
+    Ok(Addresses {
+        enrol: format!("{host}:{port}"),
+        endpoint: args.endpoint.clone().unwrap_or_else(|| format!("{host}:{OPERATOR_PORT}")),
+        server_name: args.server_name.clone().unwrap_or_else(|| bare.to_owned()),
+    })
 }
 
 async fn redeem(
@@ -280,14 +290,17 @@ mod tests {
 
     #[test]
     fn the_other_addresses_follow_from_the_first() {
-        let found = addresses(&args("ctl.example:7444")).unwrap();
-        assert_eq!(
-            (found.endpoint.as_str(), found.server_name.as_str()),
-            ("ctl.example:7443", "ctl.example")
-        );
-        let found = addresses(&args("[::1]:9000")).unwrap();
-        assert_eq!((found.endpoint.as_str(), found.server_name.as_str()), ("[::1]:7443", "::1"));
-        for bad in ["ctl", ":7444", "ctl:", "ctl:x", "ctl:99999"] {
+        for (server, enrol, endpoint, name) in [
+            ("ctl.example:9000", "ctl.example:9000", "ctl.example:7443", "ctl.example"),
+            ("ctl.example", "ctl.example:7444", "ctl.example:7443", "ctl.example"),
+            ("[::1]:9000", "[::1]:9000", "[::1]:7443", "::1"),
+            ("::1", "[::1]:7444", "[::1]:7443", "::1"),
+        ] {
+            let found = addresses(&args(server)).unwrap();
+            let found = (found.enrol.as_str(), found.endpoint.as_str(), found.server_name.as_str());
+            assert_eq!(found, (enrol, endpoint, name));
+        }
+        for bad in ["", ":7444", "ctl:", "ctl:x", "ctl:99999", "ctl:0"] {
             assert_eq!(
                 addresses(&args(bad)).err().map(|failure| failure.exit),
                 Some(ExitCode::Usage),

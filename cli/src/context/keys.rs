@@ -4,25 +4,15 @@
 
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use fleet_certs::files::{self, FileError};
-use fleet_types::seal::{Secret, SigningKey};
+use fleet_types::seal::SigningKey;
 
 use crate::error::{ExitCode, Failure};
-
-const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
-const END: &str = "-----END PRIVATE KEY-----";
-/// Characters of base 64 in a line of PEM (RFC 7468 §2).
-const LINE: usize = 64;
 
 /// Reads a key from a file.
 pub fn load_signing_key(path: &Path) -> Result<SigningKey, Failure> {
     let text = files::read_secret(path).map_err(|error| unusable(path, &error))?;
-    let text = std::str::from_utf8(text.expose()).unwrap_or_default();
-    let inside = text.trim().strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END));
-    let pkcs8 = inside.and_then(|body| BASE64.decode(body.split_whitespace().collect::<String>()).ok());
-    pkcs8.and_then(|der| SigningKey::from_pkcs8(&der).ok()).ok_or_else(|| {
+    SigningKey::from_pem(&text).map_err(|_| {
         let what = format!("{} holds no Ed25519 key in PKCS #8 PEM form", path.display());
         Failure::new(ExitCode::Usage, "bad-key", what)
     })
@@ -37,15 +27,8 @@ pub fn make_or_load_content_key(path: &Path) -> Result<SigningKey, Failure> {
     }
     let (key, pkcs8) = SigningKey::generate()
         .map_err(|error| Failure::unexpected("the content key cannot be made", &error))?;
-    files::write_secret(path, &to_pem(&pkcs8)).map_err(|error| unusable(path, &error))?;
+    files::write_secret(path, &SigningKey::pkcs8_to_pem(&pkcs8)).map_err(|error| unusable(path, &error))?;
     Ok(key)
-}
-
-fn to_pem(pkcs8: &[u8]) -> Secret {
-    let body = BASE64.encode(pkcs8);
-    // Base 64 is ASCII, so that bytes are characters.
-    let lines: Vec<_> = body.as_bytes().chunks(LINE).map(String::from_utf8_lossy).collect();
-    Secret::new(format!("{BEGIN}\n{}\n{END}\n", lines.join("\n")))
 }
 
 fn unusable(path: &Path, error: &FileError) -> Failure {
@@ -71,8 +54,6 @@ mod tests {
         let made = make_or_load_content_key(&path).unwrap().public();
         assert_eq!(make_or_load_content_key(&path).unwrap().public(), made);
         assert_eq!(load_signing_key(&path).unwrap().public(), made);
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with(BEGIN) && text.lines().all(|line| line.len() <= LINE), "{text}");
     }
 
     #[test]
@@ -83,11 +64,7 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(load_signing_key(&path).unwrap_err().code, "bad-key");
         assert!(make_or_load_content_key(&path).is_err(), "it is not replaced either");
-        files::write_secret(
-            &path,
-            &Secret::new("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
-        )
-        .unwrap();
+        files::write_secret(&path, &SigningKey::pkcs8_to_pem(b"no key")).unwrap();
         assert_eq!(load_signing_key(&path).unwrap_err().exit, ExitCode::Usage);
     }
 }

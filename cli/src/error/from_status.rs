@@ -56,7 +56,7 @@ fn exit_of_code(code: &str) -> Option<ExitCode> {
         "conflict" | "plan-stale" => ExitCode::Conflict,
         "policy-refused" | "gate-blocked" | "window-closed" => ExitCode::Blocked,
         "config-invalid" | "no-target" | "usage" => ExitCode::Usage,
-        "bad-signature" | "key-not-listed" => ExitCode::Verification,
+        "signature-refused" | "foreign-signature" | "trust-refused" => ExitCode::Verification,
         _ => return None,
     })
 }

@@ -3,9 +3,9 @@
 use fleet_proto::pb;
 use fleet_types::id::RunId;
 
-use super::end;
 use crate::clock;
 use crate::error::{ExitCode, Failure};
+use crate::render::Answer;
 use crate::session::Session;
 
 /// Cancels a run.
@@ -19,10 +19,8 @@ pub async fn run(session: &mut Session<'_>, run: RunId) -> Result<ExitCode, Fail
         reason: session.settings.reason.clone().unwrap_or_default(),
         idempotency_key: clock::idempotency_key(),
     };
-    let view = session.connect().await?.cancel_run(request).await?;
-    session.print(&end::one_line(&view))?;
-    if !view.item.state.is_terminal() {
-        session.say(format!("nothing new starts; what runs is finished or undone: fleetctl run wait {run}"));
-    }
+    let done = session.connect().await?.cancel_run(request).await?;
+    session.print(&Answer::of(&done).name(run.to_string()).line(&done.message))?;
+    session.say(format!("see its end: fleetctl run wait {run}"));
     Ok(ExitCode::Done)
 }

@@ -1,5 +1,6 @@
 //! `fleetctl run logs`: what steps wrote, resumed by offset when the connection breaks.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet_proto::pb;
@@ -39,8 +40,7 @@ pub async fn run(
             .fix(format!("name the node: fleetctl run logs {}/{first} --follow", what.run)));
     }
     for node in &nodes {
-        let mut output =
-            Output { run: what.run, node, step: step.map_or("", |id| id.as_str()), at: Place::default() };
+        let mut output = Output::new(what.run, node, step.map_or("", Id::as_str));
         if nodes.len() > 1 && session.settings.format.is_human() {
             session.data(&format!("==> {node} <==\n"))?;
         }
@@ -49,25 +49,25 @@ pub async fn run(
     Ok(ExitCode::Done)
 }
 
-/// How far a job's output has been printed.
-#[derive(Debug, Default)]
-struct Place {
-    step: String,
-    offset: u64,
-    /// Bytes of a character whose rest is in the next part.
-    pending: Vec<u8>,
-    /// Steps that were printed to their end.
-    done: Vec<String>,
-}
-
+/// The output of one job, as far as it has been printed.
 struct Output<'a> {
     run: RunId,
     node: &'a Name,
-    step: &'a str,
-    at: Place,
+    /// The one step that was asked for; empty for all.
+    only: &'a str,
+    /// The step that is being printed.
+    current: String,
+    /// Bytes printed of each step.
+    offsets: BTreeMap<String, u64>,
+    /// Bytes of a character whose rest is in the next part.
+    pending: Vec<u8>,
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    const fn new(run: RunId, node: &'a Name, only: &'a str) -> Self {
+        Self { run, node, only, current: String::new(), offsets: BTreeMap::new(), pending: Vec::new() }
+    }
+
     async fn print(
         &mut self,
         session: &mut Session<'_>,
@@ -81,9 +81,7 @@ impl Output<'_> {
             pause.tick().await;
             match self.read(session, client, follow, &mut tries).await {
                 Ok(()) => return self.flush(session),
-                Err(failure)
-                    if matches!(failure.exit, ExitCode::NotReachable) && (follow || tries < MAX_TRIES) =>
-                {
+                Err(failure) if failure.exit == ExitCode::NotReachable && (follow || tries < MAX_TRIES) => {
                     if tries == 0 {
                         session.say(format!("lost the controller ({}); trying again", failure.what));
                     }
@@ -102,23 +100,20 @@ impl Output<'_> {
         follow: bool,
         tries: &mut u32,
     ) -> Result<(), Failure> {
-        let is_resumed = !self.at.step.is_empty();
-        let step = if self.step.is_empty() { "" } else { self.at.step.as_str() };
         let request = pb::ReadOutputRequest {
             run: self.run.to_string(),
             node: self.node.to_string(),
-            step: if is_resumed && !step.is_empty() { step.to_owned() } else { self.step.to_owned() },
-            // An offset is a place in one step; all steps begin at the first again and are skipped below.
-            offset: if self.step.is_empty() { 0 } else { self.at.offset },
+            step: self.only.to_owned(),
+            // An offset is a place in one step; all steps come from their beginning, and what was printed
+            // is left out below.
+            offset: self.offsets.get(self.only).copied().unwrap_or_default(),
             follow,
         };
         let mut parts = client.read_output(request).await?;
         while let Some(part) = client.next_of_quiet(&mut parts).await? {
             if std::mem::take(tries) > 0 {
-                session.say(format!(
-                    "the controller is back; resumed at byte {} of step {}",
-                    self.at.offset, self.at.step
-                ));
+                let at = self.offsets.get(&self.current).copied().unwrap_or_default();
+                session.say(format!("the controller is back; resumed step {} at byte {at}", self.current));
             }
             self.take(session, &part)?;
         }
@@ -127,31 +122,25 @@ impl Output<'_> {
 
     /// Prints what of a part is new.
     fn take(&mut self, session: &mut Session<'_>, part: &pb::OutputPart) -> Result<(), Failure> {
-        if self.at.done.contains(&part.step) {
+        let at = self.offsets.get(&part.step).copied().unwrap_or_default();
+        let end = part.offset + part.data.len() as u64;
+        if end <= at {
             return Ok(());
         }
-        if part.step != self.at.step {
+        if part.step != self.current {
             self.flush(session)?;
-            if !self.at.step.is_empty() {
-                let done = std::mem::take(&mut self.at.step);
-                self.at.done.push(done);
-            }
-            self.at.step.clone_from(&part.step);
-            self.at.offset = 0;
-            if self.step.is_empty() && session.settings.format.is_human() {
+            self.current.clone_from(&part.step);
+            if self.only.is_empty() && is_text(session) {
                 session.data(&format!("--> {}\n", part.step))?;
             }
         }
-        if part.offset > self.at.offset {
-            let missing = part.offset - self.at.offset;
+        if part.offset > at {
             self.flush(session)?;
-            session.say(format!("{missing} bytes of step {} were left out by the node", part.step));
-            self.at.offset = part.offset;
+            session.say(format!("{} bytes of step {} were left out", part.offset - at, part.step));
         }
-        let seen = usize::try_from(self.at.offset - part.offset).unwrap_or(usize::MAX);
-        let Some(new) = part.data.get(seen..) else { return Ok(()) };
-        self.at.offset += new.len() as u64;
-        self.emit(session, new, false)
+        self.offsets.insert(part.step.clone(), end);
+        let seen = usize::try_from(at.saturating_sub(part.offset)).unwrap_or(usize::MAX);
+        self.emit(session, part.data.get(seen..).unwrap_or_default(), false)
     }
 
     fn flush(&mut self, session: &mut Session<'_>) -> Result<(), Failure> {
@@ -160,24 +149,79 @@ impl Output<'_> {
 
     /// Prints bytes as text; a character cut in two waits for its rest unless this is the end.
     fn emit(&mut self, session: &mut Session<'_>, new: &[u8], is_end: bool) -> Result<(), Failure> {
-        let mut bytes = std::mem::take(&mut self.at.pending);
+        let mut bytes = std::mem::take(&mut self.pending);
         bytes.extend_from_slice(new);
         if let Err(error) = std::str::from_utf8(&bytes)
             && error.error_len().is_none()
             && !is_end
         {
-            self.at.pending = bytes.split_off(error.valid_up_to());
+            self.pending = bytes.split_off(error.valid_up_to());
         }
         if bytes.is_empty() {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&bytes);
-        match session.settings.format {
-            OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => session.data(&text),
-            _ => {
-                let value = json!({ "schema": "fleet/v1/output", "run": self.run, "node": self.node, "step": self.at.step, "text": text });
-                session.print(&Answer { value, ..Answer::default() })
-            }
+        if is_text(session) {
+            return session.data(&text);
         }
+        let value = json!({
+            "schema": "fleet/v1/output",
+            "run": self.run,
+            "node": self.node,
+            "step": self.current,
+            "text": text,
+        });
+        session.print(&Answer { value, ..Answer::default() })
+    }
+}
+
+fn is_text(session: &Session<'_>) -> bool {
+    session.settings.format.is_human() || session.settings.format == OutputFormat::Name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Environment;
+    use crate::settings::Settings;
+    use fleet_types::time::Timestamp;
+
+    fn printed(parts: &[(&str, u64, &[u8])]) -> (String, String) {
+        let environment = Environment::fixed(&[], || Timestamp::clamped(0));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut session = Session::new(Settings::default(), &environment, &mut out, &mut err);
+        let node: Name = "fw-1".parse().unwrap();
+        let mut output = Output::new(RunId::from_number(1), &node, "");
+        for (step, offset, data) in parts {
+            let part = pb::OutputPart { step: (*step).to_owned(), offset: *offset, data: data.to_vec() };
+            output.take(&mut session, &part).unwrap();
+        }
+        output.flush(&mut session).unwrap();
+        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn what_comes_twice_is_printed_once() {
+        let (out, _) = printed(&[
+            ("a", 0, b"one\n"),
+            ("b", 0, b"two\n"),
+            // The stream broke and began again from the first step.
+            ("a", 0, b"one\n"),
+            ("b", 0, b"two\nthree\n"),
+        ]);
+        assert_eq!(out, "--> a\none\n--> b\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_gap_is_told_and_hostile_output_is_escaped() {
+        let (out, err) = printed(&[("a", 0, b"x\x1b[2J\t\xff\n"), ("a", 100, "\u{202e}y".as_bytes())]);
+        assert_eq!(out, "--> a\nx\\u{1b}[2J\t\u{fffd}\n\\u{202e}y");
+        assert_eq!(err, "93 bytes of step a were left out\n");
+    }
+
+    #[test]
+    fn a_character_cut_in_two_stays_one() {
+        let (out, _) = printed(&[("a", 0, b"gr\xc3"), ("a", 3, b"\xbcn\xe2")]);
+        assert_eq!(out, "--> a\ngr\u{fc}n\u{fffd}");
     }
 }
