@@ -128,7 +128,8 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
             )
             .fix("enrol the machine as a new node; accepting an old image is not built yet"));
         }
-        let batch = context.ledger.batch();
+        // Reports are stored from the reserve when space is short, and they come over links.
+        let batch = context.ledger.batch().using_reserve();
         let batch = match &before {
             Some(before) => batch.replace_record(key, before.write_id, &record)?,
             None => batch.create_record(key, &record)?,
