@@ -1,0 +1,153 @@
+//! Answers about jobs: their state, their stored report, and the making of reports.
+//!
+//! A report is made once: numbered, chained to the one before, signed, stored, journaled, and only then
+//! sent; it is sent again until the controller has it (security-and-delivery §2.6, §3.6).
+
+use fleet_proto::convert::JobUpdate;
+use fleet_proto::pb;
+use fleet_proto::pb::executor_message::Body as ToCore;
+use fleet_types::digest::Digest;
+use fleet_types::id::JobId;
+use fleet_types::job::JobState;
+use fleet_types::report::{REPORT_SCHEMA, Report};
+use fleet_types::seal::Kind;
+use fleet_types::time::Timestamp;
+
+use super::desk::Desk;
+use crate::crash::CrashPoint;
+use crate::documents::StoredReport;
+use crate::journal::{Entry, Finished, JobKey};
+use crate::run::{Draft, fit};
+
+impl Desk {
+    /// A job's state, as it is told to the controller.
+    pub(super) fn update_of(&self, key: &JobKey) -> Option<JobUpdate> {
+        let job = self.parts.table.get(key)?;
+        let state = self.open.get(key).map_or_else(|| job.state(), |open| open.state.clone());
+        let of_accepted = job.accepted.as_ref().map(|accepted| accepted.assignment.request);
+        Some(JobUpdate {
+            run: key.0,
+            attempt: key.1,
+            state,
+            journal_sequence: self.parts.journal.sequence(),
+            report: job.finished.as_ref().map(|finished| finished.report),
+            request: of_accepted.or_else(|| job.finished.as_ref().map(|finished| finished.request)),
+        })
+    }
+
+    /// Answers a question about a known job: its stored report, else its state.
+    pub(super) fn answer(&mut self, key: &JobKey) {
+        if !self.send_report(key)
+            && let Some(update) = self.update_of(key)
+        {
+            self.send(ToCore::Job(pb::JobUpdate::from(&update)));
+        }
+    }
+
+    /// Says how a job stands that the journal does not know.
+    pub(super) fn answer_unknown(&mut self, key: &JobKey, state: JobState) {
+        let journal_sequence = self.parts.journal.sequence();
+        let update =
+            JobUpdate { run: key.0, attempt: key.1, state, journal_sequence, report: None, request: None };
+        self.send(ToCore::Job(pb::JobUpdate::from(&update)));
+    }
+
+    /// Sends a job's stored report, if it has one.
+    pub(super) fn send_report(&mut self, key: &JobKey) -> bool {
+        let Some(digest) = self.parts.table.get(key).and_then(|job| job.finished.as_ref()).map(|f| f.report)
+        else {
+            return false;
+        };
+        let Some(report) = self.parts.reports.load(digest) else {
+            tracing::error!(run = %key.0, %digest, "a stored report is gone or damaged");
+            return false;
+        };
+        let (run, attempt) = (key.0.to_string(), key.1.0);
+        let sealed = pb::SealedReport { run, attempt, payload: report.payload, signature: report.signature };
+        self.send(ToCore::Report(sealed));
+        true
+    }
+
+    /// Ends a job: makes, stores and journals its report, then sends it.
+    pub(super) fn finish(&mut self, key: JobKey, request: Digest, request_ends: Timestamp, mut draft: Draft) {
+        match self.store_report(key, request, request_ends, &mut draft) {
+            Ok(()) => {
+                self.open.remove(&key);
+                self.queue.retain(|queued| *queued != key);
+                if self.parts.journal.reach(CrashPoint::AfterFinished).is_ok() {
+                    self.send_report(&key);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, run = %key.0, "the report cannot be stored; it is tried again");
+                self.trouble.get_or_insert_with(|| format!("a report cannot be stored: {error}"));
+                if self.parts.table.get(&key).is_some_and(|job| job.accepted.is_some()) {
+                    self.unwritten.push((key, draft));
+                }
+            }
+        }
+    }
+
+    fn store_report(
+        &mut self,
+        key: JobKey,
+        request: Digest,
+        request_ends: Timestamp,
+        draft: &mut Draft,
+    ) -> Result<(), String> {
+        let chain = self.parts.state.get();
+        let sequence = chain.report_sequence + 1;
+        let mut report = Report {
+            schema: REPORT_SCHEMA.to_owned(),
+            job: JobId { run: key.0, node: self.parts.node.node },
+            attempt: key.1,
+            request,
+            sequence,
+            previous: chain.report_previous,
+            outcome: draft.outcome,
+            reason: draft.reason.clone(),
+            started: draft.started,
+            ended: draft.ended,
+            boot_id: self.parts.host.clock().boot_id(),
+            working_ms: draft.working_ms,
+            steps: draft.steps.clone(),
+            plan: draft.plan.clone(),
+        };
+        let payload = fit(&mut report);
+        let digest = Digest::of(&payload);
+        let signature = self.parts.report_key.sign(Kind::Report, self.parts.node.fleet, digest);
+        self.parts.reports.store(digest, &StoredReport { payload, signature }).map_err(|e| e.to_string())?;
+        let finished = Finished {
+            run: key.0,
+            attempt: key.1,
+            request,
+            report: digest,
+            sequence,
+            outcome: report.outcome,
+            reason: report.reason,
+            at: report.ended,
+            request_ends,
+        };
+        self.record(&Entry::Finished(Box::new(finished))).map_err(|e| e.to_string())?;
+        // The journal is the truth of the chain; this is its shadow for the day the journal is lost.
+        if let Err(error) = self.parts.state.raise_report(sequence, digest) {
+            tracing::warn!(%error, "the report chain's shadow cannot be written");
+            return Err(error.to_string());
+        }
+        Ok(())
+    }
+
+    /// Tries again to write what could not be written.
+    pub(super) fn write_unwritten(&mut self) {
+        for (key, draft) in std::mem::take(&mut self.unwritten) {
+            self.finish_accepted(key, draft);
+        }
+    }
+
+    /// Ends a job that was accepted.
+    pub(super) fn finish_accepted(&mut self, key: JobKey, draft: Draft) {
+        let accepted = self.parts.table.get(&key).and_then(|job| job.accepted.as_ref());
+        let Some((request, ends)) = accepted.map(|a| (a.assignment.request, a.request_ends)) else { return };
+        self.finish(key, request, ends, draft);
+    }
+}

@@ -1,0 +1,255 @@
+//! The dispatcher's state and its table of events.
+//!
+//! Called by the executor's loop alone, one event at a time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_proto::pb::core_message::Body as FromCore;
+use fleet_proto::pb::executor_message::Body as ToCore;
+use fleet_proto::{PROTOCOL, convert, pb};
+use fleet_types::assignment::Assignment;
+use fleet_types::digest::Digest;
+use fleet_types::facts::NodeFacts;
+use fleet_types::job::JobState;
+use fleet_types::seal::SigningKey;
+use fleet_types::time::Timestamp;
+
+use super::event::{Effect, Event};
+use crate::documents::{DocumentStore, ReportStore};
+use crate::host::Host;
+use crate::identity::NodeIdentity;
+use crate::journal::{Entry, JobKey, JobTable, Journal, JournalError};
+use crate::policy::{Admitted, LinkTrust, LocalPolicy, TrustStore};
+use crate::resolve::TaskTable;
+use crate::run::{Abandoned, Draft, OutputHub, RunEvent};
+use crate::state::SmallState;
+use crate::tasks::CancelFlag;
+
+/// What the desk is made of.
+pub struct Parts {
+    /// Where durable things lie; its disk must have room.
+    pub state_dir: PathBuf,
+    /// This node.
+    pub node: NodeIdentity,
+    /// Version shown to the controller.
+    pub agent_version: String,
+    /// The node owner's last word.
+    pub policy: LocalPolicy,
+    /// The machine.
+    pub host: Arc<dyn Host>,
+    /// Gathers the node's facts.
+    pub facts: Arc<dyn Fn() -> NodeFacts + Send + Sync>,
+    /// The tasks there are.
+    pub tasks: TaskTable,
+    /// The journal.
+    pub journal: Arc<Journal>,
+    /// What it knows.
+    pub table: JobTable,
+    /// What is wrong with it.
+    pub damage: Option<String>,
+    /// Fencing values and report chain.
+    pub state: SmallState,
+    /// Signs reports.
+    pub report_key: SigningKey,
+    /// Root keys and bundle.
+    pub trust: TrustStore,
+    /// Documents by digest.
+    pub documents: DocumentStore,
+    /// Reports by digest.
+    pub reports: ReportStore,
+    /// Output of steps.
+    pub output: Arc<OutputHub>,
+    /// Threads left behind.
+    pub abandoned: Abandoned,
+    /// Makes runs end between steps.
+    pub suspend: CancelFlag,
+}
+
+/// An assignment whose documents are on their way.
+pub(super) struct Pending {
+    pub(super) assignment: Assignment,
+    /// How often it came: each is answered.
+    pub(super) asked: u32,
+    /// On boot time.
+    pub(super) until: Duration,
+}
+
+/// A job that is accepted and not over.
+pub(super) struct Open {
+    /// Until its run has started.
+    pub(super) admitted: Option<Admitted>,
+    pub(super) cancel: CancelFlag,
+    pub(super) changes: bool,
+    pub(super) state: JobState,
+}
+
+/// The dispatcher's state.
+pub struct Desk {
+    pub(super) parts: Parts,
+    pub(super) link: Option<LinkTrust>,
+    pub(super) pending: BTreeMap<JobKey, Pending>,
+    /// Documents that the core was asked for.
+    pub(super) wanted: BTreeSet<Digest>,
+    pub(super) open: BTreeMap<JobKey, Open>,
+    /// Accepted jobs in order, not started.
+    pub(super) queue: VecDeque<JobKey>,
+    /// Ends that could not be written; tried again when a link comes up.
+    pub(super) unwritten: Vec<(JobKey, Draft)>,
+    /// Why no new changes start, beside the journal's damage.
+    pub(super) trouble: Option<String>,
+    pub(super) draining: bool,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Desk {
+    /// A desk; [`Desk::recover`] comes next.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            link: None,
+            pending: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            open: BTreeMap::new(),
+            queue: VecDeque::new(),
+            unwritten: Vec::new(),
+            trouble: None,
+            draining: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Decides about one event. Durable writes are done when it returns; the effects come after.
+    pub fn handle(&mut self, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Core(FromCore::LinkUp(link)) => self.on_link_up(&link),
+            Event::Core(FromCore::LinkDown(_)) => self.on_link_down(),
+            Event::Core(FromCore::Trust(update)) => self.on_trust_update(&update),
+            Event::Core(FromCore::Assign(assign)) => self.on_assign(&assign),
+            Event::Core(FromCore::Document(document)) => self.on_document(&document),
+            Event::Core(FromCore::Cancel(cancel)) => self.on_cancel(&cancel),
+            Event::Core(FromCore::ReportAck(ack)) => self.on_report_ack(&ack),
+            Event::Core(FromCore::Reconcile(reply)) => self.on_reconcile_reply(&reply),
+            Event::Core(FromCore::OutputCredit(credit)) => self.on_output_credit(&credit),
+            Event::Run(RunEvent::Progress(key, state)) => self.on_progress(key, state),
+            Event::Run(RunEvent::Ended(key, ending)) => self.on_run_ended(key, ending),
+            Event::Tick => self.on_tick(),
+            Event::Drain => self.on_drain(),
+        }
+        self.start_next();
+        if self.draining && self.running() == 0 {
+            self.effects.push(Effect::Stop);
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Is the journal closed for good? The loop ends then.
+    pub fn is_silenced(&self) -> bool {
+        !self.parts.journal.is_open()
+    }
+
+    /// Waits for something that time alone ends?
+    pub fn needs_ticks(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.parts.host.clock().now()
+    }
+
+    pub(super) fn since_boot(&self) -> Duration {
+        self.parts.host.clock().since_boot()
+    }
+
+    /// States and reports wait for a link: what is open or unsent is told when one comes up.
+    pub(super) fn send(&mut self, body: ToCore) {
+        let waits = matches!(body, ToCore::Job(_) | ToCore::Report(_)) && self.link.is_none();
+        if !waits {
+            self.effects.push(Effect::Send(body));
+        }
+    }
+
+    /// Journals an entry and takes it into the table.
+    pub(super) fn record(&mut self, entry: &Entry) -> Result<(), JournalError> {
+        match self.parts.journal.append(entry) {
+            Ok(_) => {
+                self.parts.table.apply(entry);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be written: no new work is taken");
+                self.trouble.get_or_insert_with(|| format!("the journal cannot be written: {error}"));
+                Err(error)
+            }
+        }
+    }
+
+    /// Why no new changes start; none when they may.
+    pub(super) fn safe_mode(&self) -> Option<String> {
+        let known = self.parts.damage.clone().or_else(|| self.trouble.clone());
+        known.or_else(|| self.parts.abandoned.reason())
+    }
+
+    /// Runs that have started and not ended.
+    pub(super) fn running(&self) -> usize {
+        self.open.values().filter(|open| open.admitted.is_none()).count()
+    }
+
+    /// What the core needs to say Hello.
+    pub fn ready(&self) -> ToCore {
+        let seen = self.parts.state.get();
+        let hello = pb::Hello {
+            protocol_min: *PROTOCOL.start(),
+            protocol_max: *PROTOCOL.end(),
+            agent_version: self.parts.agent_version.clone(),
+            actions: self.parts.tasks.actions().map(str::to_owned).collect(),
+            boot_id: self.parts.host.clock().boot_id(),
+            journal_sequence: self.parts.journal.sequence(),
+            generation_seen: seen.generation.0,
+            epoch_seen: seen.link_epoch.0,
+            bundle_version: seen.bundle_version,
+            facts: convert::to_json(&(self.parts.facts)()),
+            policy_mode: self.parts.policy.mode.as_str().to_owned(),
+            safe_mode: self.safe_mode().unwrap_or_default(),
+        };
+        ToCore::Ready(pb::Ready { hello: Some(hello) })
+    }
+
+    fn on_drain(&mut self) {
+        self.draining = true;
+        self.parts.suspend.cancel();
+    }
+
+    fn on_tick(&mut self) {
+        let now = self.since_boot();
+        self.pending.retain(|key, pending| {
+            let waits = now < pending.until;
+            if !waits {
+                tracing::warn!(run = %key.0, "its documents did not come; the controller will offer it again");
+            }
+            waits
+        });
+        if self.pending.is_empty() {
+            self.wanted.clear();
+        }
+    }
+
+    fn on_output_credit(&mut self, credit: &pb::OutputCredit) {
+        if let Some(key) = job_key(&credit.run, credit.attempt) {
+            self.parts.output.credit(key, &credit.step, credit.offset, credit.credit);
+        }
+    }
+}
+
+/// The job that a message names; one that names none is logged and dropped.
+pub(super) fn job_key(run: &str, attempt: u32) -> Option<JobKey> {
+    match convert::text("run", run) {
+        Ok(run) => Some((run, fleet_types::id::Attempt(attempt))),
+        Err(error) => {
+            tracing::warn!(%error, "a message names no run");
+            None
+        }
+    }
+}

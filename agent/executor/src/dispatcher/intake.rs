@@ -1,0 +1,338 @@
+//! Assignments: known ones are answered, new ones go through every check, then the journal, then the queue.
+
+use std::sync::Arc;
+
+use fleet_proto::pb::executor_message::Body as ToCore;
+use fleet_proto::{convert, pb};
+use fleet_types::assignment::{Assignment, WaveProof};
+use fleet_types::digest::Digest;
+use fleet_types::job::{JobState, Outcome};
+use fleet_types::report::{StepReport, StepState, TaskReport};
+use fleet_types::request::Request;
+use fleet_types::seal::Envelope;
+use fleet_types::time::Timestamp;
+
+use super::desk::{Desk, Open, Pending};
+use crate::crash::CrashPoint;
+use crate::documents::DOCUMENT_WAIT;
+use crate::journal::{Accepted, Entry, JobKey};
+use crate::policy::{self, Admitted, Candidate, Conditions, Opened, Refusal};
+use crate::resolve::ResolveInput;
+use crate::run::Draft;
+use crate::tasks::CancelFlag;
+
+/// Assignments that wait for documents, and jobs that are accepted and not over. One node's share of any
+/// wave is one job; sixty-four is room for every schedule of a node to fall due at once.
+const MAX_OPEN: usize = 64;
+
+/// The signed parts of an assignment.
+struct Sealed {
+    request: Envelope,
+    procedure: Envelope,
+    profile: Envelope,
+}
+
+/// What an assignment still lacks.
+enum Gathered {
+    Complete(Box<Sealed>),
+    Missing(Vec<Digest>),
+}
+
+impl Desk {
+    pub(super) fn on_assign(&mut self, assign: &pb::Assign) {
+        let parsed = convert::json::<Assignment>("assign.assignment", &assign.assignment)
+            .and_then(|a| Ok((a, convert::json::<WaveProof>("assign.proof", &assign.proof)?)));
+        let (assignment, proof) = match parsed {
+            Ok(parts) => parts,
+            Err(error) => return tracing::error!(%error, "an assignment cannot be read"),
+        };
+        let key = (assignment.job.run, assignment.attempt);
+        let Some(link) = &self.link else {
+            return tracing::warn!(run = %key.0, "an assignment came without a link");
+        };
+        if let Err(refusal) = policy::check_assignment(&assignment, &proof, link, &self.parts.node) {
+            tracing::error!(rule = refusal.rule, %refusal, run = %key.0, "an assignment is refused");
+            // Not known to be from the controller: nothing is journaled for it, and a job that is known is
+            // not spoken of.
+            if self.parts.table.get(&key).is_none() {
+                let state = JobState::Ended { outcome: Outcome::Refused, reason: refusal.reason() };
+                self.answer_unknown(&key, state);
+            }
+            return;
+        }
+        self.take_up(key, assignment);
+    }
+
+    fn take_up(&mut self, key: JobKey, assignment: Assignment) {
+        if let Some(job) = self.parts.table.get(&key) {
+            let cancelled_before =
+                job.accepted.is_none() && job.finished.is_none() && job.cancelled.is_some();
+            if cancelled_before {
+                let reason = job.cancelled.clone().unwrap_or_default();
+                let draft = self.draft(Outcome::Cancelled, reason, Vec::new());
+                let ends = self.now();
+                self.finish(key, assignment.request, ends, draft);
+            } else {
+                self.answer(&key);
+            }
+            return;
+        }
+        if let Some(pending) = self.pending.get_mut(&key) {
+            pending.asked += 1;
+            return;
+        }
+        let others: Vec<_> = self
+            .parts
+            .table
+            .of_run(key.0)
+            .map(|(key, job)| (*key, job.is_open(), job.accepted.is_some() && !job.abandoned))
+            .collect();
+        if let Some((older, ..)) = others.iter().find(|(_, is_open, _)| *is_open) {
+            // Busy: the answer is the attempt that is under way (security-and-delivery §2.4).
+            return self.answer(&older.clone());
+        }
+        if others.iter().any(|(_, _, spent)| *spent) {
+            let message = format!("run {} was carried out on this node already", key.0);
+            let refusal = Refusal::new("use-spent", message, "start a new run");
+            return self.refuse(key, &assignment, None, &[refusal]);
+        }
+        if self.draining || self.pending.len() + self.open.len() >= MAX_OPEN {
+            return tracing::warn!(run = %key.0, "not taken now; the controller will offer it again");
+        }
+        let until = self.since_boot() + DOCUMENT_WAIT;
+        self.pending.insert(key, Pending { assignment, asked: 1, until });
+        self.go_on_with(key);
+    }
+
+    pub(super) fn on_document(&mut self, document: &pb::DocumentArrived) {
+        let digest = match convert::digest("document.digest", &document.digest) {
+            Ok(digest) => digest,
+            Err(error) => return tracing::warn!(%error, "a document without a digest"),
+        };
+        if !self.wanted.remove(&digest) {
+            return;
+        }
+        let stored = if document.envelope.is_empty() {
+            Err(format!("the controller does not give it: {}", document.error))
+        } else {
+            self.parts
+                .documents
+                .store(digest, &document.envelope)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        };
+        let waiting: Vec<JobKey> = self.pending.keys().copied().collect();
+        for key in waiting {
+            match &stored {
+                Ok(()) => self.go_on_with(key),
+                Err(why) => self.document_failed(key, digest, why),
+            }
+        }
+    }
+
+    /// A document of an assignment did not come: it is refused if it is this one's.
+    fn document_failed(&mut self, key: JobKey, digest: Digest, why: &str) {
+        let Some(pending) = self.pending.get(&key) else { return };
+        let is_missing = match self.gather(&pending.assignment) {
+            Ok(Gathered::Missing(missing)) => missing.contains(&digest),
+            Ok(Gathered::Complete(_)) | Err(_) => false,
+        };
+        if is_missing && let Some(pending) = self.pending.remove(&key) {
+            let message = format!("document {} cannot be had: {why}", digest.short());
+            let refusal =
+                Refusal::new("document-missing", message, "apply the documents again, then start a new run");
+            self.refuse(key, &pending.assignment, None, &[refusal]);
+        }
+    }
+
+    /// Checks and accepts a pending assignment once its documents are here; asks for those that are not.
+    fn go_on_with(&mut self, key: JobKey) {
+        let Some(assignment) = self.pending.get(&key).map(|pending| pending.assignment.clone()) else {
+            return;
+        };
+        let gathered = match self.gather(&assignment) {
+            Ok(Gathered::Missing(missing)) => {
+                for digest in missing {
+                    if self.wanted.insert(digest) {
+                        self.send(ToCore::NeedDocument(pb::NeedDocument {
+                            digest: digest.as_bytes().to_vec(),
+                        }));
+                    }
+                }
+                return;
+            }
+            Ok(Gathered::Complete(sealed)) => self.admit(key, &assignment, &sealed),
+            Err(refusal) => Err((None, vec![refusal])),
+        };
+        let asked = self.pending.remove(&key).map_or(1, |pending| pending.asked);
+        match gathered {
+            Ok((request, admitted)) => self.accept(key, assignment, &request, admitted, asked),
+            Err((ends, refusals)) => self.refuse(key, &assignment, ends, &refusals),
+        }
+    }
+
+    fn gather(&self, assignment: &Assignment) -> Result<Gathered, Refusal> {
+        let load = |digest| self.parts.documents.load(digest);
+        let Some(request) = load(assignment.request) else {
+            return Ok(Gathered::Missing(vec![assignment.request]));
+        };
+        // Read before its signature is checked: only to learn which documents to ask for.
+        let opened = policy::open_request(assignment, &request, &self.parts.node, self.now())?;
+        match (load(opened.procedure), load(opened.profile)) {
+            (Some(procedure), Some(profile)) => {
+                Ok(Gathered::Complete(Box::new(Sealed { request, procedure, profile })))
+            }
+            (procedure, profile) => {
+                let missing = [(procedure, opened.procedure), (profile, opened.profile)];
+                let missing = missing.into_iter().filter(|(found, _)| found.is_none());
+                Ok(Gathered::Missing(missing.map(|(_, digest)| digest).collect()))
+            }
+        }
+    }
+
+    #[allow(clippy::type_complexity)] // the two ends of one decision, used in one place
+    fn admit(
+        &mut self,
+        key: JobKey,
+        assignment: &Assignment,
+        sealed: &Sealed,
+    ) -> Result<(Request, Admitted), (Option<Timestamp>, Vec<Refusal>)> {
+        let parts = &self.parts;
+        let request = policy::open_request(assignment, &sealed.request, &parts.node, self.now())
+            .map_err(|refusal| (None, vec![refusal]))?;
+        let against = |refusals| (Some(request.not_after), refusals);
+        let Opened { procedure, profile } = policy::open_documents(
+            &request,
+            &sealed.request,
+            &sealed.procedure,
+            &sealed.profile,
+            parts.trust.bundle(),
+            &parts.policy,
+            &parts.node,
+        )
+        .map_err(|refusal| against(vec![refusal]))?;
+        let input = ResolveInput {
+            procedure: Arc::new(procedure),
+            profile: Arc::new(profile),
+            params: &request.params,
+            node: &parts.node,
+            facts: (parts.facts)(),
+            run: key.0,
+            started: self.now(),
+            zone: parts.host.clock().zone(),
+            tasks: &parts.tasks,
+        };
+        let candidate = Candidate { request: &request, input };
+        let admitted = policy::admit(&candidate, &parts.policy, &self.conditions()).map_err(against)?;
+        Ok((request, admitted))
+    }
+
+    fn conditions(&self) -> Conditions {
+        let parts = &self.parts;
+        let within = parts.policy.max_disruptive_jobs.within.length();
+        Conditions {
+            free_bytes: free_bytes(&parts.state_dir),
+            // Through the host: on a development node the file lies below its root.
+            held: is_held(parts.host.as_ref(), &parts.policy.hold_file),
+            load: load_part(parts.host.as_ref()),
+            disruptive_jobs: parts.table.disruptive_since(self.now().minus(within)),
+            safe_mode: self.safe_mode(),
+        }
+    }
+
+    /// Journals the acceptance, then answers, then queues.
+    fn accept(
+        &mut self,
+        key: JobKey,
+        assignment: Assignment,
+        request: &Request,
+        admitted: Admitted,
+        asked: u32,
+    ) {
+        let accepted = Accepted {
+            assignment,
+            verb: request.verb,
+            procedure: request.procedure,
+            profile: request.profile,
+            changes: admitted.changes(),
+            disruptive: admitted.is_disruptive(),
+            started: self.now(),
+            request_ends: request.not_after,
+            boot_id: self.parts.host.clock().boot_id(),
+        };
+        let changes = accepted.changes;
+        if self.record(&Entry::Accepted(Box::new(accepted))).is_err() {
+            // Not accepted: nothing is answered, the controller offers it again.
+            return;
+        }
+        if self.parts.journal.reach(CrashPoint::AfterAccepted).is_err() {
+            return;
+        }
+        let open = Open {
+            admitted: Some(admitted),
+            cancel: CancelFlag::default(),
+            changes,
+            state: JobState::Accepted,
+        };
+        self.open.insert(key, open);
+        self.queue.push_back(key);
+        for _ in 0..asked {
+            self.answer(&key);
+        }
+    }
+
+    /// Ends a job that may not begin, with every reason.
+    fn refuse(
+        &mut self,
+        key: JobKey,
+        assignment: &Assignment,
+        ends: Option<Timestamp>,
+        refusals: &[Refusal],
+    ) {
+        let Some(first) = refusals.first() else { return };
+        tracing::warn!(rule = first.rule, run = %key.0, count = refusals.len(), "a job is refused: {first}");
+        let mut reason = first.reason();
+        if refusals.len() > 1 {
+            reason = format!("{reason} (and {} more)", refusals.len() - 1);
+        }
+        let problems = refusals.iter().map(Refusal::problem).collect();
+        let step = StepReport {
+            id: "policy".to_owned(),
+            title: "Local policy and checks before the start".to_owned(),
+            action: "policy".to_owned(),
+            state: StepState::Failed,
+            started: None,
+            took_ms: 0,
+            tries: 0,
+            body: TaskReport { summary: reason.clone(), problems, ..TaskReport::default() },
+        };
+        let draft = self.draft(first.outcome(), reason, vec![step]);
+        let ends = ends.unwrap_or_else(|| self.now());
+        self.finish(key, assignment.request, ends, draft);
+    }
+
+    /// The draft of a job that did not begin.
+    pub(super) fn draft(&self, outcome: Outcome, reason: String, steps: Vec<StepReport>) -> Draft {
+        let now = self.now();
+        Draft { outcome, reason, started: now, ended: now, working_ms: 0, steps, plan: None }
+    }
+}
+
+/// What cannot be seen counts as held.
+fn is_held(host: &dyn crate::host::Host, path: &str) -> bool {
+    match host.files().stat(path.as_ref()) {
+        Ok(_) => true,
+        Err(error) => error.problem != crate::host::FileProblem::NotFound,
+    }
+}
+
+fn free_bytes(path: &std::path::Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+fn load_part(host: &dyn crate::host::Host) -> Option<f64> {
+    let load = host.system().load().ok()?;
+    let cores = host.system().cores().max(1);
+    Some(load.one / f64::from(cores))
+}

@@ -1,0 +1,144 @@
+//! Links: trust and fencing at their start, reconcile, acknowledgements.
+
+use fleet_proto::pb::executor_message::Body as ToCore;
+use fleet_proto::pb::reconcile_decision::Decision;
+use fleet_proto::{convert, pb};
+use fleet_types::digest::Digest;
+use fleet_types::id::{Generation, LinkEpoch};
+use fleet_types::trust::SignedDispatch;
+
+use super::desk::{Desk, job_key};
+use crate::journal::{Entry, JobKey};
+use crate::policy::LinkTrust;
+
+/// Jobs a page (security-and-delivery §2.8).
+const PAGE_JOBS: usize = 256;
+
+impl Desk {
+    pub(super) fn on_link_up(&mut self, link: &pb::LinkUp) {
+        match self.check_link(link) {
+            Ok(trust) => {
+                self.link = Some(trust);
+                self.write_unwritten();
+                self.send_reconcile();
+                self.parts.output.link_up();
+            }
+            Err(reason) => {
+                tracing::error!(%reason, "the link is refused");
+                self.link = None;
+                self.send(ToCore::LinkRefused(pb::LinkRefused { reason }));
+            }
+        }
+    }
+
+    fn check_link(&mut self, link: &pb::LinkUp) -> Result<LinkTrust, String> {
+        if !link.trust_bundle.is_empty() {
+            self.parts.trust.update(&link.trust_bundle, &mut self.parts.state).map_err(|e| chain(&e))?;
+        }
+        let signed: SignedDispatch =
+            convert::json("link_up.dispatch", &link.dispatch).map_err(|e| e.to_string())?;
+        let statement = signed.open(self.parts.trust.bundle(), self.now()).map_err(|e| chain(&e))?;
+        let (generation, epoch) = (Generation(link.generation), LinkEpoch(link.link_epoch));
+        let seen = (self.parts.state.get().generation.0, self.parts.state.get().link_epoch.0);
+        if !self.parts.state.raise_fence(generation, epoch).map_err(|e| chain(&e))? {
+            return Err(format!(
+                "fencing: generation {} and link {} are lower than {} and {} seen before",
+                generation.0, epoch.0, seen.0, seen.1
+            ));
+        }
+        Ok(LinkTrust { generation, epoch, dispatch: statement.key })
+    }
+
+    pub(super) fn on_link_down(&mut self) {
+        self.link = None;
+        self.pending.clear();
+        self.wanted.clear();
+        self.parts.output.link_down();
+        // The next Hello needs the newest numbers.
+        let ready = self.ready();
+        self.send(ready);
+    }
+
+    pub(super) fn on_trust_update(&mut self, update: &pb::TrustUpdate) {
+        if let Err(error) = self.parts.trust.update(&update.trust_bundle, &mut self.parts.state) {
+            tracing::error!(error = %chain(&error), "a trust bundle is refused");
+        }
+    }
+
+    /// Lists what is unfinished or unacknowledged, then sends the reports that nobody acknowledged.
+    fn send_reconcile(&mut self) {
+        let listed: Vec<JobKey> = self
+            .parts
+            .table
+            .iter()
+            .filter(|(_, job)| job.is_open() || job.is_unacknowledged())
+            .map(|(key, _)| *key)
+            .collect();
+        let jobs: Vec<_> =
+            listed.iter().filter_map(|key| self.update_of(key)).map(|u| pb::JobUpdate::from(&u)).collect();
+        let pages = jobs.chunks(PAGE_JOBS).count().max(1);
+        for number in 0..pages {
+            let page = jobs.chunks(PAGE_JOBS).nth(number).unwrap_or_default().to_vec();
+            self.send(ToCore::Reconcile(pb::ReconcilePage { jobs: page, last: number + 1 == pages }));
+        }
+        for key in &listed {
+            self.send_report(key);
+        }
+    }
+
+    pub(super) fn on_reconcile_reply(&mut self, reply: &pb::ReconcileReply) {
+        for decision in &reply.decisions {
+            let Some(key) = job_key(&decision.run, decision.attempt) else { continue };
+            match decision.decision() {
+                // Adopted: recorded there now, and goes on as if it had been known all along.
+                Decision::Unspecified | Decision::Continue | Decision::Adopt => {}
+                Decision::Cancel => self.cancel(key, "cancelled while the node was away"),
+                Decision::SendReport => drop(self.send_report(&key)),
+                Decision::Forget => self.forget(key),
+            }
+        }
+    }
+
+    /// The controller does not want to hear of this job any more.
+    fn forget(&mut self, key: JobKey) {
+        let Some(job) = self.parts.table.get(&key) else { return };
+        let (run, attempt) = key;
+        if job.is_unacknowledged() {
+            let _ = self.record(&Entry::Acked { run, attempt });
+        } else if self.open.get(&key).is_some_and(|open| open.admitted.is_some()) && job.steps.is_empty() {
+            let at = self.now();
+            if self.record(&Entry::Abandoned { run, attempt, at }).is_ok() {
+                self.open.remove(&key);
+                self.queue.retain(|queued| *queued != key);
+            }
+        } else if job.is_open() {
+            self.cancel(key, "the controller does not know this job");
+        }
+    }
+
+    pub(super) fn on_report_ack(&mut self, ack: &pb::ReportAck) {
+        let Some(key) = job_key(&ack.run, ack.attempt) else { return };
+        let Some(job) = self.parts.table.get(&key).filter(|job| job.is_unacknowledged()) else { return };
+        let expected = job.finished.as_ref().map(|finished| finished.report);
+        match Digest::from_slice(&ack.digest) {
+            Ok(digest) if Some(digest) == expected => {
+                let (run, attempt) = key;
+                // A failed write only means that the report is sent once more after a restart.
+                let _ = self.record(&Entry::Acked { run, attempt });
+            }
+            _ => tracing::warn!(run = %key.0, "an acknowledgement names another report"),
+        }
+    }
+}
+
+/// An error with its causes, for one line that is handled here.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut at = error.source();
+    while let Some(cause) = at {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        at = cause.source();
+    }
+    text
+}

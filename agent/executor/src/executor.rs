@@ -1,0 +1,372 @@
+//! The executor as the agent starts it: opens everything, then runs one loop on a thread of its own.
+//!
+//! The loop has its own small runtime, because the journal's fsync blocks: the core's timers must not feel
+//! it when both run in one process. Called by the agent's binary.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use fleet_proto::pb::executor_message::Body as ToCore;
+use fleet_proto::pb::{CoreMessage, ExecutorMessage};
+use fleet_types::facts::NodeFacts;
+use fleet_types::seal::PublicKey;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::crash::Crash;
+use crate::dispatcher::{Desk, Effect, Event, Parts};
+use crate::documents::{DocumentStore, ReportStore};
+use crate::durable::{self, Reserve};
+use crate::host::Host;
+use crate::identity::NodeIdentity;
+use crate::journal::{Journal, JournalError, Opened};
+use crate::policy::{LocalPolicy, PolicyError, TrustStore, TrustStoreError};
+use crate::resolve::TaskTable;
+use crate::run::{Abandoned, OutputHub, Run, RunEvent, RunSurroundings};
+use crate::socket::{ExecutorPort, Receiver, Sender, Socket, SocketError};
+use crate::state::{self, SmallState, StateError};
+use crate::tasks::CancelFlag;
+
+/// Messages on their way to the core: two pages of reports, each half a megabyte at most. A core that reads
+/// no more for so long makes the loop wait; it has nothing to tell anybody else.
+const CONTROL_QUEUE: usize = 64;
+/// Chunks of output on their way: one being written and one behind it.
+const OUTPUT_QUEUE: usize = 2;
+/// Events of runs: five runs at most, each tells a few things a step and waits.
+const RUN_EVENTS: usize = 32;
+/// How often waiting assignments are looked at; they wait half a minute.
+const TICK: Duration = Duration::from_secs(5);
+/// The step under way when the core has left gets this long before the executor ends.
+const ORPHAN_GRACE: Duration = Duration::from_secs(30);
+
+/// Gathers the node's facts; may read the machine.
+pub type FactsSource = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
+
+/// What an executor is started with. All values are validated already but the policy, which is checked.
+pub struct ExecutorConfig {
+    /// Journal, documents, reports, keys; made with mode 0700 where missing.
+    pub state_dir: PathBuf,
+    /// Root keys and trust bundle, as [`crate::policy::install`] left them at enrolment.
+    pub trust_dir: PathBuf,
+    /// The `[policy]` table of the agent's configuration.
+    pub policy: LocalPolicy,
+    /// The machine.
+    pub host: Arc<dyn Host>,
+    /// Facts, gathered at start, on every lost link and before a job is resolved.
+    pub facts: FactsSource,
+    /// The tasks; [`TaskTable::built`] outside of tests.
+    pub tasks: TaskTable,
+    /// Who this node is.
+    pub node: NodeIdentity,
+    /// Version shown to the controller.
+    pub agent_version: String,
+    /// Output kept of a step, head and tail together, in bytes (`runtime.step_output_limit`).
+    pub step_output_limit: usize,
+    /// How long after its deadline a task may still answer before its thread is left behind.
+    pub overrun_grace: Duration,
+    /// Test hook; [`Crash::Never`] on every real node.
+    pub crash: Crash,
+}
+
+/// The executor cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A directory or thread cannot be had.
+    #[error("the executor cannot have {what}")]
+    Io {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The policy is wrong.
+    #[error("the local policy is refused")]
+    Policy(#[source] PolicyError),
+    /// The journal cannot be opened.
+    #[error("the journal cannot be opened")]
+    Journal(#[source] JournalError),
+    /// The small state or the report key cannot be read.
+    #[error("the executor's state cannot be opened")]
+    State(#[source] StateError),
+    /// The node is not enrolled, or its trust is damaged.
+    #[error("the node's trust cannot be established")]
+    Trust(#[source] TrustStoreError),
+}
+
+/// A started executor.
+#[derive(Debug)]
+pub struct ExecutorHandle {
+    drain: Option<oneshot::Sender<()>>,
+    ended: watch::Receiver<bool>,
+    thread: JoinHandle<()>,
+    report_key: PublicKey,
+}
+
+/// How draining went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every run ended between steps; what is not over goes on at the next start.
+    Quietly,
+    /// A step was still running when the grace was over; its end is found out at the next start.
+    GraceOver,
+}
+
+impl ExecutorHandle {
+    /// The public half of the node's report key.
+    pub const fn report_key(&self) -> PublicKey {
+        self.report_key
+    }
+
+    /// Has the loop ended?
+    pub fn is_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Waits until the loop has ended by itself: its core has left, or the journal is closed.
+    pub async fn ended(&mut self) {
+        // An error means that the sender, and so the loop, is gone.
+        let _ = self.ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Takes no more work, lets the step under way end within `grace`, and stops.
+    pub async fn drain(mut self, grace: Duration) -> Drained {
+        if let Some(drain) = self.drain.take() {
+            // Ended already: nothing to ask.
+            let _ = drain.send(());
+        }
+        let quiet = tokio::time::timeout(grace, self.ended()).await.is_ok();
+        if !quiet {
+            return Drained::GraceOver;
+        }
+        // The loop has ended: the thread is about to.
+        let _ = self.thread.join();
+        Drained::Quietly
+    }
+}
+
+/// The namespace of starting.
+#[derive(Debug)]
+pub struct Executor;
+
+impl Executor {
+    /// Opens journal, state and trust, takes up what was open, and serves the core at the other end of
+    /// `socket` until drained.
+    pub fn start(config: ExecutorConfig, socket: Socket) -> Result<ExecutorHandle, StartError> {
+        config.policy.check().map_err(StartError::Policy)?;
+        let surroundings = open(config)?;
+        let report_key = surroundings.report_key;
+        let (drain, drained) = oneshot::channel();
+        let (ended_sender, ended) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| StartError::Io { what: "a runtime", source })?;
+        let thread = thread::Builder::new()
+            .name("executor".to_owned())
+            .spawn(move || {
+                let journal = Arc::clone(&surroundings.runs.journal);
+                runtime.block_on(serve(surroundings, socket, drained));
+                // A run that is still there may write no more: the next executor may have begun.
+                journal.close();
+                // Tasks that are left behind must not hold the process.
+                runtime.shutdown_background();
+                let _ = ended_sender.send(true);
+            })
+            .map_err(|source| StartError::Io { what: "a thread", source })?;
+        Ok(ExecutorHandle { drain: Some(drain), ended, thread, report_key })
+    }
+}
+
+/// Everything opened, before the loop.
+struct Open {
+    desk: Desk,
+    runs: RunSurroundings,
+    events: mpsc::Receiver<RunEvent>,
+    report_key: PublicKey,
+}
+
+fn open(config: ExecutorConfig) -> Result<Open, StartError> {
+    let directory = config.state_dir;
+    let no_directory = |source| StartError::Io { what: "its state directory", source };
+    durable::make_private_directory(&directory).map_err(no_directory)?;
+    let reserve = Reserve::keep(&directory);
+    let now = config.host.clock().now();
+    let Opened { journal, table, damage } =
+        Journal::open(&directory, reserve.clone(), config.crash, now).map_err(StartError::Journal)?;
+    let mut state = SmallState::open(&directory).map_err(StartError::State)?;
+    let report_key = state::report_key(&directory).map_err(StartError::State)?;
+    let trust =
+        TrustStore::open(&config.trust_dir, config.node.fleet, &mut state).map_err(StartError::Trust)?;
+    let documents = DocumentStore::open(directory.join("documents")).map_err(no_directory)?;
+    let reports = ReportStore::open(directory.join("reports"), reserve).map_err(no_directory)?;
+    let (sender, events) = mpsc::channel(RUN_EVENTS);
+    let journal = Arc::new(journal);
+    let output = OutputHub::new(config.step_output_limit);
+    let (abandoned, suspend) = (Abandoned::default(), CancelFlag::default());
+    let public = report_key.public();
+    let runs = RunSurroundings {
+        host: Arc::clone(&config.host),
+        journal: Arc::clone(&journal),
+        node: config.node.clone(),
+        output: Arc::clone(&output),
+        events: sender,
+        abandoned: abandoned.clone(),
+        overrun_grace: config.overrun_grace,
+        suspend: suspend.clone(),
+    };
+    let desk = Desk::new(Parts {
+        state_dir: directory,
+        node: config.node,
+        agent_version: config.agent_version,
+        policy: config.policy,
+        host: config.host,
+        facts: config.facts,
+        tasks: config.tasks,
+        journal,
+        table,
+        damage,
+        state,
+        report_key,
+        trust,
+        documents,
+        reports,
+        output,
+        abandoned,
+        suspend,
+    });
+    Ok(Open { desk, runs, events, report_key: public })
+}
+
+async fn serve(opened: Open, socket: Socket, drained: oneshot::Receiver<()>) {
+    let port = match ExecutorPort::bind(socket) {
+        Ok(port) => port,
+        Err(error) => return tracing::error!(%error, "the socket to the core cannot be used"),
+    };
+    let (sender, receiver) = port.split();
+    let (control, from_loop) = mpsc::channel(CONTROL_QUEUE);
+    let writer = tokio::spawn(write(sender, from_loop, Arc::clone(&opened.runs.output)));
+    let mut service = Service { control, runs: opened.runs };
+    service.run(opened.desk, receiver, opened.events, drained).await;
+    drop(service);
+    // What is queued is flushed; a core that does not read has this long.
+    if tokio::time::timeout(ORPHAN_GRACE, writer).await.is_err() {
+        tracing::warn!("the core did not take the last messages");
+    }
+}
+
+struct Service {
+    control: mpsc::Sender<ToCore>,
+    runs: RunSurroundings,
+}
+
+impl Service {
+    async fn run(
+        &mut self,
+        mut desk: Desk,
+        mut receiver: Receiver<CoreMessage>,
+        mut events: mpsc::Receiver<RunEvent>,
+        mut drained: oneshot::Receiver<()>,
+    ) {
+        let mut effects = vec![Effect::Send(desk.ready())];
+        effects.extend(desk.recover());
+        let mut core_left = false;
+        let mut draining = false;
+        loop {
+            if !self.perform(effects).await || desk.is_silenced() {
+                return;
+            }
+            let next = async {
+                tokio::select! {
+                    message = receiver.receive(), if !core_left => from_core(message),
+                    event = events.recv() => Some(event.map_or(Event::Tick, Event::Run)),
+                    _ = &mut drained, if !draining => Some(Event::Drain),
+                }
+            };
+            // Without anything that waits for time, the loop sleeps until something happens.
+            let limit = if core_left { ORPHAN_GRACE } else { TICK };
+            let heard = if desk.needs_ticks() || core_left {
+                match tokio::time::timeout(limit, next).await {
+                    Ok(heard) => heard,
+                    Err(_) if core_left => return,
+                    Err(_) => Some(Event::Tick),
+                }
+            } else {
+                next.await
+            };
+            core_left |= heard.is_none();
+            // Without a core there is nobody to work for: the next start takes up what is open.
+            let event = heard.unwrap_or(Event::Drain);
+            draining |= matches!(event, Event::Drain);
+            effects = desk.handle(event);
+        }
+    }
+
+    /// Does what was decided; false when it is time to end.
+    async fn perform(&mut self, effects: Vec<Effect>) -> bool {
+        for effect in effects {
+            match effect {
+                // Fails when the core has left; reports are kept and sent over the next link.
+                Effect::Send(body) => drop(self.control.send(body).await),
+                Effect::Start(work) => {
+                    let name = format!("run {}", work.accepted.assignment.job.run);
+                    let run = Run::new(*work, self.runs.clone());
+                    if let Err(error) = thread::Builder::new().name(name).spawn(move || run.carry_out()) {
+                        // Stays accepted in the journal; the next start takes it up.
+                        tracing::error!(%error, "no thread for a run");
+                    }
+                }
+                Effect::Stop => return false,
+            }
+        }
+        true
+    }
+}
+
+/// What the core says; none when it has left.
+fn from_core(message: Result<Option<CoreMessage>, SocketError>) -> Option<Event> {
+    match message {
+        Ok(Some(CoreMessage { body: Some(body) })) => Some(Event::Core(body)),
+        // Of a newer core; nothing here depends on it.
+        Ok(Some(CoreMessage { body: None })) => Some(Event::Tick),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::error!(%error, "the socket to the core failed");
+            None
+        }
+    }
+}
+
+/// Writes to the core: control first, output when there is none.
+async fn write(
+    mut sender: Sender<ExecutorMessage>,
+    mut control: mpsc::Receiver<ToCore>,
+    output: Arc<OutputHub>,
+) {
+    let (chunks, mut from_pump) = mpsc::channel(OUTPUT_QUEUE);
+    let pump = tokio::spawn(async move {
+        loop {
+            let chunk = output.next_chunk().await;
+            if chunks.send(chunk).await.is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        let body = tokio::select! {
+            biased;
+            body = control.recv() => match body {
+                Some(body) => body,
+                None => break,
+            },
+            Some(chunk) = from_pump.recv() => ToCore::Output(chunk),
+        };
+        if let Err(error) = sender.send(&ExecutorMessage { body: Some(body) }).await {
+            tracing::warn!(%error, "the core cannot be told");
+            break;
+        }
+    }
+    pump.abort();
+}

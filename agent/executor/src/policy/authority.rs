@@ -1,0 +1,209 @@
+//! Who ordered the work: link, wave, node, request and documents, each check with a rule of its own.
+//!
+//! Pure but for signatures. Nothing that fails here is ever resolved. Called by the dispatcher as the parts
+//! of an assignment come together.
+
+use fleet_types::assignment::{Assignment, WaveProof, verify_wave};
+use fleet_types::canonical;
+use fleet_types::digest::Digest;
+use fleet_types::document::Document;
+use fleet_types::document::procedure::Procedure;
+use fleet_types::document::profile::Profile;
+use fleet_types::id::{Generation, LinkEpoch};
+use fleet_types::request::{Request, RequestError};
+use fleet_types::seal::{Envelope, Kind, PublicKey, SealError};
+use fleet_types::time::Timestamp;
+use fleet_types::trust::TrustBundle;
+
+use super::local::{LocalPolicy, RequireSignature};
+use super::refusal::Refusal;
+use crate::identity::NodeIdentity;
+
+/// Clocks of a node and of an operator's machine may differ by this much before a request "from the future"
+/// is refused; it is far below any window.
+const CLOCK_LEEWAY_MS: i64 = 60_000;
+
+const ASK_OPERATOR: &str = "start a new run";
+const ASK_TRUST: &str = "compare the fleet's trust bundle with the signer's key";
+
+/// The link over which assignments come, as checked when it came up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkTrust {
+    /// Its store generation.
+    pub generation: Generation,
+    /// Its epoch.
+    pub epoch: LinkEpoch,
+    /// The key that signs its waves.
+    pub dispatch: PublicKey,
+}
+
+/// Checks that an assignment is from this link's controller, now, and for this node.
+pub fn check_assignment(
+    assignment: &Assignment,
+    proof: &WaveProof,
+    link: &LinkTrust,
+    node: &NodeIdentity,
+) -> Result<(), Refusal> {
+    if (assignment.generation, assignment.link_epoch) != (link.generation, link.epoch) {
+        let message = format!(
+            "the assignment is of generation {} and link {}, the link's are {} and {}",
+            assignment.generation.0, assignment.link_epoch.0, link.generation.0, link.epoch.0
+        );
+        return Err(Refusal::new("fencing", message, "let the controller assign it anew"));
+    }
+    verify_wave(assignment, proof, node.fleet, &link.dispatch).map_err(|_| {
+        let message = "the assignment does not belong to a wave that this controller signed";
+        Refusal::new("wave-proof", message, "look for somebody between controller and node")
+    })?;
+    if assignment.job.node != node.node {
+        let message = format!("the assignment is for node {}, this is {}", assignment.job.node, node.node);
+        return Err(Refusal::new("other-node", message, ASK_OPERATOR));
+    }
+    Ok(())
+}
+
+fn seal_refusal(what: &str, error: &SealError) -> Refusal {
+    let rule = match error {
+        SealError::UnknownKey(_) => "signature-unknown-key",
+        SealError::Kind { .. } => "signature-kind",
+        _ => "signature-bad",
+    };
+    Refusal::new(rule, format!("{what}: {error}"), ASK_TRUST)
+}
+
+/// Reads the request of an assignment and checks everything about it that needs no document.
+pub fn open_request(
+    assignment: &Assignment,
+    envelope: &Envelope,
+    node: &NodeIdentity,
+    now: Timestamp,
+) -> Result<Request, Refusal> {
+    if envelope.digest() != assignment.request {
+        return Err(Refusal::new("request-digest", "the request is not the one assigned", ASK_OPERATOR));
+    }
+    let request: Request = canonical::from_slice(&envelope.payload)
+        .map_err(|error| Refusal::new("request-malformed", error.to_string(), ASK_OPERATOR))?;
+    request.check(node.fleet).map_err(|error| request_refusal(&error))?;
+    if request.run != assignment.job.run {
+        let message = format!("the request is for run {}, assigned is {}", request.run, assignment.job.run);
+        return Err(Refusal::new("other-run", message, ASK_OPERATOR));
+    }
+    if !request.nodes.contains(node.node, assignment.node_index, &assignment.node_path) {
+        let message = format!("node {} is not in the request's node list", node.node);
+        return Err(Refusal::new("node-not-listed", message, ASK_OPERATOR));
+    }
+    match request.check_time(now) {
+        Err(RequestError::TooEarly(from)) if from.as_millis() - now.as_millis() <= CLOCK_LEEWAY_MS => {}
+        Err(error) => return Err(request_refusal(&error)),
+        Ok(()) => {}
+    }
+    if request.plans.is_some() {
+        let message = "the request binds node plans, which this build cannot compare";
+        return Err(Refusal::new("plan-binding-not-built", message, "start the run without --plan"));
+    }
+    Ok(request)
+}
+
+fn request_refusal(error: &RequestError) -> Refusal {
+    let rule = match error {
+        RequestError::Schema(_) => "request-schema",
+        RequestError::OtherFleet(_) => "other-fleet",
+        RequestError::Validity { .. } => "request-validity",
+        RequestError::Nodes(_) => "request-nodes",
+        RequestError::Parallel => "request-parallel",
+        RequestError::TooEarly(_) => "request-too-early",
+        RequestError::Ended(_) => "request-expired",
+    };
+    Refusal::new(rule, error.to_string(), ASK_OPERATOR)
+}
+
+/// The documents of a request, checked.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The procedure.
+    pub procedure: Procedure,
+    /// The profile.
+    pub profile: Profile,
+}
+
+/// Reads procedure and profile, and checks signatures as far as local policy asks for them, whom they are
+/// for, and that they belong together.
+pub fn open_documents(
+    request: &Request,
+    sealed_request: &Envelope,
+    procedure: &Envelope,
+    profile: &Envelope,
+    bundle: &TrustBundle,
+    policy: &LocalPolicy,
+    node: &NodeIdentity,
+) -> Result<Opened, Refusal> {
+    let wanted = [("procedure", request.procedure, procedure), ("profile", request.profile, profile)];
+    for (what, digest, envelope) in wanted {
+        check_document(what, digest, envelope, bundle, policy)?;
+    }
+    let (Document::Procedure(procedure), Document::Profile(profile)) =
+        (read("procedure", procedure)?, read("profile", profile)?)
+    else {
+        let message = "a document of another kind stands where procedure or profile belongs";
+        return Err(Refusal::new("document-kind", message, ASK_OPERATOR));
+    };
+    // An unsigned order may read where policy lets it; a signature that is there must always be good.
+    let needed = match policy.require_signature {
+        RequireSignature::Off => false,
+        RequireSignature::HighRisk => procedure.changes,
+        RequireSignature::All => true,
+    };
+    if sealed_request.signature.is_empty() {
+        if needed {
+            let message = "the request bears no operator's signature";
+            return Err(Refusal::new(
+                "signature-missing",
+                message,
+                "sign the request, or start it with fleetctl",
+            ));
+        }
+    } else if policy.require_signature != RequireSignature::Off {
+        bundle
+            .verify_content(sealed_request, Kind::Request)
+            .map_err(|error| seal_refusal("the request", &error))?;
+    }
+    if procedure.profile != profile.name {
+        let message = format!("procedure {} is for profile {}", procedure.name, procedure.profile);
+        return Err(Refusal::new("profile-mismatch", message, ASK_OPERATOR));
+    }
+    let selectors = [("procedure", &procedure.selector), ("profile", &profile.selector)];
+    for (what, selector) in selectors.into_iter().filter_map(|(what, s)| Some((what, s.as_ref()?))) {
+        if !selector.matches(&node.name, &node.labels) {
+            let message = format!("the {what} is for nodes with {selector}, which this node is not");
+            return Err(Refusal::new("selector-mismatch", message, "choose nodes that the selector matches"));
+        }
+    }
+    Ok(Opened { procedure: *procedure, profile: *profile })
+}
+
+fn check_document(
+    what: &str,
+    digest: Digest,
+    envelope: &Envelope,
+    bundle: &TrustBundle,
+    policy: &LocalPolicy,
+) -> Result<(), Refusal> {
+    if envelope.digest() != digest {
+        let message = format!("the {what} is not the one that the request names");
+        return Err(Refusal::new("document-digest", message, ASK_OPERATOR));
+    }
+    // Reading work runs programs of the profile too: documents are signed unless policy says off.
+    if policy.require_signature != RequireSignature::Off {
+        bundle
+            .verify_content(envelope, Kind::Document)
+            .map_err(|error| seal_refusal(&format!("the {what}"), &error))?;
+    }
+    Ok(())
+}
+
+fn read(what: &str, envelope: &Envelope) -> Result<Document, Refusal> {
+    canonical::from_slice(&envelope.payload).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+        Refusal::new("document-malformed", format!("the {what} cannot be read: {error}{cause}"), ASK_OPERATOR)
+    })
+}

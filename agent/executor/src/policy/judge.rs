@@ -1,0 +1,207 @@
+//! Local policy applied to a resolved procedure: every rule that stands against it, each by its name.
+//!
+//! Pure: the conditions of the machine are handed in. Undo entries are not judged by lists and modes,
+//! because the way back of a node's own job is always allowed (security-and-delivery §1.17).
+
+use std::path::Path;
+
+use fleet_types::label::Labels;
+
+use super::glob::any_matches;
+use super::local::{LocalPolicy, Mode};
+use super::refusal::Refusal;
+use crate::resolve::{Resolution, ResolvedStep};
+
+/// What the machine and the executor are like at the instant of acceptance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conditions {
+    /// Room on the state directory's disk; none when it cannot be read.
+    pub free_bytes: Option<u64>,
+    /// Does the hold file exist?
+    pub held: bool,
+    /// Load of the last minute as a part of the processors; none when it cannot be read.
+    pub load: Option<f64>,
+    /// Disruptive jobs that began within the policy's time.
+    pub disruptive_jobs: usize,
+    /// Why the executor starts no changes, if it does not.
+    pub safe_mode: Option<String>,
+}
+
+/// All rules that stand against this resolution.
+pub fn judge(
+    resolution: &Resolution,
+    policy: &LocalPolicy,
+    conditions: &Conditions,
+    labels: &Labels,
+) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    if policy.mode == Mode::Locked {
+        let message = "this node's local policy is locked: nothing from a controller";
+        refusals.push(Refusal::new("mode-locked", message, "set mode in the node's agent.toml"));
+    }
+    let changing = resolution.active().chain(&resolution.finally).find(|step| step.reach.changes);
+    if let Some(step) = changing {
+        against_changes(step, resolution, policy, conditions, &mut refusals);
+    }
+    for step in resolution.active().chain(&resolution.finally) {
+        against_step(step, policy, &mut refusals);
+    }
+    if resolution.is_disruptive() {
+        against_disruption(policy, conditions, labels, &mut refusals);
+    }
+    refusals
+}
+
+/// Rules against any change at all.
+fn against_changes(
+    step: &ResolvedStep,
+    resolution: &Resolution,
+    policy: &LocalPolicy,
+    conditions: &Conditions,
+    refusals: &mut Vec<Refusal>,
+) {
+    let mut refuse = |rule, message: String, remedy| refusals.push(Refusal::new(rule, message, remedy));
+    if !resolution.procedure.changes {
+        let message = format!("step {} changes the node, the procedure says changes = false", step.id);
+        refuse("changes-not-declared", message, "set changes = true in the procedure");
+    }
+    if policy.mode == Mode::ReadOnly {
+        let message = format!("step {} changes the node, its local policy is read_only", step.id);
+        refuse("mode-read-only", message, "set mode = \"enforce\" in the node's agent.toml");
+    }
+    for key in policy.not_built() {
+        let message = format!("local policy sets {key}, which this build cannot honour");
+        refuse(
+            "policy-not-built",
+            message,
+            "take the key out of the node's agent.toml, or upgrade the agent",
+        );
+    }
+    if let Some(why) = &conditions.safe_mode {
+        refuse("safe-mode", format!("the node starts no changes: {why}"), "look at the node's journal");
+    }
+    if conditions.held {
+        let message = format!("the hold file {} exists", policy.hold_file);
+        refuse("hold-file", message, "remove the hold file when work on the node is done");
+    }
+    let floor = policy.min_free_disk.bytes();
+    match conditions.free_bytes {
+        Some(free) if free >= floor => {}
+        Some(free) => {
+            let message = format!("{free} bytes are free, local policy asks for {}", policy.min_free_disk);
+            refuse("min-free-disk", message, "free space on the node");
+        }
+        None => {
+            refuse("min-free-disk", "the free space cannot be read".to_owned(), "look at the node's disk");
+        }
+    }
+    if let Some(highest) = policy.max_load_to_start {
+        let found = conditions.load.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.2}"));
+        if conditions.load.is_none_or(|load| load > highest) {
+            let message = format!("the load is {found} of the processors, local policy allows {highest}");
+            refuse("max-load", message, "start again when the node is less busy");
+        }
+    }
+}
+
+/// Rules against one step.
+fn against_step(step: &ResolvedStep, policy: &LocalPolicy, refusals: &mut Vec<Refusal>) {
+    const REMEDY: &str = "change the lists in the node's agent.toml, or take the step out";
+    let mut refuse = |rule, message: String, remedy| refusals.push(Refusal::new(rule, message, remedy));
+    let (id, action) = (&step.id, &step.action);
+    if any_matches(&policy.deny_actions, action) {
+        refuse("action-denied", format!("step {id}: deny_actions names {action}"), REMEDY);
+    } else if !any_matches(&policy.allow_actions, action) {
+        refuse("action-not-allowed", format!("step {id}: allow_actions does not name {action}"), REMEDY);
+    }
+    for command in step.reach.commands.iter().filter(|c| !any_matches(&policy.allow_commands, c)) {
+        let message = format!("step {id}: allow_commands does not name {command}");
+        refuse("command-not-allowed", message, REMEDY);
+    }
+    if step.reach.touches_network {
+        let message = format!("step {id} can cut the node off and this build has no guard");
+        refuse("guard-missing", message, "do this change by hand, with a way back to the node");
+    }
+    for unit in step.reach.units_stopped.iter().filter(|unit| policy.protected_services.contains(unit)) {
+        refuse("protected-service", format!("step {id} would stop {unit}, which is protected"), REMEDY);
+    }
+    let written = step.reach.writes.iter().map(|path| (path, false));
+    for (path, whole_tree) in written.chain(step.reach.replaces.iter().map(|path| (path, true))) {
+        if let Some(protected) = policy.protected_paths.iter().find(|p| reaches(path, p, whole_tree)) {
+            let message = format!("step {id} would write {path}, which reaches into {protected}");
+            refuse("protected-path", message, REMEDY);
+        }
+    }
+}
+
+/// Rules against work that disturbs what the node does for others.
+fn against_disruption(
+    policy: &LocalPolicy,
+    conditions: &Conditions,
+    labels: &Labels,
+    refusals: &mut Vec<Refusal>,
+) {
+    let limit = &policy.max_disruptive_jobs;
+    if conditions.disruptive_jobs >= limit.count as usize {
+        let message = format!(
+            "{} disruptive jobs began within {}, local policy allows {}",
+            conditions.disruptive_jobs,
+            limit.within.as_str(),
+            limit.count
+        );
+        refusals.push(Refusal::new("max-disruptive-jobs", message, "wait, or raise max_disruptive_jobs"));
+    }
+    if let Some(pair) = labels.pair().filter(|_| policy.require_healthy_partner) {
+        let message = format!("the health of the partner in pair {pair} is not known to this build");
+        let remedy = "check the partner by hand and set require_healthy_partner = false for the work";
+        refusals.push(Refusal::new("partner-unknown", message, remedy));
+    }
+}
+
+/// Would writing `path` reach into `protected`? Where a whole tree or a pattern is written, what lies below
+/// its fixed part counts too.
+fn reaches(path: &str, protected: &str, whole_tree: bool) -> bool {
+    let pattern = path.find(['*', '?', '[']);
+    let fixed = pattern.map_or(path, |at| path[..at].rsplit_once('/').map_or("", |(directory, _)| directory));
+    let fixed = if fixed.is_empty() { "/" } else { fixed };
+    let below = Path::new(fixed).starts_with(protected);
+    // A pattern within one directory, such as /var/log/*.log, does not descend.
+    let descends = match pattern {
+        Some(at) => path[at..].contains('/'),
+        None => whole_tree,
+    };
+    below
+        || (descends && Path::new(protected).starts_with(fixed))
+        || matches_directly(path, pattern, fixed, protected)
+}
+
+/// A pattern's last part may name the protected path itself: `/etc/*` names `/etc/fleet`.
+fn matches_directly(path: &str, pattern: Option<usize>, fixed: &str, protected: &str) -> bool {
+    pattern.is_some()
+        && !path.is_empty()
+        && Path::new(protected).parent().is_some_and(|parent| parent == Path::new(fixed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reaches;
+
+    #[test]
+    fn protected_paths_are_met_from_above_and_below() {
+        for (path, protected, tree, expected) in [
+            ("/etc/fleet/agent.toml", "/etc/fleet", false, true),
+            ("/etc/fleetly", "/etc/fleet", false, false),
+            ("/etc", "/etc/fleet", false, false),
+            ("/etc", "/etc/fleet", true, true),
+            ("/", "/root", true, true),
+            ("/var/log/*.log", "/root", true, false),
+            ("/var/log/*/old/*.log", "/root", true, false),
+            ("/etc/*", "/etc/fleet", true, true),
+            ("/*/x", "/root", true, true),
+            ("/home*/x", "/home", true, true),
+            ("/opt/backups", "/home", false, false),
+        ] {
+            assert_eq!(reaches(path, protected, tree), expected, "{path} {protected} {tree}");
+        }
+    }
+}

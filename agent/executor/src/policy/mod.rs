@@ -1,0 +1,23 @@
+//! Policy: the only way to changing work (security-and-delivery §1.16, §1.17).
+//!
+//! `gate` decides whether an assignment is this node's to carry out; a run can be made from its [`Admitted`]
+//! only. `authority` checks who ordered it, `local` is the node owner's file, `judge` applies it to resolved
+//! steps, `trust` keeps root keys and bundle. Evaluated once, when a job is accepted; the way back of
+//! something begun is never refused here.
+
+mod authority;
+mod gate;
+mod glob;
+mod judge;
+mod local;
+mod refusal;
+mod trust;
+
+pub use authority::{LinkTrust, Opened, check_assignment, open_documents, open_request};
+pub use gate::{Admitted, Candidate, Verdict, admit};
+pub use judge::{Conditions, judge};
+pub use local::{
+    DisruptiveLimit, LocalPolicy, LocalWindow, Mode, OverrideWindow, PolicyError, Reboot, RequireSignature,
+};
+pub use refusal::Refusal;
+pub use trust::{TrustStore, TrustStoreError, install};

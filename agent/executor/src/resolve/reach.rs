@@ -1,0 +1,145 @@
+//! What a step can reach: does it change the node, can it cut it off, what does it run, stop and write.
+//!
+//! Pure, from the signed profile and the catalogue alone; the judge holds it against local policy. Where
+//! something is not known, it is taken to be the worse.
+
+use std::collections::BTreeSet;
+
+use fleet_types::action::{Action, Answer, Table, Takes};
+use fleet_types::document::Value;
+use fleet_types::document::placeholder::{PlaceholderError, Sources, expand};
+use fleet_types::document::profile::{Profile, Tuning};
+
+use super::arguments::{Arguments, ids_of};
+
+/// The reach of one step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Does it change the node?
+    pub changes: bool,
+    /// Can it cut the node off?
+    pub touches_network: bool,
+    /// Does it disturb what the node does for others?
+    pub disruptive: bool,
+    /// Ids of `[command.*]` that it runs.
+    pub commands: BTreeSet<String>,
+    /// Units that it stops or restarts.
+    pub units_stopped: BTreeSet<String>,
+    /// Directories and files that it writes into.
+    pub writes: BTreeSet<String>,
+    /// Trees that it replaces or deletes from: what is protected may not lie inside either.
+    pub replaces: BTreeSet<String>,
+}
+
+/// Works out the reach of an action with checked arguments.
+pub fn of(
+    action: &Action,
+    arguments: &Arguments,
+    profile: &Profile,
+    sources: &Sources<'_>,
+) -> Result<Reach, PlaceholderError> {
+    let ids = |table| ids_of(action, arguments, profile, table);
+    let mut reach = Reach { commands: commands_of(action, arguments, profile), ..Reach::default() };
+    let commands: Vec<_> = reach.commands.iter().filter_map(|id| profile.commands.get(id.as_str())).collect();
+    let declared = match (action.changes, action.name) {
+        // That of a command is by its id: counted below.
+        (Answer::No, _) | (Answer::ById, "command.run") => false,
+        (Answer::Yes, _) => true,
+        (Answer::ById, _) => arguments.get("plan_only").and_then(Value::as_bool) != Some(true),
+    };
+    reach.changes = declared || commands.iter().any(|command| command.changes);
+    reach.touches_network = action.guard == Answer::Yes
+        || commands.iter().any(|command| command.touches_network)
+        || (action.guard == Answer::ById && ids_touch_network(&ids, profile));
+    let stops = matches!(action.name, "service.stop" | "service.restart" | "health.repair");
+    if stops {
+        let services = ids(Table::Service);
+        reach.units_stopped = services
+            .iter()
+            .filter_map(|id| profile.services.get(id.as_str()))
+            .map(|s| s.unit.clone())
+            .collect();
+    }
+    let heavy = ["package.upgrade", "package.downgrade", "tuning.apply", "tuning.revert", "snapshot.revert"];
+    reach.disruptive = reach.touches_network || stops || heavy.contains(&action.name);
+    collect_paths(action, arguments, profile, sources, &mut reach)?;
+    Ok(reach)
+}
+
+fn ids_touch_network(ids: &dyn Fn(Table) -> Vec<String>, profile: &Profile) -> bool {
+    ids(Table::Service).iter().any(|id| profile.services.get(id.as_str()).is_none_or(|s| s.touches_network))
+        || ids(Table::Backup)
+            .iter()
+            .any(|id| profile.backups.get(id.as_str()).is_none_or(|b| b.touches_network))
+        || ids(Table::Package)
+            .iter()
+            .any(|id| profile.packages.get(id.as_str()).is_none_or(|p| p.touches_network))
+        || ids(Table::Tuning)
+            .iter()
+            .any(|id| profile.tunings.get(id.as_str()).is_none_or(Tuning::touches_network))
+}
+
+/// Named directly, or by a check, validator or hardening item.
+fn commands_of(action: &Action, arguments: &Arguments, profile: &Profile) -> BTreeSet<String> {
+    let ids = |table| ids_of(action, arguments, profile, table);
+    let mut commands: BTreeSet<String> = ids(Table::Command).into_iter().collect();
+    let checks = ids(Table::Check);
+    let by_check = checks.iter().filter_map(|id| profile.checks.get(id.as_str())?.command.as_ref());
+    commands.extend(by_check.map(ToString::to_string));
+    let validators = ids(Table::Validator);
+    let by_validator =
+        validators.iter().filter_map(|id| profile.validators.get(id.as_str())?.command.as_ref());
+    commands.extend(by_validator.map(ToString::to_string));
+    let items = ids(Table::Hardening);
+    let by_item = items.iter().filter_map(|id| profile.hardening.get(id.as_str())?.command.as_ref());
+    commands.extend(by_item.map(ToString::to_string));
+    commands
+}
+
+fn collect_paths(
+    action: &Action,
+    arguments: &Arguments,
+    profile: &Profile,
+    sources: &Sources<'_>,
+    reach: &mut Reach,
+) -> Result<(), PlaceholderError> {
+    let ids = |table| ids_of(action, arguments, profile, table);
+    let mut writes: Vec<String> = Vec::new();
+    let mut replaces: Vec<String> = Vec::new();
+    for backup in ids(Table::Backup).iter().filter_map(|id| profile.backups.get(id.as_str())) {
+        match action.name {
+            "backup.restore" => replaces.extend(backup.sources.iter().cloned()),
+            "backup.restore_test" => {
+                // Else the name of a scratch database.
+                let into = backup.restore_test.as_ref().map(|test| test.into.clone());
+                replaces.extend(into.filter(|path| path.starts_with('/')));
+            }
+            "backup.run" => {
+                writes.push(backup.directory.clone());
+                writes.extend(
+                    backup.copy.as_ref().map(|copy| copy.to.clone()).filter(|to| to.starts_with('/')),
+                );
+            }
+            "backup.prune" => writes.push(backup.directory.clone()),
+            _ => {}
+        }
+    }
+    if reach.changes {
+        for log in ids(Table::Log).iter().filter_map(|id| profile.logs.get(id.as_str())) {
+            replaces.extend(log.paths.iter().cloned());
+            replaces.extend(log.archive.as_ref().map(|archive| archive.directory.clone()));
+            replaces.extend(log.delete.iter().flat_map(|delete| delete.paths.iter().cloned()));
+            replaces.extend(log.remove_empty_directories.as_ref().map(|empty| empty.under.clone()));
+        }
+        for parameter in action.parameters.iter().filter(|p| matches!(p.takes, Takes::Path | Takes::Paths)) {
+            match arguments.get(parameter.name) {
+                Some(Value::String(path)) => replaces.push(path.clone()),
+                Some(Value::List(paths)) => replaces.extend(paths.iter().map(ToString::to_string)),
+                _ => {}
+            }
+        }
+    }
+    reach.writes = writes.iter().map(|path| expand(path, sources)).collect::<Result<_, _>>()?;
+    reach.replaces = replaces.iter().map(|path| expand(path, sources)).collect::<Result<_, _>>()?;
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! One procedure, resolved for one job on this node.
+//!
+//! Pure. Everything that stands against it is collected, not the first only, so that an operator sees all
+//! at once. A job whose resolution has refusals is never started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_types::action::{Action, Where};
+use fleet_types::document::Value;
+use fleet_types::document::procedure::{
+    OnFailure, Order, Outcome, Procedure, Retries, Step, StepKind, UndoStep, With,
+};
+use fleet_types::document::profile::Profile;
+use fleet_types::facts::NodeFacts;
+use fleet_types::id::RunId;
+use fleet_types::time::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::conditions::FactContext;
+use super::reach::{self, Reach};
+use super::task_table::TaskTable;
+use super::values::PlaceholderValues;
+use super::{arguments, parameters};
+use crate::identity::NodeIdentity;
+use crate::policy::Refusal;
+use crate::tasks::Task;
+
+/// What is resolved.
+#[derive(Debug)]
+pub struct ResolveInput<'a> {
+    /// The signed procedure.
+    pub procedure: Arc<Procedure>,
+    /// The signed profile.
+    pub profile: Arc<Profile>,
+    /// Parameters of the request.
+    pub params: &'a BTreeMap<String, serde_json::Value>,
+    /// This node.
+    pub node: &'a NodeIdentity,
+    /// Facts of this node.
+    pub facts: NodeFacts,
+    /// The run.
+    pub run: RunId,
+    /// Start of the job.
+    pub started: Timestamp,
+    /// Zone of the node.
+    pub zone: TimeZone,
+    /// The tasks there are.
+    pub tasks: &'a TaskTable,
+}
+
+/// A step, undo entry or final entry, ready to be called.
+#[derive(Clone)]
+pub struct ResolvedStep {
+    /// Its id.
+    pub id: String,
+    /// Its title, or its id where there is none.
+    pub title: String,
+    /// Name of its action.
+    pub action: String,
+    /// Its task; a step that is skipped may have none.
+    pub task: Option<Task>,
+    /// Why it is skipped, if it is.
+    pub skipped: Option<String>,
+    /// Arguments, as tasks take them.
+    pub with: Arc<BTreeMap<String, serde_json::Value>>,
+    /// Working time, all tries together.
+    pub time_limit: Duration,
+    /// Further tries.
+    pub retries: Option<Retries>,
+    /// What a failure does.
+    pub on_failure: OnFailure,
+    /// Undo and final entries: the steps of which one must have begun.
+    pub undoes: Vec<String>,
+    /// Final entries: outcomes after which it does not run.
+    pub except: Vec<Outcome>,
+    /// What it can reach.
+    pub reach: Reach,
+}
+
+impl std::fmt::Debug for ResolvedStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResolvedStep")
+            .field("id", &self.id)
+            .field("action", &self.action)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A resolved procedure, and what stands against it.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The signed procedure.
+    pub procedure: Arc<Procedure>,
+    /// The signed profile.
+    pub profile: Arc<Profile>,
+    /// Facts at resolution.
+    pub facts: Arc<NodeFacts>,
+    /// Values of placeholders by name.
+    pub placeholders: Arc<BTreeMap<String, String>>,
+    /// The steps in order.
+    pub steps: Vec<ResolvedStep>,
+    /// The way back.
+    pub rollback: Vec<ResolvedStep>,
+    /// What runs last.
+    pub finally: Vec<ResolvedStep>,
+    /// What stands against it; empty when it can run.
+    pub refusals: Vec<Refusal>,
+}
+
+impl Resolution {
+    /// The steps that will run.
+    pub fn active(&self) -> impl Iterator<Item = &ResolvedStep> {
+        self.steps.iter().filter(|step| step.skipped.is_none())
+    }
+
+    /// Does any step that will run, or final entry, change the node?
+    pub fn changes(&self) -> bool {
+        self.active().chain(&self.finally).any(|step| step.reach.changes)
+    }
+
+    /// Is any of them disruptive?
+    pub fn is_disruptive(&self) -> bool {
+        self.active().chain(&self.finally).any(|step| step.reach.disruptive)
+    }
+}
+
+/// What a step and an undo entry have in common.
+struct Parts<'a> {
+    id: String,
+    title: &'a str,
+    uses: &'a str,
+    with: &'a With,
+    time_limit: Duration,
+}
+
+struct Resolver<'a> {
+    input: &'a ResolveInput<'a>,
+    values: PlaceholderValues,
+    refusals: Vec<Refusal>,
+}
+
+/// Resolves a procedure.
+pub fn resolve(input: &ResolveInput<'_>) -> Resolution {
+    let mut refusals = Vec::new();
+    let params = parameters::check(&input.procedure, input.params, &mut refusals);
+    if input.procedure.order == Order::Lockstep {
+        let message = "the procedure's order is lockstep, which this build cannot do";
+        refusals.push(Refusal::new("lockstep-not-built", message, "use order = \"per_node\""));
+    }
+    let values = PlaceholderValues::new(input.node, input.run, input.started, &input.zone, params);
+    let placeholders = Arc::new(values.by_name());
+    let mut resolver = Resolver { input, values, refusals };
+    let steps = input.procedure.steps.iter().filter_map(|step| resolver.step(step)).collect();
+    let rollback = input.procedure.rollback.iter().filter_map(|entry| resolver.undo_step(entry)).collect();
+    let finally = input.procedure.finally.iter().filter_map(|entry| resolver.undo_step(entry)).collect();
+    Resolution {
+        procedure: Arc::clone(&input.procedure),
+        profile: Arc::clone(&input.profile),
+        facts: Arc::new(input.facts.clone()),
+        placeholders,
+        steps,
+        rollback,
+        finally,
+        refusals: resolver.refusals,
+    }
+}
+
+impl Resolver<'_> {
+    fn refuse(&mut self, rule: &'static str, message: String, remedy: &'static str) {
+        self.refusals.push(Refusal::new(rule, message, remedy));
+    }
+
+    fn step(&mut self, step: &Step) -> Option<ResolvedStep> {
+        let context = FactContext::new(&self.input.facts, &self.values.params);
+        let unmet = step.when.as_ref().filter(|when| !when.eval(&context));
+        let skipped = unmet.map(|when| format!("skipped: {} is not true here", when.as_str()));
+        if skipped.is_none() && step.kind == StepKind::Manual {
+            let message = format!("step {} is a sign-off, which this build cannot ask for", step.id);
+            self.refuse("manual-not-built", message, "take the manual step out and do it before the run");
+            return None;
+        }
+        if skipped.is_none() && step.guard.is_some() {
+            let message = format!("step {} asks for the guard, which this build does not have", step.id);
+            self.refuse("guard-missing", message, "do this change by hand, with a way back to the node");
+        }
+        let no_arguments = With::new();
+        let parts = Parts {
+            id: step.id.to_string(),
+            title: &step.title,
+            uses: step.uses.as_deref().unwrap_or_default(),
+            // A skipped step may name parameters that nobody gave; they are never looked at.
+            with: if skipped.is_some() { &no_arguments } else { &step.with },
+            time_limit: step.time_limit(),
+        };
+        let mut resolved = self.resolve(&parts, skipped)?;
+        resolved.retries.clone_from(&step.retries);
+        resolved.on_failure = step.on_failure;
+        if resolved.skipped.is_none() && step.kind == StepKind::Gate && resolved.reach.changes {
+            let message = format!("gate {} uses {}, which would change the node", step.id, parts.uses);
+            self.refuse("gate-changes", message, "make it a task");
+        }
+        Some(resolved)
+    }
+
+    fn undo_step(&mut self, entry: &UndoStep) -> Option<ResolvedStep> {
+        let parts = Parts {
+            id: entry.id.to_string(),
+            title: &entry.title,
+            uses: &entry.uses,
+            with: &entry.with,
+            time_limit: entry.time_limit(),
+        };
+        let mut resolved = self.resolve(&parts, None)?;
+        resolved.undoes = entry.undoes.iter().map(ToString::to_string).collect();
+        resolved.except.clone_from(&entry.except);
+        Some(resolved)
+    }
+
+    fn resolve(&mut self, parts: &Parts<'_>, skipped: Option<String>) -> Option<ResolvedStep> {
+        let mut resolved = ResolvedStep {
+            id: parts.id.clone(),
+            title: if parts.title.is_empty() { parts.id.clone() } else { parts.title.to_owned() },
+            action: parts.uses.to_owned(),
+            task: None,
+            skipped,
+            with: Arc::default(),
+            time_limit: parts.time_limit,
+            retries: None,
+            on_failure: OnFailure::Abort,
+            undoes: Vec::new(),
+            except: Vec::new(),
+            reach: Reach::default(),
+        };
+        if resolved.skipped.is_some() {
+            return Some(resolved);
+        }
+        let action = match self.task_of(parts) {
+            Ok((action, task)) => {
+                resolved.task = Some(task);
+                action
+            }
+            Err(refusal) => {
+                self.refusals.push(refusal);
+                return None;
+            }
+        };
+        let profile = &self.input.profile;
+        let sources = self.values.sources(&profile.vars);
+        let filled = arguments::fill(action, parts.with, profile, &sources).and_then(|arguments| {
+            let reach = reach::of(action, &arguments, profile, &sources);
+            reach.map(|reach| (arguments, reach)).map_err(|e| ("placeholder", e.to_string()))
+        });
+        match filled {
+            Ok((arguments, reach)) => {
+                resolved.with = Arc::new(arguments.iter().map(|(k, v)| (k.clone(), as_json(v))).collect());
+                resolved.reach = reach;
+                Some(resolved)
+            }
+            Err((rule, why)) => {
+                let message = format!("step {}: {why}", parts.id);
+                self.refuse(rule, message, "correct the procedure or the profile and apply it again");
+                None
+            }
+        }
+    }
+
+    fn task_of(&self, parts: &Parts<'_>) -> Result<(&'static Action, Task), Refusal> {
+        let refuse = |rule, what: &str| {
+            let message = format!("step {}: action {} {what}", parts.id, parts.uses);
+            Refusal::new(rule, message, "use an action that the node announces, or upgrade its agent")
+        };
+        let action = Action::find(parts.uses).ok_or_else(|| refuse("action-unknown", "does not exist"))?;
+        let built = self.input.tasks.get(action.name).filter(|_| action.runs_on != Where::Controller);
+        let task = built.ok_or_else(|| refuse("action-not-built", "is not built into this agent"))?;
+        Ok((action, task))
+    }
+}
+
+fn as_json(value: &Value) -> serde_json::Value {
+    // Document values have string keys and no failing serialisers.
+    serde_json::to_value(value).unwrap_or_default()
+}

@@ -1,0 +1,120 @@
+//! What a run ends with, before it is a signed report; and what it tells on the way.
+//!
+//! Values only.
+
+use fleet_types::job::{JobState, Outcome};
+use fleet_types::plan::NodePlan;
+use fleet_types::report::{MAX_PARTS, MAX_REPORT_BYTES, Report, StepReport, TaskReport};
+use fleet_types::time::Timestamp;
+
+use crate::journal::JobKey;
+
+/// A report without its place in the chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// How the job ended.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: String,
+    /// Start of the job.
+    pub started: Timestamp,
+    /// Its end.
+    pub ended: Timestamp,
+    /// Milliseconds of working time.
+    pub working_ms: u64,
+    /// One part a step.
+    pub steps: Vec<StepReport>,
+    /// Of a plan job.
+    pub plan: Option<NodePlan>,
+}
+
+/// How a run's thread ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The job is over.
+    Finished(Box<Draft>),
+    /// The executor stops; the job goes on after its next start.
+    Suspended,
+    /// The journal is closed: nothing may be done any more.
+    Silenced,
+}
+
+/// What a run tells the dispatcher.
+#[derive(Debug)]
+pub enum RunEvent {
+    /// Where it stands.
+    Progress(JobKey, JobState),
+    /// Its thread is about to end.
+    Ended(JobKey, Ending),
+}
+
+/// Cuts a step's parts to what a report holds; what is left out is counted in the summary.
+pub fn cut_parts(body: &mut TaskReport) {
+    let mut left_out = 0;
+    let mut cut = |length: usize| {
+        left_out += length.saturating_sub(MAX_PARTS);
+        MAX_PARTS
+    };
+    let kept = (
+        cut(body.problems.len()),
+        cut(body.changes.len()),
+        cut(body.samples.len()),
+        cut(body.artifacts.len()),
+    );
+    body.problems.truncate(kept.0);
+    body.changes.truncate(kept.1);
+    body.samples.truncate(kept.2);
+    body.artifacts.truncate(kept.3);
+    if left_out > 0 {
+        body.summary = format!("{} ({left_out} more parts left out)", body.summary);
+    }
+    cut_text(&mut body.summary, MAX_SUMMARY_BYTES);
+    let tail = &mut body.output_tail;
+    if tail.len() > fleet_types::report::MAX_OUTPUT_TAIL_BYTES {
+        let mut from = tail.len() - fleet_types::report::MAX_OUTPUT_TAIL_BYTES;
+        while !tail.is_char_boundary(from) {
+            from += 1;
+        }
+        tail.drain(..from);
+    }
+}
+
+/// Longest summary or reason: a sentence with a path in it, many times over.
+const MAX_SUMMARY_BYTES: usize = 2048;
+
+/// Cuts a text at a character's border.
+pub fn cut_text(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let mut end = limit;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
+/// The bytes of a report within [`MAX_REPORT_BYTES`]: output goes first, then measurements, changes, the
+/// plan and problems; never the outcome, nor which steps there were.
+pub fn fit(report: &mut Report) -> Vec<u8> {
+    type Cut = fn(&mut Report);
+    let cuts: [Cut; 5] = [
+        |r| r.steps.iter_mut().for_each(|s| s.body.output_tail.clear()),
+        |r| r.steps.iter_mut().for_each(|s| s.body.samples.clear()),
+        |r| r.steps.iter_mut().for_each(|s| s.body.changes.clear()),
+        |r| r.plan = None,
+        |r| r.steps.iter_mut().for_each(|s| s.body.problems.clear()),
+    ];
+    let mut cuts = cuts.into_iter();
+    loop {
+        // Reports have string keys and no failing serialisers.
+        let bytes = serde_json::to_vec(report).unwrap_or_default();
+        if bytes.len() <= MAX_REPORT_BYTES {
+            return bytes;
+        }
+        let Some(cut) = cuts.next() else { return bytes };
+        cut(report);
+        cut_text(&mut report.reason, MAX_SUMMARY_BYTES);
+        report.reason.push_str(" (parts were left out to keep the report within its limit)");
+    }
+}

@@ -1,0 +1,18 @@
+//! Runs: carrying admitted work out, step by step, and the way back.
+//!
+//! `life` goes through the steps, `step` through the tries of one, `saga` undoes and finishes, `task_thread`
+//! calls a task and bounds it, `output` keeps what tasks print, `draft` is what a run ends with. A run writes
+//! the journal before each act and sends nothing itself: it tells the dispatcher, which made it.
+
+mod draft;
+mod life;
+mod output;
+mod planning;
+mod saga;
+mod step;
+mod task_thread;
+
+pub use draft::{Draft, Ending, RunEvent, fit};
+pub use life::{Run, RunSurroundings, Work};
+pub use output::{OutputHub, StepOutput};
+pub use task_thread::Abandoned;

@@ -1,0 +1,265 @@
+//! What tasks print: kept head and tail, sent in chunks as far as the receiver has given credit.
+//!
+//! Output is progress: it lives in memory only, it is dropped before it delays anything, and what was
+//! dropped is marked (security-and-delivery §2.9). Written by tasks' threads, drained by a pump of its own,
+//! steered by the dispatcher.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fleet_proto::pb;
+use tokio::sync::Notify;
+
+use crate::journal::JobKey;
+use crate::tasks::OutputSink;
+
+/// Data of one chunk: half of what a chunk may hold, so that a control message waits for little.
+const CHUNK_BYTES: usize = 32 * 1024;
+/// May be under way before the receiver's first credit: the output of most steps as a whole.
+const FIRST_CREDIT: u64 = 256 * 1024;
+/// Bytes kept of ended steps whose output is not taken yet; beyond, the oldest step's output goes.
+const MAX_ENDED_BYTES: usize = 4 * 1024 * 1024;
+
+/// The output of all steps.
+#[derive(Debug)]
+pub struct OutputHub {
+    hub: Mutex<Hub>,
+    news: Notify,
+    step_limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Hub {
+    linked: bool,
+    spools: VecDeque<Spool>,
+}
+
+/// The output of one step.
+#[derive(Debug)]
+struct Spool {
+    key: JobKey,
+    step: String,
+    /// What is kept from the start; once ended, all that is kept.
+    kept: Vec<u8>,
+    /// The newest bytes beyond the head.
+    tail: VecDeque<u8>,
+    dropped: u64,
+    ended: bool,
+    /// Taken by the receiver.
+    stored: u64,
+    sent: u64,
+    credit: u64,
+    last_sent: bool,
+}
+
+impl OutputHub {
+    /// A hub that keeps `step_limit` bytes of a step, half of it from the start and half from the end.
+    pub fn new(step_limit: usize) -> Arc<Self> {
+        Arc::new(Self { hub: Mutex::default(), news: Notify::new(), step_limit })
+    }
+
+    fn hub(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the output of a step; its sink may be written from any thread.
+    pub fn open(self: &Arc<Self>, key: JobKey, step: &str) -> StepOutput {
+        let mut hub = self.hub();
+        // A step that is tried again goes on with its output.
+        if !hub.spools.iter().any(|spool| spool.is(key, step)) {
+            hub.spools.push_back(Spool {
+                key,
+                step: step.to_owned(),
+                kept: Vec::new(),
+                tail: VecDeque::new(),
+                dropped: 0,
+                ended: false,
+                stored: 0,
+                sent: 0,
+                credit: FIRST_CREDIT,
+                last_sent: false,
+            });
+        }
+        StepOutput { hub: Arc::clone(self), key, step: step.to_owned() }
+    }
+
+    fn write(&self, key: JobKey, step: &str, bytes: &[u8]) {
+        let half = self.step_limit / 2;
+        if let Some(spool) = self.hub().spools.iter_mut().find(|s| s.is(key, step) && !s.ended) {
+            let room = half.saturating_sub(spool.kept.len()).min(bytes.len());
+            spool.kept.extend_from_slice(&bytes[..room]);
+            spool.tail.extend(&bytes[room..]);
+            let over = spool.tail.len().saturating_sub(half);
+            spool.tail.drain(..over);
+            spool.dropped += over as u64;
+        }
+        self.news.notify_one();
+    }
+
+    /// The step has ended: its tail follows its head, with a mark between them where something is missing.
+    pub fn end(&self, key: JobKey, step: &str) {
+        let mut hub = self.hub();
+        if let Some(spool) = hub.spools.iter_mut().find(|s| s.is(key, step) && !s.ended) {
+            if spool.dropped > 0 {
+                let mark = format!("\n[{} bytes left out]\n", spool.dropped);
+                spool.kept.extend_from_slice(mark.as_bytes());
+            }
+            spool.kept.extend(std::mem::take(&mut spool.tail));
+            spool.ended = true;
+        }
+        hub.spools.retain(|spool| !(spool.ended && spool.kept.is_empty()));
+        let mut held: usize = hub.spools.iter().filter(|s| s.ended).map(|s| s.kept.len()).sum();
+        while held > MAX_ENDED_BYTES
+            && let Some(oldest) = hub.spools.iter().position(|spool| spool.ended)
+        {
+            held -= hub.spools.remove(oldest).map_or(0, |spool| spool.kept.len());
+        }
+        drop(hub);
+        self.news.notify_one();
+    }
+
+    /// The receiver has stored output up to `offset` and takes `credit` bytes more.
+    pub fn credit(&self, key: JobKey, step: &str, offset: u64, credit: u32) {
+        let mut hub = self.hub();
+        if let Some(spool) = hub.spools.iter_mut().find(|spool| spool.is(key, step)) {
+            spool.stored = offset.clamp(spool.stored, spool.sent);
+            spool.credit = credit.into();
+        }
+        hub.spools.retain(|spool| !spool.is_taken());
+        drop(hub);
+        self.news.notify_one();
+    }
+
+    /// A link is up: what was not stored is sent again. Offsets make that harmless.
+    pub fn link_up(&self) {
+        let mut hub = self.hub();
+        hub.linked = true;
+        for spool in &mut hub.spools {
+            spool.sent = spool.stored;
+            spool.credit = FIRST_CREDIT;
+            spool.last_sent = false;
+        }
+        drop(hub);
+        self.news.notify_one();
+    }
+
+    /// The link is gone: nothing is sent.
+    pub fn link_down(&self) {
+        self.hub().linked = false;
+    }
+
+    fn take_chunk(&self) -> Option<pb::OutputChunk> {
+        let mut hub = self.hub();
+        if !hub.linked {
+            return None;
+        }
+        hub.spools.iter_mut().find_map(Spool::next_chunk)
+    }
+
+    /// The next chunk, when there is one to send.
+    pub async fn next_chunk(&self) -> pb::OutputChunk {
+        loop {
+            // Registered before looking, so that news between look and wait are not missed.
+            let news = self.news.notified();
+            if let Some(chunk) = self.take_chunk() {
+                return chunk;
+            }
+            news.await;
+        }
+    }
+}
+
+impl Spool {
+    fn is(&self, key: JobKey, step: &str) -> bool {
+        self.key == key && self.step == step
+    }
+
+    fn is_taken(&self) -> bool {
+        self.ended && self.last_sent && self.stored >= self.kept.len() as u64
+    }
+
+    fn next_chunk(&mut self) -> Option<pb::OutputChunk> {
+        let total = self.kept.len() as u64;
+        let until = total.min(self.stored + self.credit).min(self.sent + CHUNK_BYTES as u64);
+        let last = self.ended && until == total;
+        if until == self.sent && (!last || self.last_sent) {
+            return None;
+        }
+        let offset = self.sent;
+        let range = usize::try_from(offset).ok()?..usize::try_from(until).ok()?;
+        let data = self.kept[range].to_vec();
+        self.sent = until;
+        self.last_sent |= last;
+        let (run, attempt) = (self.key.0.to_string(), self.key.1.0);
+        Some(pb::OutputChunk { run, attempt, step: self.step.clone(), offset, data, last })
+    }
+}
+
+/// The sink of one step.
+#[derive(Debug, Clone)]
+pub struct StepOutput {
+    hub: Arc<OutputHub>,
+    key: JobKey,
+    step: String,
+}
+
+impl OutputSink for StepOutput {
+    fn write(&self, bytes: &[u8]) {
+        self.hub.write(self.key, &self.step, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::id::{Attempt, RunId};
+
+    use super::*;
+
+    fn all_chunks(hub: &OutputHub) -> (Vec<u8>, bool) {
+        let mut data = Vec::new();
+        let mut last = false;
+        while let Some(chunk) = hub.take_chunk() {
+            assert_eq!(chunk.offset, data.len() as u64);
+            data.extend(chunk.data);
+            last |= chunk.last;
+        }
+        (data, last)
+    }
+
+    #[test]
+    fn head_and_tail_are_kept_and_the_middle_is_marked() {
+        let key = (RunId::from_number(1), Attempt(1));
+        let hub = OutputHub::new(100);
+        hub.link_up();
+        let output = hub.open(key, "a");
+        for n in 0..1000 {
+            output.write(format!("{n:04}\n").as_bytes());
+        }
+        hub.end(key, "a");
+        let (data, last) = all_chunks(&hub);
+        let text = String::from_utf8(data).unwrap();
+        assert!(last && text.starts_with("0000\n0001\n") && text.ends_with("0998\n0999\n"), "{text}");
+        assert!(text.contains("[4900 bytes left out]"), "{text}");
+        hub.credit(key, "a", text.len() as u64, 1000);
+        hub.link_up();
+        assert_eq!(hub.take_chunk(), None);
+    }
+
+    #[test]
+    fn credit_bounds_what_is_under_way_and_a_new_link_sends_again() {
+        let key = (RunId::from_number(1), Attempt(1));
+        let hub = OutputHub::new(2 * 1024 * 1024);
+        let output = hub.open(key, "a");
+        output.write(&vec![b'x'; 600 * 1024]);
+        assert_eq!(hub.take_chunk(), None, "no link");
+        hub.link_up();
+        assert_eq!(all_chunks(&hub).0.len() as u64, FIRST_CREDIT);
+        hub.credit(key, "a", 100 * 1024, 300 * 1024);
+        let next = hub.take_chunk().unwrap();
+        assert_eq!(next.offset, FIRST_CREDIT);
+        hub.link_down();
+        assert_eq!(hub.take_chunk(), None);
+        hub.link_up();
+        assert_eq!(hub.take_chunk().unwrap().offset, 100 * 1024);
+    }
+}

@@ -1,0 +1,103 @@
+//! A run of verb `plan`: asks every task what it would do, and does nothing.
+//!
+//! Nothing is journaled between acceptance and end: after a restart it is simply done again. Part of a run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_types::job::{JobState, Outcome};
+use fleet_types::plan::NodePlan;
+use fleet_types::report::{StepReport, StepState, TaskReport};
+
+use super::draft::{Draft, cut_parts};
+use super::life::Run;
+use super::task_thread::{Call, Called, call};
+use crate::resolve::{ResolvedStep, node_plan};
+use crate::tasks::{Task, TaskError, TaskPlan};
+
+/// Longest plan of one step: it reads listings, it does not walk the whole machine.
+const PLAN_LIMIT: Duration = Duration::from_mins(2);
+
+impl Run {
+    pub(super) fn plan(&mut self) -> Draft {
+        let admitted = Arc::clone(&self.admitted);
+        let resolution = admitted.resolution();
+        let documents = self.record.accepted.as_ref().map(|a| (a.procedure, a.profile));
+        // A run is made from an accepted job: both digests are there.
+        let (procedure, profile) = documents.unwrap_or_else(|| {
+            let none = fleet_types::digest::Digest::of(b"");
+            (none, none)
+        });
+        let mut took = Vec::with_capacity(resolution.steps.len());
+        let node = self.surroundings.node.node;
+        let plan = node_plan(node, procedure, profile, resolution, admitted.against(), |step| {
+            self.tell(JobState::Running { step: step.id.clone(), since: self.now() });
+            let began = (self.now(), self.since_boot());
+            let asked = self.ask(step);
+            took.push((step.id.clone(), began.0, self.since_boot().saturating_sub(began.1)));
+            asked
+        });
+        self.reports = plan
+            .steps
+            .iter()
+            .map(|planned| {
+                let timed = took.iter().find(|(id, ..)| *id == planned.id);
+                let mut body = TaskReport {
+                    summary: planned.skipped.clone().unwrap_or_else(|| planned.summary.clone()),
+                    changes: planned.changes.clone(),
+                    ..TaskReport::default()
+                };
+                cut_parts(&mut body);
+                StepReport {
+                    id: planned.id.clone(),
+                    title: planned.title.clone(),
+                    action: planned.action.clone(),
+                    state: if planned.skipped.is_some() { StepState::Skipped } else { StepState::Succeeded },
+                    started: timed.map(|(_, at, _)| *at),
+                    took_ms: timed
+                        .map_or(0, |(_, _, took)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+                    tries: u32::from(timed.is_some()),
+                    body,
+                }
+            })
+            .collect();
+        let (outcome, reason) =
+            if self.is_cancelled() { (Outcome::Cancelled, "cancelled".to_owned()) } else { verdict(&plan) };
+        Draft { plan: Some(plan), ..self.draft(outcome, reason) }
+    }
+
+    fn ask(&self, step: &ResolvedStep) -> Result<TaskPlan, TaskError> {
+        let Some(task) = step.task else { return Ok(TaskPlan::default()) };
+        if self.is_stopping() {
+            return Err(TaskError::Cancelled);
+        }
+        let request = Call {
+            key: self.key,
+            identity: self.identity(&step.id, 1),
+            limit: step.time_limit.min(PLAN_LIMIT),
+            cancel: self.cancel.clone(),
+        };
+        let called =
+            call(&self.surroundings, self.admitted.resolution(), step, request, move |context| match task {
+                Task::Inspect(inspect) => inspect.plan(context),
+                Task::Change(change) => change.plan(context),
+            });
+        self.surroundings.output.end(self.key, &step.id);
+        match called {
+            Called::Answered(result) => result,
+            Called::Overran => Err(TaskError::Declared("timeout: its plan did not end in time".to_owned())),
+            Called::Panicked => {
+                Err(TaskError::Declared("its plan broke off by a fault of its own".to_owned()))
+            }
+        }
+    }
+}
+
+fn verdict(plan: &NodePlan) -> (Outcome, String) {
+    match plan.refusals.len() {
+        0 => (Outcome::Succeeded, "planned".to_owned()),
+        count => {
+            (Outcome::SucceededWithWarnings, format!("planned; the node would refuse it for {count} reasons"))
+        }
+    }
+}

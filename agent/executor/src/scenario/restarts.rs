@@ -1,0 +1,122 @@
+//! Deaths at the worst instants, and a damaged journal.
+
+use fleet_types::job::Outcome;
+use fleet_types::request::Verb;
+
+use super::bench::{Bench, backups, checks};
+use super::scripted::Does;
+use crate::crash::{Crash, CrashPoint};
+
+#[tokio::test]
+async fn a_job_survives_a_death_at_every_point_with_one_report() {
+    for (point, applies) in [
+        (CrashPoint::AfterAccepted, 1),
+        (CrashPoint::AfterStepBegin, 1),
+        // The task ran and its end was not journaled: the same step is called again, as its contract says.
+        (CrashPoint::BeforeStepEnd, 2),
+        (CrashPoint::AfterFinished, 1),
+    ] {
+        let mut bench = Bench::new("mode = \"enforce\"");
+        bench.crash = Crash::Halt(point);
+        let (_dead, mut core) = bench.start(1).await;
+        let order = bench.order(1, Verb::Run, backups(&["one", "two"]));
+        core.assign(&bench, &order, 1).await;
+        assert_eq!(core.drain().await, 0, "no report before the death {point:?}");
+        bench.crash = Crash::Never;
+        let (_handle, mut core) = bench.try_start().unwrap();
+        core.ready().await;
+        core.link_up(&bench, 1, 2).await;
+        let report = loop {
+            if let Some(fleet_proto::pb::executor_message::Body::Report(report)) =
+                core.next("the report").await
+            {
+                break report;
+            }
+        };
+        let parsed: fleet_types::report::Report =
+            fleet_types::canonical::from_slice(&report.payload).unwrap();
+        assert_eq!((parsed.outcome, parsed.sequence), (Outcome::Succeeded, 1), "{point:?}");
+        assert_eq!(parsed.steps.len(), 2);
+        assert_eq!(bench.tasks.count("apply one"), applies, "{point:?}");
+        assert_eq!(bench.tasks.count("apply two"), 1, "{point:?}");
+        assert_eq!(bench.tasks.count("undo one"), 1, "the undo is that of before the first try");
+        core.assign(&bench, &order, 2).await;
+        assert_eq!(core.sealed(&bench).await, report, "a new offer is answered by the stored report");
+        core.ack(&report).await;
+        core.link_up(&bench, 1, 3).await;
+        assert!(core.reconcile().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_drained_executor_goes_on_where_it_stopped() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    bench.tasks.set("one", Does::Waits);
+    let (handle, mut core) = bench.start(1).await;
+    let order = bench.order(1, Verb::Run, backups(&["one", "two"]));
+    core.assign(&bench, &order, 1).await;
+    core.state("the first step", |s| matches!(s, fleet_types::job::JobState::Running { .. })).await;
+    let draining = tokio::spawn(handle.drain(std::time::Duration::from_secs(20)));
+    let again = bench.order(2, Verb::Run, checks());
+    core.assign(&bench, &again, 1).await;
+    bench.tasks.let_go();
+    assert_eq!(core.drain().await, 0);
+    assert_eq!(draining.await.unwrap(), crate::Drained::Quietly);
+    bench.tasks.set("one", Does::Fails);
+    let (_handle, mut core) = bench.start(2).await;
+    let report = core.report(&bench).await;
+    assert_eq!((report.job.run, report.outcome), (order.run, Outcome::Succeeded));
+    assert_eq!(bench.tasks.count("apply one"), 1);
+}
+
+#[tokio::test]
+async fn a_cancel_is_not_forgotten_by_a_restart() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    bench.tasks.set("one", Does::Waits);
+    bench.crash = Crash::Halt(CrashPoint::BeforeStepEnd);
+    let (_dead, mut core) = bench.start(1).await;
+    let order = bench.order(1, Verb::Run, backups(&["one", "two"]));
+    core.assign(&bench, &order, 1).await;
+    core.state("the first step", |s| matches!(s, fleet_types::job::JobState::Running { .. })).await;
+    core.cancel(order.run).await;
+    core.state("the answer to the cancel", |s| matches!(s, fleet_types::job::JobState::Running { .. })).await;
+    bench.tasks.let_go();
+    core.drain().await;
+    bench.crash = Crash::Never;
+    let (_handle, mut core) = bench.start(2).await;
+    let report = core.report(&bench).await;
+    assert_eq!(report.outcome, Outcome::Cancelled);
+    assert_eq!(bench.tasks.count("apply two"), 0);
+}
+
+#[tokio::test]
+async fn a_damaged_journal_means_no_new_changes_but_reading_goes_on() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    let (handle, mut core) = bench.start(1).await;
+    let first = bench.order(1, Verb::Run, backups(&["one"]));
+    assert_eq!(core.outcome(&bench, &first, 1).await.0, Outcome::Succeeded);
+    handle.drain(std::time::Duration::from_secs(20)).await;
+    let path = bench.path("state/journal");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (_handle, mut core) = bench.try_start().unwrap();
+    assert!(core.ready().await.safe_mode.contains("damaged at byte"));
+    core.link_up(&bench, 1, 2).await;
+    // Its end lay in the lost part: nobody can say how it ended, so it is not done again.
+    let lost = core.reconcile().await;
+    assert!(matches!(&lost[0].state, fleet_types::job::JobState::Ended { outcome: Outcome::Failed, reason }
+        if reason.starts_with("outcome_unknown")));
+    let change = bench.order(2, Verb::Run, backups(&["one"]));
+    core.assign(&bench, &change, 2).await;
+    let refused = loop {
+        let report = core.report(&bench).await;
+        if report.job.run == change.run {
+            break report;
+        }
+    };
+    assert!(refused.reason.starts_with("policy safe-mode: "), "{}", refused.reason);
+    let reading = bench.order(3, Verb::Run, checks());
+    assert_eq!(core.outcome(&bench, &reading, 2).await.0, Outcome::Succeeded);
+}

@@ -1,0 +1,143 @@
+//! Tasks that do as a test says and count how often they were called.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+use fleet_types::report::{Change as Changed, TaskReport};
+
+use crate::resolve::TaskTable;
+use crate::tasks::{Change, Inspect, RetryKind, Task, TaskContext, TaskError, TaskPlan};
+
+/// What a scripted task does when it is called for a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Does {
+    /// Ends well.
+    Well,
+    /// Fails.
+    Fails,
+    /// Fails, and may be tried again after a busy lock.
+    IsLocked,
+    /// Cannot say what it did.
+    IsLost,
+    /// Panics.
+    Panics,
+    /// Waits until the test lets go.
+    Waits,
+    /// Prints so many kilobytes, then ends well.
+    Prints(usize),
+}
+
+/// Scripted tasks under real names: `backup.run` changes, `health.check` reads.
+pub struct Tasks {
+    script: Mutex<BTreeMap<String, Does>>,
+    calls: Mutex<Vec<String>>,
+    go: (SyncSender<()>, Mutex<Receiver<()>>),
+}
+
+impl Tasks {
+    /// Leaked: tasks of the registry live as long as the process.
+    pub fn new() -> &'static Self {
+        let (sender, receiver) = sync_channel(64);
+        Box::leak(Box::new(Self {
+            script: Mutex::default(),
+            calls: Mutex::default(),
+            go: (sender, Mutex::new(receiver)),
+        }))
+    }
+
+    pub fn table(&'static self) -> TaskTable {
+        TaskTable::of([
+            ("backup.run", Task::Change(self)),
+            ("backup.prune", Task::Change(self)),
+            ("health.check", Task::Inspect(self)),
+            ("service.restart", Task::Change(self)),
+            ("command.run", Task::Change(self)),
+        ])
+    }
+
+    /// Sets what the step with this id does.
+    pub fn set(&self, step: &str, does: Does) {
+        self.script.lock().unwrap().insert(step.to_owned(), does);
+    }
+
+    /// Every call so far: `apply one`, `undo one`, `revert one`, `inspect two`.
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn count(&self, call: &str) -> usize {
+        self.calls().iter().filter(|c| *c == call).count()
+    }
+
+    /// Lets one waiting call go on.
+    pub fn let_go(&self) {
+        self.go.0.send(()).unwrap();
+    }
+
+    fn play(&self, verb: &str, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
+        let step = context.step.step.clone();
+        self.calls.lock().unwrap().push(format!("{verb} {step}"));
+        let does = self.script.lock().unwrap().get(&step).copied().unwrap_or(Does::Well);
+        let report = TaskReport { summary: format!("{verb} done"), ..TaskReport::default() };
+        match does {
+            Does::Well => Ok(report),
+            Does::Fails => Err(TaskError::failed("it does not work", report)),
+            Does::IsLocked => Err(TaskError::Failed {
+                message: "the lock is busy".to_owned(),
+                report: Box::new(report),
+                retry: Some(RetryKind::LockBusy),
+            }),
+            Does::IsLost => Err(TaskError::OutcomeUnknown("nobody saw it end".to_owned())),
+            Does::Panics => panic!("scripted"),
+            Does::Waits => {
+                // Bounded, so that a test that never lets go still ends.
+                let gone = self.go.1.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20));
+                gone.map(|()| report).map_err(|_| TaskError::Declared("never let go".to_owned()))
+            }
+            Does::Prints(kilobytes) => {
+                for _ in 0..kilobytes {
+                    context.output.write(&[b'x'; 1024]);
+                }
+                Ok(report)
+            }
+        }
+    }
+}
+
+impl Inspect for Tasks {
+    fn plan(&self, _: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
+        Ok(TaskPlan { summary: "would look".to_owned(), ..TaskPlan::default() })
+    }
+
+    fn inspect(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
+        self.play("inspect", context)
+    }
+}
+
+impl Change for Tasks {
+    fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
+        let change = Changed {
+            subject: format!("{:?}", context.with.get("tag")),
+            action: "created".to_owned(),
+            before: String::new(),
+            after: String::new(),
+        };
+        let commands = vec![vec!["tar".to_owned()]];
+        Ok(TaskPlan { summary: "would change".to_owned(), commands, changes: vec![change] })
+    }
+
+    fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+        self.calls.lock().unwrap().push(format!("undo {}", context.step.step));
+        Ok(serde_json::json!({"of": context.step.step}))
+    }
+
+    fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
+        self.play("apply", context)
+    }
+
+    fn revert(&self, context: &TaskContext<'_>, undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
+        assert!(undo.get("of").is_some());
+        self.play("revert", context)
+    }
+}
