@@ -24,6 +24,7 @@ macro_rules! files {
 pub const DOCUMENTS: &[Embedded] = files! { "profiles/dev":
     0o644 "profile.toml",
     0o644 "procedures/daily-checks.toml",
+    0o644 "rollout-policy.toml",
     0o644 "schedules.toml",
 };
 

@@ -3,6 +3,7 @@
 //! Everything is written below the folder it is given and nothing is read from the machine. Called by
 //! [`super::run`] once for a node; a root that is there already is left as it is.
 
+use std::fmt::Write as _;
 use std::fs::{File, FileTimes};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -27,7 +28,7 @@ const FOLDERS: [&str; 7] = [
 
 /// Logs that are there from the start, with their age in days: a clean-up archives what is over 7 days old
 /// and deletes archives of over 30 days, so that its plan has something of each kind to show.
-const LOGS: [(&str, u64); 9] = [
+const LOGS: [(&str, u32); 9] = [
     ("var/log/zehrasec/traffic.log", 0),
     ("var/log/zehrasec/system-1.log", 2),
     ("var/log/zehrasec/system-2.log", 9),
@@ -39,8 +40,10 @@ const LOGS: [(&str, u64); 9] = [
     ("var/log/zehrasec/archive/system-9.log.gz", 45),
 ];
 /// Lines of a log: enough for a size that is worth compressing.
-const LOG_LINES: u64 = 400;
-const DAY: Duration = Duration::from_secs(86_400);
+const LOG_LINES: u32 = 400;
+const PORTS: [u16; 5] = [22, 23, 445, 1433, 3389];
+const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
 
 /// Writes the root of `node`, whose files' past ends at `now`.
 pub fn lay_out(root: &Path, node: &NodeSpec, now: Timestamp) -> io::Result<()> {
@@ -52,13 +55,15 @@ pub fn lay_out(root: &Path, node: &NodeSpec, now: Timestamp) -> io::Result<()> {
     }
     for (path, days) in LOGS {
         let path = root.join(path);
-        let age = DAY * u32::try_from(days).unwrap_or(u32::MAX);
-        let written = now.minus(age);
+        let written = now.minus(DAY * days);
         let text = log_text(node, written);
         // The archives are told apart by name and age alone; their content is text and says so.
         write(&path, 0o640, text.as_bytes())?;
         let since = Duration::from_millis(u64::try_from(written.as_millis()).unwrap_or(0));
-        File::options().write(true).open(&path)?.set_times(FileTimes::new().set_modified(UNIX_EPOCH + since))?;
+        File::options()
+            .write(true)
+            .open(&path)?
+            .set_times(FileTimes::new().set_modified(UNIX_EPOCH + since))?;
     }
     Ok(())
 }
@@ -71,24 +76,29 @@ fn filled(text: &str, node: &NodeSpec) -> String {
 }
 
 fn log_text(node: &NodeSpec, last: Timestamp) -> String {
-    (0..LOG_LINES)
-        .map(|line| {
-            let at = last.minus(Duration::from_secs((LOG_LINES - line) * 60));
-            let (source, port) = (line % 250 + 1, [22, 23, 445, 3389][usize::from(line % 4 > 1) + usize::from(line % 8 > 5)]);
-            format!("{at} {} DROP proto=tcp src=198.51.100.{source} dst=203.0.113.{} dport={port} (example data)\n", node.name, node.host)
-        })
-        .collect()
+    let mut text = String::new();
+    for line in 0..LOG_LINES {
+        let at = last.minus(MINUTE * (LOG_LINES - line));
+        let (source, port) = (line % 250 + 1, PORTS[line as usize % PORTS.len()]);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{at} {} DROP proto=tcp src=198.51.100.{source} dst=203.0.113.{} dport={port} (example data)",
+            node.name, node.host
+        );
+    }
+    text
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
-pub(super) fn write(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+fn write(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         make_folder(folder)?;
     }
-    // Written under a name of its own first: a half-laid-out root must not pass for a whole one.
+    // A root that is there already belongs to a node that has worked in it.
     let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(mode).open(path)?;
     file.write_all(bytes)
 }

@@ -1,11 +1,37 @@
-//! `fleetctl dev`: a whole fleet on this machine. Called by [`crate::app`] only.
+//! `fleetctl dev`: a whole fleet on this machine, for trying things out.
+//!
+//! Does what an operator would do by hand, with the same programs and the same calls as in production:
+//! makes a fleet, starts the controller, signs in, lets nodes join, applies documents, starts a run, looks
+//! at it. What is simulated is printed as such. It must never take a short cut through the store, sign for
+//! anybody, or end a process that it did not start.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`run()`] | the command: what happens in which order, and the orderly end |
+//! | `bring_up` | controller, operator, nodes |
+//! | `daily` | documents, the run, what is shown |
+//! | `stage` | the wait on everything at once, and the lines that tell how far it is |
+//! | `inner` | fleetctl's own commands, called in this process |
+//! | `crew`, `process`, `ledger`, `leftover` | processes: started, watched, noted, ended, cleaned up after |
+//! | `place`, `config_files`, `context_link` | the folder, the files in it, the context in the user's file |
+//! | `node_spec`, `firewall`, `embedded` | which nodes, and what lies in their roots |
+//! | `programs` | where controller and agent are |
 
-use crate::args::DevArgs;
-use crate::error::{ExitCode, Failure};
-use crate::session::Session;
+mod bring_up;
+mod config_files;
+mod context_link;
+mod crew;
+mod daily;
+mod embedded;
+mod firewall;
+mod inner;
+mod ledger;
+mod leftover;
+mod node_spec;
+mod place;
+mod process;
+mod programs;
+mod run;
+mod stage;
 
-/// Starts the fleet and stays until Ctrl-C, which it handles itself. Called outside of any runtime.
-pub fn run(_session: &mut Session<'_>, args: &DevArgs) -> Result<ExitCode, Failure> {
-    let what = format!("a development fleet of {} nodes cannot be started by this build", args.nodes);
-    Err(Failure::new(ExitCode::Unexpected, "not-built", what).cause("the command is not built in yet"))
-}
+pub use run::run;

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn six_are_two_pairs_and_a_single_node_a_site() {
-        let lines: Vec<_> = nodes(6).iter().map(|node| format!("{} {}", node.name, node.labels().join(","))).collect();
+        let lines: Vec<_> =
+            nodes(6).iter().map(|node| format!("{} {}", node.name, node.labels().join(","))).collect();
         assert_eq!(
             lines,
             [
@@ -93,7 +94,11 @@ mod tests {
             assert_eq!(nodes.len(), usize::try_from(count).unwrap());
             assert!(nodes.windows(2).all(|two| two[0].name < two[1].name), "{nodes:?}");
             for node in nodes.iter().filter(|node| node.pair.is_some()) {
-                assert_eq!(nodes.iter().filter(|other| other.pair == node.pair).count(), 2, "{count}: {node:?}");
+                assert_eq!(
+                    nodes.iter().filter(|other| other.pair == node.pair).count(),
+                    2,
+                    "{count}: {node:?}"
+                );
             }
         }
     }

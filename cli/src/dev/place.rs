@@ -102,7 +102,7 @@ impl Place {
         let place = Self { folder: folder.to_owned(), marker, _lock: lock };
         place.write_marker()?;
         for inner in ["operator", "documents", "nodes", "logs"] {
-            place.make(&place.folder.join(inner))?;
+            place.make(inner)?;
         }
         Ok(place)
     }
@@ -149,10 +149,11 @@ impl Place {
         self.folder.join("logs").join(format!("{name}.log"))
     }
 
-    /// Makes a folder for nobody but this user.
-    pub fn make(&self, path: &Path) -> Result<(), Failure> {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|error| unusable(path, &error))
+    /// Makes a folder in it for nobody but this user.
+    pub fn make(&self, inner: &str) -> Result<(), Failure> {
+        let path = self.path(inner);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|error| unusable(&path, &error))
     }
 
     /// Replaces a file in it, mode 0600.
@@ -170,6 +171,16 @@ impl Place {
         std::fs::remove_dir_all(&self.folder)?;
         Ok(true)
     }
+}
+
+/// Does a folder hold a development fleet?
+pub fn is_fleet(folder: &Path) -> bool {
+    read_marker(folder).is_some()
+}
+
+/// Does a `fleetctl dev` use the folder now?
+pub fn is_in_use(folder: &Path) -> bool {
+    matches!(try_lock(folder), Ok(None))
 }
 
 fn read_marker(folder: &Path) -> Option<Marker> {

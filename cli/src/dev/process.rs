@@ -46,7 +46,8 @@ impl ProcessMark {
     /// Does it still run? One that ended and was not waited for does not.
     pub fn is_alive(&self) -> bool {
         self.boot_id == boot_id()
-            && state_and_start(self.pid).is_some_and(|(state, start)| start == self.start_ticks && state != 'Z')
+            && state_and_start(self.pid)
+                .is_some_and(|(state, start)| start == self.start_ticks && state != 'Z')
     }
 
     /// Signals it and its group, if it still runs.
@@ -83,11 +84,17 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program whose output is added to `log`.
-    pub fn start(program: &Path, arguments: &[&str], log: &Path) -> io::Result<Self> {
+    /// Starts a program whose output is added to `log`; `variables` come on top of our own.
+    pub fn start(
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        log: &Path,
+    ) -> io::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
         let child = Command::new(program)
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -140,7 +147,11 @@ impl Drop for Process {
 }
 
 /// Looks again and again until there is something, at most so long or until `hurry`.
-pub fn wait_for<T>(limit: Duration, hurry: &dyn Fn() -> bool, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn wait_for<T>(
+    limit: Duration,
+    hurry: &dyn Fn() -> bool,
+    mut look: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
         if let Some(found) = look() {
@@ -175,7 +186,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     fn shell(script: &str, folder: &Path) -> Process {
-        Process::start(Path::new("/bin/sh"), &["-c", script], &folder.join("log")).unwrap()
+        Process::start(Path::new("/bin/sh"), &["-c", script], &[], &folder.join("log")).unwrap()
     }
 
     fn never() -> bool {
@@ -186,13 +197,19 @@ mod tests {
     fn output_is_added_to_the_log_and_the_tail_is_its_end() {
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..2 {
-            let mut process = shell("i=0; while [ $i -lt 9 ]; do i=$((i+1)); echo line $i; done; echo >&2; echo bad >&2; exit 3", folder.path());
+            let mut process = shell(
+                "i=0; while [ $i -lt 9 ]; do i=$((i+1)); echo line $i; done; echo >&2; echo bad >&2; exit 3",
+                folder.path(),
+            );
             assert_eq!(process.wait(LIMIT, &never).unwrap().code(), Some(3));
         }
         let log = folder.path().join("log");
         assert_eq!(std::fs::read_to_string(&log).unwrap().matches("line 1\n").count(), 2);
         let tail = tail(&log);
-        assert_eq!((tail.len(), tail.first().unwrap().as_str(), tail.last().unwrap().as_str()), (8, "line 3", "bad"));
+        assert_eq!(
+            (tail.len(), tail.first().unwrap().as_str(), tail.last().unwrap().as_str()),
+            (8, "line 3", "bad")
+        );
         assert!(super::tail(&folder.path().join("none")).is_empty());
     }
 
@@ -200,7 +217,8 @@ mod tests {
     fn a_process_ends_with_its_group() {
         let folder = tempfile::tempdir().unwrap();
         let mut process = shell("sleep 600 & echo $!; wait", folder.path());
-        let inner = wait_for(LIMIT, &never, || tail(&folder.path().join("log")).first()?.parse::<i32>().ok()).unwrap();
+        let inner = wait_for(LIMIT, &never, || tail(&folder.path().join("log")).first()?.parse::<i32>().ok())
+            .unwrap();
         let inner = ProcessMark::of(inner).unwrap();
         assert!(inner.is_alive() && process.mark().unwrap().is_alive());
         process.signal(Signal::TERM);

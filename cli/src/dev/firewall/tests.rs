@@ -12,10 +12,13 @@ use super::lay_out;
 
 /// Everything here takes milliseconds; a busy machine may need longer.
 const LIMIT: Duration = Duration::from_secs(30);
+/// 2026-01-05.
+const NOW: Duration = Duration::from_hours(491_000);
 
 fn laid_out() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    lay_out(folder.path(), &nodes(6)[0], Timestamp::clamped(1_767_600_000_000)).unwrap();
+    lay_out(folder.path(), &nodes(6)[0], Timestamp::clamped(i64::try_from(NOW.as_millis()).unwrap()))
+        .unwrap();
     folder
 }
 
@@ -91,15 +94,27 @@ fn mistakes_are_found_and_named() {
     let good = std::fs::read_to_string(&file).unwrap();
     let rules = std::fs::read_to_string(root.path().join("etc/zehrasec/rules.json")).unwrap();
     let cases = [
-        ("config", good.replacen("\"version\": 3,", "\"version\": 3", 1), "firewall.json:3:3: expected , or }"),
+        (
+            "config",
+            good.replacen("\"version\": 3,", "\"version\": 3", 1),
+            "firewall.json:3:3: expected , or }",
+        ),
         ("config", good.replacen("\"node\"", "\"nod\"", 1), "\"node\" is missing"),
-        ("config", good.replacen("\"default_action\": \"drop\"", "\"default_action\": \"accept\"", 1), "expected drop or reject"),
+        (
+            "config",
+            good.replacen("\"default_action\": \"drop\"", "\"default_action\": \"accept\"", 1),
+            "expected drop or reject",
+        ),
         ("config", good.replacen("\"version\"", "\"node\"", 1), "\"node\" is there twice"),
         ("config", good[..good.len() / 2].to_owned(), "firewall.json:"),
         ("config", String::new(), "expected a value"),
         ("rules", rules.replacen("\"id\": 20,", "\"id\": 10,", 1), "rule 2 (invalid): id 10 is not above"),
         ("rules", rules.replacen("\"accept\"", "\"allow\"", 1), "rule 1 (established): \"action\""),
-        ("rules", rules.replace("\"drop\", \"from\": \"any\"", "\"accept\", \"from\": \"any\""), "the last rule accepts"),
+        (
+            "rules",
+            rules.replace("\"drop\", \"from\": \"any\"", "\"accept\", \"from\": \"any\""),
+            "the last rule accepts",
+        ),
         ("rules", "{\"version\": 3, \"rules\": []}".to_owned(), "there is no rule"),
     ];
     for (what, content, complaint) in cases {
@@ -133,8 +148,10 @@ fn signatures_are_updated_once_a_day_and_old_ones_go() {
         std::fs::write(folder.join(format!("signatures-2025-01-{day:02}.sig")), &base).unwrap();
     }
     let names = || {
-        let mut names: Vec<_> =
-            std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     };
@@ -142,7 +159,10 @@ fn signatures_are_updated_once_a_day_and_old_ones_go() {
     assert!(first.status.success() && text(&first.stdout).contains("6 in all"), "{first:?}");
     let after = names();
     assert_eq!(after.len(), 8, "seven dated ones and the base: {after:?}");
-    assert!(after.contains(&"signatures-base.sig".to_owned()) && !after.contains(&"signatures-2025-01-02.sig".to_owned()));
+    assert!(
+        after.contains(&"signatures-base.sig".to_owned())
+            && !after.contains(&"signatures-2025-01-02.sig".to_owned())
+    );
     let second = cli(root.path(), &["signatures", "update"]);
     // Two updates around midnight both change something; then the third of the test cannot.
     assert!(second.status.success());
@@ -161,7 +181,8 @@ fn it_is_healthy_while_its_daemons_run() {
     let root = laid_out();
     let stopped = cli(root.path(), &["status", "--json"]);
     assert_eq!(stopped.status.code(), Some(1));
-    let mut daemons = [Daemon::start(root.path(), "zehrasec-firewalld"), Daemon::start(root.path(), "zehrasec-webd")];
+    let mut daemons =
+        [Daemon::start(root.path(), "zehrasec-firewalld"), Daemon::start(root.path(), "zehrasec-webd")];
     until("both daemons run", || cli(root.path(), &["status"]).status.success());
     let status = cli(root.path(), &["status", "--json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
@@ -172,7 +193,8 @@ fn it_is_healthy_while_its_daemons_run() {
     assert!(!cli(root.path(), &["status"]).status.success());
     let log = std::fs::read_to_string(root.path().join("var/log/zehrasec/firewall.log")).unwrap();
     assert!(log.contains(": started, 11 rules") && log.trim_end().ends_with("stopping"), "{log}");
-    std::fs::write(root.path().join("var/lib/zehrasec/events.db"), "zehrasec-events 3\n1 x\nend 7\n").unwrap();
+    std::fs::write(root.path().join("var/lib/zehrasec/events.db"), "zehrasec-events 3\n1 x\nend 7\n")
+        .unwrap();
     assert!(text(&cli(root.path(), &["db", "status"]).stderr).contains("is damaged"));
 }
 
@@ -181,7 +203,7 @@ fn logs_have_ages_and_files_their_modes() {
     let root = laid_out();
     let age = |path: &str| {
         let metadata = std::fs::metadata(root.path().join(path)).unwrap();
-        let now = std::time::UNIX_EPOCH + Duration::from_millis(1_767_600_000_000);
+        let now = std::time::UNIX_EPOCH + NOW;
         now.duration_since(metadata.modified().unwrap()).unwrap().as_secs() / 86_400
     };
     assert_eq!(age("var/log/zehrasec/traffic.log"), 0);

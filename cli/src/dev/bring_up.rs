@@ -1,0 +1,228 @@
+//! Brings the fleet up: the controller, the operator, the nodes. Each step is the command that an operator
+//! would type, and its failure is shown with the end of the log of whoever failed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use fleet_types::view::{JoinTokenView, NodeItem, Page, Presence};
+use serde::Deserialize;
+
+use super::config_files::{self, SERVER_NAME, Served};
+use super::firewall;
+use super::inner::CONTEXT;
+use super::node_spec::NodeSpec;
+use super::stage::{Stage, ended};
+use crate::context::ContextStore;
+use crate::environment::Environment;
+use crate::error::{ExitCode, Failure};
+
+/// Making keys, opening the store, first handshakes: each takes well under a second; a machine that builds
+/// something beside it may take thirty times as long.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// What `fleet-controller init --json` prints.
+#[derive(Deserialize)]
+struct Made {
+    invite: String,
+}
+
+impl Stage<'_, '_> {
+    /// Makes the fleet; gives the invite of its first operator.
+    pub async fn make_fleet(&mut self, operator: &str) -> Result<String, Failure> {
+        let program = self.crew.programs().controller.clone();
+        let (data, root_key) = (self.place.path("controller"), self.place.path("operator/root.key"));
+        // Its answer holds the invite, so it does not go where logs go.
+        let answer = self.place.path("operator/init.json");
+        let arguments = [
+            "init",
+            "--data",
+            &data.to_string_lossy(),
+            "--name",
+            CONTEXT,
+            "--operator",
+            operator,
+            "--root-key",
+            &root_key.to_string_lossy(),
+            "--json",
+        ];
+        let log = self.run_to_end("fleet-controller init", &program, &arguments, &[], &answer).await?;
+        let made: Option<Made> = log.lines().find_map(|line| serde_json::from_str(line).ok());
+        std::fs::remove_file(&answer).map_err(|error| {
+            Failure::unexpected(format!("{} cannot be removed", answer.display()), &error)
+        })?;
+        made.map(|made| made.invite).ok_or_else(|| {
+            Failure::new(ExitCode::Unexpected, "dev-step", "fleet-controller init printed no invite")
+                .fix("fleetctl and fleet-controller must be of the same build")
+        })
+    }
+
+    /// Starts the controller and waits until it serves; says where.
+    pub async fn start_controller(&mut self) -> Result<Served, Failure> {
+        let (config, ready) = (self.place.path("controller.toml"), self.place.path("controller/ready.json"));
+        let data = self.place.path("controller");
+        self.place
+            .write("controller.toml", config_files::controller(&data, &Served::anywhere()).as_bytes())?;
+        match std::fs::remove_file(&ready) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::unexpected(format!("{} cannot be removed", ready.display()), &error));
+            }
+            _ => {}
+        }
+        let (config, ready_text) =
+            (config.to_string_lossy().into_owned(), ready.to_string_lossy().into_owned());
+        let log = self.place.log("controller");
+        let pid =
+            self.crew.start_controller(&["run", "--config", &config, "--ready-file", &ready_text], &log)?;
+        let served: Served = self
+            .until("the controller to serve", LIMIT, |_| {
+                let text = std::fs::read_to_string(&ready).ok()?;
+                Some(
+                    serde_json::from_str(&text)
+                        .map_err(|error| Failure::unexpected("ready.json cannot be read", &error)),
+                )
+            })
+            .await?;
+        // From now on at these ports, so that agents find it again when it is started again.
+        self.place.write("controller.toml", config_files::controller(&data, &served).as_bytes())?;
+        self.tell(
+            "controller",
+            format!(
+                "serves agents and operators on {}, enrolment on {}, pid {pid}",
+                served.agent, served.enrol
+            ),
+        );
+        Ok(served)
+    }
+
+    /// Redeems the invite, as `fleetctl login`.
+    pub async fn sign_in(&mut self, invite: &str, at: &Served) -> Result<(), Failure> {
+        let root_key = self.place.path("operator/root.key");
+        let call = self.inner.ask(&[
+            "login",
+            invite,
+            "--server",
+            &at.enrol,
+            "--endpoint",
+            &at.agent,
+            "--server-name",
+            SERVER_NAME,
+            "--root-key",
+            &root_key.to_string_lossy(),
+        ]);
+        let outcome = self.outcome(call, "fleetctl login", LIMIT).await?;
+        outcome.good("fleetctl login")?;
+        self.tell("operator", outcome.out.trim());
+        Ok(())
+    }
+
+    /// Writes the controller's addresses of today into the fleet's own context.
+    pub fn correct_context(&self, at: &Served) -> Result<(), Failure> {
+        let contexts = self.own_contexts()?;
+        let name =
+            CONTEXT.parse().map_err(|error| Failure::unexpected("the context has a bad name", &error))?;
+        let mut entry = contexts.choose(Some(&name))?.entry;
+        entry.endpoint.clone_from(&at.agent);
+        entry.enrol.clone_from(&at.enrol);
+        contexts.put(&name, entry, true)
+    }
+
+    /// The fleet's own folder of contexts.
+    pub fn own_contexts(&self) -> Result<ContextStore, Failure> {
+        let folder = self.place.path("operator").to_string_lossy().into_owned();
+        ContextStore::open(&Environment::fixed(
+            &[("FLEET_CONFIG_DIR", &folder)],
+            self.session.environment.now,
+        ))
+    }
+
+    /// Lays a node out and lets it join.
+    pub async fn join(&mut self, node: &NodeSpec, at: &Served) -> Result<(), Failure> {
+        let folder = self.place.node(&node.name);
+        self.place.make(&format!("nodes/{}", node.name))?;
+        firewall::lay_out(&folder.join("root"), node, (self.session.environment.now)()).map_err(|error| {
+            Failure::unexpected(format!("the root of {} cannot be laid out", node.name), &error)
+        })?;
+        self.configure(node, at)?;
+        let labels: Vec<_> =
+            node.labels().into_iter().flat_map(|label| ["--label".to_owned(), label]).collect();
+        let mut arguments = vec!["join-token", "create", &node.name, "--output=json"];
+        arguments.extend(labels.iter().map(String::as_str));
+        let call = self.inner.ask(&arguments);
+        let outcome = self.outcome(call, "fleetctl join-token create", LIMIT).await?;
+        let token: JoinTokenView = outcome.json("fleetctl join-token create")?;
+        let program = self.crew.programs().agent.clone();
+        let config = self.place.agent_config(&node.name).to_string_lossy().into_owned();
+        let log = self.place.log(&node.name);
+        // By variable: arguments can be read by every user of the machine.
+        let variables = [("FLEET_JOIN_TOKEN", token.token.as_str())];
+        let what = format!("enrolment of {}", node.name);
+        self.run_to_end(&what, &program, &["enrol", "--config", &config], &variables, &log).await?;
+        Ok(())
+    }
+
+    /// Writes the configuration of a node's agent.
+    pub fn configure(&self, node: &NodeSpec, at: &Served) -> Result<(), Failure> {
+        let text = config_files::agent(&node.name, &self.place.node(&node.name), at);
+        self.place.write(&format!("nodes/{}/agent.toml", node.name), text.as_bytes())
+    }
+
+    /// Starts a node's agent.
+    pub fn start_agent(&mut self, node: &NodeSpec) -> Result<(), Failure> {
+        let (config, log) = (self.place.agent_config(&node.name), self.place.log(&node.name));
+        let pid = self.crew.start_agent(&node.name, &config, &log)?;
+        self.tell("node", format!("{}  {}  pid {pid}", node.name, node.labels().join(" ")));
+        Ok(())
+    }
+
+    /// Waits until the controller sees all nodes.
+    pub async fn all_online(&mut self, nodes: &[NodeSpec]) -> Result<(), Failure> {
+        let mut call = self.inner.ask(&["node", "list", "--output=json"]);
+        let mut offline = Vec::new();
+        let waited = self
+            .until("all nodes to be online", LIMIT, |stage| {
+                let outcome = call.try_recv().ok()?;
+                let page: Page<NodeItem> = match outcome.json("fleetctl node list") {
+                    Ok(page) => page,
+                    Err(failure) => return Some(Err(failure)),
+                };
+                let is_online = |node: &&NodeSpec| {
+                    page.items
+                        .iter()
+                        .any(|item| item.name.as_str() == node.name && item.presence == Presence::Online)
+                };
+                offline =
+                    nodes.iter().filter(|node| !is_online(node)).map(|node| node.name.clone()).collect();
+                if offline.is_empty() {
+                    return Some(Ok(()));
+                }
+                call = stage.inner.ask(&["node", "list", "--output=json"]);
+                None
+            })
+            .await;
+        waited.map_err(|failure| {
+            offline.iter().fold(failure, |failure, name| {
+                let lines = super::process::tail(&self.place.log(name));
+                let last = lines.last().map_or("its log is empty", String::as_str);
+                failure.cause(format!("{name} is not online: {last}"))
+            })
+        })
+    }
+
+    /// Runs a program that ends by itself; gives what it added to its log.
+    async fn run_to_end(
+        &mut self,
+        what: &str,
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        log: &Path,
+    ) -> Result<String, Failure> {
+        let mut process = self.crew.process(program, arguments, variables, log)?;
+        let status = self.until(what, LIMIT, |_| process.ended().map(Ok)).await?;
+        if !status.success() {
+            return Err(ended(what, status, log));
+        }
+        std::fs::read_to_string(log)
+            .map_err(|error| Failure::unexpected(format!("{} cannot be read", log.display()), &error))
+    }
+}

@@ -1,0 +1,75 @@
+//! The main job: documents are applied, the daily checks run on all nodes, and what came of it is shown.
+
+use std::time::Duration;
+
+use super::embedded::DOCUMENTS;
+use super::inner::CONTEXT;
+use super::stage::Stage;
+use crate::error::Failure;
+
+/// Applying is one call with a handful of small documents.
+const APPLY_LIMIT: Duration = Duration::from_mins(1);
+/// The procedure's own limit is 45 minutes; a run that takes longer than this on fresh files hangs.
+const RUN_LIMIT: &str = "15m";
+/// A little more, so that the command's own message comes first.
+const RUN_WAIT: Duration = Duration::from_mins(16);
+/// Reading a log of a few hundred records.
+const SHOW_LIMIT: Duration = Duration::from_mins(1);
+
+impl Stage<'_, '_> {
+    /// Writes the documents into the fleet's folder and applies them from there.
+    pub async fn apply_documents(&mut self) -> Result<(), Failure> {
+        for document in DOCUMENTS {
+            let path = format!("documents/{}", document.path);
+            // What somebody has changed for trying things out stays.
+            if self.place.path(&path).exists() {
+                continue;
+            }
+            if let Some((folder, _)) = path.rsplit_once('/') {
+                self.place.make(folder)?;
+            }
+            self.place.write(&path, document.text.as_bytes())?;
+        }
+        let folder = self.place.path("documents").to_string_lossy().into_owned();
+        self.tell("documents", format!("$ fleetctl config apply {folder}"));
+        let call = self.inner.ask(&["config", "apply", &folder, "--yes"]);
+        let outcome = self.outcome(call, "fleetctl config apply", APPLY_LIMIT).await?;
+        outcome.good("fleetctl config apply")?;
+        for line in outcome.out.lines() {
+            self.tell("", line);
+        }
+        Ok(())
+    }
+
+    /// Runs a procedure on all nodes and shows it; gives the exit code of the run.
+    pub async fn run_on_all(&mut self, procedure: &str, reason: &str) -> Result<u8, Failure> {
+        self.tell(
+            "run",
+            format!(
+                "$ fleetctl run start {procedure} --all --wait --confirm {CONTEXT} --reason \"{reason}\""
+            ),
+        );
+        let call = self.inner.show(&[
+            "run",
+            "start",
+            procedure,
+            "--all",
+            "--wait",
+            "--yes",
+            "--confirm",
+            CONTEXT,
+            "--reason",
+            reason,
+            "--timeout",
+            RUN_LIMIT,
+        ]);
+        Ok(self.outcome(call, "the run", RUN_WAIT).await?.code)
+    }
+
+    /// Shows what a command prints; gives its exit code.
+    pub async fn show(&mut self, about: &str, arguments: &[&str]) -> Result<u8, Failure> {
+        self.tell(about, format!("$ fleetctl {}", arguments.join(" ")));
+        let call = self.inner.show(arguments);
+        Ok(self.outcome(call, &format!("fleetctl {}", arguments.join(" ")), SHOW_LIMIT).await?.code)
+    }
+}

@@ -1,0 +1,220 @@
+//! The command: what happens in which order, and the orderly end of it all.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fleet_types::id::Name;
+
+use super::context_link::ContextLink;
+use super::crew::Crew;
+use super::inner::{CONTEXT, Inner};
+use super::leftover;
+use super::node_spec::{NodeSpec, nodes};
+use super::place::Place;
+use super::programs::Programs;
+use super::stage::{Signals, Stage, say};
+use crate::args::DevArgs;
+use crate::error::{ExitCode, Failure};
+use crate::session::Session;
+
+/// How often processes are looked at while the fleet is up: a fifth of the pause before a restart.
+const WATCH_EVERY: Duration = Duration::from_millis(200);
+/// What the development fleet runs first.
+const PROCEDURE: &str = "daily-checks";
+
+/// Starts a whole fleet, runs the daily checks on it, and stays up until Ctrl-C. It listens for signals
+/// itself, because ending in order takes longer than dropping a future.
+pub async fn run(session: &mut Session<'_>, args: &DevArgs) -> Result<ExitCode, Failure> {
+    let since = Instant::now();
+    say(session, since, "dev", "a whole fleet on this machine, for trying things out. NOT for production.");
+    let programs = Programs::beside_own()?;
+    let signals = Signals::listen()?;
+    let temporary = PathBuf::from(session.environment.get("TMPDIR").unwrap_or("/tmp"));
+    for line in leftover::sweep(&temporary, &|| false) {
+        say(session, since, "clean-up", &line);
+    }
+    let place = match &args.dir {
+        Some(folder) => Place::named(folder, args.nodes)?,
+        None => Place::temporary(&temporary, args.nodes, args.keep)?,
+    };
+    let fate = if place.marker().is_temporary { "removed at the end; --keep keeps it" } else { "kept" };
+    say(session, since, "folder", &format!("{} ({fate})", place.folder().display()));
+    let ended = leftover::end_processes(&place, &|| false);
+    if ended > 0 {
+        say(session, since, "clean-up", &format!("ended {ended} processes that an earlier start had left"));
+    }
+    let crew = Crew::new(programs, place.folder());
+    let inner = Inner::new(session, &place.path("operator"));
+    let mut stage = Stage { session, place, crew, inner, signals, since, is_up: false };
+    let outcome = play(&mut stage, args).await;
+    if let Err(failure) = &outcome {
+        // Said before the end takes its seconds; the whole of it is shown after.
+        stage.tell("failed", &failure.what);
+    }
+    stop(stage).await;
+    outcome
+}
+
+/// Everything between having a folder and ending.
+async fn play(stage: &mut Stage<'_, '_>, args: &DevArgs) -> Result<ExitCode, Failure> {
+    let specs = nodes(stage.place.marker().nodes);
+    let operator = operator_name(stage.session);
+    bring_up(stage, &specs, &operator).await?;
+    stage.apply_documents().await?;
+    stage.place.mark_complete()?;
+    stage.is_up = true;
+    let code = stage.run_on_all(PROCEDURE, "first run of fleetctl dev").await?;
+    let shown = [stage.show("status", &["status"]).await?, stage.show("audit", &["audit", "verify"]).await?];
+    // The run's own code first: it is what `--once` is for.
+    let code = [code, shown[0], shown[1]].into_iter().find(|code| *code != 0).unwrap_or(0);
+    let exit = ExitCode::ALL.into_iter().find(|exit| exit.number() == code).unwrap_or(ExitCode::Unexpected);
+    let link = if args.once { None } else { link(stage) };
+    explain(stage, &specs, link.as_ref(), args, exit);
+    if args.once {
+        return Ok(exit);
+    }
+    stay(stage).await;
+    Ok(ExitCode::Done)
+}
+
+async fn bring_up(stage: &mut Stage<'_, '_>, specs: &[NodeSpec], operator: &str) -> Result<(), Failure> {
+    let folder = stage.place.folder().to_owned();
+    if stage.place.marker().is_complete {
+        let at = stage.start_controller().await?;
+        stage.correct_context(&at)?;
+        for node in specs {
+            stage.configure(node, &at)?;
+            stage.start_agent(node)?;
+        }
+    } else {
+        refuse_half_made(&folder)?;
+        let invite = stage.make_fleet(operator).await?;
+        let at = stage.start_controller().await?;
+        stage.sign_in(&invite, &at).await?;
+        for node in specs {
+            stage.join(node, &at).await?;
+            stage.start_agent(node)?;
+        }
+    }
+    stage.all_online(specs).await?;
+    stage.tell("nodes", format!("{} of {} are online", specs.len(), specs.len()));
+    Ok(())
+}
+
+fn refuse_half_made(folder: &Path) -> Result<(), Failure> {
+    if folder.join("controller").exists() {
+        let what = format!("the fleet in {} was not finished when it was made", folder.display());
+        return Err(Failure::new(ExitCode::Conflict, "dev-folder", what)
+            .fix(format!("remove it and begin anew: rm -r {}", folder.display())));
+    }
+    Ok(())
+}
+
+/// This user's name where it can be an operator's.
+fn operator_name(session: &Session<'_>) -> String {
+    let names = ["USER", "LOGNAME"].iter().filter_map(|name| session.environment.get(name));
+    names.into_iter().find(|name| name.parse::<Name>().is_ok()).unwrap_or("operator").to_owned()
+}
+
+/// Makes the context known to this user. That it cannot be done is told and no reason to end.
+fn link(stage: &mut Stage<'_, '_>) -> Option<ContextLink> {
+    let add = || -> Result<Option<ContextLink>, Failure> {
+        let name: Name =
+            CONTEXT.parse().map_err(|error| Failure::unexpected("the context has a bad name", &error))?;
+        let own = stage.own_contexts()?.choose(Some(&name))?;
+        ContextLink::add(stage.session.contexts()?, &own.entry, &own.folder)
+    };
+    match add() {
+        Ok(link) => link,
+        Err(failure) => {
+            stage.tell("context", format!("not added to your config.toml: {}", failure.what));
+            None
+        }
+    }
+}
+
+fn explain(
+    stage: &mut Stage<'_, '_>,
+    specs: &[NodeSpec],
+    link: Option<&ContextLink>,
+    args: &DevArgs,
+    exit: ExitCode,
+) {
+    let folder = stage.place.folder().display().to_string();
+    stage.tell("simulated", "units are processes of the agent's own supervisor, not systemd's");
+    stage.tell("", "the firewall is a stand-in with real files in a private root: it filters nothing");
+    stage.tell("", "processor, memory, disks and interfaces are this machine's; packages are not handled");
+    stage.tell("", "nodes have local policy \"enforce\"; a real node starts as \"read_only\"");
+    stage.tell("", format!("all keys lie in one folder: {folder}"));
+    let took = stage.since.elapsed().as_secs_f64();
+    if args.once {
+        stage.tell("done", format!("in {took:.1} s, exit code {}", exit.number()));
+        return;
+    }
+    let fleetctl = match link {
+        Some(link) => format!("fleetctl --context {}", link.name()),
+        None => format!("FLEET_CONFIG_DIR={folder}/operator fleetctl"),
+    };
+    let first = specs.first().map_or("", |node| node.name.as_str());
+    stage.tell("try", "in a second terminal:");
+    for line in [
+        format!("{fleetctl} status"),
+        format!("{fleetctl} node show {first}"),
+        format!("{fleetctl} run list"),
+        format!("{fleetctl} run plan {PROCEDURE} --site ams2 --wait"),
+        format!("{fleetctl} run start {PROCEDURE} --node {first} --yes --wait"),
+        format!("{fleetctl} backup list"),
+        format!("{fleetctl} audit list --limit 10"),
+        format!("ls {folder}/nodes/{first}/root/var/backups/zehrasec"),
+        format!("edit {folder}/documents/profile.toml, then {fleetctl} config apply {folder}/documents"),
+    ] {
+        stage.tell("", format!("  {line}"));
+    }
+    stage.tell("logs", format!("{folder}/logs"));
+    stage.tell("ready", format!("in {took:.1} s; Ctrl-C stops everything, again to force"));
+}
+
+/// Until somebody wants it to end.
+async fn stay(stage: &mut Stage<'_, '_>) {
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // The fleet is up: a process that ended is told and started again, never a failure.
+            _ = ticks.tick() => drop(stage.watch()),
+            () = stage.signals.next() => return,
+        }
+    }
+}
+
+/// Ends everything in order; a second signal makes it quick.
+async fn stop(stage: Stage<'_, '_>) {
+    let Stage { session, place, mut crew, mut signals, since, .. } = stage;
+    say(session, since, "stop", "agents, units, controller; Ctrl-C again to force");
+    let hurry = crew.hurry();
+    let (done, mut ended) = tokio::sync::oneshot::channel();
+    // A thread of its own, because waiting for processes blocks, and signals are still to be heard.
+    let ending = std::thread::spawn(move || {
+        let said = crew.stop();
+        let _ = done.send(said);
+    });
+    let said = loop {
+        tokio::select! {
+            said = &mut ended => break said.unwrap_or_default(),
+            () = signals.next() => hurry.up(),
+        }
+    };
+    // It has ended, or panicked; either way the crew has been let go of.
+    let _ = ending.join();
+    for line in said {
+        say(session, since, "stop", &line);
+    }
+    let line = match place.remove_if_temporary() {
+        Ok(true) => format!("everything is stopped, {} is removed", place.folder().display()),
+        Ok(false) => format!("everything is stopped; again: fleetctl dev --dir {}", place.folder().display()),
+        Err(error) => {
+            format!("everything is stopped; {} cannot be removed: {error}", place.folder().display())
+        }
+    };
+    say(session, since, "stop", &line);
+}

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Builds the fleet and runs the main job: controller and six agents on this machine, all of it real but the
+# machines themselves. Arguments go to `fleetctl dev`, such as --once or --nodes 4 (see fleetctl dev --help).
+#
+# For Debian 12, Ubuntu and alike with Rust installed (https://rustup.rs). It asks apt-get for a C compiler
+# where none is there, and changes nothing else on the machine. Runs from any folder.
+set -eu
+
+root=$(CDPATH= cd -P -- "$(dirname -- "$0")/../.." && pwd)
+
+fail() {
+    printf 'error: %s\n  fix: %s\n' "$1" "$2" >&2
+    exit 1
+}
+
+# as_root COMMAND...: by itself for root, through sudo for others.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        fail "\"$*\" has to be run as root, and there is no sudo" "run it as root, then this again"
+    fi
+}
+
+# need PROGRAM PACKAGE...: installs the packages where the program is missing.
+need() {
+    program=$1
+    shift
+    command -v "$program" >/dev/null 2>&1 && return 0
+    command -v apt-get >/dev/null 2>&1 ||
+        fail "there is no \"$program\", and no apt-get to install it" "install what your system calls: $*"
+    echo "installing $* (there is no \"$program\")" >&2
+    as_root apt-get update -q >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" >&2
+    command -v "$program" >/dev/null 2>&1 || fail "there is still no \"$program\"" "install it by hand: $*"
+}
+
+# A shell that was open while Rust was installed does not know it yet.
+command -v cargo >/dev/null 2>&1 || PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
+command -v cargo >/dev/null 2>&1 || fail "there is no \"cargo\"" "install Rust: https://rustup.rs"
+need cc gcc libc6-dev
+
+# Not `cd`: paths in the arguments are the caller's.
+cargo build --locked --manifest-path "$root/Cargo.toml" \
+    -p fleetctl -p fleet-controller -p fleet-agent \
+    --bin fleetctl --bin fleet-controller --bin fleet-agent >&2
+exec "${CARGO_TARGET_DIR:-$root/target}/debug/fleetctl" dev "$@"
