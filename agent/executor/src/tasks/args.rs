@@ -68,15 +68,3 @@ pub(super) fn ids<'a, T>(
         _ => Err(wrong(name, "a list of ids")),
     }
 }
-
-/// One id of a table of the profile.
-pub(super) fn id<'a, T>(
-    context: &TaskContext<'_>,
-    name: &str,
-    table: &'a BTreeMap<Id, T>,
-) -> Result<(&'a Id, &'a T), TaskError> {
-    let id = required_text(context, name)?;
-    table
-        .get_key_value(id)
-        .ok_or_else(|| TaskError::Declared(format!("parameter {name}: the profile declares no \"{id}\"")))
-}

@@ -12,11 +12,16 @@ mod backup_tests;
 mod backup_verify;
 mod certificate;
 mod command_run;
+mod config_validate;
 mod contract;
 mod fill;
 mod health_check;
 mod health_look;
 mod health_repair;
+mod log_prune;
+mod log_rules;
+#[cfg(test)]
+mod log_tests;
 mod metrics_collect;
 mod part;
 mod programs;
@@ -24,6 +29,7 @@ mod registry;
 mod retention;
 mod service_assert_active;
 mod service_state;
+mod syntax;
 #[cfg(test)]
 mod testing;
 

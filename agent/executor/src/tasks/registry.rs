@@ -7,9 +7,11 @@ use super::backup_prune::BackupPrune;
 use super::backup_run::BackupRun;
 use super::backup_verify::BackupVerify;
 use super::command_run::CommandRun;
+use super::config_validate::ConfigValidate;
 use super::contract::Task;
 use super::health_check::HealthCheck;
 use super::health_repair::HealthRepair;
+use super::log_prune::LogPrune;
 use super::metrics_collect::MetricsCollect;
 use super::service_assert_active::ServiceAssertActive;
 
@@ -34,8 +36,10 @@ pub fn find(action: &str) -> Option<Task> {
         "backup.run" => Task::Change(&BackupRun),
         "backup.verify" => Task::Inspect(&BackupVerify),
         "command.run" => Task::Change(&CommandRun),
+        "config.validate" => Task::Inspect(&ConfigValidate),
         "health.check" => Task::Inspect(&HealthCheck),
         "health.repair" => Task::Change(&HealthRepair),
+        "log.prune" => Task::Change(&LogPrune),
         "metrics.collect" => Task::Inspect(&MetricsCollect),
         "service.assert_active" => Task::Inspect(&ServiceAssertActive),
         _ => return None,

@@ -1,0 +1,248 @@
+//! `config.validate`: the declared validators, all failures reported with file and line. Reads only. Row: Z05.
+//!
+//! JSON and TOML are read here; Python by `python3` without writing a `.pyc`, nftables rules by `nft -c`. A
+//! validator that cannot be carried out has failed: what nobody looked at is not valid.
+
+use std::collections::BTreeMap;
+
+use fleet_types::document::ids::Id;
+use fleet_types::document::profile::{OnInvalid, Validator, ValidatorKind};
+use fleet_types::report::{Problem, TaskReport};
+use fleet_types::severity::Severity;
+
+use super::contract::{Inspect, TaskContext, TaskError, TaskPlan};
+use super::fill::Filler;
+use super::part::{bounded, problem};
+use super::service_state::judge;
+use super::{args, programs, service_state, syntax};
+use crate::host::{FileKind, Found, Glob, Purpose, walk};
+
+/// The task.
+pub(super) struct ConfigValidate;
+
+fn validators<'a>(context: &TaskContext<'a>) -> Result<Vec<(&'a Id, &'a Validator)>, TaskError> {
+    args::ids(context, "validators", &context.profile.validators, false)
+}
+
+impl Inspect for ConfigValidate {
+    fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
+        let validators = validators(context)?;
+        let summary = format!("validate {}", service_state::names(validators.iter().map(|(id, _)| *id)));
+        Ok(TaskPlan { summary, ..TaskPlan::default() })
+    }
+
+    fn inspect(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
+        let validators = validators(context)?;
+        let mut report = TaskReport::default();
+        let (mut invalid, mut looked_at) = (Vec::new(), 0);
+        for (at, (id, validator)) in validators.iter().enumerate() {
+            if context.cancel.is_cancelled() {
+                return Err(TaskError::Cancelled);
+            }
+            looked_at += 1;
+            let found = validate(context, id, validator, &mut report)?;
+            if found.is_empty() {
+                continue;
+            }
+            report.problems.extend(found);
+            invalid.push(*id);
+            if validator.on_failure == OnInvalid::Abort && at + 1 < validators.len() {
+                let rest = service_state::names(validators[at + 1..].iter().map(|(id, _)| *id));
+                let message = format!("not looked at, because {id} failed: {rest}");
+                report.problems.push(problem(Severity::Low, "not_validated", id.as_str(), message));
+                break;
+            }
+        }
+        report.summary = if invalid.is_empty() {
+            format!("{looked_at} validators found nothing wrong")
+        } else {
+            format!(
+                "{} of {looked_at} validators failed: {}",
+                invalid.len(),
+                service_state::names(invalid.clone())
+            )
+        };
+        let report = bounded(report);
+        if invalid.is_empty() { Ok(report) } else { Err(TaskError::failed(report.summary.clone(), report)) }
+    }
+}
+
+/// Problems that one validator found.
+fn validate(
+    context: &TaskContext<'_>,
+    id: &Id,
+    validator: &Validator,
+    report: &mut TaskReport,
+) -> Result<Vec<Problem>, TaskError> {
+    let one =
+        |code: &str, subject: &str, message: String| vec![problem(Severity::High, code, subject, message)];
+    match validator.kind {
+        ValidatorKind::Command => command(context, id, validator, report),
+        ValidatorKind::Service => {
+            let name = validator.service.as_ref();
+            let service = name.and_then(|name| context.profile.services.get(name)).ok_or_else(|| {
+                TaskError::Declared(format!("validator {id}: it names no service of the profile"))
+            })?;
+            let verdict = judge(context.host, service, service.expect);
+            Ok(if verdict.good { Vec::new() } else { one("service_down", id.as_str(), verdict.seen) })
+        }
+        kind => {
+            let (files, mut problems) = files(context, id, validator, report)?;
+            problems.extend(match kind {
+                ValidatorKind::Json => syntax::json(context.host.files(), &files),
+                ValidatorKind::Toml => syntax::toml(context.host.files(), &files),
+                ValidatorKind::Nft => syntax::nft(context, &files)?,
+                ValidatorKind::PythonSyntax => syntax::python(context, &files)?,
+                ValidatorKind::Yaml => {
+                    one("not_built", id.as_str(), "this build has no YAML reader yet".to_owned())
+                }
+                _ => Vec::new(),
+            });
+            Ok(problems)
+        }
+    }
+}
+
+fn command(
+    context: &TaskContext<'_>,
+    id: &Id,
+    validator: &Validator,
+    report: &mut TaskReport,
+) -> Result<Vec<Problem>, TaskError> {
+    let declared = |why: &str| TaskError::Declared(format!("validator {id}: {why}"));
+    let name = validator.command.as_ref().ok_or_else(|| declared("it names no command"))?;
+    let command =
+        context.profile.commands.get(name).ok_or_else(|| declared("the command is not declared"))?;
+    if command.changes {
+        return Err(declared("its command changes the node"));
+    }
+    let ready = programs::ready(context, name, command, &BTreeMap::new())?;
+    let (message, evidence) = match programs::run(context, &ready.invocation, Purpose::Look) {
+        Ok(outcome) if outcome.exit.is_success() => return Ok(Vec::new()),
+        Ok(outcome) => {
+            report.output_tail = programs::tail(&outcome.output);
+            (format!("command {name}: {}", outcome.exit), syntax::short(&report.output_tail))
+        }
+        Err(error) => (error.to_string(), String::new()),
+    };
+    let mut found = problem(Severity::High, "invalid", id.as_str(), message);
+    found.evidence = evidence;
+    Ok(vec![found])
+}
+
+/// The files of a validator. One that is written out must be there; a pattern may match nothing, which is said.
+fn files(
+    context: &TaskContext<'_>,
+    id: &Id,
+    validator: &Validator,
+    report: &mut TaskReport,
+) -> Result<(Vec<Found>, Vec<Problem>), TaskError> {
+    let filler = Filler::new(context);
+    let (mut all, mut problems) = (Vec::new(), Vec::new());
+    for path in validator.all_paths() {
+        let glob = Glob::new(&filler.path(&format!("validator {id}"), path)?.to_string_lossy());
+        let mut found = match walk(context.host.files(), &glob) {
+            Ok(found) => found,
+            Err(error) => {
+                problems.push(problem(Severity::High, "unreadable_file", glob.as_str(), error.to_string()));
+                continue;
+            }
+        };
+        found.retain(|one| one.stat.kind == FileKind::Regular);
+        if found.is_empty() && glob.has_wildcard() {
+            let message = "nothing matches".to_owned();
+            report.problems.push(problem(Severity::Low, "empty_source", glob.as_str(), message));
+        } else if found.is_empty() {
+            let message = "the file is not there".to_owned();
+            problems.push(problem(Severity::High, "missing_file", glob.as_str(), message));
+        }
+        all.extend(found);
+    }
+    Ok((all, problems))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Exit;
+    use crate::host::scripted::Answer;
+    use crate::tasks::testing::Bench;
+
+    const PROFILE: &str = r#"
+        [command.check]
+        argv = ["edgefw-cli", "validate"]
+        timeout = "5s"
+        changes = false
+        [validator.json]
+        kind = "json"
+        paths = ["/etc/*.json"]
+        on_failure = "warn"
+        [validator.toml]
+        kind = "toml"
+        path = "/etc/a.toml"
+        on_failure = "warn"
+        [validator.cli]
+        kind = "command"
+        command = "check"
+        on_failure = "abort"
+        [validator.yaml]
+        kind = "yaml"
+        path = "/etc/a.toml"
+        [validator.scripts]
+        kind = "python_syntax"
+        paths = ["/scripts/**/*.py"]
+        on_failure = "warn"
+    "#;
+
+    #[test]
+    fn every_failure_names_file_and_line() {
+        let bench = Bench::new(PROFILE);
+        bench.file("/etc/a.json", b"{\"a\": 1}");
+        bench.file("/etc/b.json", b"{\n \"a\": ,\n}");
+        bench.file("/etc/a.toml", b"a = 1\nb = \n");
+        bench.host.answer("edgefw-cli", [Answer::Ends(Exit::Status(1), "rule 7 is bad\n".into())]);
+        let with = bench.with(r#"{"validators":["json","toml","cli","yaml"]}"#);
+        let (message, report) = bench.failure("config.validate", &with);
+        assert_eq!(message, "3 of 3 validators failed: json, toml, cli");
+        let subjects: Vec<_> = report.problems.iter().map(|p| p.subject.as_str()).collect();
+        assert_eq!(subjects, ["/etc/b.json:2", "/etc/a.toml:2", "cli", "cli"]);
+        assert_eq!(report.problems[2].evidence, "rule 7 is bad");
+        assert!(report.problems[3].message.ends_with("failed: yaml"));
+        // What nobody can look at is not valid.
+        let (_, report) = bench.failure("config.validate", &bench.with(r#"{"validators":["yaml"]}"#));
+        assert_eq!(report.problems[0].code, "not_built");
+    }
+
+    #[test]
+    fn good_files_pass_and_a_missing_one_does_not() {
+        let bench = Bench::new(PROFILE);
+        bench.file("/etc/a.json", b"[]");
+        bench.file("/etc/a.toml", b"a = 1");
+        let with = bench.with(r#"{"validators":["json","toml"]}"#);
+        assert_eq!(bench.apply("config.validate", &with).unwrap().problems, []);
+        std::fs::remove_file(bench.at("/etc/a.toml")).unwrap();
+        std::fs::remove_file(bench.at("/etc/a.json")).unwrap();
+        let (message, report) = bench.failure("config.validate", &with);
+        assert_eq!(message, "1 of 2 validators failed: toml");
+        assert!(report.problems.iter().any(|p| p.code == "missing_file"));
+        assert!(report.problems.iter().any(|p| p.code == "empty_source"));
+    }
+
+    #[test]
+    fn python_that_is_broken_or_cannot_be_looked_at_fails() {
+        let bench = Bench::new(PROFILE);
+        bench.file("/scripts/deep/x.py", b"def f(:\n");
+        let with = bench.with(r#"{"validators":["scripts"]}"#);
+        let (_, report) = bench.failure("config.validate", &with);
+        assert!(report.problems[0].message.contains("cannot start python3"), "{:?}", report.problems);
+        let real = bench.at("/scripts/deep/x.py").canonicalize().unwrap();
+        let answer = format!("{}\t1\tinvalid syntax\n", real.display());
+        bench.host.answer("python3", [Answer::Ends(Exit::Status(1), answer)]);
+        let (_, report) = bench.failure("config.validate", &with);
+        assert_eq!(report.problems[0].subject, "/scripts/deep/x.py:1");
+        assert_eq!(report.problems[0].message, "invalid syntax");
+        // An interpreter that says nothing and fails has not looked.
+        bench.host.answer("python3", [Answer::Ends(Exit::Signal(9), String::new())]);
+        bench.failure("config.validate", &with);
+    }
+}

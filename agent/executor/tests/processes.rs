@@ -1,0 +1,347 @@
+//! Real programs under the real supervisor: how they end, and what is known when the agent, the supervisor or
+//! the program dies in between.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use fleet_executor::host::{
+    Activity, Exit, Host, HostConfig, Invocation, LinuxHost, ProcessError, ProcessOutcome, Purpose, Running,
+    Supervisor, UnitError, UnitName, UnitsKind,
+};
+use fleet_executor::tasks::{CancelFlag, OutputSink, StepIdentity};
+use fleet_types::digest::Digest;
+use fleet_types::id::{Attempt, NodeId, RunId};
+use fleet_types::label::Labels;
+use fleet_types::time::Timestamp;
+
+/// The example of this crate, built beside the tests.
+fn supervisor() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let path = own.ancestors().nth(2).unwrap().join("examples/supervise");
+    assert!(path.exists(), "build the examples first: {}", path.display());
+    path
+}
+
+#[derive(Default)]
+struct Collected(Mutex<Vec<u8>>);
+
+impl OutputSink for Collected {
+    fn write(&self, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
+}
+
+struct Node {
+    folder: tempfile::TempDir,
+    host: LinuxHost,
+    output: Collected,
+    cancel: CancelFlag,
+}
+
+fn open(folder: &Path) -> LinuxHost {
+    LinuxHost::open(&HostConfig {
+        root: folder.join("root"),
+        state: folder.join("state"),
+        supervisor: Supervisor { program: supervisor(), arguments: vec!["supervise".to_owned()] },
+        units: UnitsKind::Supervised,
+    })
+    .unwrap()
+}
+
+impl Node {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("root/usr/bin")).unwrap();
+        std::fs::create_dir_all(folder.path().join("root/etc/systemd/system")).unwrap();
+        let host = open(folder.path());
+        Self { folder, host, output: Collected::default(), cancel: CancelFlag::default() }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// Puts a shell script into the node's folder of programs.
+    fn program(&self, name: &str, script: &str) {
+        let path = self.root().join("usr/bin").join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn run(
+        &self,
+        argv: &[&str],
+        limit: Duration,
+        name: Option<&UnitName>,
+    ) -> Result<ProcessOutcome, ProcessError> {
+        let invocation = Invocation::new(argv.iter().map(|a| (*a).to_owned()).collect(), limit);
+        let running = Running { output: &self.output, cancel: &self.cancel };
+        let purpose = name.map_or(Purpose::Look, Purpose::Effect);
+        self.host.processes().run(&invocation, purpose, &running)
+    }
+
+    fn record(&self, run: RunId) -> PathBuf {
+        let runs = self.folder.path().join("state/runs").join(run.to_string());
+        std::fs::read_dir(runs).unwrap().next().unwrap().unwrap().path()
+    }
+}
+
+fn unit_name() -> UnitName {
+    let step = StepIdentity {
+        run: RunId::from_number(7),
+        node: NodeId::from_uuid(uuid::Uuid::from_u128(1)),
+        node_name: "fw-1".parse().unwrap(),
+        labels: Labels::default(),
+        attempt: Attempt(1),
+        step: "upgrade".to_owned(),
+        try_number: 1,
+        job_started: Timestamp::clamped(1_763_820_131_000),
+    };
+    UnitName::new(&step, "main")
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < until, "waited in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn pid_in(record: &Path, file: &str, keys: &[&str]) -> i32 {
+    let text = std::fs::read_to_string(record.join(file)).unwrap();
+    let mut value: &serde_json::Value = &serde_json::from_str(&text).unwrap();
+    for key in keys {
+        value = &value[*key];
+    }
+    i32::try_from(value.as_i64().unwrap()).unwrap()
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_program_runs_in_a_clean_environment_without_a_shell() {
+    let node = Node::new();
+    node.program(
+        "show",
+        "printf '%s|' \"$@\"; env | sort; pwd; read x || echo no input; echo err >&2; exit 3",
+    );
+    let outcome = node.run(&["show", "a b", "$HOME;*"], LONG, None).unwrap();
+    let text = String::from_utf8(outcome.output.clone()).unwrap();
+    assert_eq!(outcome.exit, Exit::Status(3));
+    assert!(text.starts_with("a b|$HOME;*|"), "{text}");
+    let root = node.root().canonicalize().unwrap();
+    assert!(text.contains(&format!("PATH={}/usr/local/sbin:", root.display())), "{text}");
+    assert!(text.contains("LANG=C.UTF-8") && !text.contains("CARGO"), "{text}");
+    assert!(text.contains("no input") && text.ends_with("err\n"), "{text}");
+    assert_eq!(*node.output.0.lock().unwrap(), outcome.output);
+    assert_eq!(outcome.output_sha256, Digest::of(&outcome.output));
+    assert!(matches!(node.run(&["/bin/sh"], LONG, None), Err(ProcessError::NotStarted { .. })));
+    // Nothing of a look is kept.
+    assert_eq!(std::fs::read_dir(node.folder.path().join("state/looks")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_program_ends_at_its_time_limit_with_all_its_children() {
+    let node = Node::new();
+    let marker = node.root().join("child");
+    node.program("hang", &format!("sh -c 'echo $$ > {}; sleep 1000' & wait", marker.display()));
+    let outcome = node.run(&["hang"], Duration::from_millis(1500), None).unwrap();
+    assert_eq!(outcome.exit, Exit::TimedOut);
+    let child: u32 = std::fs::read_to_string(&marker).unwrap().trim().parse().unwrap();
+    wait_for("the child has ended", || !Path::new(&format!("/proc/{child}")).exists());
+}
+
+#[test]
+fn a_cancelled_program_is_stopped() {
+    let node = Node::new();
+    let begun = node.root().join("begun");
+    node.program("hang", &format!("touch {}; exec sleep 1000", begun.display()));
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| node.run(&["hang"], LONG, Some(&unit_name())));
+        wait_for("it runs", || begun.exists());
+        node.cancel.cancel();
+        assert_eq!(running.join().unwrap().unwrap().exit, Exit::Cancelled);
+    });
+}
+
+#[test]
+fn much_output_is_cut_in_the_middle_and_counted_whole() {
+    let node = Node::new();
+    node.program("loud", "echo first; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo last");
+    let outcome = node.run(&["loud"], LONG, None).unwrap();
+    assert_eq!(outcome.output_bytes, 3_000_012);
+    assert!(outcome.output.len() < 600_000);
+    let text = String::from_utf8(outcome.output).unwrap();
+    assert!(text.starts_with("first\n") && text.ends_with("last\n") && text.contains("bytes left out"));
+}
+
+/// What a second life of the agent finds when the first was killed: here simply another host on the same state.
+#[test]
+fn a_program_goes_on_without_the_agent_and_is_found_again() {
+    let node = Node::new();
+    let (count, go) = (node.root().join("count"), node.root().join("go"));
+    node.program(
+        "effect",
+        &format!(
+            "echo x >> {}; until test -e {}; do sleep 0.05; done; echo done",
+            count.display(),
+            go.display()
+        ),
+    );
+    let name = unit_name();
+    let second_life = open(node.folder.path());
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| node.run(&["effect"], LONG, Some(&name)));
+        wait_for("it runs", || count.exists());
+        let second = scope.spawn(|| {
+            let output = Collected::default();
+            let cancel = CancelFlag::default();
+            let running = Running { output: &output, cancel: &cancel };
+            let invocation = Invocation::new(vec!["effect".to_owned()], LONG);
+            second_life.processes().run(&invocation, Purpose::Effect(&name), &running)
+        });
+        std::fs::write(&go, "").unwrap();
+        let (first, second) = (first.join().unwrap().unwrap(), second.join().unwrap().unwrap());
+        assert_eq!(first, second);
+        assert_eq!(second.output, b"done\n");
+    });
+    // Long after its end the record still answers, and nothing was started a second time.
+    assert_eq!(node.run(&["effect"], LONG, Some(&name)).unwrap().exit, Exit::Status(0));
+    assert_eq!(std::fs::read_to_string(&count).unwrap(), "x\n");
+    node.host.processes().forget(RunId::from_number(7)).unwrap();
+    assert!(!node.folder.path().join("state/runs").join(RunId::from_number(7).to_string()).exists());
+}
+
+#[test]
+fn a_killed_supervisor_leaves_an_unknown_outcome_and_never_a_second_start() {
+    let node = Node::new();
+    let count = node.root().join("count");
+    node.program("effect", &format!("echo x >> {}; exec sleep 1000", count.display()));
+    let name = unit_name();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| node.run(&["effect"], LONG, Some(&name)));
+        wait_for("it runs", || count.exists());
+        let record = node.record(RunId::from_number(7));
+        wait_for("it is noted", || record.join("started").exists());
+        kill(pid_in(&record, "begun", &["supervisor", "pid"]));
+        // The program itself still runs, so nothing can be said yet.
+        assert!(!running.is_finished());
+        kill(pid_in(&record, "started", &["pid"]));
+        assert!(matches!(running.join().unwrap(), Err(ProcessError::OutcomeUnknown { .. })));
+    });
+    assert!(matches!(node.run(&["effect"], LONG, Some(&name)), Err(ProcessError::OutcomeUnknown { .. })));
+    assert_eq!(std::fs::read_to_string(&count).unwrap(), "x\n");
+}
+
+#[test]
+fn a_record_of_another_boot_is_an_unknown_outcome() {
+    let node = Node::new();
+    node.program("effect", "exit 0");
+    let name = unit_name();
+    node.run(&["effect"], LONG, Some(&name)).unwrap();
+    let record = node.record(RunId::from_number(7));
+    std::fs::remove_file(record.join("exit")).unwrap();
+    let text = std::fs::read_to_string(record.join("started")).unwrap();
+    let mut started: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    // Even a living process of that number and start time is another one after a reboot.
+    started.insert("pid".into(), std::process::id().into());
+    started.insert("boot_id".into(), "another".into());
+    std::fs::write(record.join("started"), serde_json::to_vec(&started).unwrap()).unwrap();
+    assert!(matches!(node.run(&["effect"], LONG, Some(&name)), Err(ProcessError::OutcomeUnknown { .. })));
+}
+
+#[test]
+fn what_certainly_never_began_is_started_once() {
+    let node = Node::new();
+    let count = node.root().join("count");
+    node.program("effect", &format!("echo x >> {}", count.display()));
+    let name = unit_name();
+    node.run(&["effect"], LONG, Some(&name)).unwrap();
+    let record = node.record(RunId::from_number(7));
+    // The agent died between writing the record and starting the supervisor.
+    let spec = std::fs::read(record.join("spec")).unwrap();
+    for entry in std::fs::read_dir(&record).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    std::fs::write(record.join("spec"), &spec).unwrap();
+    assert_eq!(node.run(&["effect"], LONG, Some(&name)).unwrap().exit, Exit::Status(0));
+    assert_eq!(std::fs::read_to_string(&count).unwrap(), "x\nx\n");
+    // The supervisor of the first start comes late: its nonce is no longer the record's.
+    let late: serde_json::Value = serde_json::from_slice(&spec).unwrap();
+    let status = std::process::Command::new(supervisor())
+        .args(["supervise", "--record"])
+        .arg(&record)
+        .args(["--nonce", late["nonce"].as_str().unwrap()])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!status.success());
+    assert_eq!(std::fs::read_to_string(&count).unwrap(), "x\nx\n");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_was_not_started() {
+    let node = Node::new();
+    let path = node.root().join("usr/bin/broken");
+    std::fs::write(&path, "#!/no/such/interpreter\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let name = unit_name();
+    for _ in 0..2 {
+        let error = node.run(&["broken"], LONG, Some(&name)).unwrap_err();
+        assert!(matches!(error, ProcessError::NotStarted { .. }), "{error}");
+    }
+}
+
+#[test]
+fn units_run_on_and_are_found_stopped_and_failed() {
+    let node = Node::new();
+    let unit = |name: &str, lines: &str| {
+        let path = node.root().join("etc/systemd/system").join(name);
+        std::fs::write(path, format!("[Service]\n{lines}\n")).unwrap();
+    };
+    node.program("daemon", "trap 'exit 0' TERM; while :; do sleep 0.05; done");
+    node.program("stubborn", "trap '' TERM; while :; do sleep 0.05; done");
+    node.program("crash", "exit 7");
+    unit("fw.service", "ExecStart=/usr/bin/daemon --flag 'a b'");
+    unit("crash.service", "Type=oneshot\nExecStart=/usr/bin/crash");
+    unit("fw.timer", "");
+    let activity = |host: &LinuxHost, name: &str| host.units().state(name).unwrap().activity;
+    let host = &node.host;
+    assert_eq!(activity(host, "fw.service"), Activity::Inactive);
+    assert_eq!(activity(host, "none.service"), Activity::NotFound);
+    assert_eq!(host.units().start("none.service"), Err(UnitError::NotFound("none.service".into())));
+    assert!(matches!(host.units().state("fw.timer"), Err(UnitError::Unsupported { .. })));
+    assert!(matches!(host.units().state("../../x.service"), Err(UnitError::Name(_))));
+
+    host.units().start("fw.service").unwrap();
+    let first = host.units().state("fw.service").unwrap();
+    assert_eq!(first.activity, Activity::Active);
+    // Another life of the agent sees the same process, and starting it again changes nothing.
+    let second_life = open(node.folder.path());
+    second_life.units().start("fw.service").unwrap();
+    assert_eq!(second_life.units().state("fw.service").unwrap().main_pid, first.main_pid);
+    host.units().restart("fw.service").unwrap();
+    assert_ne!(host.units().state("fw.service").unwrap().main_pid, first.main_pid);
+    host.units().stop("fw.service").unwrap();
+    assert_eq!(activity(host, "fw.service"), Activity::Inactive);
+
+    assert!(matches!(host.units().start("crash.service"), Err(UnitError::Failed { .. })));
+    assert_eq!(activity(host, "crash.service"), Activity::Failed);
+    // A killed daemon has failed.
+    host.units().start("fw.service").unwrap();
+    let pid = host.units().state("fw.service").unwrap().main_pid.unwrap();
+    kill(i32::try_from(pid).unwrap());
+    wait_for("the end is noted", || activity(host, "fw.service") == Activity::Failed);
+    host.units().start("fw.service").unwrap();
+    host.units().stop_all().unwrap();
+    assert_eq!(activity(host, "fw.service"), Activity::Inactive);
+}
