@@ -12,7 +12,7 @@ use super::problem::{Place, Problem};
 use super::raw::{Layer, Setting};
 
 /// Keys of the reference configuration that this build honours at their default only.
-const FIXED: [&str; 21] = [
+const FIXED: [&str; 20] = [
     "network.proxy",
     "network.no_proxy",
     "network.bind",
@@ -24,7 +24,6 @@ const FIXED: [&str; 21] = [
     "trust.root_keys",
     "trust.threshold",
     "trust.content_keys",
-    "runtime.work_directory",
     "runtime.max_parallel_steps",
     "runtime.isolate_steps",
     "runtime.offline.keep_schedules",

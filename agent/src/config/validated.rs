@@ -87,6 +87,8 @@ pub struct Config {
     pub identity_directory: PathBuf,
     /// Folder of the executor's state.
     pub state_directory: PathBuf,
+    /// Folder for scratch files of steps. No action of this build keeps any, so it is only checked.
+    pub work_directory: PathBuf,
     /// Kept of a step's output.
     pub step_output_limit_bytes: u64,
     /// The node owner's last word; checked here, used by the executor alone.
@@ -145,6 +147,7 @@ fn validate(mut merged: Merged) -> Result<Config, ConfigError> {
         trust_pin: optional(&mut merged, "controller.trust_pin", pin),
         identity_directory: directory(&mut merged, "identity.directory"),
         state_directory: directory(&mut merged, "runtime.state_directory"),
+        work_directory: directory(&mut merged, "runtime.work_directory"),
         step_output_limit_bytes: output_limit(&mut merged),
         policy: policy(&mut merged),
         log_level: optional(&mut merged, "log.level", |text| {

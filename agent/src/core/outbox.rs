@@ -100,6 +100,12 @@ impl Outbox {
         }
     }
 
+    /// The link has ended: its list is of no use to the next one.
+    pub fn on_link_down(&mut self) {
+        self.pages.clear();
+        self.listed = false;
+    }
+
     /// Takes a page of the executor's list.
     pub fn on_page(&mut self, page: pb::ReconcilePage) {
         // The list is newer than any progress that waited for a link.

@@ -21,6 +21,8 @@ pub const STEP_BYTES: usize = 256 * 1024;
 pub const TOTAL_BYTES: usize = 2 * 1024 * 1024;
 /// Sent of a step before the controller has granted anything: one chunk's worth.
 pub const INITIAL_CREDIT: u64 = 64 * 1024;
+/// A step whose output was under way so often when the stream was refused is given up.
+const MAX_REFUSED: u32 = 3;
 /// Largest piece in one message; with its names it stays below the 64 KiB of an output message.
 const PIECE_BYTES: usize = 32 * 1024;
 
@@ -44,6 +46,8 @@ struct Step {
     end_sent: bool,
     /// The job's report is acknowledged: nobody waits for this output any more.
     late: bool,
+    /// How often the controller has ended the stream while this was under way.
+    refused: u32,
 }
 
 impl Step {
@@ -164,6 +168,18 @@ impl Spool {
         }
     }
 
+    /// The controller ended the stream with a plain "no", which says nothing about whose output it was: what
+    /// was under way each time is given up, so that it does not stand in the way of the rest.
+    pub fn on_stream_refused(&mut self) {
+        for step in self.steps.iter_mut().filter(|step| step.sent > step.stored || step.end_sent) {
+            step.refused += 1;
+        }
+        self.steps.retain(|step| step.refused < MAX_REFUSED);
+        if let Some(first) = self.steps.pop_front() {
+            self.steps.push_back(first);
+        }
+    }
+
     /// The report of a job is acknowledged: its output makes room first.
     pub fn on_job_acked(&mut self, job: JobKey) {
         for step in self.steps.iter_mut().filter(|step| step.job == job) {
@@ -232,6 +248,7 @@ impl Step {
             ended: false,
             end_sent: false,
             late: false,
+            refused: 0,
         }
     }
 }
@@ -298,6 +315,18 @@ mod tests {
         assert_eq!(drain(&mut spool), [(20_000, 10_000, false), (30_000, 10, true)]);
         // A controller that claims more than was taken changes nothing beyond the end.
         assert!(spool.on_credit(&credit(99_999, 1)).is_none() && spool.is_empty());
+    }
+
+    #[test]
+    fn output_that_the_controller_does_not_want_is_given_up() {
+        let mut spool = Spool::default();
+        spool.on_chunk(&chunk(0, 100, true)).unwrap();
+        for _ in 0..MAX_REFUSED {
+            assert_eq!(drain(&mut spool), [(0, 100, true)]);
+            spool.on_stream_refused();
+            spool.on_stream_lost();
+        }
+        assert!(spool.is_empty());
     }
 
     #[test]

@@ -59,6 +59,10 @@ impl Core {
     pub async fn run(self, socket: Socket, stop: CancellationToken) -> Result<(), CoreError> {
         let _expiry = AbortOnDropHandle::new(tokio::spawn(identity::watch(self.certificate)));
         let door = Door::open(socket).map_err(CoreError::Socket)?;
-        Ok(Link::new(self.dialer, self.timers, door).await?.run(stop).await?)
+        let link = tokio::select! {
+            link = Link::new(self.dialer, self.timers, door) => link?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        Ok(link.run(stop).await?)
     }
 }

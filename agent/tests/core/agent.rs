@@ -25,6 +25,8 @@ pub struct Agent {
 /// The executor's side, played by the test.
 pub struct Executor {
     port: Option<ExecutorPort>,
+    /// What it says about itself at start and after every link.
+    pub hello: pb::Hello,
 }
 
 /// Timers at about 1/50, those that a busy machine could miss a little longer.
@@ -62,7 +64,7 @@ impl Agent {
         fleet.store_identity(&config.identity_directory);
         let identity = OwnIdentity::load(&config.identity_directory).unwrap();
         let (core, executor) = socket::pair().unwrap();
-        let mut executor = Executor { port: Some(ExecutorPort::bind(executor).unwrap()) };
+        let mut executor = Executor { port: Some(ExecutorPort::bind(executor).unwrap()), hello: hello() };
         let stop = CancellationToken::new();
         let half = Core::new(&config, &identity).unwrap();
         let running = AbortOnDropHandle::new(tokio::spawn(half.run(core, stop.clone())));
@@ -97,7 +99,13 @@ impl Executor {
 
     pub async fn next(&mut self) -> core_message::Body {
         let message = within("the core sends to the executor", self.port().receiver.receive()).await.unwrap();
-        message.expect("the socket is open").body.expect("a body")
+        let body = message.expect("the socket is open").body.expect("a body");
+        if matches!(body, core_message::Body::LinkDown(_)) {
+            // As the executor does: the next Hello needs the newest numbers.
+            let hello = Some(self.hello.clone());
+            self.send(executor_message::Body::Ready(pb::Ready { hello })).await;
+        }
+        body
     }
 
     /// Takes the link's values and lists what is open.
@@ -105,6 +113,7 @@ impl Executor {
         loop {
             match self.next().await {
                 core_message::Body::LinkUp(up) => {
+                    self.hello.epoch_seen = up.link_epoch;
                     self.send(executor_message::Body::Reconcile(pb::ReconcilePage { jobs, last: true }))
                         .await;
                     return up;

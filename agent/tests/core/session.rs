@@ -104,6 +104,7 @@ async fn a_controller_that_the_executor_refuses_gets_no_more() {
 async fn a_broken_stream_in_mid_run_ends_in_a_new_list() {
     let (mut controller, session, mut agent, _fleet) = linked(7).await;
     agent.executor.send(executor_message::Body::Job(update(1, 4))).await;
+    agent.executor.hello.journal_sequence = 4;
     drop(session);
     assert!(matches!(agent.executor.next().await, core_message::Body::LinkDown(_)));
     // Progress while no link is up is overtaken by the list.
@@ -212,4 +213,18 @@ async fn an_executor_that_goes_away_ends_the_core() {
     let (_controller, _session, mut agent, _fleet) = linked(7).await;
     agent.executor.close();
     assert!(agent.ended().await.unwrap_err().to_string().contains("executor is gone"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_a_link_that_has_ended_is_not_taken_for_the_next_ones() {
+    let fleet = Fleet::new();
+    let mut controller = Controller::start(fleet.agent_server()).await;
+    let mut agent = Agent::start(&fleet, controller.address).await;
+    drop(controller.welcomed(7).await);
+    let mut session = controller.welcomed(8).await;
+    // The executor is slow: it answers the first link only now, then hears of its end and of the second.
+    agent.executor.link_up(vec![update(1, 1)]).await;
+    assert_eq!(agent.executor.link_up(vec![update(1, 2)]).await.link_epoch, 8);
+    let agent_message::Body::Reconcile(page) = session.next().await else { panic!("no list") };
+    assert_eq!(page.jobs, [update(1, 2)]);
 }

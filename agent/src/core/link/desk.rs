@@ -21,6 +21,8 @@ pub struct Desk {
     /// Documents that the executor needs.
     pub wanted: Wanted,
     hello: pb::Hello,
+    /// Links that ended without the executor having taken note yet, which it does with a new Ready.
+    ended_links: u32,
     jobs_open: std::collections::BTreeSet<JobKey>,
 }
 
@@ -32,6 +34,7 @@ impl Desk {
             spool: Spool::default(),
             wanted: Wanted::new(timers.document),
             hello,
+            ended_links: 0,
             jobs_open: std::collections::BTreeSet::new(),
         }
     }
@@ -52,17 +55,30 @@ impl Desk {
         self.hello.epoch_seen = self.hello.epoch_seen.max(epoch);
     }
 
+    /// A link has ended: what the executor still says about it is of no use to the next one.
+    pub fn on_link_down(&mut self) {
+        self.ended_links += 1;
+        self.outbox.on_link_down();
+    }
+
+    /// Is the executor still behind, speaking of a link that has ended?
+    pub const fn executor_is_behind(&self) -> bool {
+        self.ended_links > 0
+    }
+
     /// Takes a message of the executor; `Some` is the answer that goes back to it. Answers of a link
     /// (`LinkRefused`, and the pages after `LinkUp`) are handled by the link while one is up.
     pub fn on_executor(&mut self, body: executor_message::Body) -> Option<core_message::Body> {
         use executor_message::Body;
         let taken = match body {
             Body::Ready(ready) => {
+                self.ended_links = self.ended_links.saturating_sub(1);
                 if let Some(hello) = ready.hello {
                     self.hello = hello;
                 }
                 Ok(())
             }
+            Body::Reconcile(_) if self.executor_is_behind() => Ok(()),
             Body::Reconcile(page) => {
                 for job in &page.jobs {
                     self.note(job);

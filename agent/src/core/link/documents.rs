@@ -115,7 +115,7 @@ impl Wanted {
 }
 
 /// Answers that another try would not change.
-const fn is_final(code: Code) -> bool {
+pub const fn is_final(code: Code) -> bool {
     matches!(
         code,
         Code::NotFound

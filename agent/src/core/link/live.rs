@@ -16,7 +16,7 @@ use super::desk::Desk;
 use super::documents::Fetched;
 use super::ending::{Ended, Lost};
 use super::opened::Opened;
-use super::output_stream::OutputStream;
+use super::output_stream::{Heard, OutputStream};
 use super::owner::LinkError;
 use super::session::SessionFault;
 use crate::clock;
@@ -92,7 +92,7 @@ enum Event {
     /// There is room on the session; false when it has ended.
     SessionReady(bool),
     Fetched(Option<Fetched>),
-    Credit(Option<pb::OutputCredit>),
+    Output(Option<Heard>),
     /// There is room on the output stream; false when it has ended.
     OutputReady(bool),
 }
@@ -129,7 +129,7 @@ impl Live<'_> {
             () = self.door.to.progress() => Event::Look,
             permit = self.link.outgoing.reserve(), if to_send => Event::SessionReady(permit.is_ok()),
             Some(done) = self.fetches.join_next() => Event::Fetched(done.ok()),
-            credit = recv(credits) => Event::Credit(credit),
+            heard = recv(credits) => Event::Output(heard),
             ready = has_room(pieces), if self.desk.spool.has_next() => Event::OutputReady(ready),
             () = sleep_until(next) => Event::Look,
         }
@@ -156,8 +156,8 @@ impl Live<'_> {
                     self.door.to.push(core_message::Body::Document(arrived));
                 }
             }
-            Event::Credit(credit) => self.on_output_credit(credit),
-            Event::OutputReady(false) => self.on_output_credit(None),
+            Event::Output(heard) => self.on_output(heard),
+            Event::OutputReady(false) => self.on_output(None),
             Event::OutputReady(true) => {
                 if let (Some(open), Some(chunk)) = (&self.output, self.desk.spool.next_chunk()) {
                     // As above; what is lost with a broken stream is sent again over the next.
@@ -264,11 +264,13 @@ impl Live<'_> {
         match message {
             None if self.flush_until.is_some() => self.executor_open = false,
             None => return Err(LinkError::ExecutorGone),
-            Some(executor_message::Body::LinkRefused(refused)) => {
+            Some(executor_message::Body::LinkRefused(refused)) if !self.desk.executor_is_behind() => {
                 return Ok(Some(Ended::Lost(Lost::Refused(refused.reason))));
             }
             Some(body) => {
-                if matches!(body, executor_message::Body::Reconcile(_)) && self.answer_due.take().is_some() {
+                let answers =
+                    matches!(body, executor_message::Body::Reconcile(_)) && !self.desk.executor_is_behind();
+                if answers && self.answer_due.take().is_some() {
                     self.desk.on_link_accepted(self.link.welcome.generation, self.link.epoch);
                 }
                 if let Some(answer) = self.desk.on_executor(body) {
@@ -279,21 +281,25 @@ impl Live<'_> {
         Ok(None)
     }
 
-    fn on_output_credit(&mut self, credit: Option<pb::OutputCredit>) {
-        let Some(credit) = credit else {
-            self.output = None;
-            self.desk.spool.on_stream_lost();
-            self.output_after = Instant::now() + self.timers.report_resend;
-            return;
-        };
-        if let Some(answer) = self.desk.spool.on_credit(&credit) {
-            self.door.to.push(core_message::Body::OutputCredit(answer));
+    fn on_output(&mut self, heard: Option<Heard>) {
+        match heard {
+            Some(Heard::Credit(credit)) => {
+                if let Some(answer) = self.desk.spool.on_credit(&credit) {
+                    self.door.to.push(core_message::Body::OutputCredit(answer));
+                }
+            }
+            Some(Heard::Refused) => self.desk.spool.on_stream_refused(),
+            None => {
+                self.output = None;
+                self.desk.spool.on_stream_lost();
+                self.output_after = Instant::now() + self.timers.report_resend;
+            }
         }
     }
 }
 
-/// The next credit; waits for ever when no output stream is open.
-async fn recv(credits: Option<&mut mpsc::Receiver<pb::OutputCredit>>) -> Option<pb::OutputCredit> {
+/// What the output stream says; waits for ever when no output stream is open.
+async fn recv(credits: Option<&mut mpsc::Receiver<Heard>>) -> Option<Heard> {
     match credits {
         Some(credits) => credits.recv().await,
         None => std::future::pending().await,

@@ -8,21 +8,33 @@ use fleet_proto::pb::agent_service_client::AgentServiceClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::Streaming;
 use tonic::transport::Channel;
 use tracing::debug;
+
+use super::documents::is_final;
 
 /// Pieces between the owner and the stream; credits bound what is under way, this only smooths.
 const PIECES: usize = 4;
 /// Credits between the stream and the owner, who takes them as they come.
 const CREDITS: usize = 16;
 
+/// What the controller says on the stream.
+#[derive(Debug)]
+pub enum Heard {
+    /// Stored so far, and room for more.
+    Credit(pb::OutputCredit),
+    /// A plain "no" to something that was sent: an unknown job, a malformed piece.
+    Refused,
+}
+
 /// An open stream. Dropping it ends it.
 #[derive(Debug)]
 pub struct OutputStream {
     /// Pieces to send.
     pub pieces: mpsc::Sender<pb::OutputChunk>,
-    /// Credits of the controller; closed when the stream has ended.
-    pub credits: mpsc::Receiver<pb::OutputCredit>,
+    /// Credits of the controller, and how the stream ended.
+    pub credits: mpsc::Receiver<Heard>,
     _pump: AbortOnDropHandle<()>,
 }
 
@@ -39,18 +51,30 @@ impl OutputStream {
 async fn pump(
     mut client: AgentServiceClient<Channel>,
     outgoing: mpsc::Receiver<pb::OutputChunk>,
-    incoming: mpsc::Sender<pb::OutputCredit>,
+    incoming: mpsc::Sender<Heard>,
 ) {
-    let mut credits = match client.output(ReceiverStream::new(outgoing)).await {
-        Ok(reply) => reply.into_inner(),
-        Err(status) => {
-            debug!(code = ?status.code(), "controller takes no output now");
-            return;
-        }
+    let status = match client.output(ReceiverStream::new(outgoing)).await {
+        Ok(reply) => listen(reply.into_inner(), &incoming).await,
+        Err(status) => Some(status),
     };
-    while let Ok(Some(credit)) = credits.message().await {
-        if incoming.send(credit).await.is_err() {
-            return;
+    let Some(status) = status else { return };
+    debug!(code = ?status.code(), "the output stream ended: {}", status.message());
+    if is_final(status.code()) {
+        // Fails when the owner is gone, which needs to know nothing any more.
+        let _ = incoming.send(Heard::Refused).await;
+    }
+}
+
+/// Passes credits on until the stream ends; with its status where it has one.
+async fn listen(
+    mut credits: Streaming<pb::OutputCredit>,
+    incoming: &mpsc::Sender<Heard>,
+) -> Option<tonic::Status> {
+    loop {
+        match credits.message().await {
+            Ok(Some(credit)) => incoming.send(Heard::Credit(credit)).await.ok()?,
+            Ok(None) => return None,
+            Err(status) => return Some(status),
         }
     }
 }

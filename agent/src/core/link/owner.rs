@@ -92,6 +92,7 @@ impl Link {
         let ended = live::run(opened, &mut self.desk, &mut self.door, &self.timers, stop).await?;
         let lasted = began.elapsed();
         self.door.to.push(core_message::Body::LinkDown(pb::LinkDown {}));
+        self.desk.on_link_down();
         Ok(match ended {
             Ended::Stopped => None,
             Ended::Goodbye { reason, retry_after } => {
