@@ -20,6 +20,7 @@ use super::settings;
 use crate::args;
 use crate::config::Config;
 use crate::core::identity::OwnIdentity;
+use crate::core::link::LinkError;
 use crate::core::start::{self, CoreError};
 use crate::error::{Exit, Failure};
 use crate::telemetry;
@@ -81,15 +82,12 @@ async fn serve(
     tokio::select! {
         () = signalled() => {}
         ended = &mut running => {
-            let ended_first = executor.is_ended();
+            // Nobody is left who could take its messages; it ends its step and stops.
             executor.drain(config.timers.drain).await;
-            let Err(error) = ended else { return Ok(()) };
-            let exit = if ended_first { Exit::Store } else { Exit::Failed };
-            return Err(Failure::of(exit, &error));
+            return ended.map_err(|error| core_failure(&error));
         }
         () = executor.ended() => {
-            let message = "the executor has stopped, its journal cannot be written: look at its last log lines, then restart";
-            return Err(Failure::new(Exit::Store, message));
+            return Err(core_failure(&LinkError::ExecutorGone.into()));
         }
     }
     info!("stopping: no new work, the step under way may end");
@@ -148,6 +146,8 @@ fn core_failure(error: &CoreError) -> Failure {
     let exit = match error {
         CoreError::Missing(_) => Exit::Usage,
         CoreError::Identity(_) => Exit::Identity,
+        // By itself it stops only when its journal cannot be written any more.
+        CoreError::Link(LinkError::ExecutorGone) => Exit::Store,
         CoreError::Socket(_) | CoreError::Link(_) => Exit::Failed,
     };
     Failure::of(exit, error)

@@ -15,7 +15,10 @@ const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// Reads the configuration; all its problems are one failure.
 pub fn load(configured: &Configured) -> Result<Config, Failure> {
-    validated::load(Some(&configured.config), std::env::vars(), &configured.set)
+    // A variable that is no text is not ours.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    validated::load(Some(&configured.config), variables, &configured.set)
         .map_err(|error| Failure::of(Exit::Usage, &error))
 }
 

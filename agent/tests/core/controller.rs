@@ -158,15 +158,15 @@ impl Session {
     }
 
     pub async fn welcome_with(&mut self, epoch: u64, heartbeat_interval_ms: u32) {
+        let welcome = pb::Welcome { heartbeat_interval_ms, ..welcome() };
         self.epoch = epoch;
-        let welcome = pb::Welcome {
-            protocol: 1,
-            generation: 1,
-            heartbeat_interval_ms,
-            reconnect_spread_ms: 20,
-            ..Default::default()
-        };
         self.send(controller_message::Body::Welcome(welcome)).await;
+    }
+
+    /// With a statement that a real executor believes.
+    pub async fn welcome_signed(&mut self, epoch: u64, dispatch: Vec<u8>) {
+        self.epoch = epoch;
+        self.send(controller_message::Body::Welcome(pb::Welcome { dispatch, ..welcome() })).await;
     }
 
     /// Sends a body with the right epoch and number. A session that has ended takes nothing; the test sees
@@ -183,6 +183,16 @@ impl Session {
     /// Takes messages until the agent has ended the session.
     pub async fn ended(&mut self) {
         within("the agent ends the session", async { while self.from_agent.recv().await.is_some() {} }).await;
+    }
+}
+
+fn welcome() -> pb::Welcome {
+    pb::Welcome {
+        protocol: 1,
+        generation: 1,
+        heartbeat_interval_ms: 200,
+        reconnect_spread_ms: 20,
+        ..Default::default()
     }
 }
 

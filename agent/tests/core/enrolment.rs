@@ -18,7 +18,7 @@ use crate::agent::config;
 use crate::controller::Controller;
 use crate::fleet::Fleet;
 
-fn reply(fleet: &Fleet, node: NodeId, request: &pb::EnrolRequest) -> pb::EnrolReply {
+pub fn reply(fleet: &Fleet, node: NodeId, request: &pb::EnrolRequest) -> pb::EnrolReply {
     let key = RequestedKey::from_request(&request.csr).unwrap();
     pb::EnrolReply {
         fleet_id: fleet.id.to_string(),

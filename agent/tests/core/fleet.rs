@@ -8,15 +8,17 @@ use fleet_agent::clock;
 use fleet_agent::core::node::NodeRecord;
 use fleet_certs::ca::Authority;
 use fleet_certs::csr::{PrivateKey, RequestedKey};
+use fleet_certs::dispatch::certify;
 use fleet_certs::revoke::{Denied, DenyList};
 use fleet_certs::slots::{IdentityDir, StoredIdentity};
 use fleet_certs::tls::{EnrolmentServer, MutualServer, TlsClock, TlsIdentity};
 use fleet_certs::token::{Token, TokenKind};
 use fleet_certs::{Role, ServerConfig, ServerName, issue};
+use fleet_proto::convert;
 use fleet_types::id::{ControllerId, FleetId, NodeId};
 use fleet_types::label::Labels;
 use fleet_types::seal::SigningKey;
-use fleet_types::trust::{BUNDLE_SCHEMA, RootKeys, SignedBundle, TrustBundle};
+use fleet_types::trust::{BUNDLE_SCHEMA, DispatchStatement, RootKeys, SignedBundle, TrustBundle};
 use uuid::Uuid;
 
 pub const SERVER_NAME: &str = "controller.test";
@@ -62,6 +64,18 @@ impl Fleet {
             audit_key: SigningKey::generate().unwrap().0.public(),
         };
         bundle.sign(&self.root).unwrap()
+    }
+
+    /// A dispatch key's statement, as Welcome carries it.
+    pub fn dispatch(&self) -> Vec<u8> {
+        let statement = DispatchStatement {
+            fleet: self.id,
+            controller: ControllerId::from_uuid(Uuid::new_v4()),
+            key: SigningKey::generate().unwrap().0.public(),
+            not_before: clock::now().minus(DAY),
+            not_after: clock::now().plus(DAY),
+        };
+        convert::to_json(&certify(&self.controllers, &statement).unwrap())
     }
 
     pub fn token(&self) -> Token {

@@ -10,6 +10,7 @@ mod controller;
 mod enrolment;
 mod fleet;
 mod output;
+mod process;
 mod proxy;
 mod reports;
 mod session;

@@ -25,7 +25,9 @@ pub enum LinkError {
     #[error("the executor's first message was not that it is ready")]
     NotReadyFirst,
     /// It closed the socket.
-    #[error("the executor is gone")]
+    #[error(
+        "the executor is gone: its last log lines say why; when its journal cannot be written, make room and restart"
+    )]
     ExecutorGone,
     /// It takes no messages any more.
     #[error("the executor took no message for {} s", STUCK_LIMIT.as_secs())]
