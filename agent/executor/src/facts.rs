@@ -55,7 +55,7 @@ pub fn gather(host: &dyn Host, agent_version: &str, products: &[&str]) -> NodeFa
         kernel,
         arch,
         cpus: host.system().cores(),
-        memory_bytes: host.system().memory().map(|memory| memory.total).unwrap_or(0),
+        memory_bytes: host.system().memory().map_or(0, |memory| memory.total),
         boot_id: clock.boot_id(),
         booted: Some(clock.now().minus(clock.since_boot())),
         agent_version: agent_version.to_owned(),

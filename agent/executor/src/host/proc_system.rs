@@ -1,6 +1,6 @@
 //! Readings of a Linux kernel, from `/proc` and, for addresses, sysinfo. Reads only.
 //!
-//! Formats: proc(5), proc_stat(5), proc_meminfo(5), proc_pid_net(5). Each parser is a pure function over the
+//! Formats: `proc(5)`, `proc_stat(5)`, `proc_meminfo(5)`, `proc_pid_net(5)`. Each parser is a pure function over the
 //! text.
 
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ impl System for ProcSystem {
     }
 }
 
-/// proc_stat(5): user nice system idle iowait irq softirq steal guest `guest_nice`; guest time is part of
+/// `proc_stat(5)`: user nice system idle iowait irq softirq steal guest `guest_nice`; guest time is part of
 /// user time already. Idle and waiting for disks is not work.
 fn cpu_times(text: &str) -> Option<CpuTimes> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;

@@ -73,7 +73,7 @@ pub(crate) struct Ended {
     /// Wall time of the start.
     pub(crate) started: Timestamp,
     /// Wall time of the end.
-    pub(crate) ended: Timestamp,
+    pub(crate) at: Timestamp,
     /// Milliseconds on boot time.
     pub(crate) took_ms: u64,
     /// Bytes of output.
@@ -91,7 +91,7 @@ pub(crate) struct Record {
 /// Held while a supervisor lives.
 #[derive(Debug)]
 pub(crate) struct RecordLock {
-    _file: File,
+    _held: File,
 }
 
 impl Record {
@@ -172,7 +172,7 @@ impl Record {
         let path = self.folder.join("lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(RecordLock { _file: file })),
+            Ok(()) => Ok(Some(RecordLock { _held: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }

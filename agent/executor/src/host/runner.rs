@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(30);
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// The supervisor ends a program at its limit, five seconds and a SIGKILL later at the latest; beyond this
 /// much more it is not trusted to do so any longer.
-const SUPERVISOR_GRACE: Duration = Duration::from_secs(60);
+const SUPERVISOR_GRACE: Duration = Duration::from_mins(1);
 
 /// How the supervisor is started: the agent's own binary with its hidden subcommand.
 #[derive(Debug, Clone)]

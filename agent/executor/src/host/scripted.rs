@@ -17,7 +17,11 @@ use jiff::tz::TimeZone;
 
 use super::linux_files::LinuxFiles;
 use super::notes::FolderNotes;
-use super::*;
+use super::{
+    Activity, Clock, CpuTimes, Entry, Exit, FileError, FileProblem, Files, Host, InterfaceCounters,
+    Invocation, LoadAverages, MemoryUse, Mount, Notes, ProcessError, ProcessOutcome, Processes, Purpose,
+    ReadFile, Running, Space, Stat, System, SystemError, UnitError, UnitState, Units, UnitsKind, WriteFile,
+};
 use crate::tasks::CancelFlag;
 
 /// What a program answers: how it ends and what it prints; or that it hangs until its time limit.

@@ -79,7 +79,7 @@ fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
         exit: None,
         not_started: None,
         started,
-        ended: started,
+        at: started,
         took_ms: 0,
         output_bytes: 0,
         output_sha256: Digest::of(b""),
@@ -98,7 +98,7 @@ fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
             }
         }
     }
-    ended.ended = clock.now();
+    ended.at = clock.now();
     let took = clock.since_boot().saturating_sub(since);
     ended.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     record.write_ended(&ended)

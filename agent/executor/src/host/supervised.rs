@@ -28,7 +28,7 @@ const MAX_UNIT_BYTES: u64 = 256 * 1024;
 /// A supervisor begins within milliseconds; this much covers a machine that is swapping.
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// A oneshot unit is waited for so long, as a step would be by default.
-const ONESHOT_LIMIT: Duration = Duration::from_secs(600);
+const ONESHOT_LIMIT: Duration = Duration::from_mins(10);
 /// Between SIGTERM and SIGKILL when a unit is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// After SIGKILL the supervisor has this long to note the end.
@@ -192,7 +192,7 @@ fn look(record: &Record, file: &UnitFile) -> UnitState {
     let started = record.begun().ok().flatten().map(|begun| begun.at);
     let good = |exit: Exit| exit.is_success() || file.any_exit_is_good || record.is_stopped();
     let last_run = ended.as_ref().map(|ended| LastRun {
-        ended: ended.ended,
+        ended: ended.at,
         success: ended.exit.is_some_and(good),
         how: ended.exit.map_or_else(|| "could not be started".to_owned(), |exit| exit.to_string()),
     });

@@ -115,13 +115,12 @@ fn split(line: &str) -> Result<Vec<String>, String> {
             ('$', _) if rest.next_if_eq(&'$').is_some() => word.get_or_insert_default().push('$'),
             ('$', _) => return Err("variables such as $X are not expanded by supervised units".to_owned()),
             (c, Some(open)) if c == open => quote = None,
-            (c, Some(_)) => word.get_or_insert_default().push(c),
             ('"' | '\'', None) => {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
             (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, None) => word.get_or_insert_default().push(c),
+            (c, _) => word.get_or_insert_default().push(c),
         }
     }
     if quote.is_some() {

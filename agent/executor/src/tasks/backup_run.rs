@@ -89,7 +89,7 @@ impl Change for BackupRun {
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
         let mut report = TaskReport::default();
         let Some(mut order) = order(context)? else {
-            report.summary = "skipped: its `when` is false here".to_owned();
+            "skipped: its `when` is false here".clone_into(&mut report.summary);
             return Ok(report);
         };
         let files = context.host.files();
@@ -300,7 +300,8 @@ fn prune(context: &TaskContext<'_>, order: &Order<'_>, report: &mut TaskReport) 
     let freed = retention::remove(context.host.files(), &doomed, report)
         .map_err(|error| failed(order.id, &ArchiveError::File(error), std::mem::take(report)))?;
     if !doomed.is_empty() {
-        report.summary.push_str(&format!("; {} old archives removed, {freed} bytes", doomed.len()));
+        let gone = doomed.len();
+        report.summary = format!("{}; {gone} old archives removed, {freed} bytes", report.summary);
     }
     Ok(())
 }

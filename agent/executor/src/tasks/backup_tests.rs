@@ -34,9 +34,13 @@ fn bench() -> (Bench, With) {
     (bench, with)
 }
 
+fn days(days: u64) -> Duration {
+    Duration::from_hours(24 * days)
+}
+
 /// The next day, and another run.
 fn next_day(bench: &mut Bench, number: u64) {
-    bench.host.clock().pause(Duration::from_secs(86_400), &bench.cancel);
+    bench.host.clock().pause(days(1), &bench.cancel);
     bench.step.job_started = bench.host.clock().now();
     bench.step.run = RunId::from_number(1000 + number);
 }
@@ -102,7 +106,7 @@ fn an_archive_holds_what_is_declared_and_reads_back() {
     assert!(bench.apply("backup.verify", &by_day).is_ok());
     let other = bench.with(r#"{"backups":["config"],"date":"20251121"}"#);
     assert_eq!(codes(&bench.failure("backup.verify", &other).1), ["no_backup"]);
-    bench.host.clock().pause(Duration::from_secs(9 * 86_400), &bench.cancel);
+    bench.host.clock().pause(days(9), &bench.cancel);
     assert_eq!(codes(&bench.failure("backup.verify", &verify).1), ["stale_backup"]);
 }
 
@@ -152,7 +156,7 @@ fn whatever_breaks_no_half_archive_stays_and_nothing_older_goes() {
         next_day(&mut bench, day);
     }
     // Old enough to go with the next good one.
-    bench.host.clock().pause(Duration::from_secs(40 * 86_400), &bench.cancel);
+    bench.host.clock().pause(days(40), &bench.cancel);
     let before = bench.names("/var/backups");
     let faults: [(&str, &str, FileProblem, &str); 7] = [
         ("open", "/etc/edgefw/firewall.json", FileProblem::Denied, "unreadable_file"),
@@ -240,7 +244,7 @@ fn pruning_never_takes_the_last_good_one() {
     }
     // Foreign files that look the same stay whatever happens.
     bench.file("/var/backups/config-x.tar.gz", b"not ours");
-    bench.host.clock().pause(Duration::from_secs(400 * 86_400), &bench.cancel);
+    bench.host.clock().pause(days(400), &bench.cancel);
     // The four newest are damaged: the only good one is the oldest.
     let archives: Vec<_> =
         bench.names("/var/backups").into_iter().filter(|n| n.ends_with("Z.tar.gz")).collect();

@@ -46,7 +46,8 @@ impl Inspect for BackupVerify {
         let bad = report.problems.len();
         report.summary = format!("{} of {} backups are good", report.artifacts.len(), backups.len());
         if !skipped.is_empty() {
-            report.summary.push_str(&format!("; skipped, `when` is false here: {}", skipped.join(", ")));
+            let names = skipped.join(", ");
+            report.summary = format!("{}; skipped, `when` is false here: {names}", report.summary);
         }
         let report = bounded(report);
         if bad == 0 { Ok(report) } else { Err(TaskError::failed(report.summary.clone(), report)) }

@@ -63,7 +63,7 @@ impl Change for CommandRun {
         let name = UnitName::new(context.step, "main");
         let purpose = if command.changes { Purpose::Effect(&name) } else { Purpose::Look };
         let outcome = programs::run(context, &ready.invocation, purpose)
-            .map_err(|error| programs::broken(error, TaskReport::default()))?;
+            .map_err(|error| programs::broken(&error, TaskReport::default()))?;
         let mut report = TaskReport {
             summary: format!("command {id}: {}", outcome.exit),
             output_tail: programs::tail(&outcome.output),
@@ -110,7 +110,7 @@ fn artifact(
     let shown = path.display().to_string();
     let finding = |code: &str, message: String| {
         let mut found = problem(Severity::Medium, code, &shown, message);
-        found.remedy = "correct `outputs` of the command, or the command".to_owned();
+        "correct `outputs` of the command, or the command".clone_into(&mut found.remedy);
         Box::new(found)
     };
     let (size, sha256, made) = digest_of(context.host.files(), path)

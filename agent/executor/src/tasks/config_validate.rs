@@ -91,8 +91,8 @@ fn validate(
             problems.extend(match kind {
                 ValidatorKind::Json => syntax::json(context.host.files(), &files),
                 ValidatorKind::Toml => syntax::toml(context.host.files(), &files),
-                ValidatorKind::Nft => syntax::nft(context, &files)?,
-                ValidatorKind::PythonSyntax => syntax::python(context, &files)?,
+                ValidatorKind::Nft => syntax::nft(context, &files),
+                ValidatorKind::PythonSyntax => syntax::python(context, &files),
                 ValidatorKind::Yaml => {
                     one("not_built", id.as_str(), "this build has no YAML reader yet".to_owned())
                 }
@@ -163,7 +163,6 @@ fn files(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::host::Exit;
     use crate::host::scripted::Answer;
     use crate::tasks::testing::Bench;

@@ -48,7 +48,7 @@ impl Inspect for HealthCheck {
         let lookers = lookers(context, &checks)?;
         Ok(TaskPlan {
             summary: format!("{} checks", checks.len()),
-            commands: lookers.into_iter().filter_map(|looker| looker.argv()).collect(),
+            commands: lookers.into_iter().filter_map(Looker::argv).collect(),
             changes: Vec::new(),
         })
     }
@@ -202,7 +202,9 @@ fn collect(
             Err(RecvTimeoutError::Timeout) => {}
             // A thread that panicked has sent nothing; what is pending then is reported below.
             Err(RecvTimeoutError::Disconnected) => {
-                pending.values_mut().for_each(|p| p.until = Instant::now())
+                for late in pending.values_mut() {
+                    late.until = Instant::now();
+                }
             }
         }
         let now = Instant::now();
@@ -218,7 +220,9 @@ fn collect(
             looks.insert(id, Look::hung(&message, late.limit));
         }
         if context.cancel.is_cancelled() {
-            pending.values().for_each(|late| late.cancel.cancel());
+            for late in pending.values() {
+                late.cancel.cancel();
+            }
             return Err(TaskError::Cancelled);
         }
     }

@@ -68,7 +68,7 @@ impl Look {
         Self { bad: Some(severity), message, ..Self::good(code) }
     }
 
-    fn not_available(why: impl ToString) -> Self {
+    fn not_available(why: &dyn std::fmt::Display) -> Self {
         Self::bad(Severity::Medium, "not_available", why.to_string())
     }
 }
@@ -141,15 +141,15 @@ impl Looker {
             CheckKind::DiskFree => self.disk(host, "disk_free", |used| 100.0 - used),
             CheckKind::MemoryUsed => match host.system().memory() {
                 Ok(memory) => self.limited("memory_used", memory.used_percent(), "percent", host.system()),
-                Err(error) => Look::not_available(error),
+                Err(error) => Look::not_available(&error),
             },
             CheckKind::CpuUsed => match cpu_used(host, cancel) {
                 Ok(used) => self.limited("cpu_used", used, "percent", host.system()),
-                Err(why) => Look::not_available(why),
+                Err(why) => Look::not_available(&why),
             },
             CheckKind::Load => match host.system().load() {
                 Ok(load) => self.limited("load", load.one, "count", host.system()),
-                Err(error) => Look::not_available(error),
+                Err(error) => Look::not_available(&error),
             },
             CheckKind::ConntrackUsed => self.conntrack(host),
             CheckKind::Command => self.command(host, cancel),
@@ -163,8 +163,8 @@ impl Looker {
         look
     }
 
-    fn path(&self) -> Result<&Path, Look> {
-        self.path.as_deref().ok_or_else(|| Look::not_available("the check names no path"))
+    fn path(&self) -> Result<&Path, Box<Look>> {
+        self.path.as_deref().ok_or_else(|| Box::new(Look::not_available(&"the check names no path")))
     }
 
     /// A value against `warn` and `critical`. Free space and days left must be more, all else not more.
@@ -202,28 +202,28 @@ impl Looker {
     fn disk(&self, host: &dyn Host, metric: &'static str, value: impl Fn(f64) -> f64) -> Look {
         let path = match self.path() {
             Ok(path) => path,
-            Err(look) => return look,
+            Err(look) => return *look,
         };
         match host.files().space(path) {
             Ok(space) => self.limited(metric, value(space.used_percent()), "percent", host.system()),
-            Err(error) => Look::not_available(error),
+            Err(error) => Look::not_available(&error),
         }
     }
 
     fn conntrack(&self, host: &dyn Host) -> Look {
         match host.system().conntrack() {
-            Ok((_, 0)) => Look::not_available("the table has no size"),
+            Ok((_, 0)) => Look::not_available(&"the table has no size"),
             Ok((count, most)) => {
                 let used = super::part::number(count) * 100.0 / super::part::number(most);
                 self.limited("conntrack_used", used, "percent", host.system())
             }
-            Err(error) => Look::not_available(error),
+            Err(error) => Look::not_available(&error),
         }
     }
 
     fn command(&self, host: &dyn Host, cancel: &CancelFlag) -> Look {
         let Some(invocation) = &self.invocation else {
-            return Look::not_available("the check names no command");
+            return Look::not_available(&"the check names no command");
         };
         let mut bounded = invocation.clone();
         bounded.time_limit = bounded.time_limit.min(self.time_limit());
@@ -239,12 +239,15 @@ impl Looker {
     }
 
     fn certificate(&self, host: &dyn Host) -> Look {
-        let days = self.path().and_then(|path| {
-            let bytes = read_all(host.files(), path, MAX_CERTIFICATE_BYTES).map_err(Look::not_available)?;
-            certificate::days_left(&bytes, host.clock().now()).map_err(Look::not_available)
-        });
+        let path = match self.path() {
+            Ok(path) => path,
+            Err(look) => return *look,
+        };
+        let days = read_all(host.files(), path, MAX_CERTIFICATE_BYTES)
+            .map_err(|e| e.to_string())
+            .and_then(|bytes| certificate::days_left(&bytes, host.clock().now()));
         match days {
-            Err(look) => look,
+            Err(why) => Look::not_available(&why),
             Ok(days) if days < 0.0 => Look {
                 value: Some(days),
                 unit: "days",
@@ -255,12 +258,12 @@ impl Looker {
     }
 
     fn port(&self, host: &dyn Host) -> Look {
-        let Some(port) = self.check.port else { return Look::not_available("the check names no port") };
+        let Some(port) = self.check.port else { return Look::not_available(&"the check names no port") };
         let address = match &self.address {
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
             Some(text) => match text.parse() {
                 Ok(address) => address,
-                Err(_) => return Look::not_available(format!("\"{text}\" is no address")),
+                Err(_) => return Look::not_available(&format!("\"{text}\" is no address")),
             },
         };
         let address = SocketAddr::new(address, port);
@@ -273,7 +276,7 @@ impl Looker {
     fn file_age(&self, host: &dyn Host) -> Look {
         let path = match self.path() {
             Ok(path) => path,
-            Err(look) => return look,
+            Err(look) => return *look,
         };
         let stat = match host.files().canonical(path).and_then(|real| host.files().stat(&real)) {
             Ok(stat) => stat,
@@ -292,7 +295,7 @@ impl Looker {
     fn vrrp_state(&self, host: &dyn Host) -> Look {
         let path = match self.path() {
             Ok(path) => path,
-            Err(look) => return look,
+            Err(look) => return *look,
         };
         let bytes = match read_all(host.files(), path, MAX_STATE_BYTES) {
             Ok(bytes) => bytes,
@@ -316,12 +319,12 @@ impl Looker {
         // A label may be written with its prefix length, as interfaces are configured.
         let plain = wanted.split('/').next().unwrap_or_default();
         let Ok(wanted) = plain.parse::<IpAddr>() else {
-            return Look::not_available(format!("\"{wanted}\" is no address"));
+            return Look::not_available(&format!("\"{wanted}\" is no address"));
         };
         match host.system().addresses() {
             Ok(addresses) if addresses.contains(&wanted) => Look::good("address"),
             Ok(_) => Look::bad(Severity::High, "address", format!("{wanted} is on no interface")),
-            Err(error) => Look::not_available(error),
+            Err(error) => Look::not_available(&error),
         }
     }
 }

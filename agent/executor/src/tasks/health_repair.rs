@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Bounds where the profile writes none: three starts an hour are a repair, more are a loop.
 const DEFAULT_COUNT: u32 = 3;
 /// See [`DEFAULT_COUNT`].
-const DEFAULT_WITHIN: Duration = Duration::from_secs(3600);
+const DEFAULT_WITHIN: Duration = Duration::from_hours(1);
 /// Pause before each start but the first where the profile writes none.
 const DEFAULT_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -163,8 +163,9 @@ impl Bounds {
         Self {
             count: usize::try_from(count).unwrap_or(usize::MAX),
             within: written.map_or(DEFAULT_WITHIN, |w| w.within.length()),
-            backoff: written
-                .map_or(DEFAULT_BACKOFF, |w| w.backoff.as_ref().map_or(Duration::ZERO, |b| b.length())),
+            backoff: written.map_or(DEFAULT_BACKOFF, |w| {
+                w.backoff.as_ref().map_or(Duration::ZERO, fleet_types::time::Span::length)
+            }),
         }
     }
 

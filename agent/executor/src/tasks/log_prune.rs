@@ -87,7 +87,8 @@ fn finish(work: &mut Work) {
     let verb = if work.plan_only { "would be freed" } else { "freed" };
     work.report.summary = format!("{} changes, {} bytes {verb}", work.report.changes.len(), work.freed);
     if work.open > 0 {
-        work.report.summary.push_str(&format!("; {} files are open for writing and stay", work.open));
+        let open = work.open;
+        work.report.summary = format!("{}; {open} files are open for writing and stay", work.report.summary);
     }
     work.report.samples.push(sample("bytes_freed", "", number(work.freed), "bytes"));
 }

@@ -25,7 +25,7 @@ const NOTE: &str = "interfaces.json";
 /// Shortest time between two readings that gives a rate worth showing.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Longest: a rate over more than an hour says nothing about now.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// The task.
 pub(super) struct MetricsCollect;
@@ -64,7 +64,7 @@ impl Inspect for MetricsCollect {
 }
 
 /// Something that cannot be read: said, never guessed.
-fn missing(report: &mut TaskReport, metric: &str, why: impl ToString) {
+fn missing(report: &mut TaskReport, metric: &str, why: &dyn std::fmt::Display) {
     report.problems.push(problem(Severity::Low, "not_available", metric, why.to_string()));
 }
 
@@ -72,7 +72,7 @@ fn machine(context: &TaskContext<'_>, report: &mut TaskReport) {
     let system = context.host.system();
     match cpu_used(context.host, context.cancel) {
         Ok(used) => report.samples.push(sample("cpu_used", "", used, "percent")),
-        Err(why) => missing(report, "cpu_used", why),
+        Err(why) => missing(report, "cpu_used", &why),
     }
     match system.memory() {
         Ok(memory) => {
@@ -80,7 +80,7 @@ fn machine(context: &TaskContext<'_>, report: &mut TaskReport) {
             report.samples.push(sample("memory_available", "", number(memory.available), "bytes"));
             report.samples.push(sample("memory_total", "", number(memory.total), "bytes"));
         }
-        Err(error) => missing(report, "memory_used", error),
+        Err(error) => missing(report, "memory_used", &error),
     }
     match system.load() {
         Ok(load) => {
@@ -88,11 +88,11 @@ fn machine(context: &TaskContext<'_>, report: &mut TaskReport) {
                 report.samples.push(sample(metric, "", value, "count"));
             }
         }
-        Err(error) => missing(report, "load1", error),
+        Err(error) => missing(report, "load1", &error),
     }
     match system.uptime() {
         Ok(uptime) => report.samples.push(sample("uptime", "", uptime.as_secs_f64(), "seconds")),
-        Err(error) => missing(report, "uptime", error),
+        Err(error) => missing(report, "uptime", &error),
     }
     report.samples.push(sample("cores", "", f64::from(system.cores()), "count"));
     // Nodes without connection tracking are common; its absence is no finding.
@@ -109,7 +109,7 @@ fn disks(context: &TaskContext<'_>, report: &mut TaskReport) -> Result<(), TaskE
     let mut places: BTreeSet<String> = BTreeSet::new();
     match context.host.system().mounts() {
         Ok(mounts) => places.extend(mounts.into_iter().map(|mount| mount.path)),
-        Err(error) => missing(report, "disk_used", error),
+        Err(error) => missing(report, "disk_used", &error),
     }
     let filler = Filler::new(context);
     let named = context.profile.status.iter().flat_map(|status| &status.system);
@@ -128,7 +128,7 @@ fn disks(context: &TaskContext<'_>, report: &mut TaskReport) -> Result<(), TaskE
                 report.samples.push(sample("disk_available", &place, number(space.available), "bytes"));
                 report.samples.push(sample("disk_total", &place, number(space.total), "bytes"));
             }
-            Err(error) => missing(report, &format!("disk_used:{place}"), error),
+            Err(error) => missing(report, &format!("disk_used:{place}"), &error),
         }
     }
     Ok(())
@@ -160,23 +160,22 @@ fn interfaces(context: &TaskContext<'_>, report: &mut TaskReport) {
     };
     let first = match read(host) {
         Ok(reading) => reading,
-        Err(why) => return missing(report, "network", why),
+        Err(why) => return missing(report, "network", &why),
     };
     let kept = kept(host).filter(|before| {
         let apart = first.since_boot_ms.saturating_sub(before.since_boot_ms);
         let usable = SHORTEST.as_millis()..LONGEST.as_millis();
         before.boot_id == first.boot_id && usable.contains(&u128::from(apart))
     });
-    let (before, now) = match kept {
-        Some(before) => (before, first),
-        None => {
-            if !host.clock().pause(SHORTEST, context.cancel) {
-                return;
-            }
-            match read(host) {
-                Ok(second) => (first, second),
-                Err(why) => return missing(report, "network", why),
-            }
+    let (before, now) = if let Some(before) = kept {
+        (before, first)
+    } else {
+        if !host.clock().pause(SHORTEST, context.cancel) {
+            return;
+        }
+        match read(host) {
+            Ok(second) => (first, second),
+            Err(why) => return missing(report, "network", &why),
         }
     };
     let seconds = number(now.since_boot_ms.saturating_sub(before.since_boot_ms)) / 1000.0;
@@ -188,7 +187,7 @@ fn interfaces(context: &TaskContext<'_>, report: &mut TaskReport) {
     }
     let bytes = serde_json::to_vec(&now).unwrap_or_default();
     if let Err(error) = host.notes().write(NOTE, &bytes) {
-        missing(report, "network", error);
+        missing(report, "network", &error);
     }
 }
 
@@ -269,7 +268,7 @@ fn security(context: &TaskContext<'_>, report: &mut TaskReport) -> Result<(), Ta
                 report.problems.push(problem(Severity::Medium, "security_status", id.as_str(), message));
             }
         }
-        Err(error) => missing(report, "security_status", error),
+        Err(error) => missing(report, "security_status", &error),
     }
     Ok(())
 }

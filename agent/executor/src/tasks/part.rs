@@ -37,7 +37,7 @@ pub(super) fn sample(metric: &str, subject: impl Into<String>, value: f64, unit:
 
 /// Cuts each list to [`MAX_PARTS`], worst problems first, and says in the summary how much was left out.
 pub(super) fn bounded(mut report: TaskReport) -> TaskReport {
-    report.problems.sort_by(|a, b| b.severity.cmp(&a.severity));
+    report.problems.sort_by_key(|found| std::cmp::Reverse(found.severity));
     let counts = [
         (report.problems.len(), "problems"),
         (report.changes.len(), "changes"),
@@ -46,7 +46,8 @@ pub(super) fn bounded(mut report: TaskReport) -> TaskReport {
     ];
     for (count, word) in counts {
         if count > MAX_PARTS {
-            report.summary.push_str(&format!("; {} more {word} not listed", count - MAX_PARTS));
+            let more = count - MAX_PARTS;
+            report.summary = format!("{}; {more} more {word} not listed", report.summary);
         }
     }
     report.problems.truncate(MAX_PARTS);

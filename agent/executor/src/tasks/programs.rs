@@ -74,7 +74,7 @@ pub(super) fn left(context: &TaskContext<'_>) -> Duration {
 }
 
 /// The end of a task whose program could not be followed.
-pub(super) fn broken(error: ProcessError, report: TaskReport) -> TaskError {
+pub(super) fn broken(error: &ProcessError, report: TaskReport) -> TaskError {
     match error {
         ProcessError::NotStarted { .. } => TaskError::failed(error.to_string(), report),
         ProcessError::OutcomeUnknown { .. } => TaskError::OutcomeUnknown(error.to_string()),

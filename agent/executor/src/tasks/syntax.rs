@@ -8,7 +8,7 @@ use std::time::Duration;
 use fleet_types::report::Problem;
 use fleet_types::severity::Severity;
 
-use super::contract::{TaskContext, TaskError};
+use super::contract::TaskContext;
 use super::part::problem;
 use super::programs;
 use crate::host::{Files, Found, Invocation, ProcessError, ProcessOutcome, Purpose, read_all};
@@ -18,7 +18,7 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Files of one call of an interpreter, far below the limit on arguments.
 const FILES_A_CALL: usize = 200;
 /// Parsing takes milliseconds a file; a minute is for a busy machine.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_mins(1);
 /// Reads each file and says `path TAB line TAB message` for those that do not parse. Nothing is compiled or
 /// imported, so nothing of the files runs and no `.pyc` is written.
 const PYTHON: &str = "import ast, sys\nbad = 0\nfor path in sys.argv[1:]:\n    try:\n        \
@@ -74,7 +74,7 @@ pub(super) fn toml(files: &dyn Files, found: &[Found]) -> Vec<Problem> {
 }
 
 fn line_of(bytes: &[u8], at: usize) -> usize {
-    bytes[..at.min(bytes.len())].iter().filter(|b| **b == b'\n').count() + 1
+    bytes[..at.min(bytes.len())].split(|b| *b == b'\n').count()
 }
 
 /// Where a file lies on this machine, for programs that do not know of the node's root.
@@ -82,37 +82,33 @@ fn on_machine(context: &TaskContext<'_>, path: &Path) -> PathBuf {
     context.host.files().root().join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn call(
-    context: &TaskContext<'_>,
-    front: &[&str],
-    files: &[Found],
-) -> Result<Result<ProcessOutcome, Problem>, TaskError> {
+fn call(context: &TaskContext<'_>, front: &[&str], files: &[Found]) -> Result<ProcessOutcome, Box<Problem>> {
     let mut argv: Vec<String> = front.iter().map(|word| (*word).to_owned()).collect();
     for one in files {
         let path = on_machine(context, &one.path);
         let Some(text) = path.to_str() else {
-            return Ok(Err(invalid(&one.declared, 0, "its name is no UTF-8")));
+            return Err(Box::new(invalid(&one.declared, 0, "its name is no UTF-8")));
         };
         argv.push(text.to_owned());
     }
     match programs::run(context, &Invocation::new(argv, TIME_LIMIT), Purpose::Look) {
-        Ok(outcome) => Ok(Ok(outcome)),
+        Ok(outcome) => Ok(outcome),
         Err(ProcessError::NotStarted { program, why }) => {
             let message = format!("cannot start {program}: {why}");
-            Ok(Err(problem(Severity::High, "not_available", program, message)))
+            Err(Box::new(problem(Severity::High, "not_available", program, message)))
         }
-        Err(error) => Ok(Err(problem(Severity::High, "not_available", front[0], error.to_string()))),
+        Err(error) => Err(Box::new(problem(Severity::High, "not_available", front[0], error.to_string()))),
     }
 }
 
 /// Files parse as Python, by the node's own `python3`.
-pub(super) fn python(context: &TaskContext<'_>, found: &[Found]) -> Result<Vec<Problem>, TaskError> {
+pub(super) fn python(context: &TaskContext<'_>, found: &[Found]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for files in found.chunks(FILES_A_CALL) {
-        let outcome = match call(context, &["python3", "-I", "-B", "-c", PYTHON], files)? {
+        let outcome = match call(context, &["python3", "-I", "-B", "-c", PYTHON], files) {
             Ok(outcome) => outcome,
             Err(found) => {
-                problems.push(found);
+                problems.push(*found);
                 break;
             }
         };
@@ -136,18 +132,18 @@ pub(super) fn python(context: &TaskContext<'_>, found: &[Found]) -> Result<Vec<P
             problems.push(found);
         }
     }
-    Ok(problems)
+    problems
 }
 
 /// Files are accepted by `nft -c`, which checks and changes nothing.
-pub(super) fn nft(context: &TaskContext<'_>, found: &[Found]) -> Result<Vec<Problem>, TaskError> {
+pub(super) fn nft(context: &TaskContext<'_>, found: &[Found]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for one in found {
-        let outcome = match call(context, &["nft", "-c", "-f"], std::slice::from_ref(one))? {
+        let outcome = match call(context, &["nft", "-c", "-f"], std::slice::from_ref(one)) {
             Ok(outcome) if outcome.exit.is_success() => continue,
             Ok(outcome) => outcome,
             Err(found) => {
-                problems.push(found);
+                problems.push(*found);
                 break;
             }
         };
@@ -157,7 +153,7 @@ pub(super) fn nft(context: &TaskContext<'_>, found: &[Found]) -> Result<Vec<Prob
         found.evidence = short(&text);
         problems.push(found);
     }
-    Ok(problems)
+    problems
 }
 
 /// nft writes `file:line:columns: Error: message`.
