@@ -100,6 +100,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct ExecutorHandle {
     drain: Option<oneshot::Sender<()>>,
+    suspend: CancelFlag,
     ended: watch::Receiver<bool>,
     thread: JoinHandle<()>,
     report_key: PublicKey,
@@ -131,12 +132,18 @@ impl ExecutorHandle {
         let _ = self.ended.wait_for(|ended| *ended).await;
     }
 
-    /// Takes no more work, lets the step under way end within `grace`, and stops.
-    pub async fn drain(mut self, grace: Duration) -> Drained {
+    /// From now on no work is taken, and runs end between steps.
+    pub fn stop_taking_work(&mut self) {
+        self.suspend.cancel();
         if let Some(drain) = self.drain.take() {
             // Ended already: nothing to ask.
             let _ = drain.send(());
         }
+    }
+
+    /// Takes no more work, lets the step under way end within `grace`, and stops.
+    pub async fn drain(mut self, grace: Duration) -> Drained {
+        self.stop_taking_work();
         let quiet = tokio::time::timeout(grace, self.ended()).await.is_ok();
         if !quiet {
             return Drained::GraceOver;
@@ -158,6 +165,7 @@ impl Executor {
         config.policy.check().map_err(StartError::Policy)?;
         let surroundings = open(config)?;
         let report_key = surroundings.report_key;
+        let suspend = surroundings.runs.suspend.clone();
         let (drain, drained) = oneshot::channel();
         let (ended_sender, ended) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -176,7 +184,7 @@ impl Executor {
                 let _ = ended_sender.send(true);
             })
             .map_err(|source| StartError::Io { what: "a thread", source })?;
-        Ok(ExecutorHandle { drain: Some(drain), ended, thread, report_key })
+        Ok(ExecutorHandle { drain: Some(drain), suspend, ended, thread, report_key })
     }
 }
 

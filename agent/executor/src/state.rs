@@ -129,10 +129,11 @@ impl SmallState {
     /// Remembers a report as the newest of the chain; an older one changes nothing.
     pub fn raise_report(&mut self, sequence: u64, digest: Digest) -> Result<(), StateError> {
         if sequence > self.now.report_sequence {
-            self.write(|now| {
-                now.report_sequence = sequence;
-                now.report_previous = Some(digest);
-            })?;
+            // Known from here on, whatever the disk says: the journal holds it already, and the next report
+            // must not take the same number.
+            self.now.report_sequence = sequence;
+            self.now.report_previous = Some(digest);
+            self.write(|_| {})?;
         }
         Ok(())
     }

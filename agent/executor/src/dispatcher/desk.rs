@@ -150,6 +150,11 @@ impl Desk {
         !self.parts.journal.is_open()
     }
 
+    /// Is no new work taken? The flag is set before its event comes.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.draining || self.parts.suspend.is_cancelled()
+    }
+
     /// Waits for something that time alone ends?
     pub fn needs_ticks(&self) -> bool {
         !self.pending.is_empty()

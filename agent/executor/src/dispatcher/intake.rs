@@ -96,7 +96,7 @@ impl Desk {
             let refusal = Refusal::new("use-spent", message, "start a new run");
             return self.refuse(key, &assignment, None, &[refusal]);
         }
-        if self.draining || self.pending.len() + self.open.len() >= MAX_OPEN {
+        if self.is_stopping() || self.pending.len() + self.open.len() >= MAX_OPEN {
             return tracing::warn!(run = %key.0, "not taken now; the controller will offer it again");
         }
         let until = self.since_boot() + DOCUMENT_WAIT;

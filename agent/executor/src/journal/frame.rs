@@ -72,7 +72,7 @@ fn read_one(bytes: &[u8], after: u64) -> Option<(Frame<'_>, usize)> {
     Some((Frame { sequence, payload: &body[8..] }, HEADER_BYTES + length))
 }
 
-/// Reads all good frames from the start of a file, and says how it ends.
+/// Reads all good frames of a file, those behind damage too, and says how it ends.
 pub fn read_all(bytes: &[u8]) -> (Vec<Frame<'_>>, Ending) {
     if !bytes.starts_with(MAGIC) {
         // A crash while the file was made leaves a part of the first line and nothing else.
@@ -81,19 +81,25 @@ pub fn read_all(bytes: &[u8]) -> (Vec<Frame<'_>>, Ending) {
         return (Vec::new(), ending);
     }
     let mut frames = Vec::new();
+    let mut damaged = None;
     let mut at = MAGIC.len();
     let mut last = 0;
     while at < bytes.len() {
         // The first frame of a file may have any number: a compacted file begins high.
         let after = if frames.is_empty() { first_after(&bytes[at..]) } else { last };
-        let Some((frame, length)) = read_one(&bytes[at..], after) else {
-            return (frames, ending_at(bytes, at, last));
-        };
-        last = frame.sequence;
-        frames.push(frame);
-        at += length;
+        if let Some((frame, length)) = read_one(&bytes[at..], after) {
+            last = frame.sequence;
+            frames.push(frame);
+            at += length;
+        } else if let Some(skip) = next_good(&bytes[at..], last) {
+            damaged.get_or_insert(at);
+            at += skip;
+        } else {
+            let ending = tail_at(bytes, at);
+            return (frames, damaged.map_or(ending, |at| Ending::Damaged { at }));
+        }
     }
-    (frames, Ending::Clean)
+    (frames, damaged.map_or(Ending::Clean, |at| Ending::Damaged { at }))
 }
 
 fn first_after(bytes: &[u8]) -> u64 {
@@ -101,14 +107,17 @@ fn first_after(bytes: &[u8]) -> u64 {
     number.saturating_sub(1)
 }
 
-/// A bad frame is a torn tail if nothing good follows and no more than one frame is lost: frames are
+/// Where the next good frame begins behind a bad one.
+fn next_good(rest: &[u8], last: u64) -> Option<usize> {
+    (1..rest.len()).find(|skip| read_one(&rest[*skip..], last).is_some())
+}
+
+/// A bad frame with nothing good behind it is a torn tail if no more than one frame is lost: frames are
 /// written one at a time, each durable before the next.
-fn ending_at(bytes: &[u8], at: usize, last: u64) -> Ending {
+fn tail_at(bytes: &[u8], at: usize) -> Ending {
     let rest = &bytes[at..];
-    let good_behind =
-        (1..rest.len()).any(|skip| read_one(&rest[skip..], last).is_some_and(|(f, _)| !f.payload.is_empty()));
     let one_frame = rest.len() <= HEADER_BYTES + MAX_PAYLOAD_BYTES || rest.iter().all(|b| *b == 0);
-    if good_behind || !one_frame { Ending::Damaged { at } } else { Ending::Torn { keep: at } }
+    if one_frame { Ending::Torn { keep: at } } else { Ending::Damaged { at } }
 }
 
 #[cfg(test)]
@@ -151,7 +160,9 @@ mod tests {
             let mut bad = whole.clone();
             bad[at] ^= 0x40;
             let (frames, ending) = read_all(&bad);
-            assert_eq!((frames.len(), ending), (1, Ending::Damaged { at: first }), "flipped byte {at}");
+            assert_eq!(ending, Ending::Damaged { at: first }, "flipped byte {at}");
+            let kept: Vec<_> = frames.iter().map(|frame| frame.sequence).collect();
+            assert_eq!(kept, [41, 43], "what lies behind the damage is still read");
         }
         assert_eq!(read_all(b"something else").1, Ending::Damaged { at: 0 });
     }

@@ -77,6 +77,40 @@ pub fn cut_parts(body: &mut TaskReport) {
         }
         tail.drain(..from);
     }
+    cut_long(body);
+}
+
+/// Largest body of one step: together with its frame it fits the journal with room to spare.
+const MAX_BODY_BYTES: usize = 128 * 1024;
+
+/// Cuts the parts further while their texts are too long.
+fn cut_long(body: &mut TaskReport) {
+    let size = |body: &TaskReport| serde_json::to_vec(body).map_or(usize::MAX, |bytes| bytes.len());
+    let cuts: [fn(&mut TaskReport); 4] = [
+        |body| body.samples.clear(),
+        |body| {
+            for change in &mut body.changes {
+                cut_text(&mut change.before, 200);
+                cut_text(&mut change.after, 200);
+            }
+        },
+        |body| body.changes.clear(),
+        |body| {
+            for problem in &mut body.problems {
+                cut_text(&mut problem.evidence, 200);
+                cut_text(&mut problem.message, 200);
+            }
+        },
+    ];
+    for cut in cuts {
+        if size(body) <= MAX_BODY_BYTES {
+            return;
+        }
+        cut(body);
+    }
+    if size(body) > MAX_BODY_BYTES {
+        *body = TaskReport { summary: std::mem::take(&mut body.summary), ..TaskReport::default() };
+    }
 }
 
 /// Longest summary or reason: a sentence with a path in it, many times over.
@@ -116,5 +150,32 @@ pub fn fit(report: &mut Report) -> Vec<u8> {
         cut(report);
         cut_text(&mut report.reason, MAX_SUMMARY_BYTES);
         report.reason.push_str(" (parts were left out to keep the report within its limit)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::report::Change;
+
+    use super::*;
+
+    #[test]
+    fn a_step_that_says_too_much_is_cut_to_what_a_frame_holds() {
+        let change = Change {
+            subject: "/etc/x".to_owned(),
+            action: "changed".to_owned(),
+            before: "ä".repeat(100_000),
+            after: "b".repeat(100_000),
+        };
+        let mut body = TaskReport {
+            summary: "ü".repeat(5000),
+            changes: vec![change; 500],
+            output_tail: "ö".repeat(5000),
+            ..TaskReport::default()
+        };
+        cut_parts(&mut body);
+        assert_eq!(body.changes.len(), MAX_PARTS);
+        assert!(body.summary.len() <= MAX_SUMMARY_BYTES + 4 && body.output_tail.len() <= 2048);
+        assert!(serde_json::to_vec(&body).unwrap().len() <= MAX_BODY_BYTES);
     }
 }

@@ -27,6 +27,9 @@ pub enum Act<'a> {
     Revert(&'a serde_json::Value),
 }
 
+/// Largest undo that is journaled: what is larger belongs into files of the task, named by its undo.
+const MAX_UNDO_BYTES: usize = 512 * 1024;
+
 /// How one try ended badly.
 struct Fault {
     message: String,
@@ -131,7 +134,14 @@ impl Run {
         }
         match (act, step.task) {
             (Act::Forward, Some(Task::Change(change))) if step.reach.changes => {
-                self.call(step, try_number, limit, move |context| change.undo(context))
+                let undo = self.call(step, try_number, limit, move |context| change.undo(context))?;
+                let size = serde_json::to_vec(&undo).map_or(usize::MAX, |bytes| bytes.len());
+                if size > MAX_UNDO_BYTES {
+                    return Err(Fault::said(format!(
+                        "its undo of {size} bytes is over the limit; nothing was done"
+                    )));
+                }
+                Ok(undo)
             }
             _ => Ok(serde_json::Value::Null),
         }

@@ -52,10 +52,11 @@ async fn a_job_survives_a_death_at_every_point_with_one_report() {
 async fn a_drained_executor_goes_on_where_it_stopped() {
     let mut bench = Bench::new("mode = \"enforce\"");
     bench.tasks.set("one", Does::Waits);
-    let (handle, mut core) = bench.start(1).await;
+    let (mut handle, mut core) = bench.start(1).await;
     let order = bench.order(1, Verb::Run, backups(&["one", "two"]));
     core.assign(&bench, &order, 1).await;
     core.state("the first step", |s| matches!(s, fleet_types::job::JobState::Running { .. })).await;
+    handle.stop_taking_work();
     let draining = tokio::spawn(handle.drain(std::time::Duration::from_secs(20)));
     let again = bench.order(2, Verb::Run, checks());
     core.assign(&bench, &again, 1).await;
@@ -95,17 +96,23 @@ async fn a_damaged_journal_means_no_new_changes_but_reading_goes_on() {
     let (handle, mut core) = bench.start(1).await;
     let first = bench.order(1, Verb::Run, backups(&["one"]));
     assert_eq!(core.outcome(&bench, &first, 1).await.0, Outcome::Succeeded);
+    let second = bench.order(4, Verb::Run, backups(&["one"]));
+    assert_eq!(core.outcome(&bench, &second, 1).await.0, Outcome::Succeeded);
     handle.drain(std::time::Duration::from_secs(20)).await;
     let path = bench.path("state/journal");
     let mut bytes = std::fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
+    let word = b"\"finished\"";
+    let end_of_first = bytes.windows(word.len()).position(|at| at == word).unwrap();
+    bytes[end_of_first] ^= 1;
     std::fs::write(&path, bytes).unwrap();
+    assert_eq!(bench.tasks.count("apply one"), 2);
     let (_handle, mut core) = bench.try_start().unwrap();
     assert!(core.ready().await.safe_mode.contains("damaged at byte"));
     core.link_up(&bench, 1, 2).await;
     // Its end lay in the lost part: nobody can say how it ended, so it is not done again.
     let lost = core.reconcile().await;
+    assert_eq!(lost.iter().map(|job| job.run).collect::<Vec<_>>(), [first.run, second.run]);
+    assert_eq!(lost[1].state.outcome(), Some(Outcome::Succeeded), "what lies behind the damage is known");
     assert!(matches!(&lost[0].state, fleet_types::job::JobState::Ended { outcome: Outcome::Failed, reason }
         if reason.starts_with("outcome_unknown")));
     let change = bench.order(2, Verb::Run, backups(&["one"]));
@@ -119,4 +126,5 @@ async fn a_damaged_journal_means_no_new_changes_but_reading_goes_on() {
     assert!(refused.reason.starts_with("policy safe-mode: "), "{}", refused.reason);
     let reading = bench.order(3, Verb::Run, checks());
     assert_eq!(core.outcome(&bench, &reading, 2).await.0, Outcome::Succeeded);
+    assert_eq!(bench.tasks.count("apply one"), 2);
 }
