@@ -34,7 +34,7 @@ pub fn answer(context: &Context, status: &Status, times: &Times) -> Answer {
         context.endpoint,
         units::count(nodes as usize, "node"),
         units::count(status.sites.len(), "site"),
-        times.absolute(status.as_of),
+        times.time_of_day(status.as_of),
     );
     let answer = Answer::of(status)
         .names(status.sites.iter().map(|site| site.site.clone()))

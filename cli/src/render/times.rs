@@ -51,6 +51,12 @@ impl Times {
         }
     }
 
+    /// The same without its day, where what it says is seconds old.
+    pub fn time_of_day(&self, at: Timestamp) -> String {
+        let text = self.absolute(at);
+        text.split_once(' ').map_or(text.clone(), |(_, time)| time.to_owned())
+    }
+
     fn relative(&self, at: Timestamp) -> String {
         if at > self.now {
             format!("in {}", length(at.since(self.now)))
@@ -98,6 +104,7 @@ mod tests {
         times.style = TimeStyle::Local;
         times.zone = TimeZone::fixed(jiff::tz::offset(1));
         assert_eq!(times.show(earlier), "2026-11-21 14:40:02 +01");
+        assert_eq!(times.time_of_day(earlier), "14:40:02 +01");
         assert_eq!(times.show_optional(None), "-");
     }
 

@@ -7,6 +7,7 @@ mod list;
 mod logs;
 mod order;
 mod plan;
+mod plan_blocks;
 mod show;
 mod start;
 mod wait;

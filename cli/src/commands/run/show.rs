@@ -6,6 +6,7 @@ use fleet_types::report::{Report, StepReport, StepState};
 use fleet_types::request::Verb;
 use fleet_types::view::{JobItem, JobView, RunView};
 
+use super::plan_blocks;
 use super::what::What;
 use crate::client::Client;
 use crate::commands::{job_cells, paging, watching};
@@ -92,6 +93,9 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
     }
     match jobs.iter().find(|job| job_cells::rank(job) < 100) {
         Some(failed) => answer.line(format!("next: fleetctl run show {}/{}", item.run, failed.node_name)),
+        None if item.verb == Verb::Plan => {
+            answer.line(format!("what a node would do: fleetctl run show {}/NODE", item.run))
+        }
         None => answer,
     }
 }
@@ -132,6 +136,7 @@ fn job_answer(job: &JobView, times: &Times) -> Answer {
         .block(Block::Fields(fields))
         .block(Block::Gap);
     match &job.report {
+        Some(Report { plan: Some(plan), .. }) => plan_blocks::show(answer, plan),
         Some(report) => report_blocks(answer, report, times),
         None => answer.line("no report yet"),
     }
@@ -193,11 +198,7 @@ fn details(answer: Answer, step: &StepReport) -> Answer {
         }
     }
     for change in &body.changes {
-        let between = match (change.before.as_str(), change.after.as_str()) {
-            ("", "") => String::new(),
-            (before, after) => format!(": {before} -> {after}"),
-        };
-        answer = answer.line(format!("  {} {}{between}", change.action, change.subject));
+        answer = answer.line(plan_blocks::change_line(change));
     }
     for file in &body.artifacts {
         let verified = if file.verified { ", verified" } else { "" };

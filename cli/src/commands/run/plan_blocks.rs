@@ -1,0 +1,57 @@
+//! How a node plan looks: what one node would do, step by step, and why it would refuse.
+
+use fleet_types::plan::{NodePlan, PlannedStep};
+use fleet_types::report::Change;
+
+use crate::render::{Answer, Block, Cell, Column, Table, Tone};
+
+/// Shows a node plan.
+pub fn show(answer: Answer, plan: &NodePlan) -> Answer {
+    let (tone, head) = match (plan.refusals.is_empty(), plan.changes) {
+        (false, _) => (Tone::Bad, "the node would refuse to start it"),
+        (true, true) => (Tone::Plain, "the node would start it; it changes the node"),
+        (true, false) => (Tone::Plain, "the node would start it; nothing on the node changes"),
+    };
+    let mut answer = answer.block(Block::Toned(tone, head.to_owned()));
+    for refusal in &plan.refusals {
+        answer = answer.line(format!("  {}: {}", refusal.subject, refusal.message));
+        if !refusal.remedy.is_empty() {
+            answer = answer.line(format!("    fix: {}", refusal.remedy));
+        }
+    }
+    let mut steps =
+        Table::new(&[Column::whole("STEP"), Column::text("WOULD"), Column::whole("ACTION").wide()]);
+    for step in &plan.steps {
+        let would = match &step.skipped {
+            Some(why) => Cell::toned(Tone::Dim, format!("be skipped: {why}")),
+            None => Cell::from(step.summary.as_str()),
+        };
+        steps.row([step.id.as_str().into(), would, step.action.as_str().into()]);
+    }
+    plan.steps.iter().fold(answer.table(steps, "no steps"), details)
+}
+
+/// Programs by argv and changes, where a step has any.
+fn details(answer: Answer, step: &PlannedStep) -> Answer {
+    if step.skipped.is_some() || (step.commands.is_empty() && step.changes.is_empty()) {
+        return answer;
+    }
+    let mut answer = answer.block(Block::Gap).block(Block::Toned(Tone::Head, step.id.clone()));
+    for argv in &step.commands {
+        // Quoted as data, so that a blank inside an argument shows; nothing here goes to a shell.
+        let words: Vec<_> = argv.iter().map(|word| format!("{word:?}")).collect();
+        answer = answer.line(format!("  run {}", words.join(" ")));
+    }
+    step.changes.iter().fold(answer, |answer, change| answer.line(change_line(change)))
+}
+
+/// One change in one line.
+pub fn change_line(change: &Change) -> String {
+    let between = match (change.before.as_str(), change.after.as_str()) {
+        ("", "") => String::new(),
+        ("", after) => format!(": {after}"),
+        (before, "") => format!(": was {before}"),
+        (before, after) => format!(": {before} -> {after}"),
+    };
+    format!("  {} {}{between}", change.action, change.subject)
+}

@@ -1,0 +1,58 @@
+//! Applying documents: checked, shown, confirmed, signed, stored.
+
+use crate::world::World;
+
+pub const PROFILE: &str = "schema = \"fleet/v1\"\nkind = \"profile\"\nname = \"edge\"\nversion = 1\n\n[check.load]\ntitle = \"Load\"\nkind = \"load\"\nwarn = 4\ncritical = 8\nevery = \"1m\"\n";
+pub const PROCEDURE: &str = "schema = \"fleet/v1\"\nkind = \"procedure\"\nname = \"look\"\nversion = 1\nprofile = \"edge\"\nchanges = CHANGES\ntimeout = \"5m\"\n\n[params.depth]\ntype = \"integer\"\ndefault = 1\n\n[[step]]\nid = \"probe\"\nkind = \"gate\"\ntitle = \"Look\"\nuses = \"health.check\"\nwith = { checks = \"all\" }\ntimeout = \"1m\"\n";
+
+/// Applies a profile and a procedure that changes nodes or not.
+pub fn applied(world: &World, changes: bool) {
+    let profile = world.file("profile.toml", PROFILE);
+    let procedure = world.file("look.toml", &PROCEDURE.replace("CHANGES", &changes.to_string()));
+    let ended = world.run(&["config", "apply", &profile, &procedure, "--yes", "--reason", "for a test"]);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+}
+
+#[test]
+fn nothing_is_stored_before_somebody_says_yes() {
+    let world = World::signed_in();
+    let profile = world.file("profile.toml", PROFILE);
+    let stored = |world: &World| world.state(|state| state.documents.len());
+    let ended = world.run(&["config", "apply", &profile]);
+    assert_eq!((ended.code, ended.out.as_str(), stored(&world)), (5, "", 0), "{}", ended.err);
+    assert!(ended.err.contains("created") && ended.err.contains("fix: add --yes"), "{}", ended.err);
+    let ended = world.run_typing("n\n", &["config", "apply", &profile]);
+    assert_eq!((ended.code, stored(&world)), (5, 0), "{}", ended.err);
+    let ended = world.run(&["config", "apply", &profile, "--dry-run"]);
+    assert_eq!((ended.code, stored(&world)), (0, 0), "{}", ended.err);
+    assert!(ended.out.contains("1 of 1 document would change"), "{}", ended.out);
+    let ended = world.run_typing("y\n", &["config", "apply", &profile]);
+    assert_eq!((ended.code, stored(&world)), (0, 1), "{}", ended.err);
+    assert!(ended.out.contains("1 of 1 document changed"), "{}", ended.out);
+    // Again: nothing to do, so nobody is asked.
+    let ended = world.run(&["config", "apply", &profile, "-o", "name"]);
+    assert_eq!((ended.code, ended.out.as_str()), (0, "profile/edge\n"), "{}", ended.err);
+    let shown = world.run(&["profile", "show", "edge"]);
+    assert!(
+        shown.out.starts_with("# profile edge revision 1") && shown.out.contains("[check.load]"),
+        "{}",
+        shown.out
+    );
+    assert_eq!(world.run(&["profile", "list", "-o", "jsonpath=.items[*].name"]).out, "edge\n");
+    assert_eq!(world.run(&["schedule", "list"]).out, "no schedule is applied; fleetctl config apply FILES\n");
+}
+
+#[test]
+fn invalid_documents_and_unlisted_keys_store_nothing() {
+    let world = World::new();
+    assert_eq!(world.login(&[]).code, 0);
+    let profile = world.file("profile.toml", PROFILE);
+    let ended = world.run(&["config", "apply", &profile, "--yes"]);
+    assert_eq!(ended.code, 12, "{}", ended.err);
+    assert!(ended.err.starts_with("error[signature-refused]"), "{}", ended.err);
+    let bad = world.file("bad.toml", &PROFILE.replace("version = 1", "verison = 1\nx = 2"));
+    let ended = world.run(&["config", "apply", &bad, "--yes"]);
+    assert_eq!(ended.code, 2, "{}", ended.err);
+    assert!(ended.err.contains("bad.toml:4:1") && ended.err.contains("bad.toml:5:1"), "{}", ended.err);
+    world.state(|state| assert!(state.documents.is_empty()));
+}

@@ -1,0 +1,463 @@
+//! A scripted controller: it checks what an operator signs as the real one does, and answers from its script.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use fleet_certs::ca::Authority;
+use fleet_certs::csr::RequestedKey;
+use fleet_certs::issue;
+use fleet_certs::token::Token;
+use fleet_proto::pb::enrol_service_server::EnrolService;
+use fleet_proto::pb::operator_service_server::OperatorService;
+use fleet_proto::{convert, pb};
+use fleet_types::canonical;
+use fleet_types::document::Document;
+use fleet_types::id::{FleetId, NodeId, OperatorId};
+use fleet_types::request::{NodeList, Request as RunRequest};
+use fleet_types::run::RunState;
+use fleet_types::seal::{Envelope, Kind, PublicKey};
+use fleet_types::trust::{OperatorRole, RootKeys, SignedBundle, TrustBundle};
+use fleet_types::view;
+use fleetctl::clock;
+use serde::Serialize;
+use tokio_stream::Stream;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Request, Response, Status};
+
+use crate::fixtures;
+use crate::world::YEAR;
+
+/// What a watch of a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// Breaks before it has said anything.
+    Breaks,
+    /// Stays silent for ever.
+    Hangs,
+}
+
+/// The script.
+pub struct State {
+    pub bundle: TrustBundle,
+    pub signed: SignedBundle,
+    pub content_key: Option<PublicKey>,
+    pub documents: BTreeMap<(String, String), (Envelope, Vec<u8>)>,
+    pub started: Vec<RunRequest>,
+    /// How runs end.
+    pub end: RunState,
+    /// What watches do before they work.
+    pub watches: VecDeque<Watch>,
+    /// Stored audit records.
+    pub audit: Vec<Vec<u8>>,
+    /// Output of a job: step, bytes.
+    pub output: Vec<(String, Vec<u8>)>,
+    /// Streams of output end with an error after so many parts.
+    pub output_breaks_after: Option<usize>,
+    pub cancelled: Vec<String>,
+    pub keys: Vec<String>,
+}
+
+impl State {
+    pub fn new(bundle: TrustBundle, signed: SignedBundle) -> Self {
+        Self {
+            bundle,
+            signed,
+            content_key: None,
+            documents: BTreeMap::new(),
+            started: Vec::new(),
+            end: RunState::Succeeded,
+            watches: VecDeque::new(),
+            audit: Vec::new(),
+            output: Vec::new(),
+            output_breaks_after: None,
+            cancelled: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct Fake {
+    pub fleet: FleetId,
+    pub controllers: Arc<Authority>,
+    pub operators: Arc<Authority>,
+    pub roots: RootKeys,
+    pub invite: Arc<Token>,
+    pub state: Arc<Mutex<State>>,
+}
+
+type Reply = Result<Response<pb::View>, Status>;
+type Streamed<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[allow(clippy::unnecessary_wraps, reason = "it is the answer of a handler")]
+fn view<T: Serialize>(value: &T) -> Reply {
+    Ok(Response::new(pb::View { json: convert::to_json(value) }))
+}
+
+fn page<T: Serialize>(schema: &str, items: Vec<T>) -> Reply {
+    view(&view::Page { schema: schema.to_owned(), items, next: None })
+}
+
+/// A refusal with details, as the real controller gives them.
+fn refusal(code: Code, word: &str, message: &str, fix: &str) -> Status {
+    let detail = view::ErrorDetail {
+        code: word.to_owned(),
+        message: message.to_owned(),
+        causes: vec![],
+        fix: fix.to_owned(),
+        id: String::new(),
+    };
+    let mut metadata = MetadataMap::new();
+    metadata.insert_bin("fleet-error-bin", MetadataValue::from_bytes(&serde_json::to_vec(&detail).unwrap()));
+    Status::with_metadata(code, message, metadata)
+}
+
+pub fn operator() -> OperatorId {
+    "0192f0c1-0000-7000-8000-000000000003".parse().unwrap()
+}
+
+#[tonic::async_trait]
+impl EnrolService for Fake {
+    async fn enrol(&self, _: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolReply>, Status> {
+        Err(Status::unimplemented("not part of these stories"))
+    }
+
+    async fn enrol_operator(
+        &self,
+        request: Request<pb::EnrolOperatorRequest>,
+    ) -> Result<Response<pb::EnrolOperatorReply>, Status> {
+        let r = request.into_inner();
+        if r.invite_id != self.invite.id.to_string() || r.invite_secret != self.invite.secret.expose() {
+            return Err(refusal(
+                Code::PermissionDenied,
+                "token-refused",
+                "the invite is not known",
+                "ask for a new one",
+            ));
+        }
+        let key = RequestedKey::from_request(&r.csr).unwrap();
+        let issued =
+            issue::operator(&self.operators, self.fleet, operator(), &key, clock::now(), YEAR / 100).unwrap();
+        let mut state = self.state.lock().unwrap();
+        state.content_key = Some(PublicKey::from_slice(&r.content_key).unwrap());
+        Ok(Response::new(pb::EnrolOperatorReply {
+            fleet_id: self.fleet.to_string(),
+            operator_id: operator().to_string(),
+            operator_name: "ada".into(),
+            role: OperatorRole::SecurityAdmin.as_str().into(),
+            certificate_chain: issued.chain.iter().map(|c| c.to_vec()).collect(),
+            root_keys: convert::to_json(&self.roots),
+            trust_bundle: convert::to_json(&state.signed),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Fake {
+    type WatchRunStream = Streamed<pb::View>;
+    type ReadOutputStream = Streamed<pb::OutputPart>;
+    type ReadAuditStream = Streamed<pb::AuditLeaf>;
+
+    async fn who_am_i(&self, _: Request<pb::WhoAmIRequest>) -> Reply {
+        let state = self.state.lock().unwrap();
+        let key = state.content_key.unwrap();
+        view(&view::WhoAmI {
+            schema: "fleet/v1/whoami".into(),
+            operator: operator(),
+            name: "ada".parse().unwrap(),
+            role: OperatorRole::SecurityAdmin,
+            fleet: self.fleet,
+            fleet_name: "example".parse().unwrap(),
+            certificate_not_after: clock::now().plus(YEAR / 100),
+            content_key: key,
+            content_key_listed: state.bundle.content_key(&key.id()).is_some(),
+            controller_version: "0.1.0".into(),
+            controller_time: clock::now(),
+        })
+    }
+
+    async fn get_status(&self, _: Request<pb::StatusRequest>) -> Reply {
+        view(&fixtures::status())
+    }
+
+    async fn list_nodes(&self, request: Request<pb::ListRequest>) -> Reply {
+        // Two pages, so that paging is walked.
+        let (mut nodes, is_first) = (fixtures::nodes(), request.get_ref().after.is_empty());
+        let selector: fleet_types::label::Selector = request.get_ref().selector.parse().unwrap();
+        nodes.retain(|node| selector.matches(&node.name, &node.labels));
+        let rest = nodes.split_off(1.min(nodes.len()));
+        let next = (is_first && !rest.is_empty()).then(|| "fw-1".to_owned());
+        let items = if is_first { nodes } else { rest };
+        view(&view::Page { schema: "fleet/v1/node-list".into(), items, next })
+    }
+
+    async fn get_node(&self, request: Request<pb::NameRequest>) -> Reply {
+        let name = &request.get_ref().name;
+        match fixtures::nodes().into_iter().find(|node| node.name.as_str() == name) {
+            Some(item) => view(&fixtures::node(item)),
+            None => Err(refusal(
+                Code::NotFound,
+                "not-found",
+                &format!("node \"{name}\" does not exist"),
+                "fleetctl node list",
+            )),
+        }
+    }
+
+    async fn create_join_token(&self, request: Request<pb::CreateJoinTokenRequest>) -> Reply {
+        let r = request.into_inner();
+        self.state.lock().unwrap().keys.push(r.idempotency_key);
+        view(&view::JoinTokenView {
+            schema: "fleet/v1/join-token".into(),
+            token: "ft1.made-up".into(),
+            node: r.node_name.parse().unwrap(),
+            node_id: fixtures::node_id(9),
+            expires: clock::now().plus(std::time::Duration::from_secs(r.lifetime_seconds.into())),
+        })
+    }
+
+    async fn get_trust_bundle(&self, _: Request<pb::TrustBundleRequest>) -> Reply {
+        let state = self.state.lock().unwrap();
+        view(&view::TrustView {
+            schema: "fleet/v1/trust".into(),
+            version: state.bundle.version,
+            bundle: state.signed.clone(),
+        })
+    }
+
+    async fn publish_trust_bundle(&self, request: Request<pb::PublishTrustBundleRequest>) -> Reply {
+        let signed: SignedBundle = convert::json("trust_bundle", &request.get_ref().trust_bundle).unwrap();
+        let mut state = self.state.lock().unwrap();
+        let bundle = signed
+            .open(&self.roots, self.fleet, state.bundle.version + 1)
+            .map_err(|error| refusal(Code::PermissionDenied, "trust-refused", &error.to_string(), ""))?;
+        (state.bundle, state.signed) = (bundle, signed);
+        view(&view::Done { schema: "fleet/v1/done".into(), message: "stored".into() })
+    }
+
+    async fn apply_documents(&self, request: Request<pb::ApplyDocumentsRequest>) -> Reply {
+        let r = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        let mut items = Vec::new();
+        for one in r.documents {
+            let envelope: Envelope = convert::json("envelope", &one.envelope).unwrap();
+            state.bundle.verify_content(&envelope, Kind::Document).map_err(|error| {
+                refusal(Code::FailedPrecondition, "signature-refused", &error.to_string(), "list your key")
+            })?;
+            let document: Document = canonical::from_slice(&envelope.payload).unwrap();
+            let key = (document.kind().to_string(), document.name().to_string());
+            let before = state.documents.get(&key).map(|(envelope, _)| envelope.digest());
+            let action = match before {
+                None => "created",
+                Some(digest) if digest == envelope.digest() => "unchanged",
+                Some(_) => "updated",
+            };
+            items.push(view::ApplyItem {
+                kind: key.0.clone(),
+                name: key.1.clone(),
+                action: action.into(),
+                revision: 1,
+                digest: envelope.digest(),
+            });
+            if !r.dry_run {
+                state.documents.insert(key, (envelope, one.source));
+            }
+        }
+        view(&view::ApplyView {
+            schema: "fleet/v1/apply".into(),
+            dry_run: r.dry_run,
+            items,
+            warnings: vec![],
+        })
+    }
+
+    async fn list_documents(&self, request: Request<pb::ListDocumentsRequest>) -> Reply {
+        let state = self.state.lock().unwrap();
+        let kind = &request.get_ref().kind;
+        let items = state
+            .documents
+            .iter()
+            .filter(|(key, _)| key.0 == *kind)
+            .map(|(key, (envelope, _))| item(key, envelope));
+        page("fleet/v1/document-list", items.collect())
+    }
+
+    async fn get_document(&self, request: Request<pb::GetDocumentRequest>) -> Reply {
+        let r = request.into_inner();
+        let state = self.state.lock().unwrap();
+        let key = (r.kind, r.name);
+        let Some((envelope, source)) = state.documents.get(&key) else {
+            return Err(refusal(
+                Code::NotFound,
+                "not-found",
+                &format!("{} \"{}\" does not exist", key.0, key.1),
+                "",
+            ));
+        };
+        view(&view::DocumentView {
+            schema: "fleet/v1/document".into(),
+            item: item(&key, envelope),
+            content: serde_json::from_slice(&envelope.payload).unwrap(),
+            source: String::from_utf8(source.clone()).unwrap(),
+        })
+    }
+
+    async fn resolve_targets(&self, request: Request<pb::ResolveTargetsRequest>) -> Reply {
+        let r = request.into_inner();
+        let selector: fleet_types::label::Selector = r.selector.parse().unwrap();
+        let nodes = fixtures::nodes();
+        let unknown =
+            r.names.iter().filter(|name| nodes.iter().all(|node| node.name.as_str() != *name)).cloned();
+        let unknown: Vec<_> = unknown.collect();
+        let nodes = nodes
+            .into_iter()
+            .filter(|node| r.names.is_empty() || r.names.iter().any(|name| name == node.name.as_str()))
+            .filter(|node| selector.matches(&node.name, &node.labels))
+            .map(|node| view::Target {
+                id: node.id,
+                site: node.labels.site().to_owned(),
+                pair: node.labels.pair().map(str::to_owned),
+                name: node.name,
+                presence: node.presence,
+            })
+            .collect();
+        view(&view::Targets { schema: "fleet/v1/targets".into(), nodes, unknown })
+    }
+
+    async fn start_run(&self, request: Request<pb::StartRunRequest>) -> Reply {
+        let r = request.into_inner();
+        let envelope: Envelope = convert::json("request", &r.request).unwrap();
+        let mut state = self.state.lock().unwrap();
+        state.bundle.verify_content(&envelope, Kind::Request).unwrap();
+        let request: RunRequest = canonical::from_slice(&envelope.payload).unwrap();
+        request.check(self.fleet).unwrap();
+        request.check_time(clock::now()).unwrap();
+        let nodes: Vec<NodeId> = r.nodes.chunks(16).map(|id| NodeId::from_slice(id).unwrap()).collect();
+        assert_eq!(NodeList::of(&nodes), request.nodes);
+        state.started.push(request.clone());
+        view(&fixtures::run(&request, RunState::Running))
+    }
+
+    async fn list_runs(&self, _: Request<pb::ListRequest>) -> Reply {
+        let state = self.state.lock().unwrap();
+        let items = state.started.iter().map(|request| fixtures::run(request, state.end).item).collect();
+        page("fleet/v1/run-list", items)
+    }
+
+    async fn get_run(&self, request: Request<pb::RunRequest>) -> Reply {
+        let state = self.state.lock().unwrap();
+        let found = state.started.iter().find(|started| started.run.to_string() == request.get_ref().run);
+        match found {
+            Some(started) => view(&fixtures::run(started, state.end)),
+            None => Err(refusal(Code::NotFound, "not-found", "there is no such run", "fleetctl run list")),
+        }
+    }
+
+    async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Reply {
+        let state = self.state.lock().unwrap();
+        page("fleet/v1/job-list", fixtures::jobs(request.get_ref().run.parse().unwrap(), state.end))
+    }
+
+    async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Reply {
+        view(&fixtures::job(request.get_ref().run.parse().unwrap()))
+    }
+
+    async fn watch_run(
+        &self,
+        request: Request<pb::RunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let mut state = self.state.lock().unwrap();
+        let watch = state.watches.pop_front();
+        match watch {
+            Some(Watch::Breaks) => return Err(Status::unavailable("going away")),
+            Some(Watch::Hangs) => return Ok(Response::new(Box::pin(tokio_stream::pending()))),
+            None => {}
+        }
+        let started = state.started.iter().find(|s| s.run.to_string() == request.get_ref().run).unwrap();
+        let message = |end| {
+            let watch = view::RunWatch {
+                schema: "fleet/v1/run-watch".into(),
+                run: fixtures::run(started, end),
+                jobs: fixtures::jobs(started.run, end),
+            };
+            Ok(pb::View { json: convert::to_json(&watch) })
+        };
+        let messages = vec![message(RunState::Running), message(state.end)];
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+    }
+
+    async fn read_output(
+        &self,
+        _: Request<pb::ReadOutputRequest>,
+    ) -> Result<Response<Self::ReadOutputStream>, Status> {
+        let mut state = self.state.lock().unwrap();
+        let mut parts: Vec<_> = state
+            .output
+            .iter()
+            .map(|(step, data)| Ok(pb::OutputPart { step: step.clone(), offset: 0, data: data.clone() }))
+            .collect();
+        if let Some(after) = state.output_breaks_after.take() {
+            parts.truncate(after);
+            parts.push(Err(Status::unavailable("going away")));
+        }
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+
+    async fn cancel_run(&self, request: Request<pb::CancelRunRequest>) -> Reply {
+        let r = request.into_inner();
+        let message = format!("run {} starts nothing new", r.run);
+        self.state.lock().unwrap().cancelled.push(r.run);
+        view(&view::Done { schema: "fleet/v1/done".into(), message })
+    }
+
+    async fn list_backups(&self, _: Request<pb::ListRequest>) -> Reply {
+        page("fleet/v1/backup-list", fixtures::backups())
+    }
+
+    async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {
+        let state = self.state.lock().unwrap();
+        let items = state.audit.iter().rev().take(request.get_ref().limit as usize).map(|bytes| {
+            view::AuditItem { record: canonical::from_slice(bytes).unwrap(), text: None, node_name: None }
+        });
+        page("fleet/v1/audit-list", items.collect())
+    }
+
+    async fn read_audit(
+        &self,
+        request: Request<pb::ReadAuditRequest>,
+    ) -> Result<Response<Self::ReadAuditStream>, Status> {
+        let r = request.into_inner();
+        let state = self.state.lock().unwrap();
+        let leaves: Vec<_> = (0u64..)
+            .zip(&state.audit)
+            .filter(|(index, _)| (r.from..r.to).contains(index))
+            .map(|(index, record)| Ok(pb::AuditLeaf { index, record: record.clone() }))
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(leaves))))
+    }
+
+    async fn get_audit_head(&self, _: Request<pb::AuditHeadRequest>) -> Reply {
+        let state = self.state.lock().unwrap();
+        let leaves: Vec<_> = state.audit.iter().map(|bytes| fleet_types::merkle::leaf_hash(bytes)).collect();
+        view(&view::AuditHead {
+            schema: "fleet/v1/audit-head".into(),
+            log: self.fleet,
+            size: leaves.len() as u64,
+            root: fleet_types::merkle::root(&leaves),
+            as_of: clock::now(),
+        })
+    }
+}
+
+fn item(key: &(String, String), envelope: &Envelope) -> view::DocumentItem {
+    view::DocumentItem {
+        kind: key.0.clone(),
+        name: key.1.clone(),
+        revision: 1,
+        version: Some(1),
+        digest: envelope.digest(),
+        description: String::new(),
+        applied: clock::now(),
+        signed_by: "ada".into(),
+    }
+}

@@ -1,0 +1,13 @@
+//! Stories of an operator against a scripted controller: the real protocol over real mutual TLS on loopback.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on may panic")]
+
+mod audit;
+mod documents;
+mod fake;
+mod fixtures;
+mod listening;
+mod runs;
+mod signing_in;
+mod views;
+mod world;

@@ -1,0 +1,119 @@
+//! Starting, waiting for, showing and stopping runs.
+
+use fleet_types::request::Verb;
+use fleet_types::run::RunState;
+
+use crate::documents::applied;
+use crate::fake::Watch;
+use crate::fixtures::{HOSTILE, is_harmless};
+use crate::world::World;
+
+fn started(world: &World) -> usize {
+    world.state(|state| state.started.len())
+}
+
+#[test]
+fn nothing_starts_without_targets_and_a_yes() {
+    let world = World::signed_in();
+    applied(&world, true);
+    for (args, code, word) in [
+        (&["run", "start", "look"][..], 2, "error[no-target]"),
+        (&["run", "start", "look", "-l", "site=nowhere"], 4, "error[no-match]"),
+        (&["run", "start", "look", "--node", "fw-9"], 4, "error[not-found]"),
+        (&["run", "start", "look", "--node", "fw-1", "--all"], 2, "exclude each other"),
+        (&["run", "start", "none", "--all"], 4, "procedure \"none\" does not exist"),
+        (&["run", "start", "look", "--all", "--param", "dept=2", "--yes"], 2, "did you mean \"depth\"?"),
+        (&["run", "start", "look", "--site", "fra1"], 5, "error[confirmation-needed]"),
+        (&["run", "start", "look", "--site", "fra1", "--no-input"], 5, "fix: add --yes"),
+        // All nodes and something changes: yes is not enough.
+        (&["run", "start", "look", "--all", "--yes"], 5, "--confirm prod --reason TEXT"),
+        (&["run", "start", "look", "--all", "--yes", "--confirm", "prod"], 5, "a reason is required"),
+        (&["run", "start", "look", "--node", "fw-1", "--valid-for", "25h", "--yes"], 2, "at most 24h"),
+        (&["run", "start", "look", "--all", "--dry-run"], 0, "would start"),
+    ] {
+        let ended = world.run(args);
+        assert_eq!(ended.code, code, "{args:?}: {}{}", ended.out, ended.err);
+        assert!(ended.err.contains(word), "{args:?}: {}", ended.err);
+    }
+    assert_eq!(started(&world), 0);
+    let ended = world.run(&["run", "start", "look", "--all", "--confirm", "prod", "--reason", "drill"]);
+    assert_eq!((ended.code, started(&world)), (0, 1), "{}", ended.err);
+    world.state(|state| {
+        let request = &state.started[0];
+        assert_eq!((request.nodes.count, request.reason.as_str(), request.verb), (2, "drill", Verb::Run));
+        assert_eq!((request.selector.as_str(), request.max_parallel), ("", 2));
+    });
+}
+
+#[test]
+fn the_exit_code_is_that_of_the_runs_end() {
+    let world = World::signed_in();
+    applied(&world, false);
+    for (end, code) in
+        [(RunState::Succeeded, 0), (RunState::Partly, 3), (RunState::Failed, 7), (RunState::Cancelled, 7)]
+    {
+        world.state(|state| state.end = end);
+        let ended = world.run(&["run", "start", "look", "--all", "--yes", "--wait", "--param", "depth=2"]);
+        assert_eq!(ended.code, code, "{}{}", ended.out, ended.err);
+        assert!(ended.out.contains(end.as_str()), "{}", ended.out);
+        assert!(
+            ended.err.contains("fw-1  ") && is_harmless(&ended.err) && is_harmless(&ended.out),
+            "{}",
+            ended.err
+        );
+    }
+    let json = world.run(&["run", "plan", "look", "--node", "fw-1", "-o", "json", "-q"]);
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((json.code, value["verb"].as_str(), json.err.as_str()), (7, Some("plan"), ""));
+    assert!(value["jobs"].is_array() && value["schema"] == "fleet/v1/run", "{value}");
+}
+
+#[test]
+fn a_wait_outlives_the_controller_and_has_an_end_of_its_own() {
+    let world = World::signed_in();
+    applied(&world, false);
+    let ended = world.run(&["run", "start", "look", "--node", "fw-1", "--yes", "-o", "name"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let run = ended.out.trim();
+    world.state(|state| state.watches.push_back(Watch::Breaks));
+    let ended = world.run(&["run", "wait", run]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(
+        ended.err.contains("lost the controller") && ended.err.contains("the controller is back"),
+        "{}",
+        ended.err
+    );
+    world.state(|state| state.watches.push_back(Watch::Hangs));
+    let ended = world.run(&["run", "wait", run, "--timeout", "200ms"]);
+    assert_eq!(ended.code, 8, "{}", ended.err);
+    assert!(ended.err.contains("error[still-running]") && ended.err.contains("it goes on"), "{}", ended.err);
+    let ended = world.run(&["run", "cancel", run]);
+    assert_eq!(
+        (ended.code, world.state(|state| state.cancelled.clone())),
+        (0, vec![run.to_owned()]),
+        "{}",
+        ended.err
+    );
+    assert_eq!(world.run(&["run", "show", "r-0000000009"]).code, 4);
+}
+
+#[test]
+fn output_is_resumed_where_the_connection_broke() {
+    let world = World::signed_in();
+    world.state(|state| {
+        state.output = vec![
+            ("one".into(), b"first\n".to_vec()),
+            ("two".into(), format!("second {HOSTILE}").into_bytes()),
+        ];
+        state.output_breaks_after = Some(1);
+    });
+    let ended = world.run(&["run", "logs", "r-0000000005/fw-1", "--follow"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("lost the controller") && ended.err.contains("resumed"), "{}", ended.err);
+    assert_eq!(ended.out.matches("first").count(), 1, "{}", ended.out);
+    assert!(
+        ended.out.starts_with("--> one\nfirst\n--> two\nsecond ") && is_harmless(&ended.out),
+        "{}",
+        ended.out
+    );
+}

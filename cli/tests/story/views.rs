@@ -1,0 +1,75 @@
+//! What is looked at: fits into 80 columns, harmless whatever nodes say, the same in every format.
+
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::fixtures::is_harmless;
+use crate::world::World;
+
+const LOOKS: [&[&str]; 9] = [
+    &["status"],
+    &["status", "fw-1"],
+    &["node", "list"],
+    &["node", "show", "fw-2"],
+    &["backup", "list"],
+    &["run", "list"],
+    &["run", "show", "r-0000000005/fw-1"],
+    &["audit", "list"],
+    &["procedure", "list"],
+];
+
+#[test]
+fn every_view_in_every_format_is_harmless() {
+    let world = World::signed_in();
+    for look in LOOKS {
+        for format in ["table", "wide", "json", "jsonl", "yaml", "name", "jsonpath=.items[*]"] {
+            let args: Vec<&str> = look.iter().copied().chain(["-o", format]).collect();
+            let ended = world.run(&args);
+            assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{args:?}: {}", ended.err);
+            assert!(is_harmless(&ended.out), "{args:?}: {:?}", ended.out);
+            // A line that a node made up would begin like one of ours.
+            assert!(
+                !ended.out.lines().any(|line| line.starts_with("error[fake]")),
+                "{args:?}: {}",
+                ended.out
+            );
+            if format == "json" {
+                let value: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+                assert!(value["schema"].as_str().unwrap().starts_with("fleet/v1/"), "{args:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_fit_into_80_columns() {
+    let world = World::signed_in();
+    for look in [&["node", "list"][..], &["backup", "list"], &["status"]] {
+        let ended = world.run(look);
+        for line in ended.out.lines().filter(|line| !line.starts_with("  ")) {
+            assert!(line.width() <= 80, "{look:?}: {line}");
+        }
+    }
+}
+
+#[test]
+fn lists_are_paged_and_narrowed() {
+    let world = World::signed_in();
+    assert_eq!(world.run(&["node", "list", "-o", "name"]).out, "fw-1\nfw-2\n");
+    assert_eq!(world.run(&["node", "list", "--site", "ams2", "-o", "name"]).out, "fw-2\n");
+    assert_eq!(world.run(&["node", "list", "--node", "fw-1,fw-2", "-o", "name"]).out, "fw-1\nfw-2\n");
+    let nodes = world.run(&["backup", "list", "-l", "site=ams2", "-o", "jsonpath=.items[*].node"]);
+    assert_eq!(nodes.out, "fw-2\n", "{}", nodes.err);
+    let missing = world.run(&["node", "show", "fw-9"]);
+    assert_eq!((missing.code, missing.out.as_str()), (4, ""));
+    assert!(missing.err.contains("node \"fw-9\" does not exist"), "{}", missing.err);
+}
+
+#[test]
+fn a_join_token_is_data_and_how_to_use_it_is_talk() {
+    let world = World::signed_in();
+    let ended = world.run(&["join-token", "create", "fw-3", "--label", "site=fra1", "--valid-for", "30m"]);
+    assert_eq!((ended.code, ended.out.as_str()), (0, "ft1.made-up\n"), "{}", ended.err);
+    assert!(ended.err.contains("it is not shown again"), "{}", ended.err);
+    assert_eq!(world.run(&["join-token", "create", "fw-3", "--valid-for", "25h"]).code, 2);
+    world.state(|state| assert_eq!(state.keys.len(), 1));
+}
