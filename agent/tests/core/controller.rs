@@ -16,7 +16,7 @@ use fleet_proto::pb::enrol_service_server::{EnrolService, EnrolServiceServer};
 use fleet_proto::pb::{agent_message, controller_message};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
@@ -44,6 +44,7 @@ pub struct Session {
     pub seq: u64,
     pub from_agent: mpsc::Receiver<pb::AgentMessage>,
     pub to_agent: mpsc::Sender<Result<pb::ControllerMessage, Status>>,
+    ending: oneshot::Receiver<bool>,
 }
 
 /// One output stream.
@@ -180,6 +181,13 @@ impl Session {
         let _ = self.to_agent.send(Ok(pb::ControllerMessage { link_epoch, seq, body: Some(body) })).await;
     }
 
+    /// Takes messages until the agent has closed its side in good order.
+    pub async fn left(mut self) {
+        self.ended().await;
+        let orderly = within("the session's end is known", &mut self.ending).await;
+        assert_eq!(orderly, Ok(true), "the link broke instead of being closed");
+    }
+
     /// Takes messages until the agent has ended the session.
     pub async fn ended(&mut self) {
         within("the agent ends the session", async { while self.from_agent.recv().await.is_some() {} }).await;
@@ -208,14 +216,21 @@ impl AgentService for Service {
         let mut stream = request.into_inner();
         let (to_test, from_agent) = mpsc::channel(1024);
         let (to_agent, outgoing) = mpsc::channel(64);
+        let (ended, ending) = oneshot::channel();
         tokio::spawn(async move {
-            while let Ok(Some(message)) = stream.message().await {
-                if to_test.send(message).await.is_err() {
-                    return;
+            let orderly = loop {
+                match stream.message().await {
+                    Ok(Some(message)) => {
+                        if to_test.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    ended => break ended.is_ok(),
                 }
-            }
+            };
+            let _ = ended.send(orderly);
         });
-        let _ = self.sessions.send(Session { epoch: 0, seq: 0, from_agent, to_agent }).await;
+        let _ = self.sessions.send(Session { epoch: 0, seq: 0, from_agent, to_agent, ending }).await;
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 

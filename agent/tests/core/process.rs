@@ -109,13 +109,13 @@ async fn a_node_joins_runs_and_stops() {
     assert!(said.contains("--replace"), "{said}");
 
     let child = node.start();
-    let (hello, mut session) = linked(&mut controller, &fleet, 5).await;
+    let (hello, session) = linked(&mut controller, &fleet, 5).await;
     assert_eq!((hello.policy_mode.as_str(), hello.epoch_seen), ("read_only", 0));
     assert!(hello.actions.iter().any(|action| action == "health.check"), "{:?}", hello.actions);
     let facts: NodeFacts = serde_json::from_slice(&hello.facts).unwrap();
     assert!(!facts.simulated.is_empty(), "a development root is said to be one");
-    assert_eq!(terminate(child).await, Some(0));
-    session.ended().await;
+    let (exit, ()) = tokio::join!(terminate(child), session.left());
+    assert_eq!(exit, Some(0));
 
     let status = node.call(&["status", "--output", "json"]).await;
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();

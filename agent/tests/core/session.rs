@@ -204,8 +204,8 @@ async fn stopping_flushes_what_the_executor_still_says() {
     session.send(controller_message::Body::ReportAck(ack.clone())).await;
     assert_eq!(agent.executor.next().await, core_message::Body::ReportAck(ack));
     agent.executor.close();
+    session.left().await;
     agent.ended().await.unwrap();
-    session.ended().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

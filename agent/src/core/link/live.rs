@@ -79,7 +79,11 @@ pub async fn run(
         executor_open: true,
         link,
     };
-    live.run(stop).await
+    let ended = live.run(stop).await;
+    if matches!(ended, Ok(Ended::Stopped)) {
+        live.link.leave().await;
+    }
+    ended
 }
 
 /// What a wait of the loop brought.
@@ -89,8 +93,8 @@ enum Event {
     Executor(Option<executor_message::Body>),
     /// The executor took a message, or it is time to look.
     Look,
-    /// There is room on the session; false when it has ended.
-    SessionReady(bool),
+    /// There is room on the session.
+    SessionReady,
     Fetched(Option<Fetched>),
     Output(Option<Heard>),
     /// There is room on the output stream; false when it has ended.
@@ -117,8 +121,10 @@ impl Live<'_> {
 
     /// Waits for everything at once. Each source is safe to be dropped at its await.
     async fn next_event(&mut self, now: Instant, stop: &CancellationToken) -> Event {
-        let to_send = now >= self.next_beat || self.desk.outbox.due(now).is_some_and(|due| due <= now);
-        let next = self.next_look(now, to_send);
+        let due = now >= self.next_beat || self.desk.outbox.due(now).is_some_and(|due| due <= now);
+        // Of a session that the controller has closed only the rest is read: it says why.
+        let to_send = due && !self.link.outgoing.is_closed();
+        let next = self.next_look(now, due);
         let (pieces, credits) = self.output.as_mut().map(|o| (&o.pieces, &mut o.credits)).unzip();
         tokio::select! {
             () = stop.cancelled(), if self.flush_until.is_none() => Event::Stop,
@@ -127,7 +133,9 @@ impl Live<'_> {
                 Event::Executor(message)
             }
             () = self.door.to.progress() => Event::Look,
-            permit = self.link.outgoing.reserve(), if to_send => Event::SessionReady(permit.is_ok()),
+            permit = self.link.outgoing.reserve(), if to_send => {
+                if permit.is_ok() { Event::SessionReady } else { Event::Look }
+            }
             Some(done) = self.fetches.join_next() => Event::Fetched(done.ok()),
             heard = recv(credits) => Event::Output(heard),
             ready = has_room(pieces), if self.desk.spool.has_next() => Event::OutputReady(ready),
@@ -143,8 +151,7 @@ impl Live<'_> {
             Event::Controller(message) => return Ok(self.on_controller(message)),
             Event::Executor(message) => return self.on_executor(message),
             Event::Look => {}
-            Event::SessionReady(false) => return Ok(Some(Ended::Lost(Lost::Closed))),
-            Event::SessionReady(true) => {
+            Event::SessionReady => {
                 if let Some(body) = self.next_body(now) {
                     // This loop alone sends, and it has just seen room; a closed stream shows by itself.
                     let _ = self.link.outgoing.try_send(self.link.session.stamp(body));
@@ -185,10 +192,6 @@ impl Live<'_> {
         if self.door.to.stuck_at().is_some_and(|at| now >= at) {
             return Err(LinkError::ExecutorStuck);
         }
-        if let Some(until) = self.flush_until {
-            let flushed = !self.executor_open && self.desk.outbox.is_flushed();
-            return Ok((flushed || now >= until).then_some(Ended::Stopped));
-        }
         let silence = now.saturating_duration_since(self.last_reply);
         let lost = if silence >= self.beat * SILENT_BEATS {
             Some(Lost::Silent(silence))
@@ -199,16 +202,20 @@ impl Live<'_> {
         } else {
             None
         };
+        if let Some(until) = self.flush_until {
+            let flushed = !self.executor_open && self.desk.outbox.is_flushed();
+            return Ok((flushed || now >= until || lost.is_some()).then_some(Ended::Stopped));
+        }
         Ok(lost.map(Ended::Lost))
     }
 
     /// When to look again though nothing arrives.
-    fn next_look(&self, now: Instant, to_send: bool) -> Instant {
+    fn next_look(&self, now: Instant, due: bool) -> Instant {
         let wakes = [
             Some(self.last_reply + self.beat * SILENT_BEATS),
             // What is due already waits for room on the stream, not for time.
             Some(self.next_beat).filter(|at| *at > now),
-            self.desk.outbox.due(now).filter(|_| !to_send),
+            self.desk.outbox.due(now).filter(|_| !due),
             self.desk.wanted.due(self.fetches.len()),
             self.answer_due,
             self.flush_until,

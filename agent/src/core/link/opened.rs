@@ -16,6 +16,8 @@ use super::session::Session;
 /// Messages between the owner and HTTP/2: enough to keep a fast link busy; a slow one fills it and the rest
 /// stays coalesced in the outbox.
 const OUTGOING: usize = 8;
+/// A controller that does not answer our leaving finds out by itself.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 /// Heartbeat intervals that a controller may ask for: it must stay under the lease of 5 min.
 const BEAT_LIMITS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mins(4));
 
@@ -61,6 +63,14 @@ impl Opened {
         };
         warn!(endpoint = clients.endpoint, "no link: {lost}");
         None
+    }
+
+    /// Ends the session in good order: our side closes, the controller's answer is waited for a moment.
+    pub async fn leave(self) {
+        let Self { outgoing, mut incoming, .. } = self;
+        drop(outgoing);
+        let rest = async { while let Ok(Some(_)) = incoming.message().await {} };
+        let _ = timeout(LEAVE_LIMIT, rest).await;
     }
 
     /// The spread that the controller names; none when it names none.
