@@ -76,6 +76,13 @@ impl DocumentStore {
         Ok(envelope)
     }
 
+    /// Removes an envelope whose signature was refused: the same payload may come again, better signed.
+    pub fn remove(&self, digest: Digest) {
+        if let Err(error) = fs::remove_file(self.path(digest)) {
+            tracing::warn!(%digest, %error, "a refused document cannot be removed");
+        }
+    }
+
     /// Removes the oldest documents that no job in `used` names, down to a bound. Called at start.
     pub fn tidy(&self, used: &BTreeSet<Digest>) -> io::Result<()> {
         let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();

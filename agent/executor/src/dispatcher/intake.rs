@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fleet_proto::pb::executor_message::Body as ToCore;
 use fleet_proto::{convert, pb};
 use fleet_types::assignment::{Assignment, WaveProof};
+use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::report::{StepReport, StepState, TaskReport};
@@ -167,7 +168,27 @@ impl Desk {
         let asked = self.pending.remove(&key).map_or(1, |pending| pending.asked);
         match gathered {
             Ok((request, admitted)) => self.accept(key, assignment, &request, admitted, asked),
-            Err((ends, refusals)) => self.refuse(key, &assignment, ends, &refusals),
+            Err((ends, refusals)) => {
+                if refusals.iter().any(|refusal| refusal.rule.starts_with("signature-")) {
+                    self.drop_badly_signed(&assignment);
+                }
+                self.refuse(key, &assignment, ends, &refusals);
+            }
+        }
+    }
+
+    /// Keeps no envelope with a refused signature in the way of a better one; what open jobs use stays.
+    fn drop_badly_signed(&self, assignment: &Assignment) {
+        let sealed = self.parts.documents.load(assignment.request);
+        let request = sealed.and_then(|sealed| canonical::from_slice::<Request>(&sealed.payload).ok());
+        let named = request.into_iter().flat_map(|request| [request.procedure, request.profile]);
+        let used = |digest: &Digest| {
+            let open = self.parts.table.iter().filter(|(_, job)| job.is_open());
+            open.filter_map(|(_, job)| job.accepted.as_ref())
+                .any(|a| [a.assignment.request, a.procedure, a.profile].contains(digest))
+        };
+        for digest in named.chain([assignment.request]).filter(|digest| !used(digest)) {
+            self.parts.documents.remove(digest);
         }
     }
 
@@ -225,6 +246,22 @@ impl Desk {
         let candidate = Candidate { request: &request, input };
         let admitted = policy::admit(&candidate, &parts.policy, &self.conditions()).map_err(against)?;
         Ok((request, admitted))
+    }
+
+    /// Do the keys that signed a waiting job's request and documents still stand in the trust bundle?
+    pub(super) fn still_vouched(&self, accepted: &Accepted) -> Result<(), Refusal> {
+        let parts = &self.parts;
+        let load = |digest| parts.documents.load(digest);
+        let sealed = (load(accepted.assignment.request), load(accepted.procedure), load(accepted.profile));
+        let (Some(request), Some(procedure), Some(profile)) = sealed else {
+            let message = "a document of the job is gone from this node";
+            return Err(Refusal::new("document-missing", message, "start a new run"));
+        };
+        let opened: Request = canonical::from_slice(&request.payload)
+            .map_err(|error| Refusal::new("request-malformed", error.to_string(), "start a new run"))?;
+        let bundle = parts.trust.bundle();
+        policy::open_documents(&opened, &request, &procedure, &profile, bundle, &parts.policy, &parts.node)
+            .map(drop)
     }
 
     fn conditions(&self) -> Conditions {

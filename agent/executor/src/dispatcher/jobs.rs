@@ -56,6 +56,11 @@ impl Desk {
             let draft = self.draft(Outcome::Expired, reason, Vec::new());
             return self.finish_accepted(key, draft);
         }
+        // A key that was revoked while the job waited starts nothing any more.
+        if untouched && let Err(refusal) = self.still_vouched(&accepted) {
+            let draft = self.draft(Outcome::Cancelled, refusal.reason(), Vec::new());
+            return self.finish_accepted(key, draft);
+        }
         let Some(open) = self.open.get_mut(&key) else { return };
         if let Some(admitted) = open.admitted.take() {
             let work = Work { accepted, admitted, record, cancel: open.cancel.clone() };
