@@ -64,9 +64,11 @@ pub fn agent(name: &str, folder: &Path, at: &Served) -> String {
          [runtime]\n\
          state_directory = {}\n\
          work_directory  = {}\n\n\
-         # The node owner's last word. A real node starts as read_only; a development node may be changed.\n\
+         # The node owner's last word. A real node starts as read_only; a development node may be changed, also\n\
+         # while nothing is known about its partner.\n\
          [policy]\n\
          mode = \"enforce\"\n\
+         require_healthy_partner = false\n\
          max_disruptive_jobs = {{ count = 1000, within = \"24h\" }}\n\
          min_free_disk = \"64MiB\"\n\n\
          [timers]\n\

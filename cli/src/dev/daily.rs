@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::embedded::DOCUMENTS;
+use super::embedded::{BOOT_DOCUMENTS, DOCUMENTS};
 use super::inner::CONTEXT;
 use super::stage::Stage;
 use crate::error::Failure;
@@ -11,6 +11,8 @@ use crate::error::Failure;
 const APPLY_LIMIT: Duration = Duration::from_mins(1);
 /// The procedure's own limit is 45 minutes; a run that takes longer than this on fresh files hangs.
 const RUN_LIMIT: &str = "15m";
+/// What does the work of systemd at boot.
+const BOOT_PROCEDURE: &str = "start-services";
 /// A little more, so that the command's own message comes first.
 const RUN_WAIT: Duration = Duration::from_mins(16);
 /// Reading a log of a few hundred records.
@@ -19,8 +21,10 @@ const SHOW_LIMIT: Duration = Duration::from_mins(1);
 impl Stage<'_, '_> {
     /// Writes the documents into the fleet's folder and applies them from there.
     pub async fn apply_documents(&mut self) -> Result<(), Failure> {
-        for document in DOCUMENTS {
-            let path = format!("documents/{}", document.path);
+        let firewall = DOCUMENTS.iter().map(|document| ("documents", document));
+        let boot = BOOT_DOCUMENTS.iter().map(|document| ("documents/boot", document));
+        for (folder, document) in firewall.chain(boot) {
+            let path = format!("{folder}/{}", document.path);
             // What somebody has changed for trying things out stays.
             if self.place.path(&path).exists() {
                 continue;
@@ -41,28 +45,35 @@ impl Stage<'_, '_> {
         Ok(())
     }
 
+    /// Starts the services of all nodes by a run, as nobody else does it there.
+    pub async fn start_services(&mut self) -> Result<(), Failure> {
+        let reason = "boot of a development fleet";
+        let arguments = run_start(BOOT_PROCEDURE, reason);
+        let call = self.inner.ask(&[&arguments[..], &["--quiet"]].concat());
+        let outcome = self.outcome(call, "the start of services", RUN_WAIT).await?;
+        if outcome.code != 0 {
+            for line in outcome.out.lines() {
+                self.tell("services", line);
+            }
+        }
+        outcome.good(&format!("fleetctl run start {BOOT_PROCEDURE}"))?;
+        self.tell(
+            "services",
+            format!("run on all nodes, started by a run of the procedure \"{BOOT_PROCEDURE}\""),
+        );
+        Ok(())
+    }
+
     /// Runs a procedure on all nodes and shows it; gives the exit code of the run.
     pub async fn run_on_all(&mut self, procedure: &str, reason: &str) -> Result<u8, Failure> {
+        let arguments = run_start(procedure, reason);
         self.tell(
             "run",
             format!(
                 "$ fleetctl run start {procedure} --all --wait --confirm {CONTEXT} --reason \"{reason}\""
             ),
         );
-        let call = self.inner.show(&[
-            "run",
-            "start",
-            procedure,
-            "--all",
-            "--wait",
-            "--yes",
-            "--confirm",
-            CONTEXT,
-            "--reason",
-            reason,
-            "--timeout",
-            RUN_LIMIT,
-        ]);
+        let call = self.inner.show(&arguments);
         Ok(self.outcome(call, "the run", RUN_WAIT).await?.code)
     }
 
@@ -72,4 +83,21 @@ impl Stage<'_, '_> {
         let call = self.inner.show(arguments);
         Ok(self.outcome(call, &format!("fleetctl {}", arguments.join(" ")), SHOW_LIMIT).await?.code)
     }
+}
+
+/// The command line of a run on all nodes. It changes them, so it wants the fleet's name and a reason.
+fn run_start<'a>(procedure: &'a str, reason: &'a str) -> [&'a str; 11] {
+    [
+        "run",
+        "start",
+        procedure,
+        "--all",
+        "--wait",
+        "--confirm",
+        CONTEXT,
+        "--reason",
+        reason,
+        "--timeout",
+        RUN_LIMIT,
+    ]
 }

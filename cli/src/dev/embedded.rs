@@ -28,6 +28,12 @@ pub const DOCUMENTS: &[Embedded] = files! { "profiles/dev":
     0o644 "schedules.toml",
 };
 
+/// More documents: `deploy/dev/documents`, which stand in for what systemd does at boot.
+pub const BOOT_DOCUMENTS: &[Embedded] = files! { "dev/documents":
+    0o644 "profile.toml",
+    0o644 "start-services.toml",
+};
+
 /// The root of a node: `deploy/dev/root`. `@NODE@`, `@SITE@`, `@HA_GROUP@` and `@HOST@` are filled in.
 pub const FIREWALL: &[Embedded] = files! { "dev/root":
     0o644 "etc/systemd/system/zehrasec-firewall.service",
@@ -67,7 +73,9 @@ mod tests {
     #[test]
     fn nothing_of_the_folders_is_left_out() {
         let deploy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-        for (folder, files) in [("profiles/dev", DOCUMENTS), ("dev/root", FIREWALL)] {
+        for (folder, files) in
+            [("profiles/dev", DOCUMENTS), ("dev/documents", BOOT_DOCUMENTS), ("dev/root", FIREWALL)]
+        {
             let embedded: BTreeSet<_> = files.iter().map(|file| file.path.to_owned()).collect();
             assert_eq!(below(&deploy.join(folder)), embedded, "{folder}");
         }

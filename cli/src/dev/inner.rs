@@ -132,7 +132,16 @@ impl Outcome {
         let exit =
             ExitCode::ALL.into_iter().find(|exit| exit.number() == self.code).unwrap_or(ExitCode::Unexpected);
         let failure = Failure::new(exit, "dev-step", format!("{what} failed (exit code {})", self.code));
-        Err(self.err.lines().map(str::trim).filter(|line| !line.is_empty()).fold(failure, Failure::cause))
+        Err(self.err.lines().map(str::trim).filter(|line| !line.is_empty()).fold(failure, told))
+    }
+}
+
+/// Adds a line of a command's own error: what it says is the cause here, its fixes stay fixes.
+fn told(failure: Failure, line: &str) -> Failure {
+    match (line.strip_prefix("fix: "), line.strip_prefix("cause: ")) {
+        (Some(fix), _) => failure.fix(fix),
+        (_, Some(cause)) => failure.cause(cause),
+        _ => failure.cause(line),
     }
 }
 
@@ -161,5 +170,47 @@ const fn format(format: &OutputFormat) -> &'static str {
         OutputFormat::JsonLines => "--output=jsonl",
         OutputFormat::Yaml => "--output=yaml",
         OutputFormat::Name => "--output=name",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::embedded::{BOOT_DOCUMENTS, DOCUMENTS};
+    use super::*;
+    use crate::settings::Settings;
+    use fleet_types::time::Timestamp;
+
+    fn inner(folder: &Path) -> Inner {
+        let environment =
+            Environment::fixed(&[("HOME", "/nowhere"), ("NO_COLOR", "1")], || Timestamp::clamped(0));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        Inner::new(&Session::new(Settings::default(), &environment, &mut out, &mut err), folder)
+    }
+
+    #[tokio::test]
+    async fn the_documents_that_are_brought_along_are_valid() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, documents) in [("daily", DOCUMENTS), ("boot", BOOT_DOCUMENTS)] {
+            for document in documents {
+                let path = folder.path().join(name).join(document.path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, document.text).unwrap();
+            }
+        }
+        let text = folder.path().to_str().unwrap();
+        let outcome = inner(folder.path()).ask(&["config", "validate", text]).await.unwrap();
+        outcome.good("validate").unwrap();
+        assert!(outcome.out.contains("6 files valid"), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_failed_call_says_which_and_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let outcome = inner(folder.path()).ask(&["status"]).await.unwrap();
+        let failure = outcome.good("fleetctl status").unwrap_err();
+        assert_eq!(failure.exit, ExitCode::NotAllowed);
+        assert_eq!(failure.what, "fleetctl status failed (exit code 10)");
+        assert!(failure.causes[0].starts_with("error[not-signed-in]"), "{failure:?}");
+        assert!(failure.fixes[0].starts_with("sign in first"), "{failure:?}");
     }
 }

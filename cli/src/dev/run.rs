@@ -63,7 +63,8 @@ async fn play(stage: &mut Stage<'_, '_>, args: &DevArgs) -> Result<ExitCode, Fai
     stage.apply_documents().await?;
     stage.place.mark_complete()?;
     stage.is_up = true;
-    let code = stage.run_on_all(PROCEDURE, "first run of fleetctl dev").await?;
+    stage.start_services().await?;
+    let code = stage.run_on_all(PROCEDURE, "shown by fleetctl dev").await?;
     let shown = [stage.show("status", &["status"]).await?, stage.show("audit", &["audit", "verify"]).await?];
     // The run's own code first: it is what `--once` is for.
     let code = [code, shown[0], shown[1]].into_iter().find(|code| *code != 0).unwrap_or(0);
@@ -144,16 +145,17 @@ fn explain(
     stage.tell("simulated", "units are processes of the agent's own supervisor, not systemd's");
     stage.tell("", "the firewall is a stand-in with real files in a private root: it filters nothing");
     stage.tell("", "processor, memory, disks and interfaces are this machine's; packages are not handled");
-    stage.tell("", "nodes have local policy \"enforce\"; a real node starts as \"read_only\"");
+    stage.tell("", "nodes have local policy \"enforce\" and do not look at their partners; a real node starts as \"read_only\"");
     stage.tell("", format!("all keys lie in one folder: {folder}"));
     let took = stage.since.elapsed().as_secs_f64();
     if args.once {
         stage.tell("done", format!("in {took:.1} s, exit code {}", exit.number()));
         return;
     }
+    let program = own_program(stage.session);
     let fleetctl = match link {
-        Some(link) => format!("fleetctl --context {}", link.name()),
-        None => format!("FLEET_CONFIG_DIR={folder}/operator fleetctl"),
+        Some(link) => format!("{program} --context {}", link.name()),
+        None => format!("FLEET_CONFIG_DIR={folder}/operator {program}"),
     };
     let first = specs.first().map_or("", |node| node.name.as_str());
     stage.tell("try", "in a second terminal:");
@@ -172,6 +174,23 @@ fn explain(
     }
     stage.tell("logs", format!("{folder}/logs"));
     stage.tell("ready", format!("in {took:.1} s; Ctrl-C stops everything, again to force"));
+}
+
+/// How this program is called from a second terminal: by name where a shell finds it, else by its path.
+fn own_program(session: &Session<'_>) -> String {
+    let own = std::env::current_exe().unwrap_or_default();
+    let found = session
+        .environment
+        .get("PATH")
+        .unwrap_or_default()
+        .split(':')
+        .map(|folder| Path::new(folder).join("fleetctl"));
+    let is_own = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == own);
+    if found.into_iter().find(|path| path.exists()).is_some_and(|path| is_own(&path)) {
+        return "fleetctl".to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    own.strip_prefix(here).unwrap_or(&own).display().to_string()
 }
 
 /// Until somebody wants it to end.
