@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fleet_types::document::expr::{Expr, When};
 use fleet_types::facts::{MAX_FACTS_ENTRIES, NodeFacts};
 
 use crate::host::{Host, read_all};
@@ -66,6 +67,24 @@ pub fn gather(host: &dyn Host, agent_version: &str, products: &[&str]) -> NodeFa
     }
 }
 
+/// Names of the facts that a condition asks for, such as `edgefw` of `facts.edgefw`: the `products` of [`gather`].
+pub fn names_in(when: &When) -> Vec<&str> {
+    fn collect<'a>(expr: &'a Expr, names: &mut Vec<&'a str>) {
+        match expr {
+            Expr::Fact(name) => names.push(name),
+            Expr::Param(_) | Expr::In(..) => {}
+            Expr::Not(inner) => collect(inner, names),
+            Expr::And(left, right) | Expr::Or(left, right) => {
+                collect(left, names);
+                collect(right, names);
+            }
+        }
+    }
+    let mut names = Vec::new();
+    collect(when.expr(), &mut names);
+    names
+}
+
 /// A development node has a name of its own in its root.
 fn hostname(host: &dyn Host) -> Option<String> {
     if host.files().root() == Path::new("/") {
@@ -107,6 +126,12 @@ fn parse_os_release(text: &str) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
     use crate::host::scripted::{Answer, ScriptedHost};
+
+    #[test]
+    fn facts_that_conditions_ask_for() {
+        let when: When = "facts.edgefw and not (facts.lvm or params.x)".parse().unwrap();
+        assert_eq!(names_in(&when), ["edgefw", "lvm"]);
+    }
 
     #[test]
     fn the_root_speaks_for_a_development_node() {

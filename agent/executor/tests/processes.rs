@@ -223,6 +223,28 @@ fn a_program_goes_on_without_the_agent_and_is_found_again() {
     assert!(!node.folder.path().join("state/runs").join(RunId::from_number(7).to_string()).exists());
 }
 
+/// The same with a process of its own for the first life, killed for real.
+#[test]
+fn a_program_outlives_a_killed_agent() {
+    let node = Node::new();
+    let (count, go) = (node.root().join("count"), node.root().join("go"));
+    let wait = format!("until test -e {}; do sleep 0.05; done", go.display());
+    node.program("effect", &format!("echo x >> {}; {wait}; echo done", count.display()));
+    let mut agent =
+        std::process::Command::new(supervisor()).arg("run").arg(node.folder.path()).spawn().unwrap();
+    wait_for("it runs", || count.exists());
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| node.run(&["effect"], LONG, Some(&unit_name())));
+        assert!(!second.is_finished());
+        std::fs::write(&go, "").unwrap();
+        let outcome = second.join().unwrap().unwrap();
+        assert_eq!((outcome.exit, outcome.output.as_slice()), (Exit::Status(0), b"done\n".as_slice()));
+    });
+    assert_eq!(std::fs::read_to_string(&count).unwrap(), "x\n");
+}
+
 #[test]
 fn a_killed_supervisor_leaves_an_unknown_outcome_and_never_a_second_start() {
     let node = Node::new();

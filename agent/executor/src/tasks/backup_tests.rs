@@ -27,7 +27,7 @@ const ARCHIVE: &str = "/var/backups/config-20251122T140211Z.tar.gz";
 fn bench() -> (Bench, With) {
     let bench = Bench::new(PROFILE);
     bench.file("/etc/edgefw/firewall.json", b"{\"a\":1}");
-    bench.file("/etc/edgefw/scripts/x.py", &[b'x'; 100_000]);
+    bench.file("/etc/edgefw/scripts/x.py", &vec![b'x'; 100_000]);
     bench.file("/etc/edgefw/cache/c", b"cache");
     bench.file("/var/log/fw.log", b"log");
     let with = bench.with(r#"{"backup":"config"}"#);
