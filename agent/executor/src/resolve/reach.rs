@@ -51,7 +51,8 @@ pub fn of(
     reach.touches_network = action.guard == Answer::Yes
         || commands.iter().any(|command| command.touches_network)
         || (action.guard == Answer::ById && ids_touch_network(&ids, profile));
-    let stops = matches!(action.name, "service.stop" | "service.restart" | "health.repair");
+    // health.repair is not among them: it starts what is down and leaves alone what runs.
+    let stops = matches!(action.name, "service.stop" | "service.restart");
     if stops {
         let services = ids(Table::Service);
         reach.units_stopped = services

@@ -248,3 +248,31 @@ async fn assignments_that_the_link_does_not_vouch_for_are_refused_without_a_trac
     // None of them stands in the way of the real one.
     assert_eq!(core.outcome(&bench, &order, 5).await.0, Outcome::Succeeded);
 }
+
+#[tokio::test]
+async fn disruptive_work_is_counted_and_waits_for_a_known_partner() {
+    let restart = || one("service.restart", &json!({"services": ["web"]}));
+    let in_pair = |bench: &mut Bench| {
+        let labels = [("product", "edgefw"), ("ha_group", "fra1-edge")];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        bench.node.labels = fleet_types::label::Labels::new(labels).unwrap();
+        bench.order(1, Verb::Run, restart())
+    };
+    assert_eq!(rule_of("mode = \"enforce\"", in_pair).await, "partner-unknown");
+
+    let mut bench = Bench::new("mode = \"enforce\"\nmax_disruptive_jobs = { count = 2, within = \"24h\" }");
+    let (_handle, mut core) = bench.start(1).await;
+    for (number, expected) in [(1, Outcome::Succeeded), (2, Outcome::Succeeded), (3, Outcome::Refused)] {
+        let order = bench.order(number, Verb::Run, restart());
+        let (outcome, reason) = core.outcome(&bench, &order, 1).await;
+        assert_eq!(outcome, expected, "{number}: {reason}");
+        assert!(number < 3 || reason.starts_with("policy max-disruptive-jobs: "), "{reason}");
+    }
+    // Work that disturbs nobody is not held up by it, and a day later there is room again.
+    let quiet = bench.order(4, Verb::Run, backups(&["one"]));
+    assert_eq!(core.outcome(&bench, &quiet, 1).await.0, Outcome::Succeeded);
+    let later = bench.now().plus(Duration::from_hours(25));
+    bench.host.script().now = later;
+    let next_day = bench.order(5, Verb::Run, restart());
+    assert_eq!(core.outcome(&bench, &next_day, 1).await.0, Outcome::Succeeded);
+}
