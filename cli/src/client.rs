@@ -9,7 +9,7 @@ use std::time::Duration;
 use fleet_certs::dial::{Connector, Refusals};
 use fleet_certs::slots::{IdentityDir, SlotError};
 use fleet_certs::tls::{MutualClient, TlsClock, TlsError, publish};
-use fleet_certs::{CertFault, ServerName};
+use fleet_certs::{CertFault, PeerIdentity, ServerName};
 use fleet_proto::pb::operator_service_client::OperatorServiceClient;
 use fleet_proto::{MAX_MESSAGE_BYTES, convert, pb};
 use fleet_types::time::Timestamp;
@@ -31,6 +31,7 @@ pub struct Client {
     refusals: Refusals,
     context: String,
     limit: Duration,
+    certificate: PeerIdentity,
 }
 
 /// A name for TLS from text.
@@ -76,9 +77,11 @@ impl Client {
         let loaded = IdentityDir::open(&context.identity_folder()).and_then(|folder| folder.load());
         let identity = loaded.map_err(|error| identity_failure(&error, name))?.identity;
         let server = server_name(&context.server_name)?;
+        let tls_identity = identity.tls().map_err(|error| tls_failure(&error, name))?;
+        let certificate = tls_identity.describe().map_err(|error| tls_failure(&error, name))?;
         let settings = MutualClient {
             fleet: context.fleet,
-            identity: identity.tls().map_err(|error| tls_failure(&error, name))?,
+            identity: tls_identity,
             own_authorities: Vec::new(),
             controller_authorities: identity.controller_authorities,
             server_name: server.clone(),
@@ -91,7 +94,12 @@ impl Client {
         let inner = OperatorServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { inner, refusals, context: name.to_owned(), limit })
+        Ok(Self { inner, refusals, context: name.to_owned(), limit, certificate })
+    }
+
+    /// Our own certificate: name and validity.
+    pub const fn certificate(&self) -> &PeerIdentity {
+        &self.certificate
     }
 
     /// Longest wait for one answer.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use fleet_certs::PeerIdentity;
 use fleet_proto::pb;
+use fleet_types::time::Timestamp;
 use fleet_types::view::WhoAmI;
 
 use crate::context::Context;
@@ -10,7 +12,7 @@ use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block, Cell, Times, Tone};
 use crate::session::Session;
 
-/// The end of a certificate is worth a warning from here on.
+/// The end of a certificate is worth a warning from here on, or in the last quarter of a shorter life.
 const WARN_BEFORE: Duration = Duration::from_hours(7 * 24);
 /// Clocks that differ by more than this make certificates and requests fail at their edges.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
@@ -18,16 +20,23 @@ const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 /// Shows who we are.
 pub async fn run(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
     let context = session.context()?;
-    let who = session.connect().await?.who_am_i(pb::WhoAmIRequest {}).await?;
+    let client = session.connect().await?;
+    let who = client.who_am_i(pb::WhoAmIRequest {}).await?;
     let times = session.times();
-    session.print(&answer(&context, &who, &times))?;
-    for warning in warnings(&context, &who, &times) {
+    let ends_soon = ends_soon(client.certificate(), times.now);
+    session.print(&answer(&context, &who, &times, ends_soon))?;
+    for warning in warnings(&context, &who, &times, ends_soon) {
         session.say(format!("warning: {warning}"));
     }
     Ok(ExitCode::Done)
 }
 
-fn answer(context: &Context, who: &WhoAmI, times: &Times) -> Answer {
+fn ends_soon(certificate: &PeerIdentity, now: Timestamp) -> bool {
+    let life = certificate.not_after.since(certificate.not_before);
+    certificate.not_after.since(now) < WARN_BEFORE.min(life / 4)
+}
+
+fn answer(context: &Context, who: &WhoAmI, times: &Times, ends_soon: bool) -> Answer {
     let mut answer = Answer::of(who).name(who.name.as_str());
     if let serde_json::Value::Object(object) = &mut answer.value {
         object.insert("context".to_owned(), context.name.as_str().into());
@@ -39,7 +48,7 @@ fn answer(context: &Context, who: &WhoAmI, times: &Times) -> Answer {
         Cell::toned(Tone::Warn, "not listed in the trust bundle: nodes refuse what you sign")
     };
     let until = who.certificate_not_after;
-    let tone = if until.since(times.now) < WARN_BEFORE { Tone::Warn } else { Tone::Plain };
+    let tone = if ends_soon { Tone::Warn } else { Tone::Plain };
     answer.block(Block::Fields(vec![
         ("operator", format!("{} ({})", who.name, who.role.as_str()).into()),
         ("context", format!("{}  {}", context.name, context.endpoint).into()),
@@ -51,9 +60,9 @@ fn answer(context: &Context, who: &WhoAmI, times: &Times) -> Answer {
     ]))
 }
 
-fn warnings(context: &Context, who: &WhoAmI, times: &Times) -> Vec<String> {
+fn warnings(context: &Context, who: &WhoAmI, times: &Times, ends_soon: bool) -> Vec<String> {
     let mut warnings = Vec::new();
-    if who.certificate_not_after.since(times.now) < WARN_BEFORE {
+    if ends_soon {
         let left = crate::render::units::length(who.certificate_not_after.since(times.now));
         warnings.push(format!(
             "your certificate ends in {left}; sign in again with a new invite: fleetctl login INVITE --context {}",

@@ -14,7 +14,8 @@ fn without_the_root_key_one_is_signed_in_and_told_what_is_missing() {
     let who = world.run(&["whoami"]);
     assert_eq!(who.code, 0, "{}", who.err);
     assert!(who.out.contains("not listed in the trust bundle"), "{}", who.out);
-    assert!(who.err.contains("warning: your certificate ends in"), "{}", who.err);
+    assert!(who.err.contains("have a holder of the root key list your content key"), "{}", who.err);
+    assert!(!who.err.contains("your certificate ends in"), "it has just been issued: {}", who.err);
     // Every key is for this user alone.
     for file in ["config.toml", "contexts/prod/content-key.pem", "contexts/prod/identity/a/key.pem"] {
         let path = world.path().join("config").join(file);

@@ -31,7 +31,11 @@ pub async fn run(
     "interrupted; the run goes on".clone_into(&mut session.when_interrupted);
     let client = session.connect().await?;
     let nodes: Vec<Name> = match what.node {
-        Some(node) => vec![node],
+        Some(node) => {
+            // A job that does not exist has no output either, and would pass for a silent one.
+            show::get_job(&client, what.run, &node).await?;
+            vec![node]
+        }
         None => show::all_jobs(&client, what.run).await?.into_iter().map(|job| job.node_name).collect(),
     };
     if follow && nodes.len() > 1 {
@@ -80,7 +84,12 @@ impl<'a> Output<'a> {
         loop {
             pause.tick().await;
             match self.read(session, client, follow, &mut tries).await {
-                Ok(()) => return self.flush(session),
+                Ok(()) => {
+                    if self.offsets.is_empty() {
+                        session.say(format!("no output of {}/{}", self.run, self.node));
+                    }
+                    return self.flush(session);
+                }
                 Err(failure) if failure.exit == ExitCode::NotReachable && (follow || tries < MAX_TRIES) => {
                     if tries == 0 {
                         session.say(format!("lost the controller ({}); trying again", failure.what));
