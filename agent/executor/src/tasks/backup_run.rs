@@ -16,6 +16,7 @@ use super::args;
 use super::contract::{Change, TaskContext, TaskError, TaskPlan};
 use super::fill::Filler;
 use super::part::{bounded, change, number, problem, sample};
+use super::patience::Patience;
 use super::retention::{self, checksum_beside};
 use crate::host::{
     FileError, FileKind, FileProblem, Files, Found, Glob, temporary_beside, walk_trees, write_atomic,
@@ -116,7 +117,7 @@ impl Change for BackupRun {
                 }
                 Ok(bounded(report))
             }
-            Err(ArchiveError::Cancelled) => Err(TaskError::Cancelled),
+            Err(ArchiveError::Halted(halt)) => Err(halt.end(report)),
             Err(error) => Err(failed(&id, &error, report)),
         }
     }
@@ -156,7 +157,7 @@ fn taken(context: &TaskContext<'_>, order: &Order<'_>) -> Result<Option<Summary>
         let why = "it is of another run; put {timestamp} into file_name".to_owned();
         return Err(ArchiveError::Damaged { path: order.path.clone(), why });
     }
-    let summary = archive::verify(files, &order.path, context.cancel)?;
+    let summary = archive::verify(files, &order.path, Patience::of(context))?;
     write_checksum(files, &order.path, &summary)?;
     Ok(Some(summary))
 }
@@ -221,8 +222,8 @@ fn make(context: &TaskContext<'_>, order: &Order<'_>, found: &[Found]) -> Result
     let temporary = temporary_beside(&order.path);
     let made = (|| {
         let file = files.create(&temporary, 0o600)?;
-        let written = archive::write(files, found, &order.label, file, context.cancel)?;
-        let read = archive::verify(files, &temporary, context.cancel)?;
+        let written = archive::write(files, found, &order.label, file, Patience::of(context))?;
+        let read = archive::verify(files, &temporary, Patience::of(context))?;
         if written != read {
             let why = "it does not read back as it was written".to_owned();
             return Err(ArchiveError::Damaged { path: temporary.clone(), why });
@@ -315,7 +316,7 @@ fn failed(id: &Id, error: &ArchiveError, mut report: TaskReport) -> TaskError {
             ("disk_full", PathBuf::from(id.as_str()))
         }
         ArchiveError::Damaged { path, .. } => ("damaged_backup", path.clone()),
-        ArchiveError::Write(_) | ArchiveError::Cancelled => ("backup_failed", PathBuf::from(id.as_str())),
+        ArchiveError::Write(_) | ArchiveError::Halted(_) => ("backup_failed", PathBuf::from(id.as_str())),
     };
     let subject = subject.display().to_string();
     report.problems.push(problem(Severity::High, code, subject, error.to_string()));

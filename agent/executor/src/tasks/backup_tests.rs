@@ -287,3 +287,17 @@ fn what_is_not_built_says_so() {
     let report = bench.apply("backup.run", &bench.with(r#"{"backup":"none"}"#)).unwrap();
     assert!(report.summary.starts_with("skipped"), "{}", report.summary);
 }
+
+#[test]
+fn a_cancel_or_the_end_of_the_time_leaves_nothing_behind() {
+    let (bench, with) = bench();
+    let super::Task::Change(task) = super::find("backup.run").unwrap() else { panic!("it changes") };
+    let mut context = bench.context(&with);
+    context.deadline = std::time::Instant::now();
+    let error = task.apply(&context).unwrap_err();
+    let timeout = Some(super::RetryKind::Timeout);
+    assert!(matches!(&error, TaskError::Failed { retry, .. } if *retry == timeout), "{error:?}");
+    bench.cancel.cancel();
+    assert!(matches!(bench.apply("backup.run", &with), Err(TaskError::Cancelled)));
+    assert!(bench.names("/var/backups").is_empty());
+}

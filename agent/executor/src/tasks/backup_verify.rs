@@ -11,6 +11,7 @@ use super::archive::{self, ArchiveError};
 use super::contract::{Inspect, TaskContext, TaskError, TaskPlan};
 use super::fill::Filler;
 use super::part::{bounded, problem};
+use super::patience::Patience;
 use super::retention::{Kept, checksum_beside, list};
 use super::{args, service_state};
 use crate::host::read_all;
@@ -70,9 +71,9 @@ fn verify(
         return finding(Severity::Critical, "no_backup", id.to_string(), message);
     };
     let path = one.path.display().to_string();
-    let summary = match archive::verify(files, &one.path, context.cancel) {
+    let summary = match archive::verify(files, &one.path, Patience::of(context)) {
         Ok(summary) => summary,
-        Err(ArchiveError::Cancelled) => return Err(TaskError::Cancelled),
+        Err(ArchiveError::Halted(halt)) => return Err(halt.end(std::mem::take(report))),
         Err(error) => return finding(Severity::Critical, "damaged_backup", path, error.to_string()),
     };
     let beside = read_all(files, &checksum_beside(&one.path), MAX_CHECKSUM_BYTES);

@@ -13,6 +13,7 @@ use fleet_types::severity::Severity;
 use super::contract::{Inspect, TaskContext, TaskError, TaskPlan};
 use super::fill::Filler;
 use super::part::{bounded, problem};
+use super::patience::Patience;
 use super::service_state::judge;
 use super::{args, programs, service_state, syntax};
 use crate::host::{FileKind, Found, Glob, Purpose, walk};
@@ -36,8 +37,8 @@ impl Inspect for ConfigValidate {
         let mut report = TaskReport::default();
         let (mut invalid, mut looked_at) = (Vec::new(), 0);
         for (at, (id, validator)) in validators.iter().enumerate() {
-            if context.cancel.is_cancelled() {
-                return Err(TaskError::Cancelled);
+            if let Err(halt) = Patience::of(context).check() {
+                return Err(halt.end(report));
             }
             looked_at += 1;
             let found = validate(context, id, validator, &mut report)?;

@@ -20,6 +20,7 @@ use super::contract::{Change, TaskContext, TaskError, TaskPlan};
 use super::fill::Filler;
 use super::log_rules::{Move, Rules};
 use super::part::{bounded, change, number, problem, sample};
+use super::patience::{Halt, Patience};
 use crate::host::{FileError, FileKind, FileProblem, Files, Found, Stat, WriteFile, temporary_beside, walk};
 
 /// So many files are worked on before the open files are looked up again; a look costs some 20 ms.
@@ -69,7 +70,10 @@ fn prune(context: &TaskContext<'_>, plan_only: bool) -> Result<TaskReport, TaskE
         let done = rules_in_order(context, &rules, &mut work);
         match done {
             Ok(()) => {}
-            Err(Stop::Cancelled) => return Err(TaskError::Cancelled),
+            Err(Stop::Halted(halt)) => {
+                finish(&mut work);
+                return Err(halt.end(work.report));
+            }
             Err(Stop::File(error)) => {
                 let message = format!("log {id}: {error}");
                 let code = if error.problem == FileProblem::Full { "disk_full" } else { "log_failed" };
@@ -94,8 +98,14 @@ fn finish(work: &mut Work) {
 }
 
 enum Stop {
-    Cancelled,
+    Halted(Halt),
     File(FileError),
+}
+
+impl From<Halt> for Stop {
+    fn from(halt: Halt) -> Self {
+        Self::Halted(halt)
+    }
 }
 
 impl From<FileError> for Stop {
@@ -157,9 +167,7 @@ fn each_closed<T>(
         if at % FILES_A_LOOK == 0 {
             open = context.host.files().open_for_writing()?;
         }
-        if context.cancel.is_cancelled() {
-            return Err(Stop::Cancelled);
-        }
+        Patience::of(context).check()?;
         let known = stat(&one);
         if open.contains(&(known.device, known.inode)) {
             work.open += 1;

@@ -24,6 +24,7 @@ mod log_rules;
 mod log_tests;
 mod metrics_collect;
 mod part;
+mod patience;
 mod programs;
 mod registry;
 mod retention;

@@ -14,9 +14,10 @@ use fleet_types::severity::Severity;
 use fleet_types::time::Timestamp;
 
 use super::archive::{self, Label};
-use super::contract::{CancelFlag, TaskContext, TaskError};
+use super::contract::{TaskContext, TaskError};
 use super::fill::Filler;
 use super::part::{change, problem};
+use super::patience::Patience;
 use crate::host::{FileError, FileKind, FileProblem, Files, Glob, walk};
 
 /// An archive on the disk.
@@ -94,13 +95,13 @@ pub(super) fn list(context: &TaskContext<'_>, id: &str, backup: &Backup) -> Resu
 pub(super) fn last_good(
     files: &dyn Files,
     kept: &[Kept],
-    cancel: &CancelFlag,
+    patience: Patience<'_>,
     report: &mut TaskReport,
 ) -> Result<Option<usize>, TaskError> {
     for (index, one) in kept.iter().enumerate() {
-        match archive::verify(files, &one.path, cancel) {
+        match archive::verify(files, &one.path, patience) {
             Ok(_) => return Ok(Some(index)),
-            Err(archive::ArchiveError::Cancelled) => return Err(TaskError::Cancelled),
+            Err(archive::ArchiveError::Halted(halt)) => return Err(halt.end(std::mem::take(report))),
             Err(error) => {
                 let shown = one.path.display().to_string();
                 report.problems.push(problem(Severity::High, "damaged_backup", shown, error.to_string()));
