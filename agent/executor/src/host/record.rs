@@ -107,10 +107,7 @@ impl Record {
 
     /// Makes the folder with what is to be started; durable when it returns. Only the agent's user looks in.
     pub(crate) fn prepare(&self, spec: &Spec) -> io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        if let Some(parent) = self.folder.parent() {
-            sync_folder(parent)?;
-        }
+        make_durably(&self.folder)?;
         self.write("spec", spec)
     }
 
@@ -225,6 +222,22 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes a folder and those above it, each known to its parent durably: a record that vanished with a power
+/// failure would let its program start a second time.
+fn make_durably(folder: &Path) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = folder.parent().ok_or(error)?;
+            make_durably(parent)?;
+            std::fs::DirBuilder::new().mode(0o700).create(folder)?;
+            sync_folder(parent)
+        }
+        Err(error) => Err(error),
+        Ok(()) => folder.parent().map_or(Ok(()), sync_folder),
+    }
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -48,10 +48,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The agent put a file of the record behind this; it is the only place to speak to.
-            let _ = writeln!(io::stderr(), "the supervisor failed: {error}");
+            complain(Err(error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Speaks to the file of the record that the agent put behind standard error; there is nobody else.
+fn complain(outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        let _ = writeln!(io::stderr(), "the supervisor failed: {error}");
     }
 }
 
@@ -87,12 +93,14 @@ fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
     match start(record, &spec) {
         Err(error) => ended.not_started = Some(error.to_string()),
         Ok((mut child, output)) => {
+            // From here on nothing may end the supervisor before its program: a record that cannot be written
+            // (a full disk) costs knowledge, not the time limit.
             if let Some(program) = ProcessId::of(child.id(), &boot_id) {
-                record.write_started(&program)?;
+                complain(record.write_started(&program));
             }
             ended.exit = Some(watch(&mut child, spec.time_limit_ms, since)?);
             if let Ok(copied) = output.recv_timeout(OUTPUT_GRACE) {
-                record.write_tail(&copied.tail)?;
+                complain(record.write_tail(&copied.tail));
                 ended.output_bytes = copied.bytes;
                 ended.output_sha256 = copied.sha256;
             }
