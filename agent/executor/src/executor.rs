@@ -34,7 +34,8 @@ use crate::tasks::CancelFlag;
 const CONTROL_QUEUE: usize = 64;
 /// Chunks of output on their way: one being written and one behind it.
 const OUTPUT_QUEUE: usize = 2;
-/// Events of runs: five runs at most, each tells a few things a step and waits.
+/// Events of runs: five runs at most, each tells one thing a step. When it is full, progress is dropped and
+/// ends wait.
 const RUN_EVENTS: usize = 32;
 /// How often waiting assignments are looked at; they wait half a minute.
 const TICK: Duration = Duration::from_secs(5);

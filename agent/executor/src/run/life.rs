@@ -226,8 +226,8 @@ impl Run {
     }
 
     pub(super) fn tell(&self, state: JobState) {
-        // Fails only when the executor is gone.
-        let _ = self.surroundings.events.blocking_send(RunEvent::Progress(self.key, state));
+        // Progress is dropped before it makes a step wait for a core that does not read.
+        let _ = self.surroundings.events.try_send(RunEvent::Progress(self.key, state));
     }
 
     pub(super) fn now(&self) -> Timestamp {
