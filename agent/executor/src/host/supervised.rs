@@ -95,6 +95,7 @@ impl SupervisedUnits {
         };
         let spec = program::resolve(&*self.files, &invocation, file.oneshot.then_some(ONESHOT_LIMIT))
             .map_err(failed)?;
+        wait_for_predecessor(&record).map_err(failed)?;
         record.remove().and_then(|()| record.prepare(&spec)).map_err(|e| failed(e.to_string()))?;
         let mut child = self
             .supervisor
@@ -213,6 +214,23 @@ fn look(record: &Record, file: &UnitFile) -> UnitState {
 /// After a restart of the machine nothing has failed; nothing was started yet.
 fn same_boot(record: &Record, boot_id: &str) -> bool {
     record.begun().ok().flatten().is_some_and(|begun| begun.supervisor.boot_id == boot_id)
+}
+
+/// The supervisor of a unit that has just ended may still be about to note that. It must not do so in the record
+/// of the next start, so its end is awaited.
+fn wait_for_predecessor(record: &Record) -> Result<(), String> {
+    let until = Instant::now() + KILL_GRACE;
+    loop {
+        match record.try_lock() {
+            Ok(Some(_free)) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+            Ok(None) if Instant::now() >= until => {
+                return Err("the supervisor of its last start does not end".to_owned());
+            }
+            Ok(None) => pause(),
+        }
+    }
 }
 
 fn wait_for_end(record: &Record, program: &ProcessId, boot_id: &str, limit: Duration) -> bool {
