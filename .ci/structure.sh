@@ -70,9 +70,9 @@ list '*.rs' | xargs -0 awk -v test_modules="$test_modules" '
     wire_may = below("proto/") || below("controller/src/edge/") || below("agent/src/core/") \
       || FILENAME == "agent/executor/src/socket.rs" || FILENAME == "agent/executor/src/executor.rs" \
       || below("agent/executor/src/dispatcher/") \
-      || FILENAME == "cli/src/client.rs" || below("cli/src/error/") || below("cli/src/commands/")
+      || below("cli/src/client/") || FILENAME == "cli/src/client.rs" || below("cli/src/error/") || below("cli/src/commands/")
     tonic_may = below("proto/") || below("controller/src/edge/") || below("agent/src/core/") \
-      || FILENAME == "cli/src/client.rs" || below("cli/src/error/") || below("cli/src/commands/")
+      || below("cli/src/client/") || FILENAME == "cli/src/client.rs" || below("cli/src/error/") || below("cli/src/commands/")
     clock_may = FILENAME == "controller/src/clock.rs" || FILENAME == "cli/src/clock.rs" \
       || FILENAME == "agent/src/clock.rs" || FILENAME == "agent/executor/src/host/clock.rs"
     tls_may = below("certs/") || below("controller/src/edge/") || below("agent/src/core/")
@@ -179,10 +179,10 @@ list '*Cargo.toml' | xargs -0 awk '
     may["cli"] = " fleet-types fleet-certs fleet-proto fleet-documents "
     # Outside crates that have one home.
     home["sled"] = " controller/store "
-    home["rustls"] = " certs "
-    home["tokio-rustls"] = " certs controller "
+    home["rustls"] = " certs tests "
+    home["tokio-rustls"] = " certs controller tests "
     home["tonic"] = " proto controller agent cli tests "
-    home["rcgen"] = " certs "
+    home["rcgen"] = " certs tests "
     home["croner"] = " proto/documents "
     home["sysinfo"] = " agent/executor "
     # Pure or nearly so: these never get a runtime.
@@ -210,6 +210,27 @@ list '*Cargo.toml' | xargs -0 awk '
 list '*.md' '*.toml' '*.sh' '*.proto' '.ci/run' | { xargs -0 grep -nE '(^|[^A-Za-z0-9_.])/(work|root|home)/[a-z]' /dev/null || true; } \
   | { grep -v '^.ci/structure.sh:' || true; } \
   | sed 's|$|\n    rule: a path of one machine; CONTRIBUTING.md, "Code"|' >>"$found"
+
+# --------------------------------------------------- documents that name tests and files: they must be there
+# Names of tests stand in backticks in docs/coverage.md, names of files in docs/architecture.md.
+if [ -f docs/coverage.md ] && [ -f docs/architecture.md ]; then
+  {
+    list '*.rs' | xargs -0 grep -ohE '(^|[^A-Za-z0-9_])fn +[a-z_0-9]+' | awk '{ print "fn", $NF }'
+    list '*.rs' '*.toml' '*.proto' '*.md' '*.sh' '*.txt' | tr '\0' '\n' | awk '{ print "file", $0 }'
+    grep -noE '`[a-z0-9]+(_[a-z0-9]+)(_[a-z0-9]+)+`' docs/coverage.md | tr -d '\140' | awk -F: '{ print "test", $1, $2 }'
+    grep -noE '`[A-Za-z0-9_/.-]+[.](rs|toml|proto|md|sh|txt)`' docs/architecture.md | tr -d '\140' | awk -F: '{ print "path", $1, $2 }'
+  } | awk '
+    $1 == "fn" { has[$2] = 1 }
+    $1 == "file" {
+      count = split($2, part, "/"); tail = ""
+      for (i = count; i >= 1; i--) { tail = (tail == "" ? part[i] : part[i] "/" tail); there[tail] = 1 }
+    }
+    $1 == "test" && !has[$3] {
+      printf "docs/coverage.md:%d: names the test %s, which does not exist\n    rule: CONTRIBUTING.md, \"Tests\"\n", $2, $3 }
+    $1 == "path" && !there[$3] {
+      printf "docs/architecture.md:%d: names the file %s, which does not exist\n    rule: CONTRIBUTING.md, \"Walls\"\n", $2, $3 }
+  ' >>"$found"
+fi
 
 count="$(grep -c '^    rule: ' "$found" || true)"
 if [ "$count" -gt 0 ]; then
