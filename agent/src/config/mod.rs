@@ -5,6 +5,7 @@
 //! | [`raw`] | one source (defaults, file, environment, flags) as settings with their places |
 //! | [`merged`] | the layers on top of each other |
 //! | [`validated`] | [`Config`], the only type that travels through the program |
+//! | [`timers`] | the protocol's timers |
 //! | [`problem`] | what is wrong and where, all of it at once |
 //!
 //! Read once at start, before any socket is opened. Never read again while running, and never by the
@@ -13,7 +14,9 @@
 pub mod merged;
 pub mod problem;
 pub mod raw;
+pub mod timers;
 pub mod validated;
 
 pub use problem::{ConfigError, Problem};
-pub use validated::{Config, Endpoint, LogFormat, Timers};
+pub use timers::Timers;
+pub use validated::{Config, Endpoint, LogFormat};

@@ -1,7 +1,6 @@
 //! The validated configuration: the only type of the three that travels through the program.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use fleet_certs::ServerName;
 use fleet_executor::policy::LocalPolicy;
@@ -13,11 +12,7 @@ use serde::Deserialize;
 use super::merged::Merged;
 use super::problem::{ConfigError, Place, Problem};
 use super::raw;
-
-/// Timers may be 1/50 of the defaults in tests; below this a busy machine would fail by itself.
-const LEAST: Duration = Duration::from_millis(5);
-/// No protocol timer makes sense above this: it exceeds the lease (5 min, security-and-delivery §2.7).
-const MOST: Duration = Duration::from_mins(10);
+use super::timers::{self, Timers};
 
 /// One address of a controller.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -32,33 +27,6 @@ pub struct Endpoint {
 
 fn main_role() -> String {
     "main".to_owned()
-}
-
-/// Timers of the protocol (security-and-delivery §2.7, §2.13), scaled as a whole in tests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timers {
-    /// For name resolution and TCP of one endpoint, and for its handshake.
-    pub connect: Duration,
-    /// Where the back-off begins.
-    pub backoff_min: Duration,
-    /// Where it ends.
-    pub backoff_max: Duration,
-    /// A link that lasted this long resets the back-off.
-    pub stable_link: Duration,
-    /// Spread after a lost link until the controller names one.
-    pub spread: Duration,
-    /// HTTP/2 ping after this idle time, and the wait for its answer.
-    pub keepalive: Duration,
-    /// Heartbeat until the controller names an interval.
-    pub heartbeat: Duration,
-    /// Longest wait for `Welcome`, and for the executor's answer to it.
-    pub hello: Duration,
-    /// A report without acknowledgement is sent again after this.
-    pub report_resend: Duration,
-    /// Longest wait for one document.
-    pub document: Duration,
-    /// Grace period when stopping.
-    pub drain: Duration,
 }
 
 /// How log lines look.
@@ -160,7 +128,7 @@ fn validate(mut merged: Merged) -> Result<Config, ConfigError> {
             _ => Err(format!("\"{text}\" is neither text nor json")),
         })
         .unwrap_or(LogFormat::Text),
-        timers: timers(&mut merged),
+        timers: timers::read(&mut merged),
         dev_root: optional(&mut merged, "dev.root", absolute),
     };
     // Inside the root the node's own work could change the records of that work.
@@ -278,28 +246,10 @@ fn policy(merged: &mut Merged) -> LocalPolicy {
     })
 }
 
-fn timers(merged: &mut Merged) -> Timers {
-    let timers = Timers {
-        connect: merged.duration("controller.connect_timeout", LEAST, MOST),
-        backoff_min: merged.duration("controller.backoff.min", LEAST, MOST),
-        backoff_max: merged.duration("controller.backoff.max", LEAST, MOST),
-        stable_link: merged.duration("timers.stable_link", LEAST, MOST),
-        spread: merged.duration("timers.spread", Duration::ZERO, MOST),
-        keepalive: merged.duration("timers.keepalive", LEAST, MOST),
-        heartbeat: merged.duration("link.heartbeat", LEAST, Duration::from_mins(2)),
-        hello: merged.duration("timers.hello", LEAST, MOST),
-        report_resend: merged.duration("timers.report_resend", LEAST, MOST),
-        document: merged.duration("timers.document", LEAST, MOST),
-        drain: merged.duration("timers.drain", Duration::ZERO, MOST),
-    };
-    if timers.backoff_min > timers.backoff_max {
-        merged.problem("controller.backoff.min", "must not exceed controller.backoff.max");
-    }
-    timers
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn loaded(text: &str, variables: &[(&str, &str)], sets: &[&str]) -> Result<Config, ConfigError> {

@@ -1,7 +1,7 @@
 //! The identity in use: loaded, checked by the rules that controllers apply, published for new connections.
 //!
 //! Connections read the TLS settings from a watch channel at every dial, so a new certificate is used by the
-//! next connection without a restart. **Renewal is not built yet**: its place is [`watch`], which wakes at the
+//! next connection without a restart. **Renewal is not built yet**: its place is [`warn_before_end`], which wakes at the
 //! moment when a renewal is due (security-and-delivery §1.8) and today says so in the log; a renewed identity
 //! is to be written with [`IdentityDir::store`] and put in place with [`Published::replace`]. Until then an
 //! agent is enrolled again before its certificate ends.
@@ -121,7 +121,7 @@ impl Published {
 }
 
 /// Warns when the certificate is due for renewal and when it has ended. Runs as long as the agent does.
-pub async fn watch(certificate: PeerIdentity) {
+pub async fn warn_before_end(certificate: PeerIdentity) {
     // The jitter of a renewal has no use in a warning.
     let due = renewal_due(certificate.not_before, certificate.not_after, 0);
     sleep_until(instant(due)).await;

@@ -59,8 +59,13 @@ pub fn config(folder: &TempDir, controller: SocketAddr, more: &[&str]) -> Config
 impl Agent {
     /// A core with an identity of the fleet, dialling `controller`.
     pub async fn start(fleet: &Fleet, controller: SocketAddr) -> Self {
+        Self::start_with(fleet, controller, &[]).await
+    }
+
+    /// The same with more settings.
+    pub async fn start_with(fleet: &Fleet, controller: SocketAddr, more: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
-        let config = config(&folder, controller, &[]);
+        let config = config(&folder, controller, more);
         fleet.store_identity(&config.identity_directory);
         let identity = OwnIdentity::load(&config.identity_directory).unwrap();
         let (core, executor) = socket::pair().unwrap();

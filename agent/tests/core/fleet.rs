@@ -18,6 +18,7 @@ use fleet_proto::convert;
 use fleet_types::id::{ControllerId, FleetId, NodeId};
 use fleet_types::label::Labels;
 use fleet_types::seal::SigningKey;
+use fleet_types::time::Timestamp;
 use fleet_types::trust::{BUNDLE_SCHEMA, DispatchStatement, RootKeys, SignedBundle, TrustBundle};
 use uuid::Uuid;
 
@@ -120,14 +121,23 @@ impl Fleet {
     }
 
     pub fn issue_agent(&self, node: NodeId, key: &RequestedKey) -> issue::Issued {
-        issue::agent(&self.agents, self.id, node, key, clock::now(), DAY).unwrap()
+        self.issue_agent_at(node, key, clock::now())
+    }
+
+    fn issue_agent_at(&self, node: NodeId, key: &RequestedKey, now: Timestamp) -> issue::Issued {
+        issue::agent(&self.agents, self.id, node, key, now, DAY).unwrap()
     }
 
     /// An identity directory as enrolment leaves it.
     pub fn store_identity(&self, directory: &Path) -> NodeId {
+        self.store_identity_of(directory, clock::now())
+    }
+
+    /// The same, issued at another time.
+    pub fn store_identity_of(&self, directory: &Path, now: Timestamp) -> NodeId {
         let node = NodeId::from_uuid(Uuid::new_v4());
         let key = PrivateKey::generate().unwrap();
-        let issued = self.issue_agent(node, &RequestedKey::of(&key).unwrap());
+        let issued = self.issue_agent_at(node, &RequestedKey::of(&key).unwrap(), now);
         let slots = IdentityDir::open(directory).unwrap();
         let labels = Labels::new([]).unwrap();
         NodeRecord::new(

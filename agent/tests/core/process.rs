@@ -114,6 +114,10 @@ async fn a_node_joins_runs_and_stops() {
     assert!(hello.actions.iter().any(|action| action == "health.check"), "{:?}", hello.actions);
     let facts: NodeFacts = serde_json::from_slice(&hello.facts).unwrap();
     assert!(!facts.simulated.is_empty(), "a development root is said to be one");
+    // A second agent on the same state is turned away before it opens a link.
+    let (exit, said) = code(&node.call(&["run"]).await);
+    assert_eq!(exit, 75, "{said}");
+    assert!(said.contains("held by another executor"), "{said}");
     let (exit, ()) = tokio::join!(terminate(child), session.left());
     assert_eq!(exit, Some(0));
 

@@ -1,5 +1,7 @@
 //! Stories of the session: opening, faults of the controller, silence, coming back, stopping.
 
+use fleet_agent::core::identity::OwnIdentity;
+use fleet_agent::core::start::Core;
 use fleet_proto::pb;
 use fleet_proto::pb::{agent_message, controller_message, core_message, executor_message};
 use fleet_types::digest::Digest;
@@ -227,4 +229,29 @@ async fn the_list_of_a_link_that_has_ended_is_not_taken_for_the_next_ones() {
     assert_eq!(agent.executor.link_up(vec![update(1, 2)]).await.link_epoch, 8);
     let agent_message::Body::Reconcile(page) = session.next().await else { panic!("no list") };
     assert_eq!(page.jobs, [update(1, 2)]);
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_told_before_anything_is_sent() {
+    let (fleet, folder) = (Fleet::new(), tempfile::tempdir().unwrap());
+    let config = crate::agent::config(&folder, ([127, 0, 0, 1], 1).into(), &[]);
+    let issued = fleet_agent::clock::now().minus(std::time::Duration::from_hours(48));
+    fleet.store_identity_of(&config.identity_directory, issued);
+    let identity = OwnIdentity::load(&config.identity_directory).unwrap();
+    let said = fleet_agent::error::chain(&Core::new(&config, &identity).unwrap_err());
+    assert!(said.contains("the certificate ended"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_are_tried_in_order_and_strangers_are_passed_over() {
+    let (fleet, other) = (Fleet::new(), Fleet::new());
+    let stranger = Controller::start(other.agent_server()).await;
+    let mut controller = Controller::start(fleet.agent_server()).await;
+    let endpoints = format!(
+        "controller.endpoints=[{{ address = \"127.0.0.1:1\" }}, {{ address = \"{}\" }}, {{ address = \"{}\" }}]",
+        stranger.address, controller.address
+    );
+    let _agent = Agent::start_with(&fleet, controller.address, &[&endpoints]).await;
+    controller.session().await;
+    assert_eq!(stranger.handshakes.load(std::sync::atomic::Ordering::SeqCst), 0);
 }

@@ -2,6 +2,7 @@
 //!
 //! One owner, the link's loop. Synchronous: a message of the executor goes in, perhaps an answer comes out.
 
+use fleet_proto::convert;
 use fleet_proto::pb;
 use fleet_proto::pb::{core_message, executor_message};
 use tracing::{debug, warn};
@@ -58,6 +59,8 @@ impl Desk {
     /// A link has ended: what the executor still says about it is of no use to the next one.
     pub fn on_link_down(&mut self) {
         self.ended_links += 1;
+        // The next link's list tells them anew.
+        self.jobs_open.clear();
         self.outbox.on_link_down();
     }
 
@@ -137,11 +140,72 @@ impl Desk {
 
     fn note(&mut self, update: &pb::JobUpdate) {
         self.hello.journal_sequence = self.hello.journal_sequence.max(update.journal_sequence);
-        let Ok(key) = JobKey::read(&update.run, update.attempt) else { return };
-        if update.report_digest.is_empty() {
+        // What cannot be read here is the controller's to refuse; it only is not counted.
+        let Ok(update) = convert::JobUpdate::try_from(update) else { return };
+        let key = JobKey { run: update.run, attempt: update.attempt };
+        if update.state.outcome().is_none() {
             self.jobs_open.insert(key);
         } else {
             self.jobs_open.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fleet_types::id::{Attempt, RunId};
+    use fleet_types::job::{JobState, Outcome};
+
+    use super::*;
+
+    fn update(state: JobState) -> executor_message::Body {
+        let run = RunId::from_number(1);
+        let update = convert::JobUpdate {
+            run,
+            attempt: Attempt(1),
+            state,
+            journal_sequence: 3,
+            report: None,
+            request: None,
+        };
+        executor_message::Body::Job((&update).into())
+    }
+
+    #[test]
+    fn open_jobs_are_those_that_have_not_ended() {
+        let second = Duration::from_secs(1);
+        let timers = Timers {
+            connect: second,
+            backoff_min: second,
+            backoff_max: second,
+            stable_link: second,
+            spread: second,
+            keepalive: second,
+            heartbeat: second,
+            hello: second,
+            report_resend: second,
+            document: second,
+            drain: second,
+        };
+        let mut desk = Desk::new(pb::Hello::default(), &timers);
+        for _ in 0..2 {
+            assert!(desk.on_executor(update(JobState::Accepted)).is_none());
+        }
+        assert_eq!((desk.jobs_open(), desk.hello().journal_sequence), (1, 3));
+        let refused = JobState::Ended { outcome: Outcome::Refused, reason: "policy".to_owned() };
+        desk.on_executor(update(refused));
+        assert_eq!(desk.jobs_open(), 0);
+        desk.on_executor(update(JobState::Accepted));
+        desk.on_link_down();
+        assert_eq!(desk.jobs_open(), 0);
+        // The executor's next word is still of the link that has ended.
+        desk.on_executor(executor_message::Body::Reconcile(pb::ReconcilePage { jobs: vec![], last: true }));
+        assert!(desk.outbox.next(tokio::time::Instant::now()).is_none());
+        assert!(desk.executor_is_behind());
+        let hello = Some(pb::Hello { boot_id: "next".to_owned(), ..Default::default() });
+        desk.on_executor(executor_message::Body::Ready(pb::Ready { hello }));
+        assert!(!desk.executor_is_behind() && desk.hello().boot_id == "next");
     }
 }

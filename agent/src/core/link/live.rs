@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use fleet_proto::pb::{self, agent_message, controller_message, core_message, executor_message};
-use tokio::sync::mpsc;
+use fleet_proto::pb::{self, agent_message, core_message, executor_message};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -16,9 +15,8 @@ use super::desk::Desk;
 use super::documents::Fetched;
 use super::ending::{Ended, Lost};
 use super::opened::Opened;
-use super::output_stream::{Heard, OutputStream};
+use super::output_stream::{self, Heard, OutputStream};
 use super::owner::LinkError;
-use super::session::SessionFault;
 use crate::clock;
 use crate::config::Timers;
 use crate::core::door::Door;
@@ -26,23 +24,24 @@ use crate::core::door::Door;
 /// Heartbeats without an answer after which the link counts as dead (T10).
 const SILENT_BEATS: u32 = 3;
 
-struct Live<'a> {
-    desk: &'a mut Desk,
-    door: &'a mut Door,
-    timers: &'a Timers,
-    link: Opened,
-    beat: Duration,
-    next_beat: Instant,
-    last_reply: Instant,
+/// A link that is up.
+pub(super) struct Live<'a> {
+    pub(super) desk: &'a mut Desk,
+    pub(super) door: &'a mut Door,
+    pub(super) timers: &'a Timers,
+    pub(super) link: Opened,
+    pub(super) beat: Duration,
+    pub(super) next_beat: Instant,
+    pub(super) last_reply: Instant,
     /// Until when the executor must have answered `LinkUp`; none once it has.
-    answer_due: Option<Instant>,
-    fetches: JoinSet<Fetched>,
-    output: Option<OutputStream>,
+    pub(super) answer_due: Option<Instant>,
+    pub(super) fetches: JoinSet<Fetched>,
+    pub(super) output: Option<OutputStream>,
     /// Not before this is a broken output stream opened again.
-    output_after: Instant,
+    pub(super) output_after: Instant,
     /// Set when the agent stops: the end of the grace period.
-    flush_until: Option<Instant>,
-    executor_open: bool,
+    pub(super) flush_until: Option<Instant>,
+    pub(super) executor_open: bool,
 }
 
 /// Lives over an opened link until it ends.
@@ -137,8 +136,8 @@ impl Live<'_> {
                 if permit.is_ok() { Event::SessionReady } else { Event::Look }
             }
             Some(done) = self.fetches.join_next() => Event::Fetched(done.ok()),
-            heard = recv(credits) => Event::Output(heard),
-            ready = has_room(pieces), if self.desk.spool.has_next() => Event::OutputReady(ready),
+            said = output_stream::heard(credits) => Event::Output(said),
+            ready = output_stream::has_room(pieces), if self.desk.spool.has_next() => Event::OutputReady(ready),
             () = sleep_until(next) => Event::Look,
         }
     }
@@ -223,100 +222,5 @@ impl Live<'_> {
             (self.output.is_none() && self.desk.spool.has_next()).then_some(self.output_after),
         ];
         wakes.into_iter().flatten().min().unwrap_or(now + self.beat)
-    }
-
-    fn on_controller(
-        &mut self,
-        message: Result<Option<pb::ControllerMessage>, tonic::Status>,
-    ) -> Option<Ended> {
-        use controller_message::Body;
-        let message = match message {
-            Ok(Some(message)) => message,
-            Ok(None) => return Some(Ended::Lost(Lost::Closed)),
-            Err(status) => return Some(Ended::Lost(Lost::Broken(status))),
-        };
-        let body = match self.link.session.check(message) {
-            Ok(body) => body,
-            Err(fault) => return Some(Ended::Lost(fault.into())),
-        };
-        self.door.to.push(match body {
-            Body::Heartbeat(_) => {
-                self.last_reply = Instant::now();
-                return None;
-            }
-            Body::Goodbye(goodbye) => {
-                let reason = goodbye.reason.chars().filter(|c| !c.is_control()).take(200).collect();
-                let retry_after = Duration::from_millis(goodbye.retry_after_ms.into());
-                return Some(Ended::Goodbye { reason, retry_after });
-            }
-            Body::ReportAck(ack) => {
-                if !self.desk.on_report_ack(&ack) {
-                    return None;
-                }
-                core_message::Body::ReportAck(ack)
-            }
-            Body::Reconcile(reply) => core_message::Body::Reconcile(reply),
-            // Stopping: no new work is taken; the controller offers it again on the next link.
-            Body::Assign(_) if self.flush_until.is_some() => return None,
-            Body::Assign(assign) => core_message::Body::Assign(assign),
-            Body::Cancel(cancel) => core_message::Body::Cancel(cancel),
-            Body::Trust(trust) => core_message::Body::Trust(trust),
-            // Checked by the session.
-            Body::Welcome(_) => return Some(Ended::Lost(SessionFault::SecondWelcome.into())),
-        });
-        None
-    }
-
-    fn on_executor(&mut self, message: Option<executor_message::Body>) -> Result<Option<Ended>, LinkError> {
-        match message {
-            None if self.flush_until.is_some() => self.executor_open = false,
-            None => return Err(LinkError::ExecutorGone),
-            Some(executor_message::Body::LinkRefused(refused)) if !self.desk.executor_is_behind() => {
-                return Ok(Some(Ended::Lost(Lost::Refused(refused.reason))));
-            }
-            Some(body) => {
-                let answers =
-                    matches!(body, executor_message::Body::Reconcile(_)) && !self.desk.executor_is_behind();
-                if answers && self.answer_due.take().is_some() {
-                    self.desk.on_link_accepted(self.link.welcome.generation, self.link.epoch);
-                }
-                if let Some(answer) = self.desk.on_executor(body) {
-                    self.door.to.push(answer);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn on_output(&mut self, heard: Option<Heard>) {
-        match heard {
-            Some(Heard::Credit(credit)) => {
-                if let Some(answer) = self.desk.spool.on_credit(&credit) {
-                    self.door.to.push(core_message::Body::OutputCredit(answer));
-                }
-            }
-            Some(Heard::Refused) => self.desk.spool.on_stream_refused(),
-            None => {
-                self.output = None;
-                self.desk.spool.on_stream_lost();
-                self.output_after = Instant::now() + self.timers.report_resend;
-            }
-        }
-    }
-}
-
-/// What the output stream says; waits for ever when no output stream is open.
-async fn recv(credits: Option<&mut mpsc::Receiver<Heard>>) -> Option<Heard> {
-    match credits {
-        Some(credits) => credits.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Room for a piece; waits for ever when no output stream is open, false when it has ended.
-async fn has_room(pieces: Option<&mpsc::Sender<pb::OutputChunk>>) -> bool {
-    match pieces {
-        Some(pieces) => pieces.reserve().await.is_ok(),
-        None => std::future::pending().await,
     }
 }

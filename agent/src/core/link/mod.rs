@@ -6,6 +6,7 @@
 //! | [`dial`] | endpoints in order, keepalive, errors in words |
 //! | [`opened`] | from Hello to Welcome |
 //! | [`live`] | the life of one link, from Welcome to its end |
+//! | [`messages`] | what is done with what arrives over it |
 //! | [`ending`] | how a link ends, in words |
 //! | [`session`] | numbers and checks of the session's messages; pure |
 //! | [`desk`] | everything that outlives a link: outbox, spool, wanted documents, facts for Hello |
@@ -20,6 +21,7 @@ pub mod dial;
 pub mod documents;
 pub mod ending;
 pub mod live;
+pub mod messages;
 pub mod opened;
 pub mod output_stream;
 pub mod owner;

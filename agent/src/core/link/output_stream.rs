@@ -48,6 +48,22 @@ impl OutputStream {
     }
 }
 
+/// What the output stream says; waits for ever when no output stream is open.
+pub async fn heard(credits: Option<&mut mpsc::Receiver<Heard>>) -> Option<Heard> {
+    match credits {
+        Some(credits) => credits.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Room for a piece; waits for ever when no output stream is open, false when it has ended.
+pub async fn has_room(pieces: Option<&mpsc::Sender<pb::OutputChunk>>) -> bool {
+    match pieces {
+        Some(pieces) => pieces.reserve().await.is_ok(),
+        None => std::future::pending().await,
+    }
+}
+
 async fn pump(
     mut client: AgentServiceClient<Channel>,
     outgoing: mpsc::Receiver<pb::OutputChunk>,

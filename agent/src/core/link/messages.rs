@@ -1,0 +1,97 @@
+//! What is done with a message that has arrived over a link that is up: from the controller, the executor, or
+//! the output stream. Synchronous; nothing here waits.
+
+use std::time::Duration;
+
+use fleet_proto::pb::{self, controller_message, core_message, executor_message};
+use tokio::time::Instant;
+
+use super::ending::{Ended, Lost};
+use super::live::Live;
+use super::output_stream::Heard;
+use super::owner::LinkError;
+use super::session::SessionFault;
+
+impl Live<'_> {
+    pub(super) fn on_controller(
+        &mut self,
+        message: Result<Option<pb::ControllerMessage>, tonic::Status>,
+    ) -> Option<Ended> {
+        use controller_message::Body;
+        let message = match message {
+            Ok(Some(message)) => message,
+            Ok(None) => return Some(Ended::Lost(Lost::Closed)),
+            Err(status) => return Some(Ended::Lost(Lost::Broken(status))),
+        };
+        let body = match self.link.session.check(message) {
+            Ok(body) => body,
+            Err(fault) => return Some(Ended::Lost(fault.into())),
+        };
+        self.door.to.push(match body {
+            Body::Heartbeat(_) => {
+                self.last_reply = Instant::now();
+                return None;
+            }
+            Body::Goodbye(goodbye) => {
+                let reason = goodbye.reason.chars().filter(|c| !c.is_control()).take(200).collect();
+                let retry_after = Duration::from_millis(goodbye.retry_after_ms.into());
+                return Some(Ended::Goodbye { reason, retry_after });
+            }
+            Body::ReportAck(ack) => {
+                if !self.desk.on_report_ack(&ack) {
+                    return None;
+                }
+                core_message::Body::ReportAck(ack)
+            }
+            Body::Reconcile(reply) => core_message::Body::Reconcile(reply),
+            // Stopping: no new work is taken; the controller offers it again on the next link.
+            Body::Assign(_) if self.flush_until.is_some() => return None,
+            Body::Assign(assign) => core_message::Body::Assign(assign),
+            Body::Cancel(cancel) => core_message::Body::Cancel(cancel),
+            Body::Trust(trust) => core_message::Body::Trust(trust),
+            // Checked by the session.
+            Body::Welcome(_) => return Some(Ended::Lost(SessionFault::SecondWelcome.into())),
+        });
+        None
+    }
+
+    pub(super) fn on_executor(
+        &mut self,
+        message: Option<executor_message::Body>,
+    ) -> Result<Option<Ended>, LinkError> {
+        match message {
+            None if self.flush_until.is_some() => self.executor_open = false,
+            None => return Err(LinkError::ExecutorGone),
+            Some(executor_message::Body::LinkRefused(refused)) if !self.desk.executor_is_behind() => {
+                return Ok(Some(Ended::Lost(Lost::Refused(refused.reason))));
+            }
+            Some(body) => {
+                let answers =
+                    matches!(body, executor_message::Body::Reconcile(_)) && !self.desk.executor_is_behind();
+                if answers && self.answer_due.take().is_some() {
+                    self.desk.on_link_accepted(self.link.welcome.generation, self.link.epoch);
+                }
+                if let Some(answer) = self.desk.on_executor(body) {
+                    self.door.to.push(answer);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn on_output(&mut self, heard: Option<Heard>) {
+        match heard {
+            Some(Heard::Credit(credit)) => {
+                if let Some(answer) = self.desk.spool.on_credit(&credit) {
+                    self.door.to.push(core_message::Body::OutputCredit(answer));
+                }
+            }
+            Some(Heard::Refused) => self.desk.spool.on_stream_refused(),
+            None => {
+                self.output = None;
+                self.desk.spool.on_stream_lost();
+                self.output_after = Instant::now() + self.timers.report_resend;
+            }
+        }
+    }
+}
