@@ -169,7 +169,8 @@ async fn check_sources(context: &Context, checked: &[Checked]) -> Result<Vec<Str
     for item in list(context, "").await?.items {
         applied.push(document(context, item.digest).await?);
     }
-    let lint = front::Lint { applied: &applied, built_actions: None };
+    let built = fleet_types::action::BUILT.iter().copied().collect();
+    let lint = front::Lint { applied: &applied, built_actions: Some(&built) };
     let set = front::parse_set(&sources, &lint).map_err(|problems| {
         let mut lines = problems.iter().map(ToString::to_string);
         let first = lines.next().unwrap_or_default();

@@ -169,6 +169,22 @@ impl fmt::Display for Table {
     }
 }
 
+/// The actions that agents of this release can carry out, sorted. The rest of the catalogue is a warning when a
+/// document is applied, and refused by name when a run is started. A test of the executor holds its registry
+/// against this list.
+pub const BUILT: &[&str] = &[
+    "backup.prune",
+    "backup.run",
+    "backup.verify",
+    "command.run",
+    "config.validate",
+    "health.check",
+    "health.repair",
+    "log.prune",
+    "metrics.collect",
+    "service.assert_active",
+];
+
 impl Action {
     /// The action of this name.
     pub fn find(name: &str) -> Option<&'static Self> {

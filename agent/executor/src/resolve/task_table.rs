@@ -21,8 +21,7 @@ impl std::fmt::Debug for TaskTable {
 impl TaskTable {
     /// All tasks of this build.
     pub fn built() -> Self {
-        let found = tasks::built_actions().iter().filter_map(|action| Some((*action, tasks::find(action)?)));
-        Self { tasks: found.collect() }
+        Self::of(tasks::built())
     }
 
     /// These tasks and no others.

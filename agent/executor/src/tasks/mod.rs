@@ -37,4 +37,4 @@ mod testing;
 pub use contract::{
     CancelFlag, Change, Inspect, OutputSink, RetryKind, StepIdentity, Task, TaskContext, TaskError, TaskPlan,
 };
-pub use registry::{built_actions, find};
+pub use registry::{built, find};
