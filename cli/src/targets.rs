@@ -4,7 +4,6 @@
 //! names nodes; `--all` is all of them; the three ways exclude each other, so that what is shown is
 //! what was said.
 
-use fleet_proto::pb;
 use fleet_types::view::{Presence, Target};
 
 use crate::client::Client;
@@ -50,7 +49,7 @@ pub async fn resolve(client: &Client, flags: &TargetFlags, what: &str) -> Result
     };
     let mut nodes = Vec::new();
     for (selector, names) in questions {
-        let targets = client.resolve_targets(pb::ResolveTargetsRequest { selector, names }).await?;
+        let targets = client.resolve_targets(selector, names).await?;
         if !targets.unknown.is_empty() {
             let quoted: Vec<_> = targets.unknown.iter().map(|name| format!("\"{name}\"")).collect();
             let what = format!("there is no node {}", quoted.join(", "));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use fleet_proto::pb;
 use fleet_types::id::Name;
 use fleet_types::view::{BackupItem, Page};
 
@@ -36,16 +35,10 @@ pub async fn list(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
 async fn matching(client: &Client, selector: &str) -> Result<Vec<BackupItem>, Failure> {
     let is_name = selector.strip_prefix("name=").is_some_and(|name| !name.contains([',', '!', '=']));
     let asked = if is_name { selector } else { "" };
-    let page = paging::all("", MAX_LISTED, async |after| {
-        let request = pb::ListRequest { after, limit: paging::PAGE, selector: asked.to_owned() };
-        client.list_backups(request).await
-    });
+    let page = paging::all("", MAX_LISTED, async |after| client.backups(asked, after).await);
     let mut items = page.await?.items;
     if !is_name && !selector.is_empty() {
-        let nodes = paging::all("", MAX_LISTED, async |after| {
-            let request = pb::ListRequest { after, limit: paging::PAGE, selector: selector.to_owned() };
-            client.list_nodes(request).await
-        });
+        let nodes = paging::all("", MAX_LISTED, async |after| client.nodes(selector, after).await);
         let names: BTreeSet<Name> = nodes.await?.items.into_iter().map(|node| node.name).collect();
         items.retain(|backup| names.contains(&backup.node));
     }

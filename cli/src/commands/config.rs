@@ -3,19 +3,18 @@
 use std::path::PathBuf;
 
 use fleet_documents::{Level, Lint, ParsedSet, Problem, SourceFile, parse_set, to_canonical_json};
-use fleet_proto::pb;
+use fleet_types::action::BUILT;
 use fleet_types::document::{Document, DocumentKind};
 use fleet_types::view::ApplyView;
 use serde::Serialize;
 
 use super::files::{self, TextFile};
-use crate::client::Client;
-use crate::clock;
+use crate::client::{Client, SourceDocument};
 use crate::confirm::{Danger, confirm};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block, Cell, Column, Table, Tone, units};
 use crate::session::Session;
-use crate::signing::{Signer, to_json};
+use crate::signing::Signer;
 
 #[derive(Serialize)]
 struct Validated<'a> {
@@ -113,14 +112,8 @@ pub async fn apply(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitC
     for warning in &warnings {
         session.say(format!("warning: {warning}"));
     }
-    let request = |dry_run, reason| pb::ApplyDocumentsRequest {
-        documents: documents.clone(),
-        idempotency_key: clock::idempotency_key(),
-        reason,
-        dry_run,
-    };
     let reason = session.settings.reason.clone().unwrap_or_default();
-    let preview = client.apply_documents(request(true, reason.clone())).await?;
+    let preview = client.apply(&documents, &reason, true).await?;
     for warning in preview.warnings.iter().filter(|warning| !warnings.contains(warning)) {
         session.say(format!("warning: {warning}"));
     }
@@ -140,13 +133,14 @@ pub async fn apply(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitC
     }
     session.show_aside(&answer(&preview))?;
     confirm(session, &Danger::Moderate, &format!("apply {}", units::count(changed, "changed document")))?;
-    let stored = client.apply_documents(request(false, reason)).await?;
+    let stored = client.apply(&documents, &reason, false).await?;
     session.print(&answer(&stored))?;
     Ok(ExitCode::Done)
 }
 
 fn checked(texts: &[TextFile], applied: &[Document]) -> Result<ParsedSet, Failure> {
-    let lint = Lint { applied, built_actions: None };
+    let built = BUILT.iter().copied().collect();
+    let lint = Lint { applied, built_actions: Some(&built) };
     parse_set(&sources(texts), &lint).map_err(|problems| {
         let errors: Vec<_> = problems.iter().filter(|problem| problem.level == Level::Error).collect();
         let what = format!("{}; nothing was applied", summary(texts.len(), errors.len(), 0));
@@ -159,11 +153,9 @@ fn checked(texts: &[TextFile], applied: &[Document]) -> Result<ParsedSet, Failur
 async fn applied_documents(client: &Client) -> Result<Vec<Document>, Failure> {
     let mut documents = Vec::new();
     for kind in [DocumentKind::Profile, DocumentKind::Procedure] {
-        let page = client.list_documents(pb::ListDocumentsRequest { kind: kind.to_string() }).await?;
+        let page = client.documents(kind).await?;
         for item in page.items {
-            let request =
-                pb::GetDocumentRequest { kind: item.kind, name: item.name, revision: item.revision };
-            let content = client.get_document(request).await?.content;
+            let content = client.document(kind, &item.name, item.revision).await?.content;
             // A document of a newer release is none that these files can be checked against.
             documents.extend(serde_json::from_value(content).ok());
         }
@@ -171,15 +163,15 @@ async fn applied_documents(client: &Client) -> Result<Vec<Document>, Failure> {
     Ok(documents)
 }
 
-fn signed(signer: &Signer, set: &ParsedSet, texts: &[TextFile]) -> Result<Vec<pb::SignedDocument>, Failure> {
+fn signed(signer: &Signer, set: &ParsedSet, texts: &[TextFile]) -> Result<Vec<SourceDocument>, Failure> {
     let mut documents = Vec::new();
     for parsed in &set.documents {
         let bytes = to_canonical_json(&parsed.document)
             .map_err(|error| Failure::usage(format!("{} cannot be written", parsed.file)).because(&error))?;
         let source = texts.iter().find(|file| file.name == parsed.file).map(|file| file.text.clone());
-        documents.push(pb::SignedDocument {
-            envelope: to_json(&signer.document(bytes)),
-            source: source.unwrap_or_default().into_bytes(),
+        documents.push(SourceDocument {
+            envelope: signer.document(bytes),
+            source: source.unwrap_or_default(),
             source_name: parsed.file.clone(),
         });
     }

@@ -1,5 +1,7 @@
 //! Which command is which file.
 
+use fleet_types::document::DocumentKind;
+
 use super::{
     audit, backup, completion, config, document, explain, join_token, login, node, run as runs, status,
     version, whoami,
@@ -22,9 +24,9 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         }
         Command::Config(ConfigCommand::Validate { paths }) => config::validate(session, paths),
         Command::Config(ConfigCommand::Apply { paths }) => config::apply(session, paths).await,
-        Command::Procedure(command) => document::run(session, "procedure", command).await,
-        Command::Profile(command) => document::run(session, "profile", command).await,
-        Command::Schedule(command) => document::run(session, "schedule", command).await,
+        Command::Procedure(command) => document::run(session, DocumentKind::Procedure, command).await,
+        Command::Profile(command) => document::run(session, DocumentKind::Profile, command).await,
+        Command::Schedule(command) => document::run(session, DocumentKind::Schedule, command).await,
         Command::Run(command) => runs::run(session, command).await,
         Command::Backup(BackupCommand::List) => backup::list(session).await,
         Command::Audit(AuditCommand::List { limit, action, object }) => {

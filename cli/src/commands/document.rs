@@ -1,6 +1,6 @@
 //! `fleetctl procedure|profile|schedule list|show`.
 
-use fleet_proto::pb;
+use fleet_types::document::DocumentKind;
 use fleet_types::view::{DocumentItem, DocumentView, Page};
 
 use crate::args::DocumentCommand;
@@ -11,29 +11,25 @@ use crate::session::Session;
 /// Lists or shows documents of one kind.
 pub async fn run(
     session: &mut Session<'_>,
-    kind: &'static str,
+    kind: DocumentKind,
     command: &DocumentCommand,
 ) -> Result<ExitCode, Failure> {
     let client = session.connect().await?;
     let answer = match command {
         DocumentCommand::List => {
-            let page = client.list_documents(pb::ListDocumentsRequest { kind: kind.to_owned() }).await?;
+            let page = client.documents(kind).await?;
             list_answer(&page, kind, &session.times())
         }
         DocumentCommand::Show { name, revision } => {
-            let request = pb::GetDocumentRequest {
-                kind: kind.to_owned(),
-                name: name.to_string(),
-                revision: revision.unwrap_or_default(),
-            };
-            show_answer(&client.get_document(request).await?, &session.times())
+            let document = client.document(kind, name.as_str(), revision.unwrap_or_default()).await?;
+            show_answer(&document, &session.times())
         }
     };
     session.print(&answer)?;
     Ok(ExitCode::Done)
 }
 
-fn list_answer(page: &Page<DocumentItem>, kind: &str, times: &Times) -> Answer {
+fn list_answer(page: &Page<DocumentItem>, kind: DocumentKind, times: &Times) -> Answer {
     let mut table = Table::new(&[
         Column::whole("NAME"),
         Column::number("REVISION"),

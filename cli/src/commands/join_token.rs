@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use fleet_proto::pb;
 use fleet_types::id::Name;
 use fleet_types::time::Span;
 
-use crate::clock;
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block};
 use crate::session::Session;
@@ -29,13 +27,7 @@ pub async fn create(
         return Ok(ExitCode::Done);
     }
     let context = session.context()?;
-    let request = pb::CreateJoinTokenRequest {
-        node_name: name.to_string(),
-        labels: labels.iter().cloned().collect(),
-        lifetime_seconds: u32::try_from(valid_for.length().as_secs()).unwrap_or(u32::MAX),
-        idempotency_key: clock::idempotency_key(),
-    };
-    let token = session.connect().await?.create_join_token(request).await?;
+    let token = session.connect().await?.create_join_token(name, labels, valid_for.length()).await?;
     let times = session.times();
     let answer = Answer::of(&token).name(&token.token).block(Block::Line(token.token.clone()));
     session.print(&answer)?;

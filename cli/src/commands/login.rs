@@ -4,26 +4,22 @@
 //! compared before anything is sent, the root keys that come back are compared with the invite's root
 //! pin, and the trust bundle is checked with them. Made so that it can be repeated after a lost reply.
 
-use fleet_certs::dial::Connector;
 use fleet_certs::slots::{IdentityDir, StoredIdentity};
-use fleet_certs::tls::{EnrolmentClient, TlsClock, publish};
 use fleet_certs::token::{Token, TokenKind};
 use fleet_certs::{CertificateDer, Identity, verify};
-use fleet_proto::pb::enrol_service_client::EnrolServiceClient;
-use fleet_proto::{MAX_CONTROL_BYTES, convert, pb};
-use fleet_types::id::{FleetId, Name, OperatorId};
+use fleet_types::id::{FleetId, Name};
 use fleet_types::seal::PublicKey;
-use fleet_types::trust::{OperatorRole, RootKeys, SignedBundle, TrustBundle};
+use fleet_types::trust::{OperatorRole, RootKeys, TrustBundle};
 use serde::Serialize;
-use tonic::Request;
 
 use super::login_trust;
 use crate::args::LoginArgs;
-use crate::client;
+use crate::client::{self, EnrolledOperator, Redemption};
 use crate::context::{Context, ContextEntry, ContextStore, make_or_load_content_key};
-use crate::error::{ExitCode, Failure, from_status};
+use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block};
 use crate::session::Session;
+use crate::signing::to_json;
 
 /// Name of the context where none is given.
 const DEFAULT_CONTEXT: &str = "default";
@@ -40,17 +36,6 @@ struct SignedIn<'a> {
     fleet: FleetId,
     content_key: PublicKey,
     content_key_listed: bool,
-}
-
-/// What the controller answered, checked.
-pub(super) struct Enrolled {
-    pub fleet: FleetId,
-    pub operator: OperatorId,
-    pub name: Name,
-    pub role: OperatorRole,
-    pub chain: Vec<CertificateDer<'static>>,
-    pub roots: RootKeys,
-    pub bundle: TrustBundle,
 }
 
 /// Where the controller is.
@@ -82,14 +67,24 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
     let key = identity.pending_key().map_err(|error| unusable(&error))?;
     let content_key = make_or_load_content_key(&folder.join("content-key.pem"))?;
     let csr = key.request().map_err(|error| Failure::unexpected("the request cannot be made", &error))?;
-    let reply = redeem(session, &addresses, &invite, csr, content_key.public(), &name).await?;
-    let enrolled = checked(&invite, &reply)?;
+    let enrolled = client::redeem(Redemption {
+        invite: &invite,
+        address: &addresses.enrol,
+        server_name: &addresses.server_name,
+        request: csr,
+        content_key: content_key.public(),
+        context: name.as_str(),
+        limit: session.settings.call_limit(),
+        now: session.environment.now,
+    })
+    .await?;
+    let bundle = checked(&invite, &enrolled)?;
     refuse_other_fleet(&contexts, &name, enrolled.fleet)?;
 
     let stored = StoredIdentity {
         key_pem: key.to_pem(),
         chain: enrolled.chain.clone(),
-        controller_authorities: certificates(&enrolled.bundle),
+        controller_authorities: certificates(&bundle),
     };
     identity.store(&stored).map_err(|error| unusable(&error))?;
     write_root_keys(&folder.join("root-keys.json"), &enrolled.roots)?;
@@ -104,7 +99,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
     contexts.put(&name, entry, session.settings.context.is_none())?;
     let context = contexts.choose(Some(&name))?;
 
-    let is_listed = enrolled.bundle.content_key(&content_key.public().id()).is_some();
+    let is_listed = bundle.content_key(&content_key.public().id()).is_some();
     let is_listed = match &root_key {
         Some(root) if !is_listed => {
             login_trust::list_content_key(session, &context, &enrolled, content_key.public(), root).await?;
@@ -118,7 +113,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
 fn tell(
     session: &mut Session<'_>,
     context: &Context,
-    enrolled: &Enrolled,
+    enrolled: &EnrolledOperator,
     content_key: PublicKey,
     is_listed: bool,
 ) -> Result<ExitCode, Failure> {
@@ -179,73 +174,24 @@ fn addresses(args: &LoginArgs) -> Result<Addresses, Failure> {
     })
 }
 
-async fn redeem(
-    session: &mut Session<'_>,
-    addresses: &Addresses,
-    invite: &Token,
-    csr: Vec<u8>,
-    content_key: PublicKey,
-    context: &Name,
-) -> Result<pb::EnrolOperatorReply, Failure> {
-    let server = client::server_name(&addresses.server_name)?;
-    let settings = EnrolmentClient {
-        pins: invite.controller_pins.clone(),
-        fleet: None,
-        server_name: server.clone(),
-        clock: TlsClock::reading(session.environment.now),
-    };
-    let config = settings.build().map_err(|error| Failure::unexpected("tls cannot be set up", &error))?;
-    let (_publisher, tls) = publish(config);
-    let endpoint = client::endpoint(&addresses.enrol)?;
-    let channel = client::open(endpoint, Connector::new(tls, server), context.as_str()).await?;
-    let mut service = EnrolServiceClient::new(channel)
-        .max_decoding_message_size(MAX_CONTROL_BYTES)
-        .max_encoding_message_size(MAX_CONTROL_BYTES);
-    let limit = session.settings.call_limit();
-    let mut request = Request::new(pb::EnrolOperatorRequest {
-        invite_id: invite.id.to_string(),
-        invite_secret: invite.secret.expose().to_vec(),
-        csr,
-        content_key: content_key.as_bytes().to_vec(),
-    });
-    request.set_timeout(limit);
-    let late = |_| tonic::Status::deadline_exceeded(format!("no answer within {} s", limit.as_secs()));
-    let outcome = tokio::time::timeout(limit, service.enrol_operator(request)).await.map_err(late);
-    let reply = outcome.and_then(|reply| reply).map_err(|status| from_status(&status, context.as_str()))?;
-    Ok(reply.into_inner())
-}
-
-/// Believes nothing of the answer that the invite's pins do not vouch for.
-fn checked(invite: &Token, reply: &pb::EnrolOperatorReply) -> Result<Enrolled, Failure> {
+/// Believes nothing of the answer that the invite's pins do not vouch for; gives the trust bundle.
+fn checked(invite: &Token, enrolled: &EnrolledOperator) -> Result<TrustBundle, Failure> {
     let refused = |why: &str| {
-        Failure::new(
-            ExitCode::Verification,
-            "not-trusted",
-            format!("the controller's answer is refused: {why}"),
-        )
-        .fix("ask for a new invite, and check where this one came from")
+        let what = format!("the controller's answer is refused: {why}");
+        Failure::new(ExitCode::Verification, "not-trusted", what)
+            .fix("ask for a new invite, and check where this one came from")
     };
-    let malformed = |error: convert::FieldError| refused(&error.to_string());
-    let fleet: FleetId = convert::text("fleet_id", &reply.fleet_id).map_err(malformed)?;
-    let operator: OperatorId = convert::text("operator_id", &reply.operator_id).map_err(malformed)?;
-    let name: Name = convert::text("operator_name", &reply.operator_name).map_err(malformed)?;
-    let role: OperatorRole = serde_json::from_value(reply.role.clone().into())
-        .map_err(|_| refused("it names a role that is not known here"))?;
-    let roots: RootKeys = convert::json("root_keys", &reply.root_keys).map_err(malformed)?;
-    if roots.pin() != invite.root_pin {
+    if enrolled.roots.pin() != invite.root_pin {
         return Err(refused("its root keys are not those of the invite"));
     }
-    let signed: SignedBundle = convert::json("trust_bundle", &reply.trust_bundle).map_err(malformed)?;
-    let bundle =
-        signed.open(&roots, fleet, 0).map_err(|error| refused("its trust bundle").because(&error))?;
-    let chain: Vec<CertificateDer<'static>> =
-        reply.certificate_chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
-    let leaf = chain.first().ok_or_else(|| refused("it holds no certificate"))?;
+    let bundle = enrolled.bundle.open(&enrolled.roots, enrolled.fleet, 0);
+    let bundle = bundle.map_err(|error| refused("its trust bundle").because(&error))?;
+    let leaf = enrolled.chain.first().ok_or_else(|| refused("it holds no certificate"))?;
     let described = verify::describe(leaf).map_err(|error| refused("its certificate").because(&error))?;
-    if described.identity != Identity::Operator(fleet, operator) {
+    if described.identity != Identity::Operator(enrolled.fleet, enrolled.operator) {
         return Err(refused("its certificate is for somebody else"));
     }
-    Ok(Enrolled { fleet, operator, name, role, chain, roots, bundle })
+    Ok(bundle)
 }
 
 fn certificates(bundle: &TrustBundle) -> Vec<CertificateDer<'static>> {
@@ -265,7 +211,7 @@ fn refuse_other_fleet(contexts: &ContextStore, name: &Name, fleet: FleetId) -> R
 }
 
 fn write_root_keys(path: &std::path::Path, roots: &RootKeys) -> Result<(), Failure> {
-    let bytes = convert::to_json(roots);
+    let bytes = to_json(roots);
     fleet_certs::files::write_atomic(path, &bytes, fleet_certs::files::CERT_MODE)
         .map_err(|error| Failure::unexpected("the root keys cannot be kept", &error))
 }

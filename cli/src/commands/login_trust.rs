@@ -2,17 +2,13 @@
 //!
 //! The controller stores bundles and cannot make one (security-and-delivery §1.3), so this happens here.
 
-use fleet_proto::pb;
 use fleet_types::seal::{PublicKey, SigningKey};
 use fleet_types::trust::{ContentKey, TrustBundle};
 
-use super::login::Enrolled;
-use crate::client::Client;
-use crate::clock;
+use crate::client::{Client, EnrolledOperator};
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
-use crate::signing::to_json;
 
 /// Somebody else may publish a bundle in between; more often than this in a row is no coincidence.
 const MAX_TRIES: u32 = 3;
@@ -21,7 +17,7 @@ const MAX_TRIES: u32 = 3;
 pub(super) async fn list_content_key(
     session: &mut Session<'_>,
     context: &Context,
-    enrolled: &Enrolled,
+    enrolled: &EnrolledOperator,
     key: PublicKey,
     root: &SigningKey,
 ) -> Result<(), Failure> {
@@ -36,20 +32,17 @@ pub(super) async fn list_content_key(
         return Err(Failure::new(ExitCode::Blocked, "threshold", what)
             .fix("you are signed in; signing with several root keys is not built yet"));
     }
+    let mut newest = 0;
     let client = Client::connect(context, session.settings.call_limit(), session.environment.now).await?;
     let mut tries = 0;
     loop {
         tries += 1;
-        let current = client.get_trust_bundle(pb::TrustBundleRequest {}).await?.bundle;
-        let bundle =
-            current.open(&enrolled.roots, enrolled.fleet, enrolled.bundle.version).map_err(|error| {
-                Failure::new(
-                    ExitCode::Verification,
-                    "not-trusted",
-                    "the controller's trust bundle is refused",
-                )
+        let current = client.trust_bundle().await?.bundle;
+        let bundle = current.open(&enrolled.roots, enrolled.fleet, newest).map_err(|error| {
+            Failure::new(ExitCode::Verification, "not-trusted", "the controller's trust bundle is refused")
                 .because(&error)
-            })?;
+        })?;
+        newest = bundle.version;
         if bundle.content_key(&key.id()).is_some() {
             return Ok(());
         }
@@ -57,11 +50,7 @@ pub(super) async fn list_content_key(
         let signed = next
             .sign(root)
             .map_err(|error| Failure::unexpected("the trust bundle cannot be written", &error))?;
-        let request = pb::PublishTrustBundleRequest {
-            trust_bundle: to_json(&signed),
-            idempotency_key: clock::idempotency_key(),
-        };
-        match client.publish_trust_bundle(request).await {
+        match client.publish_trust_bundle(&signed).await {
             Ok(_) => {
                 session.say(format!(
                     "trust bundle version {} lists your content key {}",
@@ -78,7 +67,7 @@ pub(super) async fn list_content_key(
 
 fn next_bundle(
     bundle: TrustBundle,
-    enrolled: &Enrolled,
+    enrolled: &EnrolledOperator,
     key: PublicKey,
     now: fleet_types::time::Timestamp,
 ) -> TrustBundle {

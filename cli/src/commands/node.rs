@@ -1,6 +1,5 @@
 //! `fleetctl node`: the list, and one node.
 
-use fleet_proto::pb;
 use fleet_types::id::Name;
 use fleet_types::view::{NodeItem, NodeView, Page};
 
@@ -20,10 +19,7 @@ pub async fn list(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
     watching::print(session, async |session| {
         let mut items: Vec<NodeItem> = Vec::new();
         for selector in &selectors {
-            let page = paging::all("", MAX_LISTED, async |after| {
-                let request = pb::ListRequest { after, limit: paging::PAGE, selector: selector.clone() };
-                client.list_nodes(request).await
-            });
+            let page = paging::all("", MAX_LISTED, async |after| client.nodes(selector, after).await);
             items.extend(page.await?.items);
         }
         items.sort_by(|a, b| a.name.cmp(&b.name));
@@ -75,7 +71,7 @@ fn health(node: &NodeItem, times: &Times) -> Cell {
 pub async fn show(session: &mut Session<'_>, name: &Name) -> Result<ExitCode, Failure> {
     let client = session.connect().await?;
     watching::print(session, async |session| {
-        let node = client.get_node(pb::NameRequest { name: name.to_string() }).await?;
+        let node = client.node(name).await?;
         Ok(show_answer(&node, &session.times()))
     })
     .await

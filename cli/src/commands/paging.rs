@@ -4,9 +4,6 @@ use fleet_types::view::Page;
 
 use crate::error::Failure;
 
-/// Items of one page, the most that the controller gives.
-pub const PAGE: u32 = 500;
-
 /// Reads pages until the end or until there are `limit` items. `page` gets the `after` of each call.
 pub async fn all<T>(
     schema: &str,

@@ -1,6 +1,5 @@
 //! `fleetctl status`: the fleet on one screen, or one node.
 
-use fleet_proto::pb;
 use fleet_types::view::{SiteStatus, Status};
 
 use super::{job_cells, node, watching};
@@ -18,7 +17,7 @@ pub async fn run(session: &mut Session<'_>, args: &StatusArgs) -> Result<ExitCod
     let context = session.context()?;
     let client = session.connect().await?;
     watching::print(session, async |session| {
-        let status = client.get_status(pb::StatusRequest {}).await?;
+        let status = client.status().await?;
         Ok(answer(&context, &status, &session.times()))
     })
     .await

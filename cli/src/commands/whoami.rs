@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use fleet_certs::PeerIdentity;
-use fleet_proto::pb;
 use fleet_types::time::Timestamp;
 use fleet_types::view::WhoAmI;
 
@@ -21,7 +20,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 pub async fn run(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
     let context = session.context()?;
     let client = session.connect().await?;
-    let who = client.who_am_i(pb::WhoAmIRequest {}).await?;
+    let who = client.who_am_i().await?;
     let times = session.times();
     let ends_soon = ends_soon(client.certificate(), times.now);
     session.print(&answer(&context, &who, &times, ends_soon))?;

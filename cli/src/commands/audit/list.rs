@@ -1,12 +1,10 @@
 //! `fleetctl audit list`.
 
-use fleet_proto::pb;
 use fleet_types::audit::{AuditRecord, Decision};
 use fleet_types::job::Outcome;
 use fleet_types::view::{AuditItem, Page};
 
 use crate::commands::job_cells::outcome_tone;
-use crate::commands::paging::PAGE;
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Cell, Column, Table, Times, Tone};
 use crate::session::Session;
@@ -23,14 +21,8 @@ pub async fn list(
     let mut before = 0u64;
     let limit = limit as usize;
     while page.items.len() < limit {
-        let left = u32::try_from(limit - page.items.len()).unwrap_or(PAGE);
-        let request = pb::ListAuditRequest {
-            before,
-            limit: left.min(PAGE),
-            action_prefix: action.to_owned(),
-            object_prefix: object.to_owned(),
-        };
-        let one = client.list_audit(request).await?;
+        let left = u32::try_from(limit - page.items.len()).unwrap_or(u32::MAX);
+        let one = client.audit(before, left, action, object).await?;
         page.items.extend(one.items);
         let next = one.next.and_then(|next| next.parse::<u64>().ok());
         match next {

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use fleet_proto::pb;
 use fleet_types::audit::AuditRecord;
-use fleet_types::id::{FleetId, NodeId};
+use fleet_types::id::{FleetId, Name, NodeId};
 use fleet_types::seal::{Kind, PublicKey};
 
 use crate::client::Client;
@@ -16,7 +15,7 @@ use crate::error::Failure;
 /// Keys by node.
 #[derive(Debug)]
 pub struct ReportKeys {
-    names: BTreeMap<NodeId, String>,
+    names: BTreeMap<NodeId, Name>,
     keys: BTreeMap<NodeId, Option<PublicKey>>,
     fleet: FleetId,
     /// Signatures that held.
@@ -28,11 +27,9 @@ pub struct ReportKeys {
 impl ReportKeys {
     /// Reads which nodes there are.
     pub async fn new(client: &Client, fleet: FleetId) -> Result<Self, Failure> {
-        let page = paging::all("", fleet_types::request::MAX_NODES, async |after| {
-            let request = pb::ListRequest { after, limit: paging::PAGE, selector: String::new() };
-            client.list_nodes(request).await
-        });
-        let names = page.await?.items.into_iter().map(|node| (node.id, node.name.to_string())).collect();
+        let page =
+            paging::all("", fleet_types::request::MAX_NODES, async |after| client.nodes("", after).await);
+        let names = page.await?.items.into_iter().map(|node| (node.id, node.name)).collect();
         Ok(Self { names, keys: BTreeMap::new(), fleet, checked: 0, without_key: 0 })
     }
 
@@ -65,7 +62,7 @@ impl ReportKeys {
             return Ok(*known);
         }
         let key = match self.names.get(&node) {
-            Some(name) => client.get_node(pb::NameRequest { name: name.clone() }).await?.report_key,
+            Some(name) => client.node(name).await?.report_key,
             None => None,
         };
         self.keys.insert(node, key);

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use fleet_proto::pb;
 use fleet_types::view::AuditHead;
 use serde::Serialize;
 
@@ -35,7 +34,7 @@ pub async fn verify(session: &mut Session<'_>, with_reports: bool) -> Result<Exi
     let context = session.context()?;
     let client = session.connect().await?;
     let seen = AuditMark::load(&context.audit_mark_file())?;
-    let head = client.get_audit_head(pb::AuditHeadRequest {}).await?;
+    let head = client.audit_head().await?;
     let mut keys = if with_reports { Some(ReportKeys::new(&client, context.fleet).await?) } else { None };
     let mark = read_log(&client, &context, head.clone(), seen.as_ref(), keys.as_mut()).await?;
     let seen_size = seen.and_then(|seen| seen.marks.last().map(|mark| mark.size));
@@ -67,9 +66,9 @@ async fn read_log(
     while next < size {
         let mut leaves = client.read_audit(next, size.min(next + STRIDE)).await?;
         let before = next;
-        while let Some(leaf) = client.next(&mut leaves).await? {
-            let record = check.push(leaf.index, &leaf.record).map_err(|fault| broken(&fault))?;
-            next = leaf.index + 1;
+        while let Some((index, bytes)) = leaves.next().await? {
+            let record = check.push(index, &bytes).map_err(|fault| broken(&fault))?;
+            next = index + 1;
             if let Some(keys) = keys.as_mut() {
                 keys.check(client, &record).await?.map_err(|why| not_whole(&why))?;
             }

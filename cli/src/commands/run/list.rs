@@ -1,6 +1,5 @@
 //! `fleetctl run list`.
 
-use fleet_proto::pb;
 use fleet_types::request::Verb;
 use fleet_types::view::{Page, RunItem};
 
@@ -13,10 +12,7 @@ use crate::session::Session;
 pub async fn run(session: &mut Session<'_>, limit: u32) -> Result<ExitCode, Failure> {
     let client = session.connect().await?;
     watching::print(session, async |session| {
-        let page = paging::all("fleet/v1/run-list", limit as usize, async |after| {
-            let request = pb::ListRequest { after, limit: limit.min(paging::PAGE), selector: String::new() };
-            client.list_runs(request).await
-        });
+        let page = paging::all("fleet/v1/run-list", limit as usize, async |after| client.runs(after).await);
         Ok(answer(&page.await?, &session.times()))
     })
     .await

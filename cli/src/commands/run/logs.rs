@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleet_proto::pb;
 use fleet_types::document::Id;
 use fleet_types::id::{Name, RunId};
 use serde_json::json;
 
 use super::show;
 use super::what::What;
-use crate::client::Client;
+use crate::client::{Client, Part};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, OutputFormat};
 use crate::session::Session;
@@ -109,17 +108,11 @@ impl<'a> Output<'a> {
         follow: bool,
         tries: &mut u32,
     ) -> Result<(), Failure> {
-        let request = pb::ReadOutputRequest {
-            run: self.run.to_string(),
-            node: self.node.to_string(),
-            step: self.only.to_owned(),
-            // An offset is a place in one step; all steps come from their beginning, and what was printed
-            // is left out below.
-            offset: self.offsets.get(self.only).copied().unwrap_or_default(),
-            follow,
-        };
-        let mut parts = client.read_output(request).await?;
-        while let Some(part) = client.next_of_quiet(&mut parts).await? {
+        // An offset is a place in one step; all steps come from their beginning, and what was printed is left
+        // out below.
+        let offset = self.offsets.get(self.only).copied().unwrap_or_default();
+        let mut parts = client.read_output((self.run, self.node), self.only, offset, follow).await?;
+        while let Some(part) = parts.next().await? {
             if std::mem::take(tries) > 0 {
                 let at = self.offsets.get(&self.current).copied().unwrap_or_default();
                 session.say(format!("the controller is back; resumed step {} at byte {at}", self.current));
@@ -130,7 +123,7 @@ impl<'a> Output<'a> {
     }
 
     /// Prints what of a part is new.
-    fn take(&mut self, session: &mut Session<'_>, part: &pb::OutputPart) -> Result<(), Failure> {
+    fn take(&mut self, session: &mut Session<'_>, part: &Part) -> Result<(), Failure> {
         let at = self.offsets.get(&part.step).copied().unwrap_or_default();
         let end = part.offset + part.data.len() as u64;
         if end <= at {
@@ -202,7 +195,7 @@ mod tests {
         let node: Name = "fw-1".parse().unwrap();
         let mut output = Output::new(RunId::from_number(1), &node, "");
         for (step, offset, data) in parts {
-            let part = pb::OutputPart { step: (*step).to_owned(), offset: *offset, data: data.to_vec() };
+            let part = Part { step: (*step).to_owned(), offset: *offset, data: data.to_vec() };
             output.take(&mut session, &part).unwrap();
         }
         output.flush(&mut session).unwrap();

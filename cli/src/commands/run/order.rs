@@ -5,18 +5,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleet_proto::pb;
 use fleet_types::action::nearest;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::procedure::Procedure;
-use fleet_types::document::{Document, Key};
+use fleet_types::document::{Document, DocumentKind, Key};
 use fleet_types::request::Verb;
 use fleet_types::view::RunView;
 
 use crate::args::WhatToRun;
 use crate::client::Client;
-use crate::clock;
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
 use crate::signing::{BACK_DATED, Order, Signer};
@@ -47,13 +45,13 @@ pub async fn prepare(
     // Asked first: it needs no controller, and is the most common mistake.
     let words = if verb == Verb::Plan { "run plan" } else { "run start" };
     let chosen = targets::resolve(client, &session.settings.targets, words).await?;
-    let (document, digest) = document(client, "procedure", what.procedure.as_str()).await?;
+    let (document, digest) = document(client, DocumentKind::Procedure, what.procedure.as_str()).await?;
     let Document::Procedure(procedure) = document else {
         return Err(not_what_was_asked(what.procedure.as_str()));
     };
     check_parameters(&procedure, &what.params)?;
     let profile = what.profile.as_ref().unwrap_or(&procedure.profile);
-    let (_, profile) = self::document(client, "profile", profile.as_str()).await?;
+    let (_, profile) = self::document(client, DocumentKind::Profile, profile.as_str()).await?;
     let nodes: Vec<_> = chosen.nodes.iter().map(|node| node.id).collect();
     let all = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     let default = if verb == Verb::Plan { all } else { DEFAULT_PARALLEL.min(all) };
@@ -91,29 +89,22 @@ impl Prepared {
         let sealed = signer.request(self.order, (session.environment.now)())?;
         session.when_interrupted =
             format!("interrupted; whether {0} was started is not known: fleetctl run show {0}", sealed.run);
-        let request = pb::StartRunRequest {
-            request: sealed.envelope,
-            nodes: sealed.nodes,
-            idempotency_key: clock::idempotency_key(),
-        };
-        let started = client.start_run(request).await.map_err(|failure| match failure.exit {
+        let run = sealed.run;
+        let started = client.start_run(sealed).await.map_err(|failure| match failure.exit {
             ExitCode::NotReachable | ExitCode::TimedOut => {
-                failure.fix(format!("see whether it was started: fleetctl run show {}", sealed.run))
+                failure.fix(format!("see whether it was started: fleetctl run show {run}"))
             }
             _ => failure,
         })?;
-        session.when_interrupted = format!(
-            "interrupted; run {0} goes on: fleetctl run wait {0}, or fleetctl run cancel {0}",
-            sealed.run
-        );
+        session.when_interrupted =
+            format!("interrupted; run {run} goes on: fleetctl run wait {run}, or fleetctl run cancel {run}");
         Ok(started)
     }
 }
 
 /// A document and the digest of its canonical form, made here.
-async fn document(client: &Client, kind: &str, name: &str) -> Result<(Document, Digest), Failure> {
-    let request = pb::GetDocumentRequest { kind: kind.to_owned(), name: name.to_owned(), revision: 0 };
-    let view = client.get_document(request).await.map_err(|failure| match failure.exit {
+async fn document(client: &Client, kind: DocumentKind, name: &str) -> Result<(Document, Digest), Failure> {
+    let view = client.document(kind, name, 0).await.map_err(|failure| match failure.exit {
         ExitCode::NotFound => failure.fix(format!("fleetctl {kind} list")),
         _ => failure,
     })?;

@@ -1,6 +1,5 @@
 //! `fleetctl run show`: a run with its jobs, or one job with its report.
 
-use fleet_proto::pb;
 use fleet_types::id::{Name, RunId};
 use fleet_types::report::{Report, StepReport, StepState};
 use fleet_types::request::Verb;
@@ -38,20 +37,18 @@ pub async fn run(session: &mut Session<'_>, what: &str) -> Result<ExitCode, Fail
 
 /// One job with its report.
 pub async fn get_job(client: &Client, run: RunId, node: &Name) -> Result<JobView, Failure> {
-    client.get_job(pb::GetJobRequest { run: run.to_string(), node: node.to_string() }).await
+    client.job(run, node).await
 }
 
 /// All jobs of a run.
 pub async fn all_jobs(client: &Client, run: RunId) -> Result<Vec<JobItem>, Failure> {
-    let page = paging::all("", fleet_types::request::MAX_NODES, async |after| {
-        client.list_jobs(pb::ListJobsRequest { run: run.to_string(), after, limit: paging::PAGE }).await
-    });
+    let page = paging::all("", fleet_types::request::MAX_NODES, async |after| client.jobs(run, after).await);
     Ok(page.await?.items)
 }
 
 /// A run with its jobs as an answer; the value is the run with `jobs` in it.
 pub async fn run_answer(client: &Client, run: RunId, times: &Times) -> Result<Answer, Failure> {
-    let view = client.get_run(pb::RunRequest { run: run.to_string() }).await?;
+    let view = client.run(run).await?;
     let mut jobs = all_jobs(client, run).await?;
     jobs.sort_by(|a, b| (job_cells::rank(a), &a.node_name).cmp(&(job_cells::rank(b), &b.node_name)));
     Ok(answer(&view, &jobs, times))

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
-use fleet_types::view::{JobItem, RunWatch};
+use fleet_types::view::JobItem;
 use tokio::time::{Instant, timeout_at};
 
 use super::{end, show};
-use crate::client::{Client, read_view};
+use crate::client::Client;
 use crate::commands::job_cells;
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
@@ -92,12 +92,11 @@ async fn watch(
     progress: &mut Progress,
     is_lost: &mut bool,
 ) -> Result<bool, Failure> {
-    let mut changes = client.watch_run(&run.to_string()).await?;
-    while let Some(change) = client.next_of_quiet(&mut changes).await? {
+    let mut changes = client.watch_run(run).await?;
+    while let Some(change) = changes.next().await? {
         if std::mem::take(is_lost) {
             session.say("the controller is back");
         }
-        let change: RunWatch = read_view(&change.json)?;
         for job in &change.jobs {
             progress.tell(session, job);
         }

@@ -1,8 +1,4 @@
-//! One connection to a controller: mutual TLS, limits on messages and waits, failures that say what to do.
-//!
-//! The one constructor of the operator service's client. Generated messages stop here and in the
-//! commands that fill them; answers are views. A call whose connection broke is sent once more: every
-//! call is either a read or bears a key that makes a repetition harmless (security-and-delivery §2.3).
+//! Connecting: identity of the context, mutual TLS, limits on messages and waits.
 
 use std::time::Duration;
 
@@ -13,7 +9,6 @@ use fleet_certs::{CertFault, PeerIdentity, ServerName};
 use fleet_proto::pb::operator_service_client::OperatorServiceClient;
 use fleet_proto::{MAX_MESSAGE_BYTES, convert, pb};
 use fleet_types::time::Timestamp;
-use fleet_types::view;
 use serde::de::DeserializeOwned;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -35,13 +30,13 @@ pub struct Client {
 }
 
 /// A name for TLS from text.
-pub fn server_name(text: &str) -> Result<ServerName<'static>, Failure> {
+pub(super) fn server_name(text: &str) -> Result<ServerName<'static>, Failure> {
     ServerName::try_from(text.to_owned())
         .map_err(|_| Failure::usage(format!("\"{text}\" is no host name or address for a certificate")))
 }
 
 /// An endpoint for `host:port`, with pings and a limit for the connection.
-pub fn endpoint(address: &str) -> Result<Endpoint, Failure> {
+pub(super) fn endpoint(address: &str) -> Result<Endpoint, Failure> {
     // The scheme is for HTTP/2 only; TLS is the connector's.
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
         Failure::new(
@@ -55,7 +50,11 @@ pub fn endpoint(address: &str) -> Result<Endpoint, Failure> {
 }
 
 /// The channel over `connector`; dial errors become failures.
-pub async fn open(endpoint: Endpoint, connector: Connector, context: &str) -> Result<Channel, Failure> {
+pub(super) async fn open(
+    endpoint: Endpoint,
+    connector: Connector,
+    context: &str,
+) -> Result<Channel, Failure> {
     endpoint.connect_with_connector(connector).await.map_err(
         |error| match fleet_certs::dial::DialError::find(&error) {
             Some(dial) => from_dial_error(dial, context),
@@ -102,19 +101,28 @@ impl Client {
         &self.certificate
     }
 
+    /// The generated client; cheap to clone.
+    pub(super) fn service(&self) -> OperatorServiceClient<Channel> {
+        self.inner.clone()
+    }
+
     /// Longest wait for one answer.
     pub const fn limit(&self) -> Duration {
         self.limit
     }
 
-    fn failed(&self, status: &Status) -> Failure {
+    pub(super) fn failed(&self, status: &Status) -> Failure {
         match self.refusals.take() {
             Some(fault) => own_fault(fault, &self.context),
             None => from_status(status, &self.context),
         }
     }
 
-    async fn unary<R, F>(&self, message: R, call: impl Fn(Request<R>) -> F) -> Result<Vec<u8>, Failure>
+    pub(super) async fn unary<R, F>(
+        &self,
+        message: R,
+        call: impl Fn(Request<R>) -> F,
+    ) -> Result<Vec<u8>, Failure>
     where
         R: Clone,
         F: Future<Output = Result<Response<pb::View>, Status>>,
@@ -129,7 +137,7 @@ impl Client {
         }
     }
 
-    async fn streamed<T>(
+    pub(super) async fn streamed<T>(
         &self,
         call: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
     ) -> Result<Streaming<T>, Failure> {
@@ -149,106 +157,23 @@ impl Client {
     }
 
     /// The next message of a stream within the limit of a call; none at its end.
-    pub async fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+    pub(super) async fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
         self.limited(stream.message()).await.map_err(|status| self.failed(&status))
     }
 
     /// The next message of a stream that may be silent for long; pings notice a dead link.
-    pub async fn next_of_quiet<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+    pub(super) async fn next_of_quiet<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
         stream.message().await.map_err(|status| self.failed(&status))
-    }
-
-    /// Changes of a run until it ends.
-    pub async fn watch_run(&self, run: &str) -> Result<Streaming<pb::View>, Failure> {
-        let mut inner = self.inner.clone();
-        self.streamed(inner.watch_run(pb::RunRequest { run: run.to_owned() })).await
-    }
-
-    /// Output of a job.
-    pub async fn read_output(
-        &self,
-        request: pb::ReadOutputRequest,
-    ) -> Result<Streaming<pb::OutputPart>, Failure> {
-        let mut inner = self.inner.clone();
-        self.streamed(inner.read_output(request)).await
-    }
-
-    /// Stored records of the audit log.
-    pub async fn read_audit(&self, from: u64, to: u64) -> Result<Streaming<pb::AuditLeaf>, Failure> {
-        let mut inner = self.inner.clone();
-        self.streamed(inner.read_audit(pb::ReadAuditRequest { from, to })).await
     }
 }
 
 /// Reads the JSON of a view.
-pub fn read_view<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+pub(super) fn read_view<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     convert::json("view.json", bytes).map_err(|error| {
         Failure::new(ExitCode::Unexpected, "not-understood", "the controller's answer cannot be read")
             .because(&error)
             .fix("compare `fleetctl version` with the controller's in `fleetctl whoami`")
     })
-}
-
-macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident($request:ident) -> $view:ty;)*) => {
-        impl Client {
-            $(
-                $(#[$doc])*
-                pub async fn $name(&self, request: pb::$request) -> Result<$view, Failure> {
-                    let bytes = self
-                        .unary(request, |request| {
-                            let mut inner = self.inner.clone();
-                            async move { inner.$name(request).await }
-                        })
-                        .await?;
-                    read_view(&bytes)
-                }
-            )*
-        }
-    };
-}
-
-calls! {
-    /// Who we are there.
-    who_am_i(WhoAmIRequest) -> view::WhoAmI;
-    /// The fleet on one screen.
-    get_status(StatusRequest) -> view::Status;
-    /// A page of nodes.
-    list_nodes(ListRequest) -> view::Page<view::NodeItem>;
-    /// One node.
-    get_node(NameRequest) -> view::NodeView;
-    /// A new join token.
-    create_join_token(CreateJoinTokenRequest) -> view::JoinTokenView;
-    /// The trust bundle.
-    get_trust_bundle(TrustBundleRequest) -> view::TrustView;
-    /// Stores a trust bundle.
-    publish_trust_bundle(PublishTrustBundleRequest) -> view::Done;
-    /// Stores documents.
-    apply_documents(ApplyDocumentsRequest) -> view::ApplyView;
-    /// Documents of a kind.
-    list_documents(ListDocumentsRequest) -> view::Page<view::DocumentItem>;
-    /// One document.
-    get_document(GetDocumentRequest) -> view::DocumentView;
-    /// Which nodes are meant.
-    resolve_targets(ResolveTargetsRequest) -> view::Targets;
-    /// Starts a run or plan.
-    start_run(StartRunRequest) -> view::RunView;
-    /// A page of runs.
-    list_runs(ListRequest) -> view::Page<view::RunItem>;
-    /// One run.
-    get_run(RunRequest) -> view::RunView;
-    /// A page of a run's jobs.
-    list_jobs(ListJobsRequest) -> view::Page<view::JobItem>;
-    /// One job with its report.
-    get_job(GetJobRequest) -> view::JobView;
-    /// Stops a run.
-    cancel_run(CancelRunRequest) -> view::Done;
-    /// A page of backups.
-    list_backups(ListRequest) -> view::Page<view::BackupItem>;
-    /// A page of audit records, newest first.
-    list_audit(ListAuditRequest) -> view::Page<view::AuditItem>;
-    /// Size and root of the audit log.
-    get_audit_head(AuditHeadRequest) -> view::AuditHead;
 }
 
 fn identity_failure(error: &SlotError, context: &str) -> Failure {

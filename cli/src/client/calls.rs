@@ -1,0 +1,209 @@
+//! The calls of the operator service, one method each.
+
+use std::time::Duration;
+
+use fleet_proto::pb;
+use fleet_types::document::DocumentKind;
+use fleet_types::id::{Name, RunId};
+use fleet_types::seal::Envelope;
+use fleet_types::trust::SignedBundle;
+use fleet_types::view;
+
+use super::connection::{Client, read_view};
+use crate::clock;
+use crate::error::Failure;
+use crate::signing::{SignedOrder, to_json};
+
+/// Items of one page, the most that the controller gives.
+const PAGE: u32 = 500;
+
+/// A signed document with the text that it was written as.
+#[derive(Debug, Clone)]
+pub struct SourceDocument {
+    /// The signed bytes.
+    pub envelope: Envelope,
+    /// The TOML text, unsigned.
+    pub source: String,
+    /// Its file's name, for messages.
+    pub source_name: String,
+}
+
+/// One unary call: sent, and its view read.
+macro_rules! ask {
+    ($client:expr, $method:ident, $request:expr) => {{
+        let send = |request| {
+            let mut service = $client.service();
+            async move { service.$method(request).await }
+        };
+        read_view(&$client.unary($request, send).await?)
+    }};
+}
+
+fn list(selector: &str, after: String) -> pb::ListRequest {
+    pb::ListRequest { after, limit: PAGE, selector: selector.to_owned() }
+}
+
+impl Client {
+    /// Who we are there.
+    pub async fn who_am_i(&self) -> Result<view::WhoAmI, Failure> {
+        ask!(self, who_am_i, pb::WhoAmIRequest {})
+    }
+
+    /// The fleet on one screen.
+    pub async fn status(&self) -> Result<view::Status, Failure> {
+        ask!(self, get_status, pb::StatusRequest {})
+    }
+
+    /// A page of the nodes that match a selector.
+    pub async fn nodes(&self, selector: &str, after: String) -> Result<view::Page<view::NodeItem>, Failure> {
+        ask!(self, list_nodes, list(selector, after))
+    }
+
+    /// One node.
+    pub async fn node(&self, name: &Name) -> Result<view::NodeView, Failure> {
+        ask!(self, get_node, pb::NameRequest { name: name.to_string() })
+    }
+
+    /// Makes a node's record and its join token.
+    pub async fn create_join_token(
+        &self,
+        node: &Name,
+        labels: &[(String, String)],
+        lifetime: Duration,
+    ) -> Result<view::JoinTokenView, Failure> {
+        let request = pb::CreateJoinTokenRequest {
+            node_name: node.to_string(),
+            labels: labels.iter().cloned().collect(),
+            lifetime_seconds: u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
+            idempotency_key: clock::idempotency_key(),
+        };
+        ask!(self, create_join_token, request)
+    }
+
+    /// The trust bundle.
+    pub async fn trust_bundle(&self) -> Result<view::TrustView, Failure> {
+        ask!(self, get_trust_bundle, pb::TrustBundleRequest {})
+    }
+
+    /// Stores a newer trust bundle.
+    pub async fn publish_trust_bundle(&self, bundle: &SignedBundle) -> Result<view::Done, Failure> {
+        let request = pb::PublishTrustBundleRequest {
+            trust_bundle: to_json(bundle),
+            idempotency_key: clock::idempotency_key(),
+        };
+        ask!(self, publish_trust_bundle, request)
+    }
+
+    /// Stores documents, or with `dry_run` says what that would change.
+    pub async fn apply(
+        &self,
+        documents: &[SourceDocument],
+        reason: &str,
+        dry_run: bool,
+    ) -> Result<view::ApplyView, Failure> {
+        let documents = documents.iter().map(|document| pb::SignedDocument {
+            envelope: to_json(&document.envelope),
+            source: document.source.clone().into_bytes(),
+            source_name: document.source_name.clone(),
+        });
+        let request = pb::ApplyDocumentsRequest {
+            documents: documents.collect(),
+            idempotency_key: clock::idempotency_key(),
+            reason: reason.to_owned(),
+            dry_run,
+        };
+        ask!(self, apply_documents, request)
+    }
+
+    /// The newest documents of a kind.
+    pub async fn documents(&self, kind: DocumentKind) -> Result<view::Page<view::DocumentItem>, Failure> {
+        ask!(self, list_documents, pb::ListDocumentsRequest { kind: kind.to_string() })
+    }
+
+    /// One document; revision 0 is the newest.
+    pub async fn document(
+        &self,
+        kind: DocumentKind,
+        name: &str,
+        revision: u32,
+    ) -> Result<view::DocumentView, Failure> {
+        let request = pb::GetDocumentRequest { kind: kind.to_string(), name: name.to_owned(), revision };
+        ask!(self, get_document, request)
+    }
+
+    /// Which nodes a selector or names mean now.
+    pub async fn resolve_targets(
+        &self,
+        selector: String,
+        names: Vec<String>,
+    ) -> Result<view::Targets, Failure> {
+        ask!(self, resolve_targets, pb::ResolveTargetsRequest { selector, names })
+    }
+
+    /// Starts a run or plan.
+    pub async fn start_run(&self, order: SignedOrder) -> Result<view::RunView, Failure> {
+        let request = pb::StartRunRequest {
+            request: order.envelope,
+            nodes: order.nodes,
+            idempotency_key: clock::idempotency_key(),
+        };
+        ask!(self, start_run, request)
+    }
+
+    /// A page of runs, newest first.
+    pub async fn runs(&self, after: String) -> Result<view::Page<view::RunItem>, Failure> {
+        ask!(self, list_runs, list("", after))
+    }
+
+    /// One run.
+    pub async fn run(&self, run: RunId) -> Result<view::RunView, Failure> {
+        ask!(self, get_run, pb::RunRequest { run: run.to_string() })
+    }
+
+    /// A page of a run's jobs.
+    pub async fn jobs(&self, run: RunId, after: String) -> Result<view::Page<view::JobItem>, Failure> {
+        ask!(self, list_jobs, pb::ListJobsRequest { run: run.to_string(), after, limit: PAGE })
+    }
+
+    /// One job with its report.
+    pub async fn job(&self, run: RunId, node: &Name) -> Result<view::JobView, Failure> {
+        ask!(self, get_job, pb::GetJobRequest { run: run.to_string(), node: node.to_string() })
+    }
+
+    /// Stops a run.
+    pub async fn cancel_run(&self, run: RunId, reason: &str) -> Result<view::Done, Failure> {
+        let request = pb::CancelRunRequest {
+            run: run.to_string(),
+            reason: reason.to_owned(),
+            idempotency_key: clock::idempotency_key(),
+        };
+        ask!(self, cancel_run, request)
+    }
+
+    /// A page of backups, of all nodes or of `name=NODE`.
+    pub async fn backups(&self, of: &str, after: String) -> Result<view::Page<view::BackupItem>, Failure> {
+        ask!(self, list_backups, list(of, after))
+    }
+
+    /// A page of audit records before an index (0: from the newest), newest first.
+    pub async fn audit(
+        &self,
+        before: u64,
+        limit: u32,
+        action_prefix: &str,
+        object_prefix: &str,
+    ) -> Result<view::Page<view::AuditItem>, Failure> {
+        let request = pb::ListAuditRequest {
+            before,
+            limit: limit.min(PAGE),
+            action_prefix: action_prefix.to_owned(),
+            object_prefix: object_prefix.to_owned(),
+        };
+        ask!(self, list_audit, request)
+    }
+
+    /// Size and root of the audit log.
+    pub async fn audit_head(&self) -> Result<view::AuditHead, Failure> {
+        ask!(self, get_audit_head, pb::AuditHeadRequest {})
+    }
+}
