@@ -41,7 +41,7 @@ fast_gates() {
 }
 
 docs_gate() {
-  RUSTDOCFLAGS="-D warnings" gate "docs" cargo doc --workspace --no-deps --locked --quiet
+  RUSTDOCFLAGS="-D warnings" gate "docs" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 }
 
 # Says what failed; true when nothing did.
