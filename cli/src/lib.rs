@@ -14,7 +14,7 @@
 //! | [`error`] | failures as people and programs see them; the frozen exit codes |
 //! | [`render`] | table, wide, json, jsonl, yaml, name, jsonpath; escaping; times; colour |
 //! | [`context`] | named fleets in `config.toml`, identities and keys beside it |
-//! | [`client`] | one connection to a controller, calls with limits |
+//! | [`client`] | one connection to a controller, typed calls with limits; the wire ends here |
 //! | [`signing`], [`targets`], [`confirm`] | envelopes and requests; which nodes; levels of danger |
 //! | [`session`] | what every command is handed |
 //! | [`commands`] | one file a command |

@@ -24,6 +24,18 @@ pub fn from_status(status: &Status, context: &str) -> Failure {
     if let Some(dial) = std::error::Error::source(status).and_then(DialError::find) {
         return from_dial_error(dial, context);
     }
+    // What a controller sends has no source; one made on this side tells of a connection that broke.
+    if let Some(source) =
+        std::error::Error::source(status).filter(|_| status.code() != Code::DeadlineExceeded)
+    {
+        return Failure::new(
+            ExitCode::NotReachable,
+            "not-reachable",
+            "the connection to the controller broke",
+        )
+        .because(source)
+        .fix("see that the controller runs, then repeat the command");
+    }
     let message = if status.message().is_empty() { status.code().description() } else { status.message() };
     let failure = Failure::new(exit_of(status.code()), code_word(status.code()), message);
     match status.code() {
@@ -116,6 +128,15 @@ mod tests {
         assert_eq!(failure.exit, ExitCode::NotFound);
         assert_eq!((failure.code.as_str(), failure.causes.len()), ("no-match", 1));
         assert_eq!(failure.id.as_deref(), Some("7f3a"));
+    }
+
+    #[test]
+    fn a_connection_that_broke_is_no_answer_of_the_controller() {
+        for code in [Code::Unknown, Code::Internal, Code::Cancelled] {
+            let mut status = Status::new(code, "h2 protocol error");
+            status.set_source(std::sync::Arc::new(std::io::Error::other("broken pipe")));
+            assert_eq!(from_status(&status, "prod").exit, ExitCode::NotReachable, "{code:?}");
+        }
     }
 
     #[test]

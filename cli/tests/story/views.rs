@@ -73,3 +73,34 @@ fn a_join_token_is_data_and_how_to_use_it_is_talk() {
     assert_eq!(world.run(&["join-token", "create", "fw-3", "--valid-for", "25h"]).code, 2);
     world.state(|state| assert_eq!(state.keys.len(), 1));
 }
+
+/// Reads `wanted` answers and goes away.
+struct Reader {
+    answers: Vec<String>,
+    wanted: usize,
+}
+
+impl std::io::Write for Reader {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.answers.len() == self.wanted {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        self.answers.push(String::from_utf8(bytes.to_vec()).unwrap());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_watch_prints_what_changed_and_ends_when_nobody_reads() {
+    let world = World::signed_in();
+    let (mut out, mut err) = (Reader { answers: Vec::new(), wanted: 2 }, Vec::new());
+    let args = ["fleetctl", "node", "list", "--watch", "-o", "json"];
+    // The times of the scripted nodes move, so that each look differs from the one before.
+    let code = fleetctl::app::run(args, &mut out, &mut err, &world.environment());
+    assert_eq!((code, out.answers.len(), err.len()), (0, 2, 0));
+    assert_ne!(out.answers[0], out.answers[1]);
+}
