@@ -27,7 +27,7 @@ pub enum Lost {
     #[error("the controller closed the session")]
     Closed,
     /// The stream broke, or a message was too large or malformed.
-    #[error("the session broke: {}: {}", .0.code(), .0.message())]
+    #[error("{}", words(.0))]
     Broken(tonic::Status),
     /// Epoch, number or body of a message.
     #[error(transparent)]
@@ -44,4 +44,16 @@ pub enum Lost {
     /// The outbox had overflowed and is empty again.
     #[error("reports were held back; a new link lists them")]
     Relist,
+}
+
+/// A controller's own words where it has spoken; a transport's are of no use to anybody.
+fn words(status: &tonic::Status) -> String {
+    let said: String = status.message().chars().filter(|c| !c.is_control()).take(300).collect();
+    match status.code() {
+        tonic::Code::Unknown if std::error::Error::source(status).is_some() => {
+            "the connection to the controller broke".to_owned()
+        }
+        tonic::Code::Unavailable if said.is_empty() => "the controller is not there".to_owned(),
+        code => format!("the session ended: {said} ({code:?})"),
+    }
 }
