@@ -9,8 +9,8 @@ use super::{
 
 /// Maintain a fleet of Linux firewalls.
 ///
-/// Data goes to stdout, talk to stderr. Flags may stand anywhere, and each of the global ones may be set as
-/// FLEET_<NAME>. Exit codes: 0 done, 1 unexpected, 2 usage, 3 some nodes failed, 4 not found, 5 confirmation
+/// Data goes to stdout, talk to stderr. Flags may stand anywhere, and each of the global ones may be set as a
+/// variable, such as `FLEET_CONTEXT`. Exit codes: 0 done, 1 unexpected, 2 usage, 3 some nodes failed, 4 not found, 5 confirmation
 /// needed, 6 blocked, 7 run failed, 8 still running, 9 controller not reachable, 10 not allowed, 11 conflict,
 /// 12 verification failed, 130 interrupted.
 #[derive(Debug, Parser)]

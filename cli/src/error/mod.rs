@@ -1,7 +1,7 @@
 //! Failures as people and programs see them, and the frozen exit codes.
 //!
 //! Deeper modules have typed errors of their own; here each becomes a [`Failure`]: a stable code, what
-//! happened, causes, what to do, and the exit code. It is printed once, by [`show`].
+//! happened, causes, what to do, and the exit code. It is printed once, by [`text()`] or [`json()`].
 
 mod exit_code;
 mod failure;

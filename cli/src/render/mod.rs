@@ -1,7 +1,7 @@
 //! The one printer for every output.
 //!
 //! A command makes an [`Answer`]: the versioned JSON value of a view, and the blocks that people see.
-//! [`print`] writes it in the format asked for. Text from nodes is foreign: it is escaped here, for
+//! [`print()`] writes it in the format asked for. Text from nodes is foreign: it is escaped here, for
 //! every human format, and nowhere else (security-and-delivery §1.19).
 
 mod answer;
