@@ -1,0 +1,1 @@
+//! The load simulator behind `fleet-sim`.

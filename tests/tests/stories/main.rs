@@ -1,0 +1,19 @@
+//! Stories of a real controller process with scripted partners; each ends with the whole log checked.
+//!
+//! | file | tells |
+//! |---|---|
+//! | [`submitting`] | T01: a submit and its retry make one run |
+//! | [`offering`] | T02: offers, accepts, a controller killed in between |
+//! | [`reporting`] | T05, T06: reports, lost acknowledgements, late ones |
+//! | [`limits`] | the cap and the pair rule over six nodes |
+//! | [`ending`] | cancel, expiry, failures |
+//! | [`links`] | fencing, numbering, reconcile, silence |
+//! | [`storm`] | T22: random kills under load |
+
+mod ending;
+mod limits;
+mod links;
+mod offering;
+mod reporting;
+mod storm;
+mod submitting;
