@@ -61,6 +61,8 @@ pub struct Session {
     epoch: LinkEpoch,
     seq_in: u64,
     seq_out: u64,
+    /// Version of the trust bundle that the node was told of at the welcome.
+    told_trust: u64,
     heard: Instant,
     offers: BTreeMap<RunId, PendingOffer>,
     reconcile_pages: u32,
@@ -72,6 +74,7 @@ pub struct Session {
 enum Woken {
     Agent(Option<Result<pb::AgentMessage, Status>>),
     Send(Option<ToNode>),
+    Trust,
     Timer,
     Stop,
 }
@@ -94,6 +97,7 @@ impl Session {
             epoch: LinkEpoch(0),
             seq_in: 0,
             seq_out: 0,
+            told_trust: 0,
             heard: Instant::now(),
             offers: BTreeMap::new(),
             reconcile_pages: 0,
@@ -186,6 +190,7 @@ impl Session {
     async fn welcome(&mut self, bundle_version: u64) -> Result<()> {
         let settings = &self.context.settings;
         let trust = self.context.trust.get();
+        self.told_trust = trust.0.version;
         let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         let newer = trust.0.version > bundle_version;
         let welcome = pb::Welcome {
@@ -216,6 +221,11 @@ impl Session {
         stop: &CancellationToken,
     ) -> Result<String> {
         self.heard = Instant::now();
+        // A bundle that came between the welcome and here is told now.
+        let mut trust = self.context.trust.follow();
+        if self.context.trust.get().0.version > self.told_trust {
+            trust.mark_changed();
+        }
         let expires = Instant::now() + self.identity.not_after.since(self.context.clock.now());
         loop {
             let wake = self.next_timer().min(expires);
@@ -227,6 +237,8 @@ impl Session {
                     Err(_) => Woken::Timer,
                 },
                 message = outbox.recv() => Woken::Send(message),
+                // The sender lives as long as the context.
+                _ = trust.changed() => Woken::Trust,
             };
             // Asked on every message and on a timer: a live stream ends soon after its owner is shut out.
             if let Err(revoked) = self.context.denied.check(&self.identity) {
@@ -247,6 +259,10 @@ impl Session {
                 Woken::Agent(Some(Ok(message))) => self.on_message(message).await?,
                 Woken::Send(None) => return Ok("a newer link of this node took over".to_owned()),
                 Woken::Send(Some(message)) => self.on_outbox(message).await?,
+                Woken::Trust => {
+                    let trust_bundle = convert::to_json(&trust.borrow_and_update().1);
+                    self.send(ControllerBody::Trust(pb::TrustUpdate { trust_bundle })).await?;
+                }
                 Woken::Timer if Instant::now() >= expires => {
                     return Err(ControllerError::new(
                         Kind::Unauthenticated,
@@ -317,20 +333,13 @@ impl Session {
                 self.offer(assignment, proof).await
             }
             ToNode::Cancel { run, attempt, reason } => {
-                self.offers.remove(&run);
+                // An offer that was not answered stays: the node answers it by the cancel, with a report.
                 self.send(ControllerBody::Cancel(pb::Cancel {
                     run: run.to_string(),
                     attempt: attempt.0,
                     reason,
                 }))
                 .await
-            }
-            ToNode::Trust(bundle) => {
-                let trust_bundle = bundle.as_ref().clone();
-                self.send(ControllerBody::Trust(pb::TrustUpdate { trust_bundle })).await
-            }
-            ToNode::Goodbye { reason, retry_after_ms } => {
-                self.send(ControllerBody::Goodbye(pb::Goodbye { reason, retry_after_ms })).await
             }
         }
     }
@@ -356,7 +365,10 @@ impl Session {
             }
             Some(AgentBody::Job(job)) => {
                 let update = JobUpdate::try_from(&job)?;
-                self.offers.remove(&update.run);
+                // A tombstone's answer bears no report: the offer still has to be answered by one.
+                if update.state.outcome().is_none() || update.report.is_some() {
+                    self.offers.remove(&update.run);
+                }
                 jobs::update(&self.context, &self.agent, &update);
                 Ok(())
             }

@@ -53,7 +53,8 @@ pub fn offers(context: &Context, run: RunId, offers: Vec<(NodeId, InboxRecord)>)
 /// What a node's inbox holds.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    /// Work, signed for the link.
+    /// Work, signed for the link. Cancelled work is among it: a node that never saw it answers it by the cancel
+    /// that came first, with a report, and only that ends the job (T08).
     pub offers: Vec<(Assignment, WaveProof)>,
     /// Runs to stop, with their attempt and reason.
     pub cancels: Vec<(RunId, fleet_types::id::Attempt, String)>,
@@ -65,13 +66,11 @@ pub async fn inbox(context: &Context, node: NodeId, epoch: LinkEpoch) -> Result<
     let mut inbox = Inbox::default();
     let mut assignments = Vec::new();
     for (key, stored) in context.repo.all::<InboxRecord>(&prefix).await? {
-        let run =
-            std::str::from_utf8(&key.as_bytes()[prefix.len()..]).ok().and_then(|text| text.parse().ok());
-        let Some(run) = run else { continue };
-        match stored.record.cancel.clone() {
-            Some(reason) => inbox.cancels.push((run, stored.record.attempt, reason)),
-            None => assignments.push(assignment(context, node, run, epoch, stored.record)),
+        let Some(run) = keys::run_in(&key, &prefix) else { continue };
+        if let Some(reason) = stored.record.cancel.clone() {
+            inbox.cancels.push((run, stored.record.attempt, reason));
         }
+        assignments.push(assignment(context, node, run, epoch, stored.record));
     }
     if !assignments.is_empty() {
         inbox.offers = context.dispatcher.sign(assignments);
