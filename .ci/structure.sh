@@ -70,9 +70,9 @@ list '*.rs' | xargs -0 awk -v test_modules="$test_modules" '
     wire_may = below("proto/") || below("controller/src/edge/") || below("agent/src/core/") \
       || FILENAME == "agent/executor/src/socket.rs" || FILENAME == "agent/executor/src/executor.rs" \
       || below("agent/executor/src/dispatcher/") \
-      || below("cli/src/client/") || FILENAME == "cli/src/client.rs" || below("cli/src/error/") || below("cli/src/commands/")
+      || below("cli/src/client/") || below("cli/src/error/")
     tonic_may = below("proto/") || below("controller/src/edge/") || below("agent/src/core/") \
-      || below("cli/src/client/") || FILENAME == "cli/src/client.rs" || below("cli/src/error/") || below("cli/src/commands/")
+      || below("cli/src/client/") || below("cli/src/error/")
     clock_may = FILENAME == "controller/src/clock.rs" || FILENAME == "cli/src/clock.rs" \
       || FILENAME == "agent/src/clock.rs" || FILENAME == "agent/executor/src/host/clock.rs"
     tls_may = below("certs/") || below("controller/src/edge/") || below("agent/src/core/")
