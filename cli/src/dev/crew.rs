@@ -3,6 +3,7 @@
 //! Blocking, and owned by one place at a time: `run` while the fleet is up, a thread of its own while it
 //! ends. Whatever happens to its owner, dropping it ends everything that was started.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -28,8 +29,11 @@ const HURRIED_GRACE: Duration = Duration::from_secs(3);
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// systemd's `StartLimitBurst=`: one that ends again and again is not helped by another start.
 const MAX_RESTARTS: usize = 5;
-/// systemd's `StartLimitIntervalSec=`, longer, because somebody may be killing on purpose.
+/// systemd's `StartLimitIntervalSec=`, longer, because these programs take a while to fail.
 const RESTART_WINDOW: Duration = Duration::from_mins(1);
+
+/// Signals that somebody sends on purpose, to see what happens; after these a program is always started again.
+const SENT: [i32; 3] = [Signal::KILL.as_raw(), Signal::TERM.as_raw(), Signal::INT.as_raw()];
 
 /// One program that is to run.
 #[derive(Debug)]
@@ -39,7 +43,8 @@ struct Member {
     arguments: Vec<String>,
     log: PathBuf,
     state: State,
-    restarts: Vec<Instant>,
+    /// Ends that nobody else had caused, within [`RESTART_WINDOW`].
+    own_ends: Vec<Instant>,
 }
 
 #[derive(Debug)]
@@ -143,7 +148,7 @@ impl Crew {
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             log: log.to_owned(),
             state: State::Running(process),
-            restarts: Vec::new(),
+            own_ends: Vec::new(),
         })
     }
 
@@ -198,8 +203,11 @@ impl Crew {
         match &mut member.state {
             State::Running(process) => {
                 let status = process.ended()?;
-                member.restarts.retain(|at| now.duration_since(*at) < RESTART_WINDOW);
-                if member.restarts.len() >= MAX_RESTARTS {
+                member.own_ends.retain(|at| now.duration_since(*at) < RESTART_WINDOW);
+                if status.signal().is_none_or(|signal| !SENT.contains(&signal)) {
+                    member.own_ends.push(now);
+                }
+                if member.own_ends.len() > MAX_RESTARTS {
                     member.state = State::GivenUp;
                     let log = member.log.display();
                     return Some(format!(
@@ -220,7 +228,6 @@ impl Crew {
                     Ok(process) => {
                         let said = format!("{} runs again, pid {}", member.name, process.pid());
                         member.state = State::Running(process);
-                        member.restarts.push(now);
                         Some(said)
                     }
                     Err(failure) => {

@@ -13,6 +13,8 @@ const APPLY_LIMIT: Duration = Duration::from_mins(1);
 const RUN_LIMIT: &str = "15m";
 /// What does the work of systemd at boot.
 const BOOT_PROCEDURE: &str = "start-services";
+/// All but the second of each pair at once: machines boot when they boot.
+const BOOT_PARALLEL: &str = "50";
 /// A little more, so that the command's own message comes first.
 const RUN_WAIT: Duration = Duration::from_mins(16);
 /// Reading a log of a few hundred records.
@@ -49,7 +51,7 @@ impl Stage<'_, '_> {
     pub async fn start_services(&mut self) -> Result<(), Failure> {
         let reason = "boot of a development fleet";
         let arguments = run_start(BOOT_PROCEDURE, reason);
-        let call = self.inner.ask(&[&arguments[..], &["--quiet"]].concat());
+        let call = self.inner.ask(&[&arguments[..], &["--quiet", "--max-parallel", BOOT_PARALLEL]].concat());
         let outcome = self.outcome(call, "the start of services", RUN_WAIT).await?;
         if outcome.code != 0 {
             for line in outcome.out.lines() {

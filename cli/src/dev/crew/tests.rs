@@ -78,29 +78,43 @@ fn a_panic_ends_everything_too() {
     assert_eq!(tail(&scene.log("stopped")).len(), 2);
 }
 
-#[test]
-fn one_that_was_killed_is_started_again_a_few_times() {
-    let (scene, mut crew) = Scene::new(POLITE, POLITE);
-    scene.start(&mut crew);
+/// Ends the first agent `times` times by a signal, each after its restart; gives what was said at the last.
+fn end_again_and_again(crew: &mut Crew, signal: Signal, times: usize) -> Vec<String> {
     let mut now = Instant::now();
-    for round in 0..=MAX_RESTARTS {
-        let State::Running(process) = &mut crew.agents[0].state else { panic!("round {round}") };
-        process.signal(Signal::KILL);
+    let mut said = Vec::new();
+    for round in 0..times {
+        let State::Running(process) = &mut crew.agents[0].state else { panic!("round {round}: {said:?}") };
+        process.signal(signal);
         process.wait(LIMIT, &|| false).unwrap();
-        let (name, status, _) = crew.first_end().unwrap();
-        assert_eq!((name.as_str(), status.success()), ("fw-1", false));
-        let said = crew.look(now);
+        assert_eq!(crew.first_end().unwrap().0, "fw-1");
+        said = crew.look(now);
         assert!(said[0].starts_with("fw-1 ended"), "{said:?}");
         assert!(crew.look(now).is_empty(), "not at once");
         now += RESTART_AFTER;
-        let said = crew.look(now);
-        if round < MAX_RESTARTS {
-            assert!(said[0].starts_with("fw-1 runs again"), "{said:?}");
-        } else {
-            assert!(said.is_empty(), "given up: {said:?}");
-        }
+        said.extend(crew.look(now));
     }
+    said
+}
+
+#[test]
+fn one_that_was_killed_is_started_again_however_often() {
+    let (scene, mut crew) = Scene::new(POLITE, POLITE);
+    scene.start(&mut crew);
+    let said = end_again_and_again(&mut crew, Signal::KILL, 2 * MAX_RESTARTS);
+    assert!(said[1].starts_with("fw-1 runs again"), "{said:?}");
     assert!(matches!(crew.agents[1].state, State::Running(_)));
+    crew.hurry().up();
+    crew.stop();
+}
+
+#[test]
+fn one_that_ends_by_itself_is_given_up_after_a_few_times() {
+    let (scene, mut crew) = Scene::new(POLITE, POLITE);
+    scene.start(&mut crew);
+    let said = end_again_and_again(&mut crew, Signal::ABORT, MAX_RESTARTS);
+    assert!(said[1].starts_with("fw-1 runs again"), "{said:?}");
+    let said = end_again_and_again(&mut crew, Signal::ABORT, 1);
+    assert!(said.len() == 1 && said[0].contains("left alone"), "{said:?}");
     crew.hurry().up();
     crew.stop();
 }
