@@ -8,27 +8,18 @@ use std::sync::Arc;
 use fleet_certs::revoke::{Denied, DenyList};
 use fleet_certs::tls::{self, EnrolmentServer, MutualServer, TlsClock};
 use fleet_certs::{CertificateDer, ServerName};
-use fleet_proto::pb::agent_service_server::AgentServiceServer;
-use fleet_proto::pb::enrol_service_server::EnrolServiceServer;
-use fleet_proto::pb::operator_service_server::OperatorServiceServer;
-use fleet_proto::{MAX_CONTROL_BYTES, MAX_MESSAGE_BYTES};
 use fleet_store::{KvStore, StoreError};
 use fleet_types::trust::SignedBundle;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Server;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::context::{Context, Operators, Trust};
-use crate::edge::agent::Agents;
-use crate::edge::enrol::Enrol;
-use crate::edge::guard::GuardLayer;
-use crate::edge::limits::EnrolLimits;
-use crate::edge::listener::Listener;
 use crate::edge::refusals::Refusals;
+use crate::edge::server::Servers;
 use crate::error::ControllerError;
 use crate::fleet::dispatch::Dispatcher;
 use crate::fleet::registry::Registry;
@@ -39,17 +30,8 @@ use crate::repo::ledger::Ledger;
 use crate::repo::reader::Repo;
 use crate::repo::records::FleetRecord;
 use crate::runner::run_loop;
-use crate::service::{audit, inventory};
+use crate::service::inventory;
 use crate::wake::Bell;
-
-/// HTTP/2 pings on both ends, also when idle (security-and-delivery §2.13).
-const PING: std::time::Duration = std::time::Duration::from_secs(20);
-/// Streams of one connection: an agent has three, a person with several watches a dozen.
-const STREAMS: u32 = 64;
-/// A request's headers are a path and a few names.
-const HEADER_BYTES: u32 = 16 * 1024;
-/// Resets of a client that are pending (CVE-2023-44487, rapid reset).
-const PENDING_RESETS: usize = 20;
 
 /// Why the controller ended, with its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +65,7 @@ pub enum AppError {
     Trust(#[from] fleet_types::trust::TrustError),
     /// A server ended by itself.
     #[error("server failed")]
-    Server(#[from] tonic::transport::Error),
+    Server(#[from] crate::edge::server::ServeError),
     /// The ready file cannot be written.
     #[error("ready file cannot be written")]
     Ready(#[from] fleet_certs::files::FileError),
@@ -195,15 +177,6 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
     TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
 }
 
-fn server() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(PING))
-        .http2_keepalive_timeout(Some(PING))
-        .max_concurrent_streams(Some(STREAMS))
-        .http2_max_header_list_size(Some(HEADER_BYTES))
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-}
-
 /// Serves until `stop`; then drains: no new connections, goodbyes, running commits end, the store closes.
 pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationToken) -> Result<(), AppError> {
     keyring::refuse_foreign_keys(&config.data_directory)?;
@@ -227,9 +200,10 @@ pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationTo
     background.spawn(run_loop::run(Arc::clone(&context), runner_stop.clone()));
     background.spawn(Arc::clone(&refusals).write(Arc::clone(&context), runner_stop.clone()));
 
-    let main = serve_main(&config, &context, agent_socket, tls.mutual.clone(), &refusals, &tracker, &stop);
-    let enrolment =
-        serve_enrolment(&config, &context, enrol_socket, tls.enrolment.clone(), &refusals, &stop).await;
+    let servers =
+        Servers { context: Arc::clone(&context), refusals, tracker: tracker.clone(), stop: stop.clone() };
+    let main = servers.main(agent_socket, tls.mutual.clone());
+    let enrolment = servers.enrolment(enrol_socket, tls.enrolment.clone());
     if let Some(path) = ready_file {
         let text = serde_json::to_vec(&ready).map_err(ControllerError::internal)?;
         fleet_certs::files::write_atomic(path, &text, 0o644)?;
@@ -255,70 +229,4 @@ pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationTo
         tracing::info!("stopped");
     }
     outcome
-}
-
-fn serve_main(
-    config: &Config,
-    context: &Arc<Context>,
-    socket: TcpListener,
-    tls: tls::ServerTls,
-    refusals: &Arc<Refusals>,
-    tracker: &TaskTracker,
-    stop: &CancellationToken,
-) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
-    let incoming = Listener { socket, tls, fleet: Some(context.fleet.fleet), refusals: Arc::clone(refusals) }
-        .start(&config.settings, stop.clone());
-    let agents = Agents {
-        context: Arc::clone(context),
-        refusals: Arc::clone(refusals),
-        stop: stop.clone(),
-        tracker: tracker.clone(),
-    };
-    let operators = crate::edge::operator::Operators {
-        context: Arc::clone(context),
-        tree: audit::Tree::default(),
-        stop: stop.clone(),
-    };
-    let stopped = stop.clone();
-    server()
-        .layer(GuardLayer { context: Arc::clone(context), refusals: Arc::clone(refusals) })
-        .add_service(
-            AgentServiceServer::new(agents)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .add_service(
-            OperatorServiceServer::new(operators)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await })
-}
-
-async fn serve_enrolment(
-    config: &Config,
-    context: &Arc<Context>,
-    socket: TcpListener,
-    tls: tls::ServerTls,
-    refusals: &Arc<Refusals>,
-    stop: &CancellationToken,
-) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
-    let incoming = Listener { socket, tls, fleet: None, refusals: Arc::clone(refusals) }
-        .start(&config.settings, stop.clone());
-    let enrol = Enrol {
-        context: Arc::clone(context),
-        limits: EnrolLimits::new(config.settings.enrol_per_minute),
-        refusals: Arc::clone(refusals),
-    };
-    let service = EnrolServiceServer::new(enrol)
-        .max_decoding_message_size(MAX_CONTROL_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<EnrolServiceServer<Enrol>>().await;
-    let stopped = stop.clone();
-    server()
-        .layer(GuardLayer { context: Arc::clone(context), refusals: Arc::clone(refusals) })
-        .add_service(service)
-        .add_service(health)
-        .serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await })
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use fleet_certs::revoke::DenyList;
 use fleet_types::id::OperatorId;
 use fleet_types::trust::{SignedBundle, TrustBundle};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::fleet::dispatch::Dispatcher;
@@ -55,22 +56,27 @@ pub struct Context {
 }
 
 /// The newest trust bundle, opened and as it is handed out.
-pub struct Trust(RwLock<Arc<(TrustBundle, SignedBundle)>>);
+pub struct Trust(watch::Sender<Arc<(TrustBundle, SignedBundle)>>);
 
 impl Trust {
     /// Holds a bundle.
     pub fn new(bundle: TrustBundle, signed: SignedBundle) -> Self {
-        Self(RwLock::new(Arc::new((bundle, signed))))
+        Self(watch::channel(Arc::new((bundle, signed))).0)
     }
 
     /// The newest one.
     pub fn get(&self) -> Arc<(TrustBundle, SignedBundle)> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// For sessions: each tells its node when there is a newer one.
+    pub fn follow(&self) -> watch::Receiver<Arc<(TrustBundle, SignedBundle)>> {
+        self.0.subscribe()
     }
 
     /// Puts a newer one in its place, after it was committed.
     pub fn set(&self, bundle: TrustBundle, signed: SignedBundle) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new((bundle, signed));
+        self.0.send_replace(Arc::new((bundle, signed)));
     }
 }
 

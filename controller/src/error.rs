@@ -1,6 +1,6 @@
 //! What can go wrong in the controller: a kind, a text that the caller may see, and a source that he may not.
 //!
-//! Errors know nothing of gRPC; `edge/grpc/status.rs` has the one match that turns kinds into status codes.
+//! Errors know nothing of gRPC; `edge/status.rs` has the one match that turns kinds into status codes.
 
 use fleet_store::StoreError;
 use fleet_types::view::ErrorDetail;

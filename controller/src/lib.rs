@@ -11,6 +11,7 @@
 //! | [`service`] | use cases |
 //! | [`runner`] | passes around the pure engine |
 //! | [`fleet`] | connected agents and nodes in memory |
+//! | [`rebuild`] | records → the engine's state, for runner and views |
 //! | [`repo`] | records, keys, the ledger |
 //! | [`config`], [`settings`], [`clock`], [`wake`], [`error`] | what all of them use |
 //! | [`keyring`], [`init`], [`app`], [`context`] | keys on disk, making a fleet, wiring |
@@ -26,6 +27,7 @@ pub mod error;
 pub mod fleet;
 pub mod init;
 pub mod keyring;
+pub mod rebuild;
 pub mod repo;
 pub mod runner;
 pub mod service;

@@ -2,7 +2,10 @@
 //!
 //! Also the reason why a workspace test run builds the binary, which end-to-end tests start.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic; clippy.toml covers only the test functions themselves")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may panic; clippy.toml covers only the test functions themselves"
+)]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use fleet_proto::pb::executor_message::Body as ToCore;
-use fleet_proto::pb::{CoreMessage, ExecutorMessage};
+use fleet_proto::pb::{CoreMessage, ExecutorMessage, OutputChunk};
 use fleet_types::facts::NodeFacts;
 use fleet_types::seal::PublicKey;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,7 +24,7 @@ use crate::identity::NodeIdentity;
 use crate::journal::{Journal, JournalError, Opened};
 use crate::policy::{LocalPolicy, PolicyError, TrustStore, TrustStoreError};
 use crate::resolve::TaskTable;
-use crate::run::{Abandoned, OutputHub, Run, RunEvent, RunSurroundings};
+use crate::run::{Abandoned, OutputHub, OutputPiece, Run, RunEvent, RunSurroundings};
 use crate::socket::{ExecutorPort, Receiver, Sender, Socket, SocketError};
 use crate::state::{self, SmallState, StateError};
 use crate::tasks::CancelFlag;
@@ -348,6 +348,18 @@ fn from_core(message: Result<Option<CoreMessage>, SocketError>) -> Option<Event>
     }
 }
 
+fn chunk(piece: OutputPiece) -> OutputChunk {
+    let (run, attempt) = piece.key;
+    OutputChunk {
+        run: run.to_string(),
+        attempt: attempt.0,
+        step: piece.step,
+        offset: piece.offset,
+        data: piece.data,
+        last: piece.last,
+    }
+}
+
 /// Writes to the core: control first, output when there is none.
 async fn write(
     mut sender: Sender<ExecutorMessage>,
@@ -370,7 +382,7 @@ async fn write(
                 Some(body) => body,
                 None => break,
             },
-            Some(chunk) = from_pump.recv() => ToCore::Output(chunk),
+            Some(piece) = from_pump.recv() => ToCore::Output(chunk(piece)),
         };
         if let Err(error) = sender.send(&ExecutorMessage { body: Some(body) }).await {
             tracing::warn!(%error, "the core cannot be told");

@@ -416,9 +416,12 @@ impl OperatorService for Fake {
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {
         let state = self.state.lock().unwrap();
-        let items = state.audit.iter().rev().take(request.get_ref().limit as usize).map(|bytes| {
-            view::AuditItem { record: canonical::from_slice(bytes).unwrap(), text: None, node_name: None }
-        });
+        let items =
+            state.audit.iter().rev().take(request.get_ref().limit as usize).map(|bytes| view::AuditItem {
+                record: canonical::from_slice(bytes).unwrap(),
+                free_text: None,
+                node_name: None,
+            });
         page("fleet/v1/audit-list", items.collect())
     }
 

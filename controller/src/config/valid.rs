@@ -75,7 +75,7 @@ impl Config {
         Self::from_text(&shown, &text)
     }
 
-    /// Checks a text. `FLEET_CONTROLLER_*` variables are read by the flags of `main`, not here.
+    /// Checks a text.
     pub fn from_text(file: &str, text: &str) -> Result<Self, ConfigError> {
         let raw = parse(file, text)?;
         let defaults = parse("default.toml", DEFAULTS)?;

@@ -104,7 +104,7 @@ async fn fetch(context: &Context, node: NodeId, wanted: Digest) -> Result<Vec<u8
     for (key, entry) in context.repo.all::<InboxRecord>(&prefix).await? {
         let mut named = entry.record.request == wanted;
         if !named
-            && let Ok(run) = String::from_utf8_lossy(&key.as_bytes()[prefix.len()..]).parse()
+            && let Some(run) = keys::run_in(&key, &prefix)
             && let Some(run) = context.repo.get::<RunRecord>(&keys::run(run)?).await?
         {
             named = run.record.procedure_digest == wanted || run.record.profile_digest == wanted;

@@ -9,6 +9,7 @@
 //! | [`status`] | the one match from errors to status codes |
 //! | [`limits`] | rate of the enrolment port |
 //! | [`enrol`], [`agent`], [`operator`] | the three services |
+//! | [`server`] | the two servers: services, guard, HTTP/2 limits |
 //! | [`session`] | one node's session: the loop behind [`agent`] |
 //! | [`streams`] | what operators follow: runs, output, audit bytes |
 //!
@@ -22,6 +23,7 @@ pub mod listener;
 pub mod operator;
 pub mod peer;
 pub mod refusals;
+pub mod server;
 pub mod session;
 pub mod status;
 pub mod streams;

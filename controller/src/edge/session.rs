@@ -257,7 +257,7 @@ impl Session {
                     return Ok(format!("the link broke: {}", status.message()));
                 }
                 Woken::Agent(Some(Ok(message))) => self.on_message(message).await?,
-                Woken::Send(None) => return Ok("a newer link of this node took over".to_owned()),
+                Woken::Send(None) => return Ok("this is not the node's link any more".to_owned()),
                 Woken::Send(Some(message)) => self.on_outbox(message).await?,
                 Woken::Trust => {
                     let trust_bundle = convert::to_json(&trust.borrow_and_update().1);

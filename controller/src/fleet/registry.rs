@@ -5,7 +5,7 @@
 //! offers it again. So a full outbox drops, and says so by returning false.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use fleet_types::assignment::{Assignment, WaveProof};
 use fleet_types::id::{Attempt, LinkEpoch, NodeId, RunId};
@@ -25,15 +25,6 @@ pub enum ToNode {
         attempt: Attempt,
         /// Why.
         reason: String,
-    },
-    /// A new trust bundle: JSON of `SignedBundle`.
-    Trust(Arc<Vec<u8>>),
-    /// The link ends.
-    Goodbye {
-        /// Why.
-        reason: String,
-        /// Not before this many milliseconds.
-        retry_after_ms: u32,
     },
 }
 
@@ -96,6 +87,15 @@ impl Registry {
         })
     }
 
+    /// Takes a node's session away: its outbox ends, and with it the link. Says whether there was one.
+    pub fn close(&self, node: NodeId) -> bool {
+        self.with(|inner| {
+            let was_there = inner.sessions.remove(&node).is_some();
+            self.count.send_replace(inner.sessions.len());
+            was_there
+        })
+    }
+
     /// Is this the node's newest link?
     pub fn is_current(&self, node: NodeId, epoch: LinkEpoch) -> bool {
         self.epoch(node) == Some(epoch)
@@ -116,16 +116,6 @@ impl Registry {
         self.with(|inner| {
             inner.sessions.get(&node).is_some_and(|session| session.outbox.try_send(message).is_ok())
         })
-    }
-
-    /// Puts a message into every outbox.
-    pub fn send_all(&self, message: &ToNode) {
-        self.with(|inner| {
-            for session in inner.sessions.values() {
-                // A session that is behind learns the newest bundle at its next connect.
-                let _ = session.outbox.try_send(message.clone());
-            }
-        });
     }
 
     /// Notes what a node says of a job.
@@ -175,8 +165,9 @@ mod tests {
         let registry = Registry::default();
         let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
         let _outbox = registry.register(node, LinkEpoch(1)).unwrap();
-        let goodbye = ToNode::Goodbye { reason: String::new(), retry_after_ms: 0 };
-        let accepted = (0..=OUTBOX).filter(|_| registry.send(node, goodbye.clone())).count();
+        let cancel =
+            ToNode::Cancel { run: RunId::from_number(1), attempt: Attempt(1), reason: String::new() };
+        let accepted = (0..=OUTBOX).filter(|_| registry.send(node, cancel.clone())).count();
         assert_eq!(accepted, OUTBOX);
     }
 }

@@ -84,6 +84,11 @@ pub fn document_head(kind: &str, name: &str) -> Made {
     key(format!("{DOCUMENT_HEADS}{kind}/{name}"))
 }
 
+/// Prefix of the newest revisions of the documents of one kind.
+pub fn document_heads_of(kind: &str) -> String {
+    format!("{DOCUMENT_HEADS}{kind}/")
+}
+
 /// One revision of a document.
 pub fn document_revision(kind: &str, name: &str, revision: u32) -> Made {
     key(format!("document/{kind}/{name}/{revision:010}"))
@@ -94,6 +99,11 @@ pub const RUNS: &str = "run/";
 /// A run.
 pub fn run(id: RunId) -> Made {
     key(format!("{RUNS}{id}"))
+}
+
+/// The run at the end of a key, behind a prefix; `None` when the key is of another shape.
+pub fn run_in(key: &Key, prefix: &str) -> Option<RunId> {
+    std::str::from_utf8(key.as_bytes().strip_prefix(prefix.as_bytes())?).ok()?.parse().ok()
 }
 
 /// Prefix of the runs that have not ended: what the runner reads at start.
@@ -145,6 +155,22 @@ pub fn late_report(run: RunId, node: NodeId, attempt: Attempt) -> Made {
 
 /// Prefix of all backup archives, by node.
 pub const BACKUPS: &str = "backup/";
+/// Prefix of the archives of one node.
+pub fn backups_of(node: NodeId) -> String {
+    format!("{BACKUPS}{node}/")
+}
+
+/// What follows the prefix in the key of an archive: the place where a page ended, as callers hold it.
+pub fn backup_cursor(key: &Key) -> Option<String> {
+    let tail = key.as_bytes().strip_prefix(BACKUPS.as_bytes())?;
+    String::from_utf8(tail.to_vec()).ok()
+}
+
+/// The key at which a page of archives ended.
+pub fn backup_at(cursor: &str) -> Made {
+    key(format!("{BACKUPS}{cursor}"))
+}
+
 /// An archive on a node.
 pub fn backup(node: NodeId, made_ms: i64, sha256: &Digest) -> Made {
     key(format!("{BACKUPS}{node}/{made_ms:014}-{}", sha256.short()))

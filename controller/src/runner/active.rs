@@ -9,9 +9,9 @@ use fleet_types::id::{NodeId, RunId};
 use fleet_types::merkle::Tree;
 use fleet_types::request::node_leaf;
 
-use super::rebuild;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
+use crate::rebuild;
 use crate::repo::keys;
 use crate::repo::reader::Stored;
 use crate::repo::records::{InboxRecord, JobRecord, RunRecord};

@@ -2,7 +2,6 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | [`rebuild`] | records → engine state; the same at start, on conflict and for views |
 //! | [`active`] | one open run in memory: records beside the engine's state |
 //! | [`pass`] | one pass over one run: apply, save, offer, end, finish |
 //! | [`run_loop`] | wakes passes: bell, deadline, period |
@@ -13,5 +12,4 @@
 pub mod active;
 pub mod deliver;
 pub mod pass;
-pub mod rebuild;
 pub mod run_loop;

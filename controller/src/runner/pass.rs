@@ -13,10 +13,11 @@ use fleet_types::request::node_leaf;
 use fleet_types::run::RunState;
 
 use super::active::Active;
-use super::{deliver, rebuild};
+use super::deliver;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::registry::ToNode;
+use crate::rebuild;
 use crate::repo::keys;
 use crate::repo::ledger::Leaf;
 use crate::repo::reader::BatchExt as _;

@@ -93,9 +93,9 @@ async fn read_open(context: &Context, runs: &mut Runs) -> Result<()> {
             context.repo.page::<Mark>(keys::OPEN_RUNS, after.as_ref(), PAGE, Direction::Ascending).await?;
         let last = page.len() < PAGE;
         for (key, _) in page {
-            let text = String::from_utf8_lossy(&key.as_bytes()[keys::OPEN_RUNS.len()..]).into_owned();
+            let run = keys::run_in(&key, keys::OPEN_RUNS);
             after = Some(key);
-            let Ok(run) = text.parse::<RunId>() else { continue };
+            let Some(run) = run else { continue };
             if !runs.active.contains_key(&run) {
                 context.bell.run_changed(run);
             }

@@ -118,5 +118,5 @@ async fn item(context: &Context, record: AuditRecord) -> Result<AuditItem> {
     };
     let node_name =
         record.job.and_then(|job| context.roster.get(job.node)).map(|known| known.record.name.clone());
-    Ok(AuditItem { record, text, node_name })
+    Ok(AuditItem { record, free_text: text, node_name })
 }

@@ -216,7 +216,7 @@ pub async fn list(context: &Context, kind: &str) -> Result<Page<DocumentItem>> {
         keys::DOCUMENT_HEADS.to_owned()
     } else {
         let kind: DocumentKind = kind.parse().map_err(|error| ControllerError::invalid("kind", error))?;
-        format!("{}{kind}/", keys::DOCUMENT_HEADS)
+        keys::document_heads_of(kind.as_str())
     };
     // A fleet has tens of documents; a thousand fit one page.
     let page = context.repo.page::<DocumentRecord>(&prefix, None, 1000, Direction::Ascending).await?;

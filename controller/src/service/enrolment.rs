@@ -18,6 +18,7 @@ use fleet_types::view::JoinTokenView;
 
 use super::caller::{Operator, nobody};
 use super::idempotency::Once;
+use super::inventory;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::roster::Known;
@@ -254,6 +255,10 @@ async fn freeze(
     context.ledger.commit(batch, vec![leaf]).await?;
     let id = frozen.id;
     context.roster.update(id, |known| known.record = std::sync::Arc::new(frozen));
+    // Whichever of the two holds the live link: it may be the wrong one.
+    if context.registry.close(id) {
+        inventory::disconnected(context, id);
+    }
     Ok(refused())
 }
 

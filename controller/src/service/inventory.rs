@@ -67,9 +67,7 @@ pub async fn newest_jobs(repo: &Repo, node: NodeId, limit: usize) -> Result<Vec<
     let prefix = keys::node_jobs(node);
     let mut jobs = Vec::new();
     for (key, _) in repo.page::<Mark>(&prefix, None, limit, Direction::Descending).await? {
-        let run =
-            std::str::from_utf8(&key.as_bytes()[prefix.len()..]).ok().and_then(|text| text.parse().ok());
-        if let Some(run) = run
+        if let Some(run) = keys::run_in(&key, &prefix)
             && let Some(stored) = repo.get::<JobRecord>(&keys::job(run, node)?).await?
         {
             jobs.push(stored.record);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleet_rollout::Rollout;
-use fleet_store::{Direction, Key};
+use fleet_store::Direction;
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
 use fleet_types::run::{RunState, Tally};
@@ -12,9 +12,9 @@ use fleet_types::view::{JobItem, JobView, Page, Presence, RunItem, RunView};
 use super::{jobs, runs, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
+use crate::rebuild;
 use crate::repo::keys;
 use crate::repo::records::{JobRecord, Mark, RunRecord};
-use crate::runner::rebuild;
 
 fn item(record: &RunRecord, tally: Tally) -> RunItem {
     RunItem {
@@ -30,15 +30,11 @@ fn item(record: &RunRecord, tally: Tally) -> RunItem {
     }
 }
 
-fn run_of(prefix: &str, key: &Key) -> Option<RunId> {
-    std::str::from_utf8(&key.as_bytes()[prefix.len()..]).ok()?.parse().ok()
-}
-
 /// Runs that have not ended, newest first.
 pub async fn open(context: &Context, limit: usize) -> Result<Vec<RunItem>> {
     let mut items = Vec::new();
     for (key, _) in context.repo.page::<Mark>(keys::OPEN_RUNS, None, limit, Direction::Descending).await? {
-        if let Some(run) = run_of(keys::OPEN_RUNS, &key)
+        if let Some(run) = keys::run_in(&key, keys::OPEN_RUNS)
             && let Some(stored) = context.repo.get::<RunRecord>(&keys::run(run)?).await?
         {
             items.push(item(&stored.record, stored.record.tally.clone()));

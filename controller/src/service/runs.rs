@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use fleet_types::canonical;
+use fleet_types::digest::Digest;
 use fleet_types::document::Document;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::id::{Attempt, NodeId, RunId};
@@ -24,7 +25,7 @@ use crate::fleet::roster::Known;
 use crate::repo::keys;
 use crate::repo::ledger::Leaf;
 use crate::repo::reader::{BatchExt as _, Stored};
-use crate::repo::records::{JobRecord, Mark, RunRecord};
+use crate::repo::records::{JobRecord, Mark, NodeState, RunRecord};
 
 /// Jobs a commit: two puts each, under the store's 1,024 operations a batch and 1 MiB with their sizes.
 const JOBS_A_COMMIT: usize = 400;
@@ -86,20 +87,45 @@ pub async fn start(
     }
     let start = check(context, caller, &envelope, node_ids).await?;
     let run = start.request.run;
-    if let Some(existing) = context.repo.get::<RunRecord>(&keys::run(run)?).await? {
-        // The same request again, with or without its key: the same run.
-        if existing.record.request == digest {
-            return Ok(run);
+    if exists(context, run, digest).await? {
+        return Ok(run);
+    }
+    match write(context, caller, &start, &envelope, &once, idempotency_key).await {
+        Ok(()) => {
+            context.bell.run_changed(run);
+            Ok(run)
         }
-        return Err(ControllerError::new(
+        // The same call made twice at once: the other one was first.
+        Err(error) if error.kind == Kind::Conflict && exists(context, run, digest).await? => Ok(run),
+        Err(error) => Err(error),
+    }
+}
+
+/// Is the run there for this very request? With or without its key, the same request is the same run.
+async fn exists(context: &Context, run: RunId, request: Digest) -> Result<bool> {
+    match context.repo.get::<RunRecord>(&keys::run(run)?).await? {
+        None => Ok(false),
+        Some(existing) if existing.record.request == request => Ok(true),
+        Some(_) => Err(ControllerError::new(
             Kind::Conflict,
             "run-exists",
             format!("run {run} exists with another request"),
-        ));
+        )),
     }
-    write_jobs(context, &start).await?;
-    let record = run_record(context, caller, &start, digest);
-    let stored = serde_json::to_vec(&envelope).map_err(ControllerError::internal)?;
+}
+
+async fn write(
+    context: &Context,
+    caller: &Operator,
+    start: &Start,
+    envelope: &Envelope,
+    once: &Once,
+    idempotency_key: &str,
+) -> Result<()> {
+    let (run, digest) = (start.request.run, envelope.digest());
+    write_jobs(context, start).await?;
+    let record = run_record(context, caller, start, digest);
+    let stored = serde_json::to_vec(envelope).map_err(ControllerError::internal)?;
     let mut batch = context
         .ledger
         .batch()
@@ -114,8 +140,7 @@ pub async fn start(
         .idempotency(idempotency_key)
         .text(&record.reason);
     context.ledger.commit(batch, vec![leaf]).await?;
-    context.bell.run_changed(run);
-    Ok(run)
+    Ok(())
 }
 
 async fn check(
@@ -182,6 +207,9 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
             faults.push(format!("node {id} does not exist or is not enrolled"));
             continue;
         };
+        if let NodeState::Frozen { reason } = &known.record.state {
+            faults.push(format!("{} is frozen: {reason}", known.record.name));
+        }
         // A node that never connected cannot say what it has; it refuses by itself.
         if !known.actions.is_empty() {
             let missing: Vec<&str> = needed
@@ -212,9 +240,10 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
     Err(error.fix("leave these nodes out, or bring their agents to a version that has what is missing"))
 }
 
+/// Writes the jobs, only as long as there is no run: a call repeated late must not set ended jobs back.
 async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
     for (chunk_index, chunk) in start.nodes.chunks(JOBS_A_COMMIT).enumerate() {
-        let mut batch = context.ledger.batch();
+        let mut batch = context.ledger.batch().if_absent(keys::run(start.request.run)?);
         for (offset, known) in chunk.iter().enumerate() {
             let index = u32::try_from(chunk_index * JOBS_A_COMMIT + offset).unwrap_or(u32::MAX);
             let record = JobRecord {
@@ -243,12 +272,7 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
     Ok(())
 }
 
-fn run_record(
-    context: &Context,
-    caller: &Operator,
-    start: &Start,
-    digest: fleet_types::digest::Digest,
-) -> RunRecord {
+fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Digest) -> RunRecord {
     let request = &start.request;
     RunRecord {
         run: request.run,

@@ -1,7 +1,5 @@
 //! The trust bundle: stored and handed out here, made and signed elsewhere.
 
-use std::sync::Arc;
-
 use fleet_types::trust::SignedBundle;
 use fleet_types::view::{Done, TrustView};
 
@@ -9,7 +7,6 @@ use super::caller::Operator;
 use super::idempotency::Once;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
-use crate::fleet::registry::ToNode;
 use crate::repo::keys;
 use crate::repo::ledger::Leaf;
 use crate::repo::reader::BatchExt as _;
@@ -74,6 +71,5 @@ pub async fn publish(
         .idempotency(idempotency_key);
     context.ledger.commit(batch, vec![leaf]).await?;
     context.trust.set(bundle, signed);
-    context.registry.send_all(&ToNode::Trust(Arc::new(stored)));
     Ok(answer)
 }

@@ -134,22 +134,13 @@ pub async fn backups(context: &Context, node: &str, after: &str, limit: usize) -
     let prefix = if node.is_empty() {
         keys::BACKUPS.to_owned()
     } else {
-        format!("{}{}/", keys::BACKUPS, find(context, node)?.record.id)
+        keys::backups_of(find(context, node)?.record.id)
     };
-    let after = if after.is_empty() {
-        None
-    } else {
-        let key = format!("{}{after}", keys::BACKUPS);
-        Some(fleet_store::Key::new(key.into_bytes())?)
-    };
+    let after = (!after.is_empty()).then(|| keys::backup_at(after)).transpose()?;
     let page =
         context.repo.page::<BackupRecord>(&prefix, after.as_ref(), limit, Direction::Descending).await?;
-    let next = (page.len() == limit)
-        .then(|| {
-            page.last()
-                .map(|(key, _)| String::from_utf8_lossy(&key.as_bytes()[keys::BACKUPS.len()..]).into_owned())
-        })
-        .flatten();
+    let next =
+        (page.len() == limit).then(|| page.last().and_then(|(key, _)| keys::backup_cursor(key))).flatten();
     let items = page
         .into_iter()
         .map(|(_, stored)| BackupItem {

@@ -450,9 +450,9 @@ pub struct AuditItem {
     /// The record as stored.
     #[serde(flatten)]
     pub record: crate::audit::AuditRecord,
-    /// Free text kept beside it, where it was not erased.
+    /// Free text kept beside it, where it was not erased. The record's own `text` is its commitment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
+    pub free_text: Option<String>,
     /// Name of the node concerned, as it is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<Name>,

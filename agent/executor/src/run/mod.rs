@@ -14,5 +14,5 @@ mod task_thread;
 
 pub use draft::{Draft, Ending, RunEvent, fit};
 pub use life::{Run, RunSurroundings, Work};
-pub use output::{OutputHub, StepOutput};
+pub use output::{OutputHub, OutputPiece, StepOutput};
 pub use task_thread::Abandoned;

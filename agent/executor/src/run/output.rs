@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fleet_proto::pb;
 use tokio::sync::Notify;
 
 use crate::journal::JobKey;
@@ -19,6 +18,21 @@ const CHUNK_BYTES: usize = 32 * 1024;
 const FIRST_CREDIT: u64 = 256 * 1024;
 /// Bytes kept of ended steps whose output is not taken yet; beyond, the oldest step's output goes.
 const MAX_ENDED_BYTES: usize = 4 * 1024 * 1024;
+
+/// A piece of a step's output on its way to the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputPiece {
+    /// The job.
+    pub key: JobKey,
+    /// The step's id.
+    pub step: String,
+    /// Where the piece begins in the step's output.
+    pub offset: u64,
+    /// At most half of what a chunk of the wire may hold.
+    pub data: Vec<u8>,
+    /// The output ends with it.
+    pub last: bool,
+}
 
 /// The output of all steps.
 #[derive(Debug)]
@@ -148,7 +162,7 @@ impl OutputHub {
         self.hub().linked = false;
     }
 
-    fn take_chunk(&self) -> Option<pb::OutputChunk> {
+    fn take_chunk(&self) -> Option<OutputPiece> {
         let mut hub = self.hub();
         if !hub.linked {
             return None;
@@ -157,7 +171,7 @@ impl OutputHub {
     }
 
     /// The next chunk, when there is one to send.
-    pub async fn next_chunk(&self) -> pb::OutputChunk {
+    pub async fn next_chunk(&self) -> OutputPiece {
         loop {
             // Registered before looking, so that news between look and wait are not missed.
             let news = self.news.notified();
@@ -178,7 +192,7 @@ impl Spool {
         self.ended && self.last_sent && self.stored >= self.kept.len() as u64
     }
 
-    fn next_chunk(&mut self) -> Option<pb::OutputChunk> {
+    fn next_chunk(&mut self) -> Option<OutputPiece> {
         let total = self.kept.len() as u64;
         let until = total.min(self.stored + self.credit).min(self.sent + CHUNK_BYTES as u64);
         let last = self.ended && until == total;
@@ -190,8 +204,7 @@ impl Spool {
         let data = self.kept[range].to_vec();
         self.sent = until;
         self.last_sent |= last;
-        let (run, attempt) = (self.key.0.to_string(), self.key.1.0);
-        Some(pb::OutputChunk { run, attempt, step: self.step.clone(), offset, data, last })
+        Some(OutputPiece { key: self.key, step: self.step.clone(), offset, data, last })
     }
 }
 

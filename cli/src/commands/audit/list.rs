@@ -56,7 +56,7 @@ fn answer(page: &Page<AuditItem>, times: &Times) -> Answer {
             record.action.as_str().into(),
             object(item).into(),
             result(record),
-            item.text.clone().unwrap_or_else(|| record.reason.clone()).into(),
+            item.free_text.clone().unwrap_or_else(|| record.reason.clone()).into(),
             record.actor.address.as_str().into(),
             record.subject_digest.map(|digest| digest.to_string()).unwrap_or_default().into(),
         ]);

@@ -1,4 +1,5 @@
-//! From records to the engine's state: used at start, after a conflict, and by views.
+//! From records, and what nodes said last, to the engine's state. Used by the runner (at start, after a
+//! conflict) and by views, so that both see a run the same way. Decides nothing and writes nothing.
 
 use std::time::Duration;
 
