@@ -47,7 +47,11 @@ if [ -n "$missing" ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >&2
 fi
 
+# In the checkout, because that is where rustup and cargo look for their settings.
+case ${CARGO_TARGET_DIR:-/} in /*) ;; *) CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR && export CARGO_TARGET_DIR ;; esac
+cd -- "$root"
+
 if cargo nextest --version >/dev/null 2>&1; then
-    exec cargo nextest run --manifest-path "$root/Cargo.toml" --workspace --locked "$@"
+    exec cargo nextest run --workspace --locked "$@"
 fi
-exec cargo test --manifest-path "$root/Cargo.toml" --workspace --locked "$@"
+exec cargo test --workspace --locked "$@"

@@ -42,8 +42,16 @@ command -v cargo >/dev/null 2>&1 || PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/b
 command -v cargo >/dev/null 2>&1 || fail "there is no \"cargo\"" "install Rust: https://rustup.rs"
 need cc gcc libc6-dev
 
-# Not `cd`: paths in the arguments are the caller's.
-cargo build --locked --manifest-path "$root/Cargo.toml" \
-    -p fleetctl -p fleet-controller -p fleet-agent \
-    --bin fleetctl --bin fleet-controller --bin fleet-agent >&2
-exec "${CARGO_TARGET_DIR:-$root/target}/debug/fleetctl" dev "$@"
+# Relative to where we were called, for cargo and for us.
+target=${CARGO_TARGET_DIR:-$root/target}
+case $target in /*) ;; *) target=$PWD/$target ;; esac
+
+# In the checkout, because that is where rustup and cargo look for their settings; fleetctl itself is started
+# where we were called, because its arguments may be paths.
+(
+    cd -- "$root"
+    CARGO_TARGET_DIR=$target cargo build --locked \
+        -p fleetctl -p fleet-controller -p fleet-agent \
+        --bin fleetctl --bin fleet-controller --bin fleet-agent >&2
+)
+exec "$target/debug/fleetctl" dev "$@"

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use fleet_types::id::RunId;
+use fleet_types::view::{Page, RunItem};
+
 use super::embedded::{BOOT_DOCUMENTS, DOCUMENTS};
 use super::inner::CONTEXT;
 use super::stage::Stage;
 use crate::error::Failure;
 
+/// What the development fleet is for.
+pub const PROCEDURE: &str = "daily-checks";
 /// Applying is one call with a handful of small documents.
 const APPLY_LIMIT: Duration = Duration::from_mins(1);
 /// The procedure's own limit is 45 minutes; a run that takes longer than this on fresh files hangs.
@@ -77,6 +82,14 @@ impl Stage<'_, '_> {
         );
         let call = self.inner.show(&arguments);
         Ok(self.outcome(call, "the run", RUN_WAIT).await?.code)
+    }
+
+    /// The newest run, to be named in what to try next.
+    pub async fn newest_run(&mut self) -> Result<Option<RunId>, Failure> {
+        let call = self.inner.ask(&["run", "list", "--limit", "1", "--output=json"]);
+        let outcome = self.outcome(call, "fleetctl run list", SHOW_LIMIT).await?;
+        let page: Page<RunItem> = outcome.json("fleetctl run list")?;
+        Ok(page.items.first().map(|item| item.run))
     }
 
     /// Shows what a command prints; gives its exit code.

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`run()`] | the command: what happens in which order, and the orderly end |
 //! | `bring_up` | controller, operator, nodes |
-//! | `daily` | documents, the run, what is shown |
+//! | `daily`, `hints` | documents, the run, what is shown; what is told at the end |
 //! | `stage` | the wait on everything at once, and the lines that tell how far it is |
 //! | `inner` | fleetctl's own commands, called in this process |
 //! | `crew`, `process`, `ledger`, `leftover` | processes: started, watched, noted, ended, cleaned up after |
@@ -24,6 +24,7 @@ mod crew;
 mod daily;
 mod embedded;
 mod firewall;
+mod hints;
 mod inner;
 mod ledger;
 mod leftover;

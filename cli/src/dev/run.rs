@@ -7,6 +7,7 @@ use fleet_types::id::Name;
 
 use super::context_link::ContextLink;
 use super::crew::Crew;
+use super::daily::PROCEDURE;
 use super::inner::{CONTEXT, Inner};
 use super::leftover;
 use super::node_spec::{NodeSpec, nodes};
@@ -19,8 +20,6 @@ use crate::session::Session;
 
 /// How often processes are looked at while the fleet is up: a fifth of the pause before a restart.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
-/// What the development fleet runs first.
-const PROCEDURE: &str = "daily-checks";
 
 /// Starts a whole fleet, runs the daily checks on it, and stays up until Ctrl-C. It listens for signals
 /// itself, because ending in order takes longer than dropping a future.
@@ -70,10 +69,15 @@ async fn play(stage: &mut Stage<'_, '_>, args: &DevArgs) -> Result<ExitCode, Fai
     let code = [code, shown[0], shown[1]].into_iter().find(|code| *code != 0).unwrap_or(0);
     let exit = ExitCode::ALL.into_iter().find(|exit| exit.number() == code).unwrap_or(ExitCode::Unexpected);
     let link = if args.once { None } else { link(stage) };
-    explain(stage, &specs, link.as_ref(), args, exit);
+    stage.tell_what_is_simulated();
+    let took = stage.since.elapsed().as_secs_f64();
     if args.once {
+        stage.tell("done", format!("in {took:.1} s, exit code {}", exit.number()));
         return Ok(exit);
     }
+    let run = stage.newest_run().await?;
+    stage.tell_what_to_try(link.as_ref().map(ContextLink::name), &specs, run);
+    stage.tell("ready", format!("in {took:.1} s; Ctrl-C stops everything, again to force"));
     stay(stage).await;
     Ok(ExitCode::Done)
 }
@@ -132,65 +136,6 @@ fn link(stage: &mut Stage<'_, '_>) -> Option<ContextLink> {
             None
         }
     }
-}
-
-fn explain(
-    stage: &mut Stage<'_, '_>,
-    specs: &[NodeSpec],
-    link: Option<&ContextLink>,
-    args: &DevArgs,
-    exit: ExitCode,
-) {
-    let folder = stage.place.folder().display().to_string();
-    stage.tell("simulated", "units are processes of the agent's own supervisor, not systemd's");
-    stage.tell("", "the firewall is a stand-in with real files in a private root: it filters nothing");
-    stage.tell("", "processor, memory, disks and interfaces are this machine's; packages are not handled");
-    stage.tell("", "nodes have local policy \"enforce\" and do not look at their partners; a real node starts as \"read_only\"");
-    stage.tell("", format!("all keys lie in one folder: {folder}"));
-    let took = stage.since.elapsed().as_secs_f64();
-    if args.once {
-        stage.tell("done", format!("in {took:.1} s, exit code {}", exit.number()));
-        return;
-    }
-    let program = own_program(stage.session);
-    let fleetctl = match link {
-        Some(link) => format!("{program} --context {}", link.name()),
-        None => format!("FLEET_CONFIG_DIR={folder}/operator {program}"),
-    };
-    let first = specs.first().map_or("", |node| node.name.as_str());
-    stage.tell("try", "in a second terminal:");
-    for line in [
-        format!("{fleetctl} status"),
-        format!("{fleetctl} node show {first}"),
-        format!("{fleetctl} run list"),
-        format!("{fleetctl} run plan {PROCEDURE} --site ams2 --wait"),
-        format!("{fleetctl} run start {PROCEDURE} --node {first} --yes --wait"),
-        format!("{fleetctl} backup list"),
-        format!("{fleetctl} audit list --limit 10"),
-        format!("ls {folder}/nodes/{first}/root/var/backups/zehrasec"),
-        format!("edit {folder}/documents/profile.toml, then {fleetctl} config apply {folder}/documents"),
-    ] {
-        stage.tell("", format!("  {line}"));
-    }
-    stage.tell("logs", format!("{folder}/logs"));
-    stage.tell("ready", format!("in {took:.1} s; Ctrl-C stops everything, again to force"));
-}
-
-/// How this program is called from a second terminal: by name where a shell finds it, else by its path.
-fn own_program(session: &Session<'_>) -> String {
-    let own = std::env::current_exe().unwrap_or_default();
-    let found = session
-        .environment
-        .get("PATH")
-        .unwrap_or_default()
-        .split(':')
-        .map(|folder| Path::new(folder).join("fleetctl"));
-    let is_own = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == own);
-    if found.into_iter().find(|path| path.exists()).is_some_and(|path| is_own(&path)) {
-        return "fleetctl".to_owned();
-    }
-    let here = std::env::current_dir().unwrap_or_default();
-    own.strip_prefix(here).unwrap_or(&own).display().to_string()
 }
 
 /// Until somebody wants it to end.
