@@ -8,12 +8,20 @@
 //! | [`limits`] | the cap and the pair rule over six nodes |
 //! | [`ending`] | cancel, expiry, failures |
 //! | [`links`] | fencing, numbering, reconcile, silence |
+//! | [`strangers`] | T31-T33: certificates and identities that open nothing |
+//! | [`joining`] | T34: tokens |
+//! | [`hostile`] | T29, T30, T38: bytes and texts that no honest client sends |
+//! | [`forge`] | certificates that nobody would issue, for the stories of strangers |
 //! | [`storm`] | T22: random kills under load |
 
 mod ending;
+mod forge;
+mod hostile;
+mod joining;
 mod limits;
 mod links;
 mod offering;
 mod reporting;
 mod storm;
+mod strangers;
 mod submitting;

@@ -1,0 +1,133 @@
+//! T34 and its neighbours: what a token is good for, and for whom.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context as _, Result, ensure};
+use fleet_certs::token::{Token, TokenKind};
+use fleet_proto::pb;
+use fleet_tests::audit_check::wait_for_refusal;
+use fleet_tests::fake_agent::enrol::{self, NewKeys};
+use fleet_tests::fake_agent::{Credentials, Script};
+use fleet_tests::operator_client::key;
+use fleet_tests::test_fleet::{TestFleet, labels};
+use fleet_tests::wait::{PATIENCE, wait_for};
+use tonic::{Code, Status};
+
+async fn redeem(fleet: &TestFleet, token: &Token, keys: &NewKeys) -> Result<Result<pb::EnrolReply, Status>> {
+    enrol::redeem(fleet.controller.enrol_address(), None, token, keys).await
+}
+
+async fn token(fleet: &TestFleet, name: &str) -> Result<Token> {
+    let view = fleet.operator.join_token(name, &labels(0)).await?;
+    Ok(Token::parse(TokenKind::Node, &view.token)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_gets_the_same_certificate_and_another_key_freezes_the_node() -> Result<()> {
+    let mut fleet = TestFleet::start(0).await?;
+    let token = token(&fleet, "fw-a").await?;
+    let keys = NewKeys::generate()?;
+    let first = redeem(&fleet, &token, &keys).await??;
+    // The reply was lost; the controller may even have been killed in between.
+    fleet.controller.kill_and_restart().await?;
+    let again = redeem(&fleet, &token, &keys).await??;
+    assert_eq!(first, again);
+    let credentials = Credentials::from_reply(&token, keys, again)?;
+    let agent = fleet.agent(credentials, Script::default())?;
+    agent.online().await?;
+
+    let thief = redeem(&fleet, &token, &NewKeys::generate()?).await?.unwrap_err();
+    assert_eq!(thief.code(), Code::Unauthenticated, "{thief}");
+    let (_, why) = agent.link_end(0).await.context("the live link of a frozen node is closed")?;
+    assert!(why.contains("ended the session"), "{why}");
+    wait_for_refusal(&fleet.operator, "two keys").await?;
+    // Nobody gets in until an operator looks: neither the thief nor the first one when it comes again.
+    let frozen = wait_for("the frozen node to be refused", PATIENCE, async || {
+        Ok(agent.links().ends.iter().find(|(code, _)| *code == Some(Code::PermissionDenied)).cloned())
+    })
+    .await?;
+    assert!(frozen.1.contains("frozen"), "{}", frozen.1);
+    let order =
+        fleet_tests::operator_client::order(fleet.look, fleet.profile, vec![agent.credentials().node], 1);
+    let order = fleet.operator.sign(&order)?;
+    let refused = fleet.operator.start(&order).await.expect_err("a frozen node takes part in nothing");
+    assert!(format!("{refused:#}").contains("cannot take part"), "{refused:#}");
+    drop(agent);
+    fleet.finish().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_wrong_expired_and_used_tokens_look_the_same_from_outside() -> Result<()> {
+    let fleet = TestFleet::start(0).await?;
+    let keys = NewKeys::generate()?;
+    let good = token(&fleet, "fw-a").await?;
+    let other = token(&fleet, "fw-b").await?;
+    let mixed = Token { secret: other.secret.clone(), ..good.clone() };
+    let unknown = Token::generate(TokenKind::Node, good.controller_pins.clone(), good.root_pin)?;
+    let short = pb::CreateJoinTokenRequest {
+        node_name: "fw-c".to_owned(),
+        labels: HashMap::new(),
+        lifetime_seconds: 1,
+        idempotency_key: key(),
+    };
+    let view: fleet_types::view::JoinTokenView =
+        serde_json::from_slice(&fleet.operator.raw().create_join_token(short).await?.into_inner().json)?;
+    let expired = Token::parse(TokenKind::Node, &view.token)?;
+    wait_for("the token to expire", PATIENCE, async || {
+        Ok((fleet_tests::clock::now() > view.expires).then_some(()))
+    })
+    .await?;
+    let mut texts = std::collections::BTreeSet::new();
+    for (what, token) in [("unknown", unknown), ("another's secret", mixed), ("expired", expired)] {
+        let status = redeem(&fleet, &token, &keys).await?.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status}");
+        texts.insert(status.message().to_owned());
+    }
+    assert_eq!(texts.len(), 1, "a caller learns nothing of tokens: {texts:?}");
+    wait_for_refusal(&fleet.operator, "unknown, used or expired").await?;
+    // An invite is no join token, and the good one was not spent by all this.
+    assert!(Token::parse(TokenKind::Node, &fleet.controller.invite).is_err());
+    redeem(&fleet, &good, &keys).await??;
+    let late = fleet.operator.join_token("fw-a", &labels(0)).await.unwrap_err();
+    ensure!(format!("{late:#}").contains("enrolled already"), "{late:#}");
+    let mut bad = enrol::request(&other, &keys)?;
+    bad.csr.truncate(40);
+    let channel = fleet_tests::channel::connect(
+        fleet.controller.enrol_address(),
+        &fleet_tests::channel::enrolment_tls(&other)?,
+    )
+    .await?;
+    let mut service = pb::enrol_service_client::EnrolServiceClient::new(channel);
+    assert_eq!(service.enrol(bad).await.unwrap_err().code(), Code::InvalidArgument, "a cut request");
+    let mut bad = enrol::request(&other, &keys)?;
+    bad.report_key.clear();
+    assert_eq!(service.enrol(bad).await.unwrap_err().code(), Code::InvalidArgument, "no report key");
+    fleet.finish().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_is_slowed_by_token_and_other_tokens_of_the_site_go_on() -> Result<()> {
+    let fleet = TestFleet::start(0).await?;
+    let good = token(&fleet, "fw-a").await?;
+    let keys = NewKeys::generate()?;
+    let channel = fleet_tests::channel::connect(
+        fleet.controller.enrol_address(),
+        &fleet_tests::channel::enrolment_tls(&good)?,
+    )
+    .await?;
+    let mut service = pb::enrol_service_client::EnrolServiceClient::new(channel);
+    let guess = Token::generate(TokenKind::Node, good.controller_pins.clone(), good.root_pin)?;
+    let mut codes = BTreeMap::new();
+    for _ in 0..40 {
+        let status = service.enrol(enrol::request(&guess, &keys)?).await.unwrap_err();
+        *codes.entry(format!("{:?}", status.code())).or_insert(0) += 1;
+    }
+    assert_eq!(codes.get("Unauthenticated"), Some(&30), "{codes:?}");
+    assert_eq!(codes.get("ResourceExhausted"), Some(&10), "{codes:?}");
+    service.enrol(enrol::request(&good, &keys)?).await?;
+    wait_for_refusal(&fleet.operator, "too many enrolment tries").await?;
+    fleet.finish().await?;
+    Ok(())
+}
