@@ -37,7 +37,9 @@ struct ProblemItem<'a> {
 /// Checks files; asks nobody. The problems are the data of this command, so they go to stdout.
 pub fn validate(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitCode, Failure> {
     let texts = files::read(paths)?;
-    let (problems, set) = match parse_set(&sources(&texts), &Lint::default()) {
+    let built = BUILT.iter().copied().collect();
+    let lint = Lint { built_actions: Some(&built), ..Lint::default() };
+    let (problems, set) = match parse_set(&sources(&texts), &lint) {
         Ok(set) => (set.warnings.clone(), Some(set)),
         Err(problems) => (problems, None),
     };

@@ -6,12 +6,16 @@
 use std::io::SeekFrom;
 use std::path::PathBuf;
 
+use fleet_types::document::Document;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use tokio::fs::{self, OpenOptions};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
+use super::documents;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
+use crate::repo::keys;
+use crate::repo::records::RunRecord;
 
 /// Kept of one step's output; the node's own limit is the same by default.
 pub const MAX_STEP_BYTES: u64 = 2 * 1024 * 1024;
@@ -69,6 +73,10 @@ pub async fn append(context: &Context, of: &OutputOf, offset: u64, data: &[u8]) 
     fs::create_dir_all(of.directory(context)).await.map_err(io)?;
     let mut file = OpenOptions::new().create(true).append(true).open(&path).await.map_err(io)?;
     let length = file.metadata().await.map_err(io)?.len();
+    // Beyond the limit everything counts as taken, so that the node goes on; else a gap is asked for again.
+    if length >= MAX_STEP_BYTES {
+        return Ok(offset + data.len() as u64);
+    }
     if offset > length {
         return Ok(length);
     }
@@ -78,11 +86,10 @@ pub async fn append(context: &Context, of: &OutputOf, offset: u64, data: &[u8]) 
     let kept = &fresh[..fresh.len().min(room)];
     file.write_all(kept).await.map_err(io)?;
     file.flush().await.map_err(io)?;
-    // Beyond the limit the node is told that it was taken, so that it goes on; it was told the limit.
     Ok(length.max(offset + data.len() as u64))
 }
 
-/// Steps of a job that have output, by name.
+/// Steps of a job that have output, in the order of their procedure.
 pub async fn steps(context: &Context, run: RunId, node: NodeId, attempt: Attempt) -> Result<Vec<String>> {
     let mut steps = Vec::new();
     let Ok(mut entries) = fs::read_dir(directory(context, run, node, attempt)).await else {
@@ -93,8 +100,22 @@ pub async fn steps(context: &Context, run: RunId, node: NodeId, attempt: Attempt
             steps.push(step.to_owned());
         }
     }
-    steps.sort();
+    let order = order(context, run).await?;
+    steps.sort_by_cached_key(|step| {
+        (order.iter().position(|id| id == step).unwrap_or(usize::MAX), step.clone())
+    });
     Ok(steps)
+}
+
+/// Ids of a run's steps, undo and final entries in the order written; empty when the run is unknown here.
+async fn order(context: &Context, run: RunId) -> Result<Vec<String>> {
+    let Some(record) = context.repo.get::<RunRecord>(&keys::run(run)?).await? else { return Ok(Vec::new()) };
+    let Document::Procedure(procedure) = documents::document(context, record.record.procedure_digest).await?
+    else {
+        return Ok(Vec::new());
+    };
+    let undo = procedure.rollback.iter().chain(&procedure.finally).map(|entry| entry.id.to_string());
+    Ok(procedure.steps.iter().map(|step| step.id.to_string()).chain(undo).collect())
 }
 
 /// Up to 64 KiB from an offset; empty at the end of what is stored.

@@ -104,10 +104,7 @@ impl Prepared {
 
 /// A document and the digest of its canonical form, made here.
 async fn document(client: &Client, kind: DocumentKind, name: &str) -> Result<(Document, Digest), Failure> {
-    let view = client.document(kind, name, 0).await.map_err(|failure| match failure.exit {
-        ExitCode::NotFound => failure.fix(format!("fleetctl {kind} list")),
-        _ => failure,
-    })?;
+    let view = client.document(kind, name, 0).await?;
     let document: Document = serde_json::from_value(view.content).map_err(|error| {
         Failure::new(
             ExitCode::Unexpected,
