@@ -84,13 +84,8 @@ impl Stage<'_, '_> {
             .await?;
         // From now on at these ports, so that agents find it again when it is started again.
         self.place.write("controller.toml", config_files::controller(&data, &served).as_bytes())?;
-        self.tell(
-            "controller",
-            format!(
-                "serves agents and operators on {}, enrolment on {}, pid {pid}",
-                served.agent, served.enrol
-            ),
-        );
+        self.tell("controller", format!("serves agents and operators on {}", served.agent));
+        self.tell("", format!("enrolment on {}, pid {pid}", served.enrol));
         Ok(served)
     }
 
@@ -111,7 +106,8 @@ impl Stage<'_, '_> {
         ]);
         let outcome = self.outcome(call, "fleetctl login", LIMIT).await?;
         outcome.good("fleetctl login")?;
-        self.tell("operator", outcome.out.trim());
+        let line = outcome.out.trim();
+        self.tell("operator", line.split_once(" at ").map_or(line, |(said, _address)| said));
         Ok(())
     }
 
@@ -170,7 +166,7 @@ impl Stage<'_, '_> {
     pub fn start_agent(&mut self, node: &NodeSpec) -> Result<(), Failure> {
         let (config, log) = (self.place.agent_config(&node.name), self.place.log(&node.name));
         let pid = self.crew.start_agent(&node.name, &config, &log)?;
-        self.tell("node", format!("{}  {}  pid {pid}", node.name, node.labels().join(" ")));
+        self.tell("node", format!("{}  {}, pid {pid}", node.name, node.in_words()));
         Ok(())
     }
 

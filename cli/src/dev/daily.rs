@@ -56,6 +56,7 @@ impl Stage<'_, '_> {
     pub async fn start_services(&mut self) -> Result<(), Failure> {
         let reason = "boot of a development fleet";
         let arguments = run_start(BOOT_PROCEDURE, reason);
+        self.tell("services", format!("$ fleetctl run start {BOOT_PROCEDURE} --all --wait"));
         let call = self.inner.ask(&[&arguments[..], &["--quiet", "--max-parallel", BOOT_PARALLEL]].concat());
         let outcome = self.outcome(call, "the start of services", RUN_WAIT).await?;
         if outcome.code != 0 {
@@ -64,22 +65,15 @@ impl Stage<'_, '_> {
             }
         }
         outcome.good(&format!("fleetctl run start {BOOT_PROCEDURE}"))?;
-        self.tell(
-            "services",
-            format!("run on all nodes, started by a run of the procedure \"{BOOT_PROCEDURE}\""),
-        );
+        self.tell("", "started on all nodes, by a run like any other");
         Ok(())
     }
 
     /// Runs a procedure on all nodes and shows it; gives the exit code of the run.
     pub async fn run_on_all(&mut self, procedure: &str, reason: &str) -> Result<u8, Failure> {
         let arguments = run_start(procedure, reason);
-        self.tell(
-            "run",
-            format!(
-                "$ fleetctl run start {procedure} --all --wait --confirm {CONTEXT} --reason \"{reason}\""
-            ),
-        );
+        self.tell("run", format!("$ fleetctl run start {procedure} --all --wait \\"));
+        self.tell("", format!("    --confirm {CONTEXT} --reason \"{reason}\""));
         let call = self.inner.show(&arguments);
         Ok(self.outcome(call, "the run", RUN_WAIT).await?.code)
     }

@@ -14,11 +14,11 @@ impl Stage<'_, '_> {
     /// Everything here that a real fleet does not have, or has otherwise.
     pub fn tell_what_is_simulated(&mut self) {
         let folder = self.place.folder().display().to_string();
-        self.tell("simulated", "units are processes of the agent's own supervisor, not systemd's");
-        self.tell("", "the firewall is a stand-in: real files in a private root, filtering nothing");
-        self.tell("", "processor, memory, disks and interfaces are those of this machine");
+        self.tell("simulated", "units run under the agent's own supervisor, not systemd");
+        self.tell("", "the firewall is a stand-in with real files: it filters nothing");
+        self.tell("", "processor, memory, disks, interfaces are this machine's");
         self.tell("", "packages are not handled");
-        self.tell("", "local policy is \"enforce\"; a real node starts as \"read_only\"");
+        self.tell("", "policy is \"enforce\"; a real node starts as \"read_only\"");
         self.tell("", "nodes do not wait for a healthy partner; a real one does");
         self.tell("", format!("all keys lie in one folder: {folder}"));
     }

@@ -20,6 +20,12 @@ const SITES: [&str; 2] = ["ams2", "fra1"];
 const GROUP: u32 = 3;
 
 impl NodeSpec {
+    /// What tells it from the others, for people.
+    pub fn in_words(&self) -> String {
+        let pair = self.pair.as_ref().map_or_else(|| "no partner".to_owned(), |pair| format!("pair {pair}"));
+        format!("site {}, ring {}, {pair}", self.site, self.ring)
+    }
+
     /// Labels as an operator writes them.
     pub fn labels(&self) -> Vec<String> {
         let mut labels =

@@ -25,7 +25,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(200);
 /// itself, because ending in order takes longer than dropping a future.
 pub async fn run(session: &mut Session<'_>, args: &DevArgs) -> Result<ExitCode, Failure> {
     let since = Instant::now();
-    say(session, since, "dev", "a whole fleet on this machine, for trying things out. NOT for production.");
+    say(session, since, "dev", "a whole fleet on this machine. NOT for production.");
     let programs = Programs::beside_own()?;
     let signals = Signals::listen()?;
     let temporary = PathBuf::from(session.environment.get("TMPDIR").unwrap_or("/tmp"));

@@ -120,7 +120,7 @@ impl Stage<'_, '_> {
 
 /// One line of progress.
 pub fn say(session: &mut Session<'_>, since: Instant, about: &str, what: &str) {
-    session.say(format!("{:6.1} s  {about:<10}  {what}", since.elapsed().as_secs_f64()));
+    session.say(format!("{:5.1} s  {about:<10} {what}", since.elapsed().as_secs_f64()));
 }
 
 /// The failure of a process that should have gone on, or ended well, with the end of its log.
