@@ -22,6 +22,7 @@ use crate::edge::refusals::Refusals;
 use crate::edge::server::Servers;
 use crate::error::ControllerError;
 use crate::fleet::dispatch::Dispatcher;
+use crate::fleet::progress::Progress;
 use crate::fleet::registry::Registry;
 use crate::fleet::roster::Roster;
 use crate::keyring::{self, Keyring};
@@ -120,6 +121,7 @@ async fn context(config: &Config, store: Arc<dyn KvStore>, clock: Clock) -> Resu
         bell: Arc::new(Bell::default()),
         registry: Registry::default(),
         roster: Roster::default(),
+        progress: Progress::default(),
         keyring,
         denied: DenyList::new(Denied::default()),
         settings: config.settings.clone(),

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::fleet::dispatch::Dispatcher;
+use crate::fleet::progress::Progress;
 use crate::fleet::registry::Registry;
 use crate::fleet::roster::Roster;
 use crate::keyring::Keyring;
@@ -37,6 +38,8 @@ pub struct Context {
     pub registry: Registry,
     /// Nodes in memory.
     pub roster: Roster,
+    /// How far open runs are.
+    pub progress: Progress,
     /// Authorities and keys.
     pub keyring: Keyring,
     /// Signs waves.

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`roster`] | every node by id and name, presence, health, and the counts a site |
 //! | [`registry`] | live sessions: link epochs, bounded outboxes, live job states |
+//! | [`progress`] | how far open runs are |
 //! | [`dispatch`] | signs waves of assignments with the dispatch key |
 //!
 //! Nothing here is durable and nothing here is decided: the store and the runner do that.
 
 pub mod dispatch;
+pub mod progress;
 pub mod registry;
 pub mod roster;

@@ -151,6 +151,13 @@ async fn one(
         pass::settle(context, &mut active).await
     }
     .await;
+    match &outcome {
+        Ok(false) => context.progress.note(run, active.rollout.summary(context.clock.now()).tally),
+        Ok(true) => context.progress.forget(run),
+        Err(_) => {}
+    }
+    // What the pass wrote is shown somewhere.
+    context.bell.moved();
     match outcome {
         Ok(false) if fresh => runs.insert(active),
         // The index holds its nodes already: an event must not cost as much as the run has nodes.

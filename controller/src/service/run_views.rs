@@ -30,6 +30,12 @@ fn item(record: &RunRecord, tally: Tally) -> RunItem {
     }
 }
 
+/// For lists: an open run with how far it is now.
+fn listed(context: &Context, record: &RunRecord) -> RunItem {
+    let tally = context.progress.of(record.run).unwrap_or_else(|| record.tally.clone());
+    item(record, tally)
+}
+
 /// Runs that have not ended, newest first.
 pub async fn open(context: &Context, limit: usize) -> Result<Vec<RunItem>> {
     let mut items = Vec::new();
@@ -37,7 +43,7 @@ pub async fn open(context: &Context, limit: usize) -> Result<Vec<RunItem>> {
         if let Some(run) = keys::run_in(&key, keys::OPEN_RUNS)
             && let Some(stored) = context.repo.get::<RunRecord>(&keys::run(run)?).await?
         {
-            items.push(item(&stored.record, stored.record.tally.clone()));
+            items.push(listed(context, &stored.record));
         }
     }
     Ok(items)
@@ -55,8 +61,7 @@ pub async fn list(context: &Context, after: &str, limit: usize) -> Result<Page<R
         context.repo.page::<RunRecord>(keys::RUNS, after.as_ref(), limit, Direction::Descending).await?;
     let next =
         (page.len() == limit).then(|| page.last().map(|(_, stored)| stored.record.run.to_string())).flatten();
-    let items =
-        page.into_iter().map(|(_, stored)| item(&stored.record, stored.record.tally.clone())).collect();
+    let items = page.into_iter().map(|(_, stored)| listed(context, &stored.record)).collect();
     Ok(Page { schema: "fleet/v1/run-list".to_owned(), items, next })
 }
 

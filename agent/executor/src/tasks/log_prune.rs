@@ -39,6 +39,13 @@ struct Work {
     open: usize,
 }
 
+impl Work {
+    /// The word for what is done to a file; a report must not say that something happened which did not.
+    fn word(&self, done: &str) -> String {
+        if self.plan_only { format!("would be {done}") } else { done.to_owned() }
+    }
+}
+
 fn logs<'a>(context: &TaskContext<'a>) -> Result<Vec<(&'a Id, &'a Log)>, TaskError> {
     args::ids(context, "logs", &context.profile.logs, false)
 }
@@ -188,7 +195,7 @@ fn relocate(files: &dyn Files, from: &Found, to: &Move, work: &mut Work) -> Resu
     let before = format!("{} bytes", from.stat.size);
     if work.plan_only {
         // How small it will be nobody knows before; the freed bytes of a plan are those of deletions.
-        work.report.changes.push(change(shown(&from.declared), action, before, shown(&to.path)));
+        work.report.changes.push(change(shown(&from.declared), &work.word(action), before, shown(&to.path)));
         return Ok(());
     }
     let target = in_place(files, &to.path)?;
@@ -268,7 +275,7 @@ fn delete(files: &dyn Files, one: &Found, work: &mut Work) -> Result<(), FileErr
     }
     work.freed += one.stat.size;
     let before = format!("{} bytes of {}", one.stat.size, one.stat.modified);
-    work.report.changes.push(change(shown(&one.declared), "deleted", before, ""));
+    work.report.changes.push(change(shown(&one.declared), &work.word("deleted"), before, ""));
     Ok(())
 }
 
@@ -293,7 +300,7 @@ fn empty_folders(files: &dyn Files, rules: &Rules, work: &mut Work) -> Result<()
                 other => other?,
             }
         }
-        work.report.changes.push(change(shown(&folder.declared), "deleted", "empty folder", ""));
+        work.report.changes.push(change(shown(&folder.declared), &work.word("deleted"), "empty folder", ""));
     }
     Ok(())
 }
