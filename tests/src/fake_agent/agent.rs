@@ -169,6 +169,11 @@ impl FakeAgent {
         self.shared.links(|links| links.clone())
     }
 
+    /// Begins a new measurement: when the next assignment comes is noted anew.
+    pub fn forget_times(&self) {
+        self.shared.links(|links| links.assigned_us = 0);
+    }
+
     /// Puts a message in by hand.
     pub async fn send(&self, raw: Raw) -> Result<()> {
         self.raw.send(raw).await.ok().context("the agent has ended")

@@ -1,0 +1,117 @@
+//! The store alone: the records of results, committed by as many callers as there are agents.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use fleet_store::{Batch, Key, KvStore, LogName, StoreError, WriteId};
+use tokio::task::JoinSet;
+
+use super::plan::Sizes;
+
+/// Puts and deletes of one commit that writes many nodes: under the store's 1,024 operations.
+const NODES_A_COMMIT: usize = 400;
+
+/// Where the floor keeps what a controller keeps.
+#[derive(Clone)]
+pub struct Records {
+    store: Arc<dyn KvStore>,
+    log: LogName,
+    sizes: Sizes,
+}
+
+fn write_id() -> WriteId {
+    WriteId::from(uuid::Uuid::new_v4())
+}
+
+/// Bytes of a length. Not all alike, as records are not.
+fn filler(length: usize, seed: usize) -> Vec<u8> {
+    (0..length).map(|n| u8::try_from((n * 31 + seed * 7) % 251).unwrap_or(0)).collect()
+}
+
+impl Records {
+    /// Opens a store in an empty directory.
+    pub async fn open(path: &Path, sizes: Sizes) -> Result<Self> {
+        let store = fleet_store::open(&format!("sled:{}", path.display()), None).await?;
+        Ok(Self { store, log: LogName::new("audit")?, sizes })
+    }
+
+    fn key(what: &str, run: &str, node: &str) -> Result<Key, StoreError> {
+        Key::new(format!("{what}/{run}/{node}"))
+    }
+
+    async fn many(
+        &self,
+        nodes: &[String],
+        with: impl Fn(Batch, usize, &str) -> Result<Batch, StoreError>,
+    ) -> Result<()> {
+        for (page, chunk) in nodes.chunks(NODES_A_COMMIT).enumerate() {
+            let mut batch = Batch::new(write_id());
+            for (n, node) in chunk.iter().enumerate() {
+                batch = with(batch, page * NODES_A_COMMIT + n, node)?;
+            }
+            let leaf = self.sizes.leaf;
+            self.store
+                .commit(
+                    batch.append(self.log.clone(), move |n| filler(leaf, usize::try_from(n).unwrap_or(0))),
+                )
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The jobs of a run, as a submit writes them.
+    pub async fn submit(&self, run: &str, nodes: &[String]) -> Result<()> {
+        let job = self.sizes.job;
+        self.many(nodes, |batch, n, node| {
+            Ok(batch
+                .put(Self::key("job", run, node)?, filler(job, n))
+                .put(Self::key("of", node, run)?, [1, 2, 3]))
+        })
+        .await
+    }
+
+    /// The offers of a wave.
+    pub async fn offer(&self, run: &str, nodes: &[String]) -> Result<()> {
+        let sizes = self.sizes;
+        self.many(nodes, |batch, n, node| {
+            Ok(batch
+                .put(Self::key("job", run, node)?, filler(sizes.job, n))
+                .put(Self::key("inbox", node, run)?, filler(sizes.inbox, n)))
+        })
+        .await
+    }
+
+    /// One result: job, report, leaf, and the inbox entry gone. Durable when this returns.
+    pub async fn result(&self, run: &str, node: &str, n: usize) -> Result<()> {
+        let sizes = self.sizes;
+        let batch = Batch::new(write_id())
+            .put(Self::key("job", run, node)?, filler(sizes.job, n))
+            .put(Self::key("report", run, node)?, filler(sizes.report, n))
+            .delete(Self::key("inbox", node, run)?)
+            .append(self.log.clone(), move |_| filler(sizes.leaf, n));
+        self.store.commit(batch).await?;
+        Ok(())
+    }
+}
+
+/// How long the store alone takes for one result of each of `count` nodes, all at the same time.
+pub async fn results(path: &Path, sizes: Sizes, count: usize) -> Result<Duration> {
+    let records = Records::open(path, sizes).await?;
+    let nodes: Vec<String> = (0..count).map(|_| uuid::Uuid::new_v4().to_string()).collect();
+    records.submit("r-0", &nodes).await?;
+    records.offer("r-0", &nodes).await?;
+    let begun = Instant::now();
+    let mut committing = JoinSet::new();
+    for (n, node) in nodes.into_iter().enumerate() {
+        let records = records.clone();
+        committing.spawn(async move { records.result("r-0", &node, n).await });
+    }
+    while let Some(done) = committing.join_next().await {
+        done??;
+    }
+    let took = begun.elapsed();
+    records.store.close().await?;
+    Ok(took)
+}
