@@ -12,6 +12,7 @@
 //! | [`joining`] | T34: tokens |
 //! | [`hostile`] | T29, T30, T38: bytes and texts that no honest client sends |
 //! | [`forge`] | certificates that nobody would issue, for the stories of strangers |
+//! | [`starting`] | starts that must fail, and how |
 //! | [`storm`] | T22: random kills under load |
 
 mod ending;
@@ -22,6 +23,7 @@ mod limits;
 mod links;
 mod offering;
 mod reporting;
+mod starting;
 mod storm;
 mod strangers;
 mod submitting;
