@@ -9,6 +9,7 @@
 //! | [`fake_agent`] | a scripted agent that speaks the real protocol |
 //! | [`test_fleet`] | controller, operator and agents together, and how stories begin and end |
 //! | [`audit_check`] | the whole log and all reports compared, at the end of every story |
+//! | [`sandbox`] | a fleet of real programs only: controller, agents, fleetctl; killed and started again |
 //! | [`sim`] | the load simulator behind `fleet-sim` |
 //!
 //! Stories stand in `tests/`. Nothing here is linked into a product program.
@@ -22,6 +23,7 @@ pub mod operator_client;
 pub mod orders;
 pub mod programs;
 pub mod raw_call;
+pub mod sandbox;
 pub mod sim;
 pub mod test_fleet;
 pub mod wait;

@@ -14,7 +14,7 @@
 //! | `inner` | fleetctl's own commands, called in this process |
 //! | `crew`, `process`, `ledger`, `leftover` | processes: started, watched, noted, ended, cleaned up after |
 //! | `place`, `config_files`, `context_link` | the folder, the files in it, the context in the user's file |
-//! | `node_spec`, `firewall`, `embedded` | which nodes, and what lies in their roots |
+//! | [`node_spec`], [`firewall`], [`embedded`] | which nodes, and what lies in their roots; tests lay out theirs with them |
 //! | `programs` | where controller and agent are |
 
 mod bring_up;
@@ -22,13 +22,13 @@ mod config_files;
 mod context_link;
 mod crew;
 mod daily;
-mod embedded;
-mod firewall;
+pub mod embedded;
+pub mod firewall;
 mod hints;
 mod inner;
 mod ledger;
 mod leftover;
-mod node_spec;
+pub mod node_spec;
 mod place;
 mod process;
 mod programs;
