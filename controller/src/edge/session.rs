@@ -41,6 +41,9 @@ const DENY_PERIOD: Duration = Duration::from_secs(2);
 /// Pages of one reconcile: 256 jobs each; more is a broken agent.
 const MAX_RECONCILE_PAGES: u32 = 64;
 
+/// A job's state names a step and two times, or a reason in one sentence. It is held in memory until the end.
+const MAX_STATE_BYTES: usize = 4 * 1024;
+
 type Outgoing = mpsc::Sender<Result<pb::ControllerMessage, Status>>;
 type ControllerBody = pb::controller_message::Body;
 type AgentBody = pb::agent_message::Body;
@@ -364,6 +367,9 @@ impl Session {
                 self.send(ControllerBody::Heartbeat(pb::HeartbeatReply { time_ms: now.as_millis() })).await
             }
             Some(AgentBody::Job(job)) => {
+                if job.state.len() > MAX_STATE_BYTES {
+                    return Err(ControllerError::invalid("job.state", "larger than 4 KiB"));
+                }
                 let update = JobUpdate::try_from(&job)?;
                 // A tombstone's answer bears no report: the offer still has to be answered by one.
                 if update.state.outcome().is_none() || update.report.is_some() {

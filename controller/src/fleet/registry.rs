@@ -32,6 +32,10 @@ pub enum ToNode {
 /// rest is offered again by the session's timer.
 const OUTBOX: usize = 64;
 
+/// Jobs a node may be heard of between offer and end: far more than it works on, and little memory. What a
+/// node says of jobs that nobody gave it stays here until the controller stops.
+const MAX_LIVE: usize = 1_024;
+
 struct Session {
     epoch: LinkEpoch,
     outbox: mpsc::Sender<ToNode>,
@@ -118,10 +122,13 @@ impl Registry {
         })
     }
 
-    /// Notes what a node says of a job.
+    /// Notes what a node says of a job; beyond [`MAX_LIVE`] jobs nothing new is noted.
     pub fn set_live(&self, node: NodeId, run: RunId, attempt: Attempt, state: JobState) {
         self.with(|inner| {
-            inner.live.entry(node).or_default().insert(run, (attempt, state));
+            let jobs = inner.live.entry(node).or_default();
+            if jobs.len() < MAX_LIVE || jobs.contains_key(&run) {
+                jobs.insert(run, (attempt, state));
+            }
         });
     }
 
@@ -158,6 +165,18 @@ mod tests {
         assert!(first.try_recv().is_err_and(|e| e == mpsc::error::TryRecvError::Disconnected));
         assert!(!registry.unregister(node, LinkEpoch(4)), "the old session must not remove the new one");
         assert_eq!(registry.connected(), 1);
+    }
+
+    #[test]
+    fn a_node_that_talks_of_endless_jobs_fills_no_memory() {
+        let registry = Registry::default();
+        let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
+        let say = |n: usize, state| registry.set_live(node, RunId::from_number(n as u64), Attempt(1), state);
+        (0..2 * MAX_LIVE).for_each(|n| say(n, JobState::Accepted));
+        let heard = |n: usize| registry.live(node, RunId::from_number(n as u64));
+        assert!(heard(MAX_LIVE - 1).is_some() && heard(MAX_LIVE).is_none());
+        say(0, JobState::RollingBack { step: "s".to_owned() });
+        assert!(heard(0).is_some_and(|(_, state)| state.as_str() == "rolling_back"), "known ones go on");
     }
 
     #[test]
