@@ -33,7 +33,8 @@ fn at_least(what: &'static str, measured: f64, floor: f64, bound: f64, budget: &
     Row { what, measured, floor, ratio, budget, kept: ratio >= bound }
 }
 
-/// The lines of one number of agents (DESIGN, "Budgets").
+/// The lines of one number of agents (DESIGN, "Budgets"). Results are judged by the floor that moves and signs
+/// them too: agents, both ends of TLS and the store share the machine's cores. The store alone is shown beside it.
 pub fn rows(figures: &Figures) -> Vec<Row> {
     let (product, floor) = (&figures.product, &figures.floor);
     vec![
@@ -58,17 +59,11 @@ pub fn rows(figures: &Figures) -> Vec<Row> {
             3.0,
             "<= 3.00",
         ),
+        at_least("durable results/s", product.results_per_second, floor.results_per_second, 0.7, ">= 0.70"),
         at_least(
-            "durable results/s",
+            "  beside the store alone",
             product.results_per_second,
             figures.store_results_per_second,
-            0.7,
-            ">= 0.70",
-        ),
-        at_least(
-            "  the same, by the whole floor",
-            product.results_per_second,
-            floor.results_per_second,
             0.0,
             "-",
         ),
@@ -107,7 +102,8 @@ mod tests {
             fan_out_seconds: 1.0,
             results_per_second: 100.0,
         };
-        let product = Side { connects_per_second: 590.0, fan_out_seconds: 2.9, ..floor };
+        let product =
+            Side { connects_per_second: 590.0, fan_out_seconds: 2.9, results_per_second: 69.0, ..floor };
         let figures = Figures {
             agents: 1,
             workers: 1,

@@ -45,6 +45,7 @@ async fn a_message_out_of_line_ends_the_link_is_audited_and_the_node_comes_back(
         (Raw::Body(Body::Hello(pb::Hello::default())), "second hello"),
         (Raw::Body(update("no run", b"{}")), "run id"),
         (Raw::Body(update(&RunId::from_number(1).to_string(), b"{\"state\":\"dreaming\"}")), "job.state"),
+        (Raw::Body(update(&RunId::from_number(1).to_string(), &[b' '; 5000])), "larger than 4 KiB"),
         (Raw::Body(page(257)), "too many pages"),
     ];
     for (raw, reason) in &faults {
