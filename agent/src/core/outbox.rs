@@ -47,6 +47,9 @@ struct Waiting {
     digest: Digest,
     /// When it was last sent over the present link.
     sent: Option<Instant>,
+    /// Its place among those that came: reports go in the order in which the executor made them, because
+    /// the controller takes each only behind the one before it.
+    place: u64,
 }
 
 /// What an acknowledgement did.
@@ -66,6 +69,7 @@ pub struct Outbox {
     resend: Duration,
     reports: BTreeMap<JobKey, Waiting>,
     report_bytes: usize,
+    places: u64,
     updates: VecDeque<(JobKey, pb::JobUpdate)>,
     facts: Option<pb::Facts>,
     pages: VecDeque<pb::ReconcilePage>,
@@ -82,6 +86,7 @@ impl Outbox {
             resend,
             reports: BTreeMap::new(),
             report_bytes: 0,
+            places: 0,
             updates: VecDeque::new(),
             facts: None,
             pages: VecDeque::new(),
@@ -132,7 +137,9 @@ impl Outbox {
             return Ok(());
         }
         self.report_bytes += bytes;
-        if let Some(old) = self.reports.insert(key, Waiting { sealed, digest, sent: None }) {
+        self.places += 1;
+        let waiting = Waiting { sealed, digest, sent: None, place: self.places };
+        if let Some(old) = self.reports.insert(key, waiting) {
             self.report_bytes -= old.sealed.payload.len();
         }
         Ok(())
@@ -185,7 +192,7 @@ impl Outbox {
         }
         let resend = self.resend;
         let due = |waiting: &&mut Waiting| waiting.sent.is_none_or(|sent| now >= sent + resend);
-        if let Some(waiting) = self.reports.values_mut().find(due) {
+        if let Some(waiting) = self.reports.values_mut().filter(due).min_by_key(|waiting| waiting.place) {
             waiting.sent = Some(now);
             return Some(Body::Report(waiting.sealed.clone()));
         }

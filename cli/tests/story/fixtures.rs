@@ -6,7 +6,9 @@ use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, ControllerId, FleetId, Generation, JobId, NodeId, RecordId, RunId};
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::label::Labels;
-use fleet_types::report::{Problem, REPORT_SCHEMA, Report, Sample, StepReport, StepState, TaskReport};
+use fleet_types::report::{
+    BootSpan, Problem, REPORT_SCHEMA, Report, Sample, StepReport, StepState, TaskReport,
+};
 use fleet_types::request::Request;
 use fleet_types::run::{RunState, Tally};
 use fleet_types::severity::Severity;
@@ -151,6 +153,7 @@ pub fn job(run: RunId) -> JobView {
         started: Some(clock::now()),
         took_ms: 20,
         tries: 1,
+        output: None,
         body: TaskReport {
             summary: HOSTILE.into(),
             problems: vec![Problem {
@@ -182,7 +185,8 @@ pub fn job(run: RunId) -> JobView {
         reason: HOSTILE.into(),
         started: clock::now(),
         ended: clock::now(),
-        boot_id: String::new(),
+        boot: BootSpan { id: String::new(), started_ms: Some(1), ended_ms: 2 },
+        checkpoint: None,
         working_ms: 20,
         steps: vec![step],
         plan: None,

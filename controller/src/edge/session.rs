@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use fleet_certs::PeerIdentity;
 use fleet_proto::convert::{self, FieldError, JobUpdate};
-use fleet_proto::{PROTOCOL, pb};
+use fleet_proto::{MAX_CONTROL_BYTES, PROTOCOL, pb};
 use fleet_types::assignment::{Assignment, WaveProof};
 use fleet_types::id::{Attempt, LinkEpoch, RunId};
 use fleet_types::view::Presence;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,8 @@ use crate::fleet::registry::ToNode;
 use crate::runner::deliver;
 use crate::service::caller::Agent;
 use crate::service::inventory::{self, HelloFacts};
-use crate::service::jobs::{self, Arrived, Decision};
+use crate::service::jobs::{self, Decision};
+use crate::service::reports::{self, Arrived};
 
 /// A client that opened a session says hello at once; longer waits are broken or hostile.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -38,6 +40,8 @@ const STALE_AFTER: u32 = 3;
 const CLOSE_AFTER: u32 = 10;
 /// A deny list may have changed without a message: looked at this often (§1.10 asks for 5 s).
 const DENY_PERIOD: Duration = Duration::from_secs(2);
+/// Gaps in a node's reports before they are written to the audit log: it sends each again every 10 s.
+const GAPS_TOLD: u32 = 3;
 /// Pages of one reconcile: 256 jobs each; more is a broken agent.
 const MAX_RECONCILE_PAGES: u32 = 64;
 
@@ -64,6 +68,8 @@ pub struct Session {
     epoch: LinkEpoch,
     seq_in: u64,
     seq_out: u64,
+    /// Reports that came without the one before them since the last that was told.
+    gaps: u32,
     /// Version of the trust bundle that the node was told of at the welcome.
     told_trust: u64,
     heard: Instant,
@@ -100,6 +106,7 @@ impl Session {
             epoch: LinkEpoch(0),
             seq_in: 0,
             seq_out: 0,
+            gaps: 0,
             told_trust: 0,
             heard: Instant::now(),
             offers: BTreeMap::new(),
@@ -354,6 +361,10 @@ impl Session {
                 format!("{} on link {}: a message of another link", message.link_epoch, self.epoch.0),
             ));
         }
+        let is_report = matches!(message.body, Some(AgentBody::Report(_)));
+        if !is_report && message.encoded_len() > MAX_CONTROL_BYTES {
+            return Err(ControllerError::invalid("message", "a control message is larger than 64 KiB"));
+        }
         if message.seq != self.seq_in + 1 {
             return Err(ControllerError::invalid("seq", format!("{} after {}", message.seq, self.seq_in)));
         }
@@ -395,7 +406,7 @@ impl Session {
             signature: report.signature,
         };
         self.offers.remove(&arrived.run);
-        match jobs::report(&self.context, &self.agent, &arrived).await {
+        match reports::report(&self.context, &self.agent, &arrived).await {
             Ok(digest) => {
                 let ack = pb::ReportAck {
                     run: arrived.run.to_string(),
@@ -406,6 +417,12 @@ impl Session {
             }
             // Not stored now: the node keeps it and sends it again.
             Err(error) if error.retryable() => {
+                // Once may be a matter of order; a report that stays away is one that somebody must look for.
+                self.gaps += u32::from(error.detail.code == reports::GAP);
+                if self.gaps >= GAPS_TOLD {
+                    self.gaps = 0;
+                    self.refusals.count_actor("report", self.agent.actor(), &error.detail.message);
+                }
                 tracing::warn!(node = %self.agent.name, run = %arrived.run, "report not stored yet: {error}");
                 Ok(())
             }

@@ -5,7 +5,7 @@
 
 use fleet_store::{Key, LogName, StoreError};
 use fleet_types::digest::Digest;
-use fleet_types::id::{Attempt, NodeId, OperatorId, RecordId, RunId};
+use fleet_types::id::{NodeId, OperatorId, RecordId, RunId};
 
 type Made = Result<Key, StoreError>;
 
@@ -143,14 +143,9 @@ pub fn inbox_entry(node: NodeId, run: RunId) -> Made {
     key(format!("{}{run}", inbox(node)))
 }
 
-/// A node's report on one attempt, an object.
-pub fn report(run: RunId, node: NodeId, attempt: Attempt) -> Made {
-    key(format!("report/{run}/{node}/{:05}", attempt.0))
-}
-
-/// A report that came after its job had been given up, an object.
-pub fn late_report(run: RunId, node: NodeId, attempt: Attempt) -> Made {
-    key(format!("late-report/{run}/{node}/{:05}", attempt.0))
+/// A node's report by its number in the node's chain, an object.
+pub fn report(node: NodeId, sequence: u64) -> Made {
+    key(format!("report/{node}/{sequence:020}"))
 }
 
 /// Prefix of all backup archives, by node.

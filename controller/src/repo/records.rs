@@ -283,14 +283,23 @@ pub struct JobRecord {
     pub took_ms: Option<u64>,
     /// One line of what came out.
     pub summary: String,
-    /// Digest of the report.
-    pub report: Option<Digest>,
-    /// Digest of a report that came too late.
-    pub late_report: Option<Digest>,
+    /// The report.
+    pub report: Option<StoredReport>,
+    /// A report that came too late.
+    pub late_report: Option<StoredReport>,
     /// Health that the report found, where it looked.
     pub health: Option<Health>,
 }
 record!(JobRecord, "job", 1);
+
+/// Where a report is stored: its number in the node's chain, and its digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredReport {
+    /// The node's own number of it.
+    pub sequence: u64,
+    /// Digest of its bytes.
+    pub digest: Digest,
+}
 
 /// An entry of a node's inbox: the node should be working on this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

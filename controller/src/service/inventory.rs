@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fleet_store::Direction;
-use fleet_types::facts::{MAX_FACTS_BYTES, NodeFacts};
+use fleet_types::facts::{MAX_FACTS_BYTES, MAX_FACTS_ENTRIES, NodeFacts};
 use fleet_types::id::{LinkEpoch, NodeId};
 use fleet_types::view::{Health, Presence};
 
@@ -98,6 +98,10 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
     let facts = serde_json::to_vec(&hello.facts).map_err(ControllerError::internal)?;
     if facts.len() > MAX_FACTS_BYTES {
         return Err(ControllerError::invalid("hello.facts", "larger than 256 KiB"));
+    }
+    let entries = hello.facts.interfaces.len().max(hello.facts.flags.len()).max(hello.facts.simulated.len());
+    if entries > MAX_FACTS_ENTRIES {
+        return Err(ControllerError::invalid("hello.facts", "a list has more than 4,096 entries"));
     }
     let now = context.clock.now();
     loop {

@@ -10,7 +10,7 @@
 //! | [`trust`] | the trust bundle |
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
-//! | [`jobs`] | what nodes say of jobs: updates, reports, reconcile |
+//! | [`jobs`], [`reports`] | what nodes say of jobs: live states and reconcile; reports at the end |
 //! | [`output`] | output of steps, kept in files |
 //! | [`views`], [`run_views`] | what operators see |
 //! | [`audit`] | the log's pages, bytes and root |
@@ -25,6 +25,7 @@ pub mod idempotency;
 pub mod inventory;
 pub mod jobs;
 pub mod output;
+pub mod reports;
 pub mod run_views;
 pub mod runs;
 pub mod trust;

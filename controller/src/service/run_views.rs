@@ -9,7 +9,7 @@ use fleet_types::job::JobState;
 use fleet_types::run::{RunState, Tally};
 use fleet_types::view::{JobItem, JobView, Page, Presence, RunItem, RunView};
 
-use super::{jobs, runs, views};
+use super::{reports, runs, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::rebuild;
@@ -175,7 +175,7 @@ pub fn job_item(context: &Context, record: JobRecord, procedure: String, blocked
         blocked,
         took_ms: record.took_ms,
         summary: record.summary,
-        late_report: record.late_report,
+        late_report: record.late_report.map(|report| report.digest),
     }
 }
 
@@ -210,7 +210,10 @@ pub async fn job(context: &Context, run: RunId, node_name: &str) -> Result<JobVi
         .await?
         .ok_or_else(|| ControllerError::not_found("job", format!("{run}/{node_name}")))?
         .record;
-    let report = jobs::stored_report(context, run, node, record.attempt).await?;
+    let report = match record.report {
+        Some(at) => reports::stored_report(context, node, at.sequence).await?,
+        None => None,
+    };
     let (report, report_digest) =
         report.map_or((None, None), |(report, digest)| (Some(report), Some(digest)));
     Ok(JobView {

@@ -6,7 +6,7 @@ use fleet_types::label::Selector;
 use fleet_types::view::{Attention, BackupItem, NodeItem, NodeView, Page, Presence, Status, WhoAmI};
 
 use super::caller::Operator;
-use super::{inventory, jobs, run_views};
+use super::{inventory, reports, run_views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::fleet::roster::Known;
@@ -105,8 +105,8 @@ pub async fn node(context: &Context, name: &str) -> Result<NodeView> {
     let id = known.record.id;
     let records = inventory::newest_jobs(&context.repo, id, NODE_JOBS).await?;
     let mut newest_report = None;
-    for job in records.iter().filter(|job| job.report.is_some()) {
-        if let Some((report, _)) = jobs::stored_report(context, job.run, id, job.attempt).await?
+    for at in records.iter().filter_map(|job| job.report) {
+        if let Some((report, _)) = reports::stored_report(context, id, at.sequence).await?
             && report.steps.iter().any(|step| !step.body.samples.is_empty())
         {
             newest_report = Some(report);

@@ -55,6 +55,12 @@ impl Digest {
 /// Digest over bytes that arrive in pieces (files, archives, output).
 pub struct Hasher(ring::digest::Context);
 
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hasher")
+    }
+}
+
 impl Default for Hasher {
     fn default() -> Self {
         Self::new()

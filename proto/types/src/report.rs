@@ -47,15 +47,41 @@ pub struct Report {
     pub started: Timestamp,
     /// Wall time of the end.
     pub ended: Timestamp,
-    /// Boot id of the node when the report was made.
-    pub boot_id: String,
+    /// The same on boot time, which no set clock can move.
+    pub boot: BootSpan,
     /// Milliseconds of working time.
     pub working_ms: u64,
+    /// The newest checkpoint of the audit log that the node has verified; none while controllers publish none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointSeen>,
     /// One part a step, in order.
     pub steps: Vec<StepReport>,
     /// What the node would do: only in the report of a plan job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<NodePlan>,
+}
+
+/// Start and end of a job on boot time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootSpan {
+    /// Id of the boot in which it ended.
+    pub id: String,
+    /// Milliseconds since that boot when it started; none when it started in an earlier boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ms: Option<u64>,
+    /// Milliseconds since that boot when it ended.
+    pub ended_ms: u64,
+}
+
+/// A checkpoint of the audit log: its size and root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointSeen {
+    /// Number of records.
+    pub size: u64,
+    /// RFC 6962 root over them.
+    pub root: Digest,
 }
 
 /// How a step ended.
@@ -102,6 +128,10 @@ pub struct StepReport {
     pub took_ms: u64,
     /// Tries that were made.
     pub tries: u32,
+    /// SHA-256 of all that the step printed, whether or not it was kept; none when it printed nothing, or
+    /// when an agent's restart lost count of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Digest>,
     /// What the task says.
     #[serde(flatten)]
     pub body: TaskReport,

@@ -13,7 +13,7 @@ use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, FleetId, Generation, JobId, LinkEpoch, NodeId, RunId};
 use fleet_types::job::{JobState, Outcome};
-use fleet_types::report::{REPORT_SCHEMA, Report, StepReport, StepState, TaskReport};
+use fleet_types::report::{BootSpan, REPORT_SCHEMA, Report, StepReport, StepState, TaskReport};
 use fleet_types::seal::{Kind, SigningKey};
 
 use crate::clock;
@@ -185,6 +185,7 @@ impl Journal {
             started: Some(now),
             took_ms: 1,
             tries: 1,
+            output: None,
             body: TaskReport {
                 summary: "a scripted node has no metrics".to_owned(),
                 ..TaskReport::default()
@@ -201,7 +202,12 @@ impl Journal {
             reason: reason.to_owned(),
             started: now.minus(Duration::from_millis(1)),
             ended: now,
-            boot_id: "00000000-0000-4000-8000-000000000000".to_owned(),
+            boot: BootSpan {
+                id: "00000000-0000-4000-8000-000000000000".to_owned(),
+                started_ms: Some(1),
+                ended_ms: 2,
+            },
+            checkpoint: None,
             working_ms: 1,
             steps: vec![step],
             plan: None,

@@ -9,7 +9,7 @@ use fleet_proto::pb::executor_message::Body as ToCore;
 use fleet_types::digest::Digest;
 use fleet_types::id::JobId;
 use fleet_types::job::JobState;
-use fleet_types::report::{REPORT_SCHEMA, Report};
+use fleet_types::report::{BootSpan, REPORT_SCHEMA, Report};
 use fleet_types::seal::Kind;
 use fleet_types::time::Timestamp;
 
@@ -108,8 +108,9 @@ impl Desk {
             reason: draft.reason.clone(),
             started: draft.started,
             ended: draft.ended,
-            boot_id: self.parts.host.clock().boot_id(),
+            boot: self.boot_span(&key),
             working_ms: draft.working_ms,
+            checkpoint: None,
             steps: draft.steps.clone(),
             plan: draft.plan.clone(),
         };
@@ -134,6 +135,17 @@ impl Desk {
             tracing::warn!(%error, "the report chain's shadow cannot be written");
         }
         Ok(())
+    }
+
+    /// Start and end of a job that ends now, on boot time.
+    fn boot_span(&self, key: &JobKey) -> BootSpan {
+        let (id, ended_ms) = (self.parts.host.clock().boot_id(), self.boot_ms());
+        let started_ms = match self.parts.table.get(key).and_then(|job| job.accepted.as_ref()) {
+            Some(accepted) => (accepted.boot_id == id).then_some(accepted.boot_ms),
+            // Refused before it was accepted: it started and ended at once.
+            None => Some(ended_ms),
+        };
+        BootSpan { id, started_ms, ended_ms }
     }
 
     /// Tries again to write what could not be written.

@@ -168,6 +168,10 @@ impl Desk {
         self.parts.host.clock().since_boot()
     }
 
+    pub(super) fn boot_ms(&self) -> u64 {
+        u64::try_from(self.since_boot().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// States and reports wait for a link: what is open or unsent is told when one comes up.
     pub(super) fn send(&mut self, body: ToCore) {
         let waits = matches!(body, ToCore::Job(_) | ToCore::Report(_)) && self.link.is_none();

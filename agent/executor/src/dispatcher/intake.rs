@@ -296,6 +296,7 @@ impl Desk {
             started: self.now(),
             request_ends: request.not_after,
             boot_id: self.parts.host.clock().boot_id(),
+            boot_ms: self.boot_ms(),
         };
         let changes = accepted.changes;
         if self.record(&Entry::Accepted(Box::new(accepted))).is_err() {
@@ -341,6 +342,7 @@ impl Desk {
             started: None,
             took_ms: 0,
             tries: 0,
+            output: None,
             body: TaskReport { summary: reason.clone(), problems, ..TaskReport::default() },
         };
         let draft = self.draft(first.outcome(), reason, vec![step]);

@@ -81,7 +81,13 @@ impl Desk {
             let page = jobs.chunks(PAGE_JOBS).nth(number).unwrap_or_default().to_vec();
             self.send(ToCore::Reconcile(pb::ReconcilePage { jobs: page, last: number + 1 == pages }));
         }
-        for key in &listed {
+        // In the order of the chain: the controller takes each report only behind the one before it.
+        let mut reports: Vec<(u64, JobKey)> = listed
+            .iter()
+            .filter_map(|key| Some((self.parts.table.get(key)?.finished.as_ref()?.sequence, *key)))
+            .collect();
+        reports.sort_unstable();
+        for (_, key) in &reports {
             self.send_report(key);
         }
     }

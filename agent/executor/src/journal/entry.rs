@@ -125,6 +125,8 @@ pub struct Accepted {
     pub request_ends: Timestamp,
     /// Boot id at the start.
     pub boot_id: String,
+    /// Milliseconds since that boot.
+    pub boot_ms: u64,
 }
 
 /// How a job ended.

@@ -276,6 +276,7 @@ pub(super) fn unrun(step: &ResolvedStep, state: StepState, why: &str) -> StepRep
         started: None,
         took_ms: 0,
         tries: 0,
+        output: None,
         body: TaskReport { summary: why.to_owned(), ..TaskReport::default() },
     }
 }

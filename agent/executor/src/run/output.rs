@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use fleet_types::digest::{Digest, Hasher};
 use tokio::sync::Notify;
 
 use crate::journal::JobKey;
@@ -58,6 +59,9 @@ struct Spool {
     /// The newest bytes beyond the head.
     tail: VecDeque<u8>,
     dropped: u64,
+    /// Over all that was written, kept or not.
+    hasher: Hasher,
+    written: u64,
     ended: bool,
     /// Taken by the receiver.
     stored: u64,
@@ -87,6 +91,8 @@ impl OutputHub {
                 kept: Vec::new(),
                 tail: VecDeque::new(),
                 dropped: 0,
+                hasher: Hasher::new(),
+                written: 0,
                 ended: false,
                 stored: 0,
                 sent: 0,
@@ -100,6 +106,8 @@ impl OutputHub {
     fn write(&self, key: JobKey, step: &str, bytes: &[u8]) {
         let half = self.step_limit / 2;
         if let Some(spool) = self.hub().spools.iter_mut().find(|s| s.is(key, step) && !s.ended) {
+            spool.hasher.update(bytes);
+            spool.written += bytes.len() as u64;
             let room = half.saturating_sub(spool.kept.len()).min(bytes.len());
             spool.kept.extend_from_slice(&bytes[..room]);
             spool.tail.extend(&bytes[room..]);
@@ -111,7 +119,9 @@ impl OutputHub {
     }
 
     /// The step has ended: its tail follows its head, with a mark between them where something is missing.
-    pub fn end(&self, key: JobKey, step: &str) {
+    /// Gives the digest of all that it wrote, if it wrote anything.
+    pub fn end(&self, key: JobKey, step: &str) -> Option<Digest> {
+        let mut digest = None;
         let mut hub = self.hub();
         if let Some(spool) = hub.spools.iter_mut().find(|s| s.is(key, step) && !s.ended) {
             if spool.dropped > 0 {
@@ -120,6 +130,8 @@ impl OutputHub {
             }
             spool.kept.extend(std::mem::take(&mut spool.tail));
             spool.ended = true;
+            let hasher = std::mem::take(&mut spool.hasher);
+            digest = (spool.written > 0).then(|| hasher.finish());
         }
         hub.spools.retain(|spool| !(spool.ended && spool.kept.is_empty()));
         let mut held: usize = hub.spools.iter().filter(|s| s.ended).map(|s| s.kept.len()).sum();
@@ -130,6 +142,7 @@ impl OutputHub {
         }
         drop(hub);
         self.news.notify_one();
+        digest
     }
 
     /// The receiver has stored output up to `offset` and takes `credit` bytes more.

@@ -57,6 +57,7 @@ impl Run {
                     took_ms: timed
                         .map_or(0, |(_, _, took)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
                     tries: u32::from(timed.is_some()),
+                    output: None,
                     body,
                 }
             })

@@ -89,7 +89,7 @@ impl Run {
                 }
             },
         };
-        self.surroundings.output.end(self.key, &step.id);
+        let output = self.surroundings.output.end(self.key, &step.id);
         let took_ms = u64::try_from(self.since_boot().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
         let (state, mut body) = judged(step, outcome, self.is_cancelled());
         cut_parts(&mut body);
@@ -101,6 +101,7 @@ impl Run {
             started: Some(began_at),
             took_ms,
             tries: try_number,
+            output,
             body,
         };
         self.surroundings.journal.reach(CrashPoint::BeforeStepEnd)?;

@@ -1,0 +1,293 @@
+//! Reports of ended jobs: checked, chained, stored with their audit leaf, and only then acknowledged.
+//!
+//! A repeated report is answered from what is stored. Terminal states never change: a report after the end is
+//! kept beside it (security-and-delivery §2.2, §2.6). Reports of a node form a chain of numbers and digests;
+//! each is taken only behind the one before it (§3.6). A store that is one day restored from a backup will
+//! have to begin a new chain for every node; restoring is not built yet.
+
+use fleet_types::canonical;
+use fleet_types::digest::Digest;
+use fleet_types::id::{Attempt, JobId, NodeId, RunId};
+use fleet_types::job::{JobState, Outcome, Phase, check_reachable};
+use fleet_types::report::{MAX_REPORT_BYTES, Report, StepState};
+use fleet_types::seal::Kind as SealKind;
+use fleet_types::severity::Severity;
+use fleet_types::view::Health;
+
+use super::caller::Agent;
+use crate::context::Context;
+use crate::error::{ControllerError, Kind, Result};
+use crate::repo::keys;
+use crate::repo::ledger::Leaf;
+use crate::repo::reader::{BatchExt as _, Stored};
+use crate::repo::records::{BackupRecord, JobRecord, Mark, ReportRecord, StoredReport};
+
+/// Code of the error for a report whose predecessor is not here: it is not stored and not acknowledged.
+pub const GAP: &str = "report-gap";
+
+/// A sealed report as it arrives.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    /// The run it claims.
+    pub run: RunId,
+    /// The attempt it claims.
+    pub attempt: Attempt,
+    /// JSON of the report.
+    pub payload: Vec<u8>,
+    /// The node's signature.
+    pub signature: Vec<u8>,
+}
+
+/// Stores a report. Returns its digest for the acknowledgement.
+pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<Digest> {
+    let report = check_report(context, agent, arrived)?;
+    let digest = Digest::of(&arrived.payload);
+    let at = StoredReport { sequence: report.sequence, digest };
+    loop {
+        let job = context.repo.get::<JobRecord>(&keys::job(arrived.run, agent.node)?).await?;
+        if let Some(job) = &job
+            && (job.record.report == Some(at) || job.record.late_report == Some(at))
+        {
+            return Ok(digest);
+        }
+        check_chain(context, agent, &report).await?;
+        match store(context, agent, arrived, &report, at, job).await {
+            // The runner changed the job in between (an expiry, a lost): look again.
+            Err(error) if error.kind == Kind::Conflict => {}
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(digest),
+        }
+    }
+}
+
+/// Signature, and that it says of itself what the message says of it (§3.6).
+fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<Report> {
+    let refuse = |why: String| {
+        tracing::warn!(node = %agent.name, run = %arrived.run, "report refused: {why}");
+        ControllerError::new(Kind::Refused, "report-refused", format!("the report is refused: {why}"))
+    };
+    if arrived.payload.len() > MAX_REPORT_BYTES {
+        return Err(refuse(format!("{} bytes, at most {MAX_REPORT_BYTES}", arrived.payload.len())));
+    }
+    let known = context.roster.get(agent.node).ok_or_else(|| refuse("the node is unknown".to_owned()))?;
+    let key = known.record.report_key.ok_or_else(|| refuse("the node has no report key".to_owned()))?;
+    key.verify(SealKind::Report, context.fleet.fleet, Digest::of(&arrived.payload), &arrived.signature)
+        .map_err(|error| refuse(error.to_string()))?;
+    let report: Report =
+        canonical::from_slice(&arrived.payload).map_err(|error| refuse(error.to_string()))?;
+    let own = JobId { run: arrived.run, node: agent.node };
+    if report.job != own || report.attempt != arrived.attempt {
+        return Err(refuse(format!("it is of job {} attempt {}", report.job, report.attempt.0)));
+    }
+    Ok(report)
+}
+
+/// The report's number is free, and it names the report before it.
+async fn check_chain(context: &Context, agent: &Agent, report: &Report) -> Result<()> {
+    let broken = |why: String| ControllerError::new(Kind::Refused, "report-refused", why);
+    if stored_digest(context, agent.node, report.sequence).await?.is_some() {
+        return Err(broken(format!("{} has two reports with the number {}", agent.name, report.sequence)));
+    }
+    let before = match report.sequence.checked_sub(1) {
+        None => return Err(broken("a report has the number 0; the first is 1".to_owned())),
+        Some(0) => None,
+        Some(before) => {
+            let stored = stored_digest(context, agent.node, before).await?.ok_or_else(|| {
+                // Sent too early, or the one before it is gone for good; which of them, time will tell.
+                ControllerError::new(
+                    Kind::Unavailable,
+                    GAP,
+                    format!("report {} of {} came, report {before} did not", report.sequence, agent.name),
+                )
+            })?;
+            Some(stored)
+        }
+    };
+    if report.previous != before {
+        return Err(broken(format!(
+            "report {} of {} does not follow the one before it",
+            report.sequence, agent.name
+        )));
+    }
+    Ok(())
+}
+
+async fn store(
+    context: &Context,
+    agent: &Agent,
+    arrived: &Arrived,
+    report: &Report,
+    at: StoredReport,
+    job: Option<Stored<JobRecord>>,
+) -> Result<()> {
+    let now = context.clock.now();
+    let (run, node, attempt) = (arrived.run, agent.node, arrived.attempt);
+    let stored_report = ReportRecord {
+        payload: arrived.payload.clone(),
+        signature: arrived.signature.clone(),
+        received: now,
+    };
+    // Storing reports goes on from the reserve when space is short (§3.4).
+    let report_key = keys::report(node, at.sequence)?;
+    let mut batch = context
+        .ledger
+        .batch()
+        .using_reserve()
+        .if_absent(report_key.clone())
+        .put_object_record(&report_key, &stored_report)?;
+    let leaf = Leaf::new(agent.actor(), "job.end", format!("run/{run}"))
+        .job(JobId { run, node }, attempt)
+        .subject(report.request)
+        .outcome(report.outcome)
+        .report(at.digest, &arrived.signature);
+    let Some(job) = job else {
+        // Unknown to a restored store: keep it where it can be found, and say so in the log.
+        let record = adopted(agent, report, at, now);
+        batch = batch
+            .create_record(keys::job(run, node)?, &record)?
+            .put_record(keys::node_job(node, run)?, &Mark {})?;
+        context.ledger.commit(batch, vec![leaf.because("adopted: unknown to this store")]).await?;
+        return Ok(());
+    };
+    let ended = JobState::Ended { outcome: report.outcome, reason: report.reason.clone() };
+    let late = job.record.state.outcome().is_some() || job.record.attempt != attempt;
+    if late {
+        let record = JobRecord { late_report: Some(at), ..job.record };
+        batch = batch.replace_record(keys::job(run, node)?, job.write_id, &record)?;
+        context.ledger.commit(batch, vec![leaf.because("late: the job had ended here")]).await?;
+        return Ok(());
+    }
+    // A queued job that a node reports on was offered by a store that has since been restored.
+    let from = if job.record.state == JobState::Queued { Phase::Offered } else { job.record.state.phase() };
+    check_reachable(from, ended.phase())
+        .map_err(|error| ControllerError::new(Kind::Refused, "report-refused", error.to_string()))?;
+    let health = health_of(report);
+    let record = JobRecord {
+        state: ended,
+        ended: Some(now),
+        took_ms: Some(u64::try_from(report.ended.since(report.started).as_millis()).unwrap_or(u64::MAX)),
+        summary: summary_of(report),
+        report: Some(at),
+        health: health.clone(),
+        ..job.record
+    };
+    batch = batch
+        .replace_record(keys::job(run, node)?, job.write_id, &record)?
+        .delete(keys::inbox_entry(node, run)?);
+    for backup in backups_of(agent, report) {
+        batch = batch.put_record(keys::backup(node, backup.made.as_millis(), &backup.sha256)?, &backup)?;
+    }
+    context.ledger.commit(batch, vec![leaf]).await?;
+    context.registry.clear_live(node, run);
+    if let Some(health) = health {
+        context.roster.update(node, |known| known.health = Some(health));
+    }
+    context.bell.job_changed(run, node);
+    Ok(())
+}
+
+fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: fleet_types::time::Timestamp) -> JobRecord {
+    JobRecord {
+        run: report.job.run,
+        node: agent.node,
+        node_name: agent.name.clone(),
+        index: 0,
+        pair: None,
+        site: "-".to_owned(),
+        attempt: report.attempt,
+        state: JobState::Ended { outcome: report.outcome, reason: report.reason.clone() },
+        offered: None,
+        ended: Some(now),
+        took_ms: Some(u64::try_from(report.ended.since(report.started).as_millis()).unwrap_or(u64::MAX)),
+        summary: summary_of(report),
+        report: Some(at),
+        late_report: None,
+        health: health_of(report),
+    }
+}
+
+/// One line: what failed, else what was done.
+fn summary_of(report: &Report) -> String {
+    let failed = report.steps.iter().find(|step| step.state == StepState::Failed);
+    let warned: Vec<&str> = report
+        .steps
+        .iter()
+        .filter(|step| step.state == StepState::Warned)
+        .map(|step| step.id.as_str())
+        .collect();
+    let text = match (report.outcome, failed) {
+        (_, Some(step)) => format!("{}: {}", step.id, step.body.summary),
+        (Outcome::SucceededWithWarnings, None) => format!("warnings in {}", warned.join(", ")),
+        (Outcome::Succeeded, None) => {
+            let done = report.steps.iter().filter(|step| step.state == StepState::Succeeded).count();
+            format!("{done} of {} steps", report.steps.len())
+        }
+        _ => report.reason.clone(),
+    };
+    text.chars().take(200).collect()
+}
+
+/// The health score and problems, where a step measured them.
+fn health_of(report: &Report) -> Option<Health> {
+    let step = report
+        .steps
+        .iter()
+        .rev()
+        .find(|step| step.body.samples.iter().any(|s| s.metric == "health_score"))?;
+    let sample = step.body.samples.iter().find(|sample| sample.metric == "health_score")?;
+    let bad = |problem: &&fleet_types::report::Problem| problem.severity >= Severity::Medium;
+    let worst = step.body.problems.iter().filter(bad).max_by_key(|problem| problem.severity);
+    // Scores are whole numbers from 0 to 100; anything else is a broken agent's.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let score = sample.value.clamp(0.0, 100.0).round() as u32;
+    Some(Health {
+        score,
+        problems: u32::try_from(step.body.problems.iter().filter(bad).count()).unwrap_or(u32::MAX),
+        worst: worst.map(|problem| problem.message.chars().take(120).collect()).unwrap_or_default(),
+        at: report.ended,
+    })
+}
+
+/// Most archives that one report adds to the list of backups.
+const MAX_BACKUPS: usize = 20;
+
+fn backups_of(agent: &Agent, report: &Report) -> Vec<BackupRecord> {
+    report
+        .steps
+        .iter()
+        .filter(|step| step.action == "backup.run" && step.state == StepState::Succeeded)
+        .flat_map(|step| &step.body.artifacts)
+        .filter(|artifact| artifact.kind == "backup")
+        .take(MAX_BACKUPS)
+        .map(|artifact| BackupRecord {
+            node: agent.node,
+            node_name: agent.name.clone(),
+            backup: artifact.name.clone(),
+            path: artifact.path.clone(),
+            size: artifact.size,
+            sha256: artifact.sha256,
+            made: artifact.made,
+            verified: artifact.verified,
+            run: report.job.run,
+        })
+        .collect()
+}
+
+async fn stored_digest(context: &Context, node: NodeId, sequence: u64) -> Result<Option<Digest>> {
+    let stored = context.repo.object_record::<ReportRecord>(&keys::report(node, sequence)?).await?;
+    Ok(stored.map(|record| Digest::of(&record.payload)))
+}
+
+/// A node's stored report by its number, with its digest.
+pub async fn stored_report(
+    context: &Context,
+    node: NodeId,
+    sequence: u64,
+) -> Result<Option<(Report, Digest)>> {
+    let Some(record) = context.repo.object_record::<ReportRecord>(&keys::report(node, sequence)?).await?
+    else {
+        return Ok(None);
+    };
+    let digest = Digest::of(&record.payload);
+    Ok(Some((canonical::from_slice(&record.payload).map_err(ControllerError::internal)?, digest)))
+}
