@@ -38,6 +38,12 @@ pub const SCALE: u32 = 20;
 pub const ENFORCE: &str = "[policy]\nmode = \"enforce\"\nrequire_healthy_partner = false\n\
                            max_disruptive_jobs = { count = 1000, within = \"24h\" }\nmin_free_disk = \"1MiB\"\n";
 
+/// A procedure with a step that can be done again and one that cannot; and one with the latter alone.
+const SHORT: [(&str, &str); 2] = [
+    ("short.toml", include_str!("sandbox/short.toml")),
+    ("signatures.toml", include_str!("sandbox/signatures.toml")),
+];
+
 /// A fleet under test.
 pub struct Sandbox {
     /// The controller.
@@ -108,7 +114,7 @@ impl Sandbox {
         Ok(self.operator.json::<JoinTokenView>(&arguments).await?.token)
     }
 
-    /// Writes the documents of `fleetctl dev` and applies them.
+    /// Writes the documents of `fleetctl dev` and two short procedures, and applies them.
     pub async fn apply_documents(&self) -> Result<()> {
         let folder = self.path("documents");
         for (below, document) in
@@ -117,6 +123,9 @@ impl Sandbox {
             let path = folder.join(below).join(document.path);
             std::fs::create_dir_all(path.parent().context("a document lies in a folder")?)?;
             std::fs::write(path, document.text)?;
+        }
+        for (name, text) in SHORT {
+            std::fs::write(folder.join("procedures").join(name), text)?;
         }
         let folder = folder.to_str().context("the folder has an odd name")?;
         self.operator.good(&["config", "apply", folder, "--yes"]).await?;
