@@ -1,7 +1,7 @@
 //! Files that `fleetctl dev` brings along, so that it needs no checkout: the documents of the development
 //! fleet and the small firewall installation of a node. Tests compare them with the folders they come from.
 //!
-//! Read by [`super::firewall`] and [`super::run`]; must never be changed at run time.
+//! Read by [`super::firewall`] and [`super::run()`]; must never be changed at run time.
 
 /// A file with its place below the folder it belongs to.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Lays out the private root of a node: a small firewall installation with a past.
 //!
 //! Everything is written below the folder it is given and nothing is read from the machine. Called by
-//! [`super::run`] once for a node; a root that is there already is left as it is.
+//! [`super::run()`] once for a node; a root that is there already is left as it is.
 
 use std::fmt::Write as _;
 use std::fs::{File, FileTimes};

@@ -1,7 +1,7 @@
 //! Calls fleetctl's own commands as an operator types them, in this process: the same parser, the same
 //! calls, the same errors. Only the folder of contexts is the development fleet's own.
 //!
-//! Called by [`super::run`]. Each call has a thread and a runtime of its own, because [`crate::app::run`] has.
+//! Called by [`super::run()`]. Each call has a thread and a runtime of its own, because [`crate::app::run`] has.
 
 use std::path::Path;
 

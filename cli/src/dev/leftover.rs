@@ -1,6 +1,6 @@
 //! Cleans up after a `fleetctl dev` that was killed: its processes, its nodes' units, its temporary folder.
 //!
-//! Called by [`super::run`] before anything is started. It touches what [`super::ledger`] noted, what names a
+//! Called by [`super::run()`] before anything is started. It touches what [`super::ledger`] noted, what names a
 //! private root of that fleet, and folders that [`super::place`] calls abandoned; nothing else.
 
 use std::path::Path;

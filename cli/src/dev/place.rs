@@ -13,7 +13,7 @@
 //!   logs/                    what controller and agents wrote
 //! ```
 //!
-//! Called by [`super::run`] and [`super::leftover`]. It removes nothing but a folder that it made itself.
+//! Called by [`super::run()`] and [`super::leftover`]. It removes nothing but a folder that it made itself.
 
 use std::fs::{File, TryLockError};
 use std::io;
