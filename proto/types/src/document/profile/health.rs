@@ -116,7 +116,7 @@ pub struct Check {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Warning limit. Percent for disk, memory, cpu and conntrack; load average for load; days for
-    /// certificates. For `disk_free` the value must be more than this, for all others not more.
+    /// certificates. For `disk_free` and `cert_expiry` the value must be more than this, for all others not more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warn: Option<Threshold>,
     /// Critical limit, in the unit of `warn`.
