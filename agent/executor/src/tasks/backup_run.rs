@@ -25,12 +25,17 @@ use crate::host::{
 /// The task.
 pub(super) struct BackupRun;
 
+/// Names tried for archives of runs that began on this node within one second; more than start in one.
+const SAME_SECOND: u32 = 20;
+
 /// What this step is to make.
 struct Order<'a> {
     id: &'a Id,
     backup: &'a Backup,
     /// The archive, in a folder without links.
     path: PathBuf,
+    /// What `{timestamp}` is: seconds, so that another run may have taken the name.
+    stamp: String,
     label: Label,
     prune: bool,
 }
@@ -59,7 +64,8 @@ fn order<'a>(context: &TaskContext<'a>) -> Result<Option<Order<'a>>, TaskError> 
         None => step.run.to_string(),
     };
     let label = Label::new(id.as_str(), &tag, step.run, step.node, step.job_started);
-    Ok(Some(Order { id, backup, path, label, prune: args::flag(context, "prune", true)? }))
+    let stamp = filler.text(&what, "{timestamp}")?;
+    Ok(Some(Order { id, backup, path, stamp, label, prune: args::flag(context, "prune", true)? }))
 }
 
 impl Change for BackupRun {
@@ -95,12 +101,10 @@ impl Change for BackupRun {
         };
         let files = context.host.files();
         let id = order.id.clone();
-        let outcome = place(files, &mut order).map_err(ArchiveError::from).and_then(|()| {
-            match taken(context, &order)? {
-                Some(summary) => Ok(Some((summary, "taken"))),
-                None => Ok(None),
-            }
-        });
+        let outcome = place(files, &mut order)
+            .map_err(ArchiveError::from)
+            .and_then(|()| settle(context, &mut order))
+            .map(|summary| summary.map(|summary| (summary, "taken")));
         let outcome = match outcome {
             Ok(Some(done)) => Ok(done),
             Ok(None) => {
@@ -139,27 +143,61 @@ fn place(files: &dyn Files, order: &mut Order<'_>) -> Result<(), FileError> {
         other => other?,
     };
     order.path = folder.join(name);
-    match files.remove_file(&temporary_beside(&order.path)) {
-        Err(error) if error.problem != FileProblem::NotFound => Err(error),
-        _ => Ok(()),
+    for path in order.names() {
+        match files.remove_file(&temporary_beside(&path)) {
+            Err(error) if error.problem != FileProblem::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Order<'_> {
+    /// The names that the archive may have, the plain one first; just that one where no time is in it.
+    fn names(&self) -> Vec<PathBuf> {
+        let plain = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut names = vec![self.path.clone()];
+        if plain.contains(&self.stamp) {
+            names.extend((2..=SAME_SECOND).map(|number| {
+                self.path.with_file_name(plain.replace(&self.stamp, &format!("{}-{number}", self.stamp)))
+            }));
+        }
+        names
     }
 }
 
-/// The finished archive of this very run, if there is one. One of another run is never replaced.
-fn taken(context: &TaskContext<'_>, order: &Order<'_>) -> Result<Option<Summary>, ArchiveError> {
+/// Chooses the archive's name: that of the finished archive of this very run, which is given, else the first
+/// that is free. An archive of another run is never replaced.
+fn settle(context: &TaskContext<'_>, order: &mut Order<'_>) -> Result<Option<Summary>, ArchiveError> {
     let files = context.host.files();
-    match files.stat(&order.path) {
-        Err(error) if error.problem == FileProblem::NotFound => return Ok(None),
-        other => other?,
-    };
-    let label = archive::label(files, &order.path)?;
-    if label.as_ref() != Some(&order.label) {
+    let mut free = None;
+    for path in order.names() {
+        match files.stat(&path) {
+            Err(error) if error.problem == FileProblem::NotFound => {
+                free.get_or_insert(path);
+                continue;
+            }
+            other => other?,
+        };
+        if archive::label(files, &path)?.as_ref() == Some(&order.label) {
+            order.path = path;
+            return taken(context, order).map(Some);
+        }
+    }
+    let Some(path) = free else {
         let why = "it is of another run; put {timestamp} into file_name".to_owned();
         return Err(ArchiveError::Damaged { path: order.path.clone(), why });
-    }
+    };
+    order.path = path;
+    Ok(None)
+}
+
+/// The finished archive of this very run.
+fn taken(context: &TaskContext<'_>, order: &Order<'_>) -> Result<Summary, ArchiveError> {
+    let files = context.host.files();
     let summary = archive::verify(files, &order.path, Patience::of(context))?;
     write_checksum(files, &order.path, &summary)?;
-    Ok(Some(summary))
+    Ok(summary)
 }
 
 /// Everything that belongs into the archive, in order of path.

@@ -138,8 +138,24 @@ fn the_same_content_gives_the_same_bytes() {
 }
 
 #[test]
-fn an_archive_of_another_run_is_never_replaced() {
+fn runs_that_begin_in_one_second_have_an_archive_each() {
     let (mut bench, with) = bench();
+    let first = bench.apply("backup.run", &with).unwrap();
+    bench.step.run = RunId::from_number(99);
+    let second = bench.apply("backup.run", &with).unwrap();
+    assert!(second.artifacts[0].path.ends_with("config-20251122T140211Z-2.tar.gz"), "{second:?}");
+    // Its own is found again, also when the plain name has become free.
+    std::fs::remove_file(bench.at(ARCHIVE)).unwrap();
+    assert_eq!(bench.apply("backup.run", &with).unwrap().artifacts, second.artifacts);
+    assert_ne!(first.artifacts[0].path, second.artifacts[0].path);
+    assert!(!bench.at(ARCHIVE).exists());
+}
+
+#[test]
+fn an_archive_of_another_run_is_never_replaced() {
+    let mut bench = Bench::new(&PROFILE.replace("config-{timestamp}.tar.gz", "config.tar.gz"));
+    bench.file("/etc/edgefw/firewall.json", b"{}");
+    let with = bench.with(r#"{"backup":"config"}"#);
     bench.apply("backup.run", &with).unwrap();
     bench.step.run = RunId::from_number(99);
     let (message, _) = bench.failure("backup.run", &with);
