@@ -188,12 +188,13 @@ async fn sizes(prepared: &Prepared, leaf: usize, order: &SignedOrder) -> Result<
     let store = fleet_store::open(&format!("sled:{}", path.display()), None).await?;
     let run = order.run.to_string();
     // The records of one node: all are alike. A report is in one piece or in parts below its key.
-    let largest = async |what: &str, count: usize| {
-        let prefix = format!("{what}/{run}/");
+    let largest = async |prefix: String, count: usize| {
         let page = store.scan(prefix.as_bytes(), None, count, fleet_store::Direction::Ascending).await?;
         anyhow::Ok(page.iter().map(|(_, entry)| entry.value.len()).max().unwrap_or(0))
     };
-    let (job, report) = (largest("job", 1).await?, largest("report", 1).await?);
+    let node = prepared.nodes.first().context("no nodes")?.node;
+    let job = largest(format!("job/{run}/"), 1).await?;
+    let report = largest(format!("report/{node}/"), ROUNDS).await?;
     store.close().await?;
     ensure!(job > 0 && report > 0, "the controller's store holds no results of {run}");
     // Attempt, request, index and a path of log2(n) digests, as JSON.
