@@ -102,8 +102,10 @@ fn show_answer(node: &NodeView, times: &Times) -> Answer {
         fields.push(("booted", times.show_optional(facts.booted).into()));
         fields.push(("agent", format!("{}, units by {}", facts.agent_version, facts.units).into()));
         fields.push(("interfaces", facts.interfaces.join(", ").into()));
-        if !facts.simulated.is_empty() {
-            fields.push(("simulated", Cell::toned(Tone::Warn, facts.simulated.join(", "))));
+        // One a line: together they are wider than a terminal.
+        for (index, what) in facts.simulated.iter().enumerate() {
+            let name = if index == 0 { "simulated" } else { "" };
+            fields.push((name, Cell::toned(Tone::Warn, what)));
         }
     }
     let answer = Answer::of(node).name(item.name.as_str()).block(Block::Fields(fields));

@@ -1,0 +1,118 @@
+//! What an operator sees of real nodes: exit codes, outputs for programs and pipes, and the node owner's last word.
+
+use anyhow::{Result, ensure};
+use fleet_tests::sandbox::{Sandbox, agreement};
+use fleet_types::view::{AuditItem, JobView, Page};
+use fleetctl::dev::node_spec::nodes;
+
+/// Columns of the narrowest terminal that outputs are made for.
+const COLUMNS: usize = 80;
+
+async fn code(sandbox: &Sandbox, expected: i32, arguments: &[&str]) -> Result<String> {
+    let said = sandbox.operator.ask(arguments).await?;
+    ensure!(
+        said.code == Some(expected),
+        "fleetctl {} was to end with {expected}: {said:?}",
+        arguments.join(" ")
+    );
+    Ok(said.out + &said.err)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o13_a_node_that_only_watches_refuses_changes_by_name_and_still_tells_its_state() -> Result<()> {
+    let mut sandbox = Sandbox::without_nodes().await?;
+    for spec in nodes(1) {
+        sandbox.join(&spec, "").await?.start(&[])?;
+    }
+    sandbox.all_online().await?;
+    sandbox.apply_documents().await?;
+    let run = sandbox.start_run("short").await?;
+    sandbox.ended(run).await?;
+    let shown = code(&sandbox, 0, &["run", "show", &run.to_string()]).await?;
+    assert!(shown.contains("refused"), "{shown}");
+    let job: JobView = sandbox.operator.json(&["run", "show", &format!("{run}/fw-ams2-01")]).await?;
+    let state = serde_json::to_string(&job.item.state)?;
+    assert!(state.contains("refused") && state.contains("read_only"), "{state}");
+    let page: Page<AuditItem> =
+        sandbox.operator.json(&["audit", "list", "--action", "job.end", "--limit", "10"]).await?;
+    assert_eq!(page.items.len(), 1, "one leaf");
+    // The node's own side: nothing was begun, and its journal knows the refusal.
+    let node = &sandbox.nodes[0];
+    assert_eq!((node.updates(), node.archives()?.len()), (0, 0));
+    let journal = node.journal().await?;
+    assert!(format!("{journal:?}").contains("Refused"), "{journal:?}");
+    // What reads still works.
+    code(&sandbox, 0, &["run", "plan", "short", "--all", "--wait"]).await?;
+    sandbox.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_are_those_of_the_table() -> Result<()> {
+    let mut sandbox = Sandbox::start(2).await?;
+    let start = |name| ["run", "start", name, "--wait", "--reason", "a story", "--confirm", "dev", "--all"];
+    code(&sandbox, 0, &start("short")).await?;
+    code(&sandbox, 2, &["run", "start", "--no-such-flag"]).await?;
+    code(&sandbox, 4, &["node", "show", "fw-nowhere"]).await?;
+    code(&sandbox, 5, &["run", "start", "short", "--all"]).await?;
+    // One of two cannot read a source of its backup: partly, and no half archive; both: failed.
+    let secret = |sandbox: &Sandbox, index: usize| {
+        let path = sandbox.nodes[index].root().join("var/lib/zehrasec/config");
+        std::fs::remove_file(path.join("objects.json"))
+            .and_then(|()| std::fs::remove_file(path.join("licence.txt")))
+            .and_then(|()| std::fs::remove_dir_all(sandbox.nodes[index].root().join("etc/zehrasec")))
+    };
+    secret(&sandbox, 0)?;
+    code(&sandbox, 3, &start("short")).await?;
+    secret(&sandbox, 1)?;
+    code(&sandbox, 7, &start("short")).await?;
+    assert!(agreement::check(&sandbox).await?.archives >= 3);
+    let at = sandbox.controller.agent_address();
+    sandbox.controller.kill().await?;
+    let text = code(&sandbox, 9, &["status"]).await?;
+    assert!(text.contains(&at.to_string()), "{text}");
+    sandbox.controller.start().await?;
+    sandbox.all_online().await?;
+    sandbox.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_fit_a_narrow_terminal_a_program_and_a_pipe() -> Result<()> {
+    let sandbox = Sandbox::start(2).await?;
+    let run = sandbox.start_run("short").await?;
+    sandbox.ended(run).await?;
+    let run = run.to_string();
+    let job = format!("{run}/fw-ams2-01");
+    let views: [&[&str]; 9] = [
+        &["status"],
+        &["whoami"],
+        &["node", "list"],
+        &["node", "show", "fw-ams2-01"],
+        &["run", "list"],
+        &["run", "show", &run],
+        &["run", "show", &job],
+        &["backup", "list"],
+        &["audit", "list"],
+    ];
+    for arguments in views {
+        let shown = sandbox.operator.good(arguments).await?;
+        assert!(!shown.contains('\u{1b}'), "{arguments:?} is coloured where nobody looks");
+        // Paths and digests are as long as they are and never cut; words are what has to fit.
+        for line in shown.lines() {
+            let words: Vec<_> = line.split(' ').filter(|word| word.len() < 40).collect();
+            let width = words.join(" ").chars().count();
+            assert!(width <= COLUMNS, "{arguments:?}: {width} columns: {line}");
+        }
+        let _: serde_json::Value = sandbox.operator.json(arguments).await?;
+    }
+    // A reader that goes away after the first line is no failure worth a word.
+    let mut child = sandbox
+        .operator
+        .command(&["audit", "list", "--limit", "500"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().await?;
+    assert!(ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+    sandbox.finish().await
+}
