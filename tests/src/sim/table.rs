@@ -33,8 +33,8 @@ fn at_least(what: &'static str, measured: f64, floor: f64, bound: f64, budget: &
     Row { what, measured, floor, ratio, budget, kept: ratio >= bound }
 }
 
-/// The lines of one number of agents (DESIGN, "Budgets"). Results are judged by the floor that moves and signs
-/// them too: agents, both ends of TLS and the store share the machine's cores. The store alone is shown beside it.
+/// The lines of one number of agents (DESIGN, "Budgets"). Results are judged by the store alone, as the budget
+/// says; the whole floor, which shares the cores with agents and TLS as the product does, is shown beside it.
 pub fn rows(figures: &Figures) -> Vec<Row> {
     let (product, floor) = (&figures.product, &figures.floor);
     vec![
@@ -59,14 +59,14 @@ pub fn rows(figures: &Figures) -> Vec<Row> {
             3.0,
             "<= 3.00",
         ),
-        at_least("durable results/s", product.results_per_second, floor.results_per_second, 0.7, ">= 0.70"),
         at_least(
-            "  beside the store alone",
+            "durable results/s, store alone",
             product.results_per_second,
             figures.store_results_per_second,
-            0.0,
-            "-",
+            0.7,
+            ">= 0.70",
         ),
+        at_least("  beside the whole floor", product.results_per_second, floor.results_per_second, 0.0, "-"),
     ]
 }
 
