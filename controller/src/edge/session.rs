@@ -149,7 +149,13 @@ impl Session {
         let Ok(Ok(Some(message))) = first else {
             return Err(ControllerError::new(Kind::Invalid, "no-hello", "no hello came"));
         };
-        self.seq_in = message.seq;
+        if message.seq != 1 {
+            return Err(ControllerError::invalid(
+                "seq",
+                format!("{} in the first message; it begins at 1", message.seq),
+            ));
+        }
+        self.seq_in = 1;
         let Some(AgentBody::Hello(hello)) = message.body else {
             return Err(ControllerError::invalid("hello", "the first message must be Hello"));
         };
@@ -309,6 +315,9 @@ impl Session {
         }
         if silent >= self.context.settings.heartbeat * STALE_AFTER {
             self.set_presence(Presence::Stale);
+        }
+        if self.reconciled && self.context.registry.take_missed(self.agent.node, self.epoch) {
+            self.send_inbox().await?;
         }
         let due: Vec<RunId> =
             self.offers.iter().filter(|(_, offer)| offer.again_at <= now).map(|(run, _)| *run).collect();

@@ -39,6 +39,8 @@ const MAX_LIVE: usize = 1_024;
 struct Session {
     epoch: LinkEpoch,
     outbox: mpsc::Sender<ToNode>,
+    /// A message found no room: the session looks into the node's inbox again.
+    missed: bool,
 }
 
 #[derive(Default)]
@@ -72,7 +74,7 @@ impl Registry {
             if inner.sessions.get(&node).is_some_and(|old| old.epoch >= epoch) {
                 return false;
             }
-            inner.sessions.insert(node, Session { epoch, outbox: sender });
+            inner.sessions.insert(node, Session { epoch, outbox: sender, missed: false });
             self.count.send_replace(inner.sessions.len());
             true
         });
@@ -115,10 +117,22 @@ impl Registry {
         *self.count.borrow()
     }
 
-    /// Puts a message into a node's outbox; false when it is not connected or its outbox is full.
+    /// Puts a message into a node's outbox; false when it is not connected or its outbox is full. In the
+    /// latter case the session is told to look into the node's inbox again.
     pub fn send(&self, node: NodeId, message: ToNode) -> bool {
         self.with(|inner| {
-            inner.sessions.get(&node).is_some_and(|session| session.outbox.try_send(message).is_ok())
+            let Some(session) = inner.sessions.get_mut(&node) else { return false };
+            let sent = session.outbox.try_send(message).is_ok();
+            session.missed |= !sent;
+            sent
+        })
+    }
+
+    /// Did a message of this link find no room since the last call?
+    pub fn take_missed(&self, node: NodeId, epoch: LinkEpoch) -> bool {
+        self.with(|inner| {
+            let session = inner.sessions.get_mut(&node).filter(|session| session.epoch == epoch);
+            session.is_some_and(|session| std::mem::take(&mut session.missed))
         })
     }
 
@@ -188,5 +202,7 @@ mod tests {
             ToNode::Cancel { run: RunId::from_number(1), attempt: Attempt(1), reason: String::new() };
         let accepted = (0..=OUTBOX).filter(|_| registry.send(node, cancel.clone())).count();
         assert_eq!(accepted, OUTBOX);
+        assert!(registry.take_missed(node, LinkEpoch(1)), "the session learns of it");
+        assert!(!registry.take_missed(node, LinkEpoch(1)), "once");
     }
 }

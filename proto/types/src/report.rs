@@ -2,7 +2,9 @@
 //! dashboard handle a new task without a new line.
 //!
 //! The bytes of a report are made once, on the node, and signed there with the node's report key
-//! (security-and-delivery §3.6). Measurements may be fractions: these bytes are never made again.
+//! (security-and-delivery §3.6). Measurements may be fractions: these bytes are never made again. Fields that
+//! a reader does not know are passed over: the bytes are kept as they came, and a controller must be able to
+//! store what a newer agent reports.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +26,6 @@ pub const MAX_PARTS: usize = 200;
 
 /// A node's report on one attempt of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Report {
     /// [`REPORT_SCHEMA`].
     pub schema: String,
@@ -63,7 +64,6 @@ pub struct Report {
 
 /// Start and end of a job on boot time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct BootSpan {
     /// Id of the boot in which it ended.
     pub id: String,
@@ -76,7 +76,6 @@ pub struct BootSpan {
 
 /// A checkpoint of the audit log: its size and root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct CheckpointSeen {
     /// Number of records.
     pub size: u64,
@@ -112,7 +111,6 @@ impl StepState {
 
 /// The report on one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct StepReport {
     /// The step's id in the procedure.
     pub id: String,
@@ -161,7 +159,6 @@ pub struct TaskReport {
 
 /// Something is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Problem {
     /// How bad.
     pub severity: Severity,
@@ -181,7 +178,6 @@ pub struct Problem {
 
 /// Something was altered, or would be (in a plan).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Change {
     /// What: a path, a unit, a setting.
     pub subject: String,
@@ -197,7 +193,6 @@ pub struct Change {
 
 /// A measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Sample {
     /// Metric, such as `memory_used` or `network_sent_rate`.
     pub metric: String,
@@ -212,7 +207,6 @@ pub struct Sample {
 
 /// A file that a task made or checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Artifact {
     /// What it is: `backup`, `report`.
     pub kind: String,
