@@ -165,9 +165,10 @@ impl Session {
     }
 
     /// With a statement that a real executor believes.
-    pub async fn welcome_signed(&mut self, epoch: u64, dispatch: Vec<u8>) {
+    pub async fn welcome_signed(&mut self, epoch: u64, dispatch: Vec<u8>, heartbeat_interval_ms: u32) {
         self.epoch = epoch;
-        self.send(controller_message::Body::Welcome(pb::Welcome { dispatch, ..welcome() })).await;
+        let welcome = pb::Welcome { dispatch, heartbeat_interval_ms, ..welcome() };
+        self.send(controller_message::Body::Welcome(welcome)).await;
     }
 
     /// Sends a body with the right epoch and number. A session that has ended takes nothing; the test sees

@@ -15,11 +15,13 @@ use fleet_certs::tls::{EnrolmentServer, MutualServer, TlsClock, TlsIdentity};
 use fleet_certs::token::{Token, TokenKind};
 use fleet_certs::{Role, ServerConfig, ServerName, issue};
 use fleet_proto::convert;
-use fleet_types::id::{ControllerId, FleetId, NodeId};
+use fleet_types::id::{ControllerId, FleetId, NodeId, OperatorId};
 use fleet_types::label::Labels;
 use fleet_types::seal::SigningKey;
 use fleet_types::time::Timestamp;
-use fleet_types::trust::{BUNDLE_SCHEMA, DispatchStatement, RootKeys, SignedBundle, TrustBundle};
+use fleet_types::trust::{
+    BUNDLE_SCHEMA, ContentKey, DispatchStatement, OperatorRole, RootKeys, SignedBundle, TrustBundle,
+};
 use uuid::Uuid;
 
 pub const SERVER_NAME: &str = "controller.test";
@@ -30,6 +32,10 @@ pub struct Fleet {
     pub controllers: Authority,
     pub agents: Authority,
     pub roots: RootKeys,
+    /// Signs waves.
+    pub waves: SigningKey,
+    /// An operator's content key, listed in the bundle.
+    pub operator: SigningKey,
     root: SigningKey,
 }
 
@@ -44,6 +50,8 @@ impl Fleet {
             controllers: authority(Role::Controller),
             agents: authority(Role::Agent),
             roots,
+            waves: SigningKey::generate().unwrap().0,
+            operator: SigningKey::generate().unwrap().0,
             root,
         }
     }
@@ -53,6 +61,12 @@ impl Fleet {
     }
 
     pub fn bundle(&self) -> SignedBundle {
+        let operator = ContentKey {
+            key: self.operator.public(),
+            operator: OperatorId::from_uuid(Uuid::new_v4()),
+            person: "ada".parse().unwrap(),
+            role: OperatorRole::Operator,
+        };
         let bundle = TrustBundle {
             schema: BUNDLE_SCHEMA.to_owned(),
             fleet: self.id,
@@ -61,18 +75,18 @@ impl Fleet {
             controller_authorities: vec![self.controllers.listed()],
             agent_authorities: vec![self.agents.listed()],
             operator_authorities: vec![],
-            content_keys: vec![],
+            content_keys: vec![operator],
             audit_key: SigningKey::generate().unwrap().0.public(),
         };
         bundle.sign(&self.root).unwrap()
     }
 
-    /// A dispatch key's statement, as Welcome carries it.
+    /// The statement about the key that signs waves, as Welcome carries it.
     pub fn dispatch(&self) -> Vec<u8> {
         let statement = DispatchStatement {
             fleet: self.id,
             controller: ControllerId::from_uuid(Uuid::new_v4()),
-            key: SigningKey::generate().unwrap().0.public(),
+            key: self.waves.public(),
             not_before: clock::now().minus(DAY),
             not_after: clock::now().plus(DAY),
         };

@@ -7,8 +7,11 @@
 
 mod agent;
 mod controller;
+mod delivery;
 mod enrolment;
 mod fleet;
+mod node;
+mod order;
 mod output;
 mod process;
 mod proxy;
