@@ -4,13 +4,10 @@
 //! (a proxy answered, or the connection broke) the gRPC code alone decides.
 
 use fleet_certs::dial::DialError;
-use fleet_types::view::ErrorDetail;
+use fleet_types::view::{ERROR_DETAIL_KEY, ErrorDetail};
 use tonic::{Code, Status};
 
 use super::{ExitCode, Failure, from_dial_error};
-
-/// Metadata key of the details.
-pub const DETAIL_KEY: &str = "fleet-error-bin";
 
 /// A failed call, in the context `context`.
 pub fn from_status(status: &Status, context: &str) -> Failure {
@@ -56,7 +53,7 @@ pub fn from_status(status: &Status, context: &str) -> Failure {
 }
 
 fn detail(status: &Status) -> Option<ErrorDetail> {
-    let bytes = status.metadata().get_bin(DETAIL_KEY)?.to_bytes().ok()?;
+    let bytes = status.metadata().get_bin(ERROR_DETAIL_KEY)?.to_bytes().ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
@@ -81,7 +78,9 @@ pub const fn exit_of(code: Code) -> ExitCode {
         Code::NotFound => ExitCode::NotFound,
         Code::FailedPrecondition => ExitCode::Blocked,
         Code::DeadlineExceeded => ExitCode::TimedOut,
-        Code::Unavailable | Code::ResourceExhausted => ExitCode::NotReachable,
+        Code::Unavailable => ExitCode::NotReachable,
+        // The controller answers: it is full, or asked too often.
+        Code::ResourceExhausted => ExitCode::Blocked,
         Code::Unauthenticated | Code::PermissionDenied => ExitCode::NotAllowed,
         Code::AlreadyExists | Code::Aborted => ExitCode::Conflict,
         Code::DataLoss => ExitCode::Verification,
@@ -123,7 +122,7 @@ mod tests {
             id: "7f3a".into(),
         };
         let mut metadata = MetadataMap::new();
-        metadata.insert_bin(DETAIL_KEY, MetadataValue::from_bytes(&serde_json::to_vec(&detail).unwrap()));
+        metadata.insert_bin(ERROR_DETAIL_KEY, MetadataValue::from_bytes(&serde_json::to_vec(&detail).unwrap()));
         let failure = from_status(&Status::with_metadata(Code::InvalidArgument, "x", metadata), "prod");
         assert_eq!(failure.exit, ExitCode::NotFound);
         assert_eq!((failure.code.as_str(), failure.causes.len()), ("no-match", 1));

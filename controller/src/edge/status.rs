@@ -1,13 +1,10 @@
 //! The one match that turns our kinds of error into gRPC status codes, with the detail for callers beside it.
 
-use fleet_types::view::ErrorDetail;
+use fleet_types::view::{ERROR_DETAIL_KEY, ErrorDetail};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::error::{ControllerError, Kind};
-
-/// Metadata key of the detail: JSON of [`ErrorDetail`].
-pub const DETAIL_KEY: &str = "fleet-error-bin";
 
 const fn code(kind: Kind) -> Code {
     match kind {
@@ -56,7 +53,7 @@ pub fn to_status(error: ControllerError) -> Status {
         tracing::error!(id = detail.id, "{}{chain}", detail.message);
     }
     let mut metadata = MetadataMap::new();
-    metadata.insert_bin(DETAIL_KEY, MetadataValue::from_bytes(&encode(&detail)));
+    metadata.insert_bin(ERROR_DETAIL_KEY, MetadataValue::from_bytes(&encode(&detail)));
     let message: String = detail.message.chars().take(500).collect();
     Status::with_metadata(code(error.kind), message, metadata)
 }

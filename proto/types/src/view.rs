@@ -482,7 +482,10 @@ pub struct Done {
     pub message: String,
 }
 
-/// Details of a refused or failed call, as JSON in the metadata key `fleet-error-bin`.
+/// Metadata key of [`ErrorDetail`] in the status of a call.
+pub const ERROR_DETAIL_KEY: &str = "fleet-error-bin";
+
+/// Details of a refused or failed call, as JSON in the metadata key [`ERROR_DETAIL_KEY`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDetail {
     /// Stable code, such as `no-target` or `not-allowed`.
