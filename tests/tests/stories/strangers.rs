@@ -1,4 +1,5 @@
-//! T31-T33: identities that open nothing, and node ids that are not one's own. The server goes on.
+//! T31-T33: identities that open nothing, node ids that are not one's own, and reports beside their chain
+//! (§3.6). The server goes on.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use fleet_tests::fake_agent::Work;
 use fleet_tests::fake_agent::link::Raw;
 use fleet_tests::test_fleet::TestFleet;
 use fleet_tests::{channel, clock, raw_call};
+use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, RunId};
 use fleet_types::job::Outcome;
 use tonic::Code;
@@ -244,5 +246,44 @@ async fn the_enrolment_port_serves_nothing_but_enrolment() -> Result<()> {
     .await?;
     assert_eq!(health, [8, 1], "serving");
     fleet.finish().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_of_a_node_are_taken_in_order_and_never_beside_their_chain() -> Result<()> {
+    let fleet = TestFleet::start(1).await?;
+    let agent = &fleet.agents[0];
+    fleet.script(|script| script.work = Work::Hold);
+    let run = fleet.start_run(fleet.look, 1).await?;
+    agent.started(run).await?;
+    let key = (run, Attempt(1));
+    let request = agent.journal(|journal| journal.job(run).map(|job| job.request)).context("no job")?;
+    let report = agent.journal(|journal| journal.report(key, request, Outcome::Succeeded, ""));
+    assert_eq!((report.sequence, report.previous), (1, None));
+
+    // The two before it never came: not taken, not acknowledged, the link stays, and the third time it is told.
+    let mut early = report.clone();
+    (early.sequence, early.previous) = (3, Some(Digest::of(b"the second")));
+    let early = agent.journal(|journal| journal.seal(&early))?;
+    let ends = agent.links().ends.len();
+    for _ in 0..3 {
+        agent.send(Raw::Body(Body::Report(early.message(key)))).await?;
+    }
+    let record = wait_for_refusal(&fleet.operator, "report 2 did not").await?;
+    assert_eq!(record.actor.role, "agent");
+    assert_eq!(agent.links().ends.len(), ends, "a report that is early ends nothing");
+
+    // The first one names a report before it: a lie.
+    let mut liar = report.clone();
+    liar.previous = Some(Digest::of(b"nothing"));
+    let liar = agent.journal(|journal| journal.seal(&liar))?;
+    agent.send(Raw::Body(Body::Report(liar.message(key)))).await?;
+    let (code, why) = agent.link_end(ends).await?;
+    assert_eq!(code, Some(Code::PermissionDenied), "{why}");
+
+    agent.online().await?;
+    agent.release(run);
+    fleet.operator.wait_run(run).await?;
+    assert_eq!(fleet.finish().await?.reports, 1);
     Ok(())
 }
