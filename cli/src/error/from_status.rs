@@ -76,11 +76,10 @@ pub const fn exit_of(code: Code) -> ExitCode {
         Code::Ok => ExitCode::Done,
         Code::InvalidArgument | Code::OutOfRange => ExitCode::Usage,
         Code::NotFound => ExitCode::NotFound,
-        Code::FailedPrecondition => ExitCode::Blocked,
         Code::DeadlineExceeded => ExitCode::TimedOut,
         Code::Unavailable => ExitCode::NotReachable,
-        // The controller answers: it is full, or asked too often.
-        Code::ResourceExhausted => ExitCode::Blocked,
+        // In the latter case the controller answers: it is full, or asked too often.
+        Code::FailedPrecondition | Code::ResourceExhausted => ExitCode::Blocked,
         Code::Unauthenticated | Code::PermissionDenied => ExitCode::NotAllowed,
         Code::AlreadyExists | Code::Aborted => ExitCode::Conflict,
         Code::DataLoss => ExitCode::Verification,
@@ -122,7 +121,8 @@ mod tests {
             id: "7f3a".into(),
         };
         let mut metadata = MetadataMap::new();
-        metadata.insert_bin(ERROR_DETAIL_KEY, MetadataValue::from_bytes(&serde_json::to_vec(&detail).unwrap()));
+        metadata
+            .insert_bin(ERROR_DETAIL_KEY, MetadataValue::from_bytes(&serde_json::to_vec(&detail).unwrap()));
         let failure = from_status(&Status::with_metadata(Code::InvalidArgument, "x", metadata), "prod");
         assert_eq!(failure.exit, ExitCode::NotFound);
         assert_eq!((failure.code.as_str(), failure.causes.len()), ("no-match", 1));
