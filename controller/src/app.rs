@@ -50,7 +50,7 @@ pub enum AppError {
     #[error("tls settings cannot be used")]
     Tls(#[from] tls::TlsError),
     /// A port is taken or may not be opened.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}; stop the program that does, or set another address in [server]")]
     Listen {
         /// The address.
         address: SocketAddr,
