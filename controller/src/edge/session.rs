@@ -25,6 +25,7 @@ use super::status::to_status;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::registry::ToNode;
+use crate::repo::records::InboxRecord;
 use crate::runner::deliver;
 use crate::service::caller::Agent;
 use crate::service::inventory::{self, HelloFacts};
@@ -198,7 +199,12 @@ impl Session {
         let outbox = self.context.registry.register(self.agent.node, self.epoch).ok_or_else(|| {
             ControllerError::new(Kind::Conflict, "newer-link", "a newer link of this node came between")
         })?;
-        self.welcome(bundle_version).await?;
+        if let Err(error) = self.welcome(bundle_version).await {
+            if self.context.registry.unregister(self.agent.node, self.epoch) {
+                inventory::disconnected(&self.context, self.agent.node);
+            }
+            return Err(error);
+        }
         self.context.bell.node_changed(self.agent.node);
         Ok(outbox)
     }
@@ -323,6 +329,11 @@ impl Session {
             self.offers.iter().filter(|(_, offer)| offer.again_at <= now).map(|(run, _)| *run).collect();
         for run in due {
             let Some(offer) = self.offers.remove(&run) else { continue };
+            // A job that has ended here must not be begun there.
+            let entry = crate::repo::keys::inbox_entry(self.agent.node, run)?;
+            if self.context.repo.get::<InboxRecord>(&entry).await?.is_none() {
+                continue;
+            }
             self.offer(offer.assignment, offer.proof).await?;
         }
         Ok(())
@@ -349,6 +360,10 @@ impl Session {
         match message {
             ToNode::Assign(offer) => {
                 let (assignment, proof) = *offer;
+                // Signed for the link before this one: the inbox has it, to be signed anew.
+                if assignment.link_epoch != self.epoch {
+                    return if self.reconciled { self.send_inbox().await } else { Ok(()) };
+                }
                 self.offer(assignment, proof).await
             }
             ToNode::Cancel { run, attempt, reason } => {
@@ -368,6 +383,13 @@ impl Session {
             return Err(ControllerError::invalid(
                 "link_epoch",
                 format!("{} on link {}: a message of another link", message.link_epoch, self.epoch.0),
+            ));
+        }
+        if !self.context.registry.is_current(self.agent.node, self.epoch) {
+            return Err(ControllerError::new(
+                Kind::Conflict,
+                "newer-link",
+                "a newer link of this node took over",
             ));
         }
         let is_report = matches!(message.body, Some(AgentBody::Report(_)));

@@ -131,7 +131,8 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
 async fn save_offers(context: &Context, active: &mut Active, wanted: &Wanted) -> Result<()> {
     let run = active.run.record.run;
     let now = context.clock.now();
-    let mut batch = context.ledger.batch();
+    // Only while the run is as it was read: no wave may start after a cancel was confirmed.
+    let mut batch = context.ledger.batch().if_write_id(keys::run(run)?, active.run.write_id);
     let (mut written, mut entries) = (Vec::new(), Vec::new());
     for offer in &wanted.offer {
         let Some(known) = active.jobs.get(&offer.node) else { continue };

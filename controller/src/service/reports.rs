@@ -20,7 +20,7 @@ use crate::error::{ControllerError, Kind, Result};
 use crate::repo::keys;
 use crate::repo::ledger::Leaf;
 use crate::repo::reader::{BatchExt as _, Stored};
-use crate::repo::records::{BackupRecord, JobRecord, Mark, ReportRecord, StoredReport};
+use crate::repo::records::{BackupRecord, JobRecord, Mark, ReportRecord, RunRecord, StoredReport};
 
 /// Code of the error for a report whose predecessor is not here: it is not stored and not acknowledged.
 pub const GAP: &str = "report-gap";
@@ -50,7 +50,10 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
         {
             return Ok(digest);
         }
-        check_chain(context, agent, &report).await?;
+        if !check_chain(context, agent, &report, digest).await? {
+            return Ok(digest);
+        }
+        check_run(context, agent, &report, job.is_some()).await?;
         match store(context, agent, arrived, &report, at, job).await {
             // The runner changed the job in between (an expiry, a lost): look again.
             Err(error) if error.kind == Kind::Conflict => {}
@@ -82,11 +85,28 @@ fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<R
     Ok(report)
 }
 
-/// The report's number is free, and it names the report before it.
-async fn check_chain(context: &Context, agent: &Agent, report: &Report) -> Result<()> {
+/// The report is of the request that made its run; and a run that is here has a job for every node it is of.
+async fn check_run(context: &Context, agent: &Agent, report: &Report, has_job: bool) -> Result<()> {
+    let Some(run) = context.repo.get::<RunRecord>(&keys::run(report.job.run)?).await? else { return Ok(()) };
+    if has_job && run.record.request == report.request {
+        return Ok(());
+    }
+    let why = format!("run {} gave {} no such work", report.job.run, agent.name);
+    Err(ControllerError::new(Kind::Refused, "report-refused", format!("the report is refused: {why}")))
+}
+
+/// The report's number is free, and it names the report before it. False when this very report is stored.
+async fn check_chain(context: &Context, agent: &Agent, report: &Report, digest: Digest) -> Result<bool> {
     let broken = |why: String| ControllerError::new(Kind::Refused, "report-refused", why);
-    if stored_digest(context, agent.node, report.sequence).await?.is_some() {
-        return Err(broken(format!("{} has two reports with the number {}", agent.name, report.sequence)));
+    match stored_digest(context, agent.node, report.sequence).await? {
+        Some(stored) if stored == digest => return Ok(false),
+        Some(_) => {
+            return Err(broken(format!(
+                "{} has two reports with the number {}",
+                agent.name, report.sequence
+            )));
+        }
+        None => {}
     }
     let before = match report.sequence.checked_sub(1) {
         None => return Err(broken("a report has the number 0; the first is 1".to_owned())),
@@ -109,7 +129,7 @@ async fn check_chain(context: &Context, agent: &Agent, report: &Report) -> Resul
             report.sequence, agent.name
         )));
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn store(
@@ -144,12 +164,13 @@ async fn store(
         // Unknown to a restored store: keep it where it can be found, and say so in the log.
         let record = adopted(agent, report, at, now);
         batch = batch
+            .if_absent(keys::run(run)?)
             .create_record(keys::job(run, node)?, &record)?
             .put_record(keys::node_job(node, run)?, &Mark {})?;
         context.ledger.commit(batch, vec![leaf.because("adopted: unknown to this store")]).await?;
         return Ok(());
     };
-    let ended = JobState::Ended { outcome: report.outcome, reason: report.reason.clone() };
+    let ended = JobState::Ended { outcome: report.outcome, reason: short(&report.reason) };
     let late = job.record.state.outcome().is_some() || job.record.attempt != attempt;
     if late {
         let record = JobRecord { late_report: Some(at), ..job.record };
@@ -195,7 +216,7 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: fleet_types::t
         pair: None,
         site: "-".to_owned(),
         attempt: report.attempt,
-        state: JobState::Ended { outcome: report.outcome, reason: report.reason.clone() },
+        state: JobState::Ended { outcome: report.outcome, reason: short(&report.reason) },
         offered: None,
         ended: Some(now),
         took_ms: Some(u64::try_from(report.ended.since(report.started).as_millis()).unwrap_or(u64::MAX)),
@@ -204,6 +225,11 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: fleet_types::t
         late_report: None,
         health: health_of(report),
     }
+}
+
+/// Longest reason kept with a job; the whole stands in the report.
+fn short(reason: &str) -> String {
+    reason.chars().take(500).collect()
 }
 
 /// One line: what failed, else what was done.

@@ -317,10 +317,11 @@ pub async fn cancel(
 ) -> Result<RunId> {
     let once =
         Once::new(caller, idempotency_key, "run.cancel", &[run.to_string().as_bytes(), reason.as_bytes()])?;
-    if let Some(answer) = once.answer(context).await? {
-        return Ok(answer);
-    }
     loop {
+        // Inside the loop: the same call may be under way a second time, and that one was first.
+        if let Some(answer) = once.answer(context).await? {
+            return Ok(answer);
+        }
         let stored = load(context, run).await?;
         if stored.record.state.is_terminal() {
             return Err(ControllerError::new(
