@@ -19,9 +19,10 @@ use fleet_types::trust::{DispatchStatement, SignedDispatch};
 
 /// Authorities live ten years: they are rotated by the operator, not by surprise.
 const AUTHORITY_LIFE: Duration = Duration::from_hours(87600);
-/// The server certificate is made anew at each start and half-way through its life.
+/// The server certificate is made anew at each start only: a controller that runs longer than this has to be
+/// restarted. Replacing it while running has its place in the watch that listeners read; nobody publishes yet.
 pub const SERVER_LIFE: Duration = Duration::from_hours(2160);
-/// The authority's statement about the dispatch key; made anew at each start.
+/// The authority's statement about the dispatch key; made anew at each start, like the certificate.
 const DISPATCH_LIFE: Duration = Duration::from_hours(2160);
 /// Statements begin a little in the past: agents' clocks may be behind by as much.
 const BACK_DATED: Duration = Duration::from_mins(5);
