@@ -68,7 +68,7 @@ list '*.rs' | xargs -0 awk -v test_modules="$test_modules" '
     in_tests = 0; after_cfg_test = 0; in_macro = 0; last_line = ""
 
     wire_may = below("proto/") || below("controller/src/edge/") || below("agent/src/core/") \
-      || FILENAME == "agent/executor/src/socket.rs" || FILENAME == "agent/executor/src/executor.rs" \
+      || FILENAME == "agent/executor/src/socket.rs" || FILENAME == "agent/executor/src/service.rs" \
       || below("agent/executor/src/dispatcher/") \
       || below("cli/src/client/") || below("cli/src/error/")
     tonic_may = below("proto/") || below("controller/src/edge/") || below("agent/src/core/") \

@@ -1,7 +1,8 @@
 //! The executor as the agent starts it: opens everything, then runs one loop on a thread of its own.
 //!
-//! The loop has its own small runtime, because the journal's fsync blocks: the core's timers must not feel
-//! it when both run in one process. Called by the agent's binary.
+//! The loop (`service.rs`) has its own small runtime, because the journal's fsync blocks: the core's timers
+//! must not feel it when both run in one process. Cores come and go; the executor goes on. Called by the
+//! agent's binary.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,14 +10,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fleet_proto::pb::executor_message::Body as ToCore;
-use fleet_proto::pb::{CoreMessage, ExecutorMessage, OutputChunk};
 use fleet_types::facts::NodeFacts;
 use fleet_types::seal::PublicKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::crash::Crash;
-use crate::dispatcher::{Desk, Effect, Event, Parts};
+use crate::dispatcher::{Desk, Parts};
 use crate::documents::{DocumentStore, ReportStore};
 use crate::durable::{self, Reserve};
 use crate::host::Host;
@@ -24,23 +23,17 @@ use crate::identity::NodeIdentity;
 use crate::journal::{Journal, JournalError, Opened};
 use crate::policy::{LocalPolicy, PolicyError, TrustStore, TrustStoreError};
 use crate::resolve::TaskTable;
-use crate::run::{Abandoned, OutputHub, OutputPiece, Run, RunEvent, RunSurroundings};
-use crate::socket::{ExecutorPort, Receiver, Sender, Socket, SocketError};
+use crate::run::{Abandoned, OutputHub, RunEvent, RunSurroundings};
+use crate::service;
+use crate::socket::Socket;
 use crate::state::{self, SmallState, StateError};
 use crate::tasks::CancelFlag;
 
-/// Messages on their way to the core: two pages of reports, each half a megabyte at most. A core that reads
-/// no more for so long makes the loop wait; it has nothing to tell anybody else.
-const CONTROL_QUEUE: usize = 64;
-/// Chunks of output on their way: one being written and one behind it.
-const OUTPUT_QUEUE: usize = 2;
 /// Events of runs: five runs at most, each tells one thing a step. When it is full, progress is dropped and
 /// ends wait.
 const RUN_EVENTS: usize = 32;
-/// How often waiting assignments are looked at; they wait half a minute.
-const TICK: Duration = Duration::from_secs(5);
-/// The step under way when the core has left gets this long before the executor ends.
-const ORPHAN_GRACE: Duration = Duration::from_secs(30);
+/// Sockets of cores that wait to be served: a core is started when the one before it has gone.
+const CORES: usize = 1;
 
 /// Gathers the node's facts; may read the machine.
 pub type FactsSource = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
@@ -101,6 +94,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct ExecutorHandle {
     drain: Option<oneshot::Sender<()>>,
+    cores: mpsc::Sender<Socket>,
     suspend: CancelFlag,
     ended: watch::Receiver<bool>,
     thread: JoinHandle<()>,
@@ -127,7 +121,13 @@ impl ExecutorHandle {
         *self.ended.borrow()
     }
 
-    /// Waits until the loop has ended by itself: its core has left, or the journal is closed.
+    /// Serves a new core at the other end of `socket`, once the one before it has left. False when one waits
+    /// already, or when the executor has ended.
+    pub fn connect(&self, socket: Socket) -> bool {
+        self.cores.try_send(socket).is_ok()
+    }
+
+    /// Waits until the loop has ended by itself: the journal is closed.
     pub async fn ended(&mut self) {
         // An error means that the sender, and so the loop, is gone.
         let _ = self.ended.wait_for(|ended| *ended).await;
@@ -161,7 +161,7 @@ pub struct Executor;
 
 impl Executor {
     /// Opens journal, state and trust, takes up what was open, and serves the core at the other end of
-    /// `socket` until drained.
+    /// `socket`, and those that come after it, until drained. Without a core what was begun goes on.
     pub fn start(config: ExecutorConfig, socket: Socket) -> Result<ExecutorHandle, StartError> {
         config.policy.check().map_err(StartError::Policy)?;
         let surroundings = open(config)?;
@@ -169,6 +169,7 @@ impl Executor {
         let suspend = surroundings.runs.suspend.clone();
         let (drain, drained) = oneshot::channel();
         let (ended_sender, ended) = watch::channel(false);
+        let (cores, next_cores) = mpsc::channel(CORES);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -177,7 +178,7 @@ impl Executor {
             .name("executor".to_owned())
             .spawn(move || {
                 let journal = Arc::clone(&surroundings.runs.journal);
-                runtime.block_on(serve(surroundings, socket, drained));
+                runtime.block_on(service::serve(surroundings, socket, next_cores, drained));
                 // A run that is still there may write no more: the next executor may have begun.
                 journal.close();
                 // Tasks that are left behind must not hold the process.
@@ -185,15 +186,15 @@ impl Executor {
                 let _ = ended_sender.send(true);
             })
             .map_err(|source| StartError::Io { what: "a thread", source })?;
-        Ok(ExecutorHandle { drain: Some(drain), suspend, ended, thread, report_key })
+        Ok(ExecutorHandle { drain: Some(drain), cores, suspend, ended, thread, report_key })
     }
 }
 
 /// Everything opened, before the loop.
-struct Open {
-    desk: Desk,
-    runs: RunSurroundings,
-    events: mpsc::Receiver<RunEvent>,
+pub(crate) struct Open {
+    pub(crate) desk: Desk,
+    pub(crate) runs: RunSurroundings,
+    pub(crate) events: mpsc::Receiver<RunEvent>,
     report_key: PublicKey,
 }
 
@@ -247,147 +248,4 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         suspend,
     });
     Ok(Open { desk, runs, events, report_key: public })
-}
-
-async fn serve(opened: Open, socket: Socket, drained: oneshot::Receiver<()>) {
-    let port = match ExecutorPort::bind(socket) {
-        Ok(port) => port,
-        Err(error) => return tracing::error!(%error, "the socket to the core cannot be used"),
-    };
-    let (sender, receiver) = port.split();
-    let (control, from_loop) = mpsc::channel(CONTROL_QUEUE);
-    let writer = tokio::spawn(write(sender, from_loop, Arc::clone(&opened.runs.output)));
-    let mut service = Service { control, runs: opened.runs };
-    service.run(opened.desk, receiver, opened.events, drained).await;
-    drop(service);
-    // What is queued is flushed; a core that does not read has this long.
-    if tokio::time::timeout(ORPHAN_GRACE, writer).await.is_err() {
-        tracing::warn!("the core did not take the last messages");
-    }
-}
-
-struct Service {
-    control: mpsc::Sender<ToCore>,
-    runs: RunSurroundings,
-}
-
-impl Service {
-    async fn run(
-        &mut self,
-        mut desk: Desk,
-        mut receiver: Receiver<CoreMessage>,
-        mut events: mpsc::Receiver<RunEvent>,
-        mut drained: oneshot::Receiver<()>,
-    ) {
-        let mut effects = vec![Effect::Send(desk.ready())];
-        effects.extend(desk.recover());
-        let mut core_left = false;
-        let mut draining = false;
-        loop {
-            if !self.perform(effects).await || desk.is_silenced() {
-                return;
-            }
-            let next = async {
-                tokio::select! {
-                    message = receiver.receive(), if !core_left => from_core(message),
-                    event = events.recv() => Some(event.map_or(Event::Tick, Event::Run)),
-                    _ = &mut drained, if !draining => Some(Event::Drain),
-                }
-            };
-            // Without anything that waits for time, the loop sleeps until something happens.
-            let limit = if core_left { ORPHAN_GRACE } else { TICK };
-            let heard = if desk.needs_ticks() || core_left {
-                match tokio::time::timeout(limit, next).await {
-                    Ok(heard) => heard,
-                    Err(_) if core_left => return,
-                    Err(_) => Some(Event::Tick),
-                }
-            } else {
-                next.await
-            };
-            core_left |= heard.is_none();
-            // Without a core there is nobody to work for: the next start takes up what is open.
-            let event = heard.unwrap_or(Event::Drain);
-            draining |= matches!(event, Event::Drain);
-            effects = desk.handle(event);
-        }
-    }
-
-    /// Does what was decided; false when it is time to end.
-    async fn perform(&mut self, effects: Vec<Effect>) -> bool {
-        for effect in effects {
-            match effect {
-                // Fails when the core has left; reports are kept and sent over the next link.
-                Effect::Send(body) => drop(self.control.send(body).await),
-                Effect::Start(work) => {
-                    let name = format!("run {}", work.accepted.assignment.job.run);
-                    let run = Run::new(*work, self.runs.clone());
-                    if let Err(error) = thread::Builder::new().name(name).spawn(move || run.carry_out()) {
-                        // Stays accepted in the journal; the next start takes it up.
-                        tracing::error!(%error, "no thread for a run");
-                    }
-                }
-                Effect::Stop => return false,
-            }
-        }
-        true
-    }
-}
-
-/// What the core says; none when it has left.
-fn from_core(message: Result<Option<CoreMessage>, SocketError>) -> Option<Event> {
-    match message {
-        Ok(Some(CoreMessage { body: Some(body) })) => Some(Event::Core(body)),
-        // Of a newer core; nothing here depends on it.
-        Ok(Some(CoreMessage { body: None })) => Some(Event::Tick),
-        Ok(None) => None,
-        Err(error) => {
-            tracing::error!(%error, "the socket to the core failed");
-            None
-        }
-    }
-}
-
-fn chunk(piece: OutputPiece) -> OutputChunk {
-    let (run, attempt) = piece.key;
-    OutputChunk {
-        run: run.to_string(),
-        attempt: attempt.0,
-        step: piece.step,
-        offset: piece.offset,
-        data: piece.data,
-        last: piece.last,
-    }
-}
-
-/// Writes to the core: control first, output when there is none.
-async fn write(
-    mut sender: Sender<ExecutorMessage>,
-    mut control: mpsc::Receiver<ToCore>,
-    output: Arc<OutputHub>,
-) {
-    let (chunks, mut from_pump) = mpsc::channel(OUTPUT_QUEUE);
-    let pump = tokio::spawn(async move {
-        loop {
-            let chunk = output.next_chunk().await;
-            if chunks.send(chunk).await.is_err() {
-                return;
-            }
-        }
-    });
-    loop {
-        let body = tokio::select! {
-            biased;
-            body = control.recv() => match body {
-                Some(body) => body,
-                None => break,
-            },
-            Some(piece) = from_pump.recv() => ToCore::Output(chunk(piece)),
-        };
-        if let Err(error) = sender.send(&ExecutorMessage { body: Some(body) }).await {
-            tracing::warn!(%error, "the core cannot be told");
-            break;
-        }
-    }
-    pump.abort();
 }

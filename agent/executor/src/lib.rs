@@ -19,6 +19,7 @@ pub mod resolve;
 pub mod run;
 #[cfg(test)]
 mod scenario;
+mod service;
 pub mod socket;
 pub mod state;
 pub mod tasks;

@@ -133,6 +133,8 @@ impl Desk {
             Event::Core(FromCore::ReportAck(ack)) => self.on_report_ack(&ack),
             Event::Core(FromCore::Reconcile(reply)) => self.on_reconcile_reply(&reply),
             Event::Core(FromCore::OutputCredit(credit)) => self.on_output_credit(&credit),
+            Event::CoreLeft => self.end_link(),
+            Event::CoreCame => self.on_core_came(),
             Event::Run(RunEvent::Progress(key, state)) => self.on_progress(key, state),
             Event::Run(RunEvent::Ended(key, ending)) => self.on_run_ended(key, ending),
             Event::Tick => self.on_tick(),

@@ -9,6 +9,10 @@ use crate::run::{RunEvent, Work};
 pub enum Event {
     /// The core says something.
     Core(pb::core_message::Body),
+    /// The core has left; what was begun goes on.
+    CoreLeft,
+    /// Another core has come; it knows nothing yet.
+    CoreCame,
     /// A run says something.
     Run(RunEvent),
     /// Time has passed.

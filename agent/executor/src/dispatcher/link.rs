@@ -50,11 +50,20 @@ impl Desk {
     }
 
     pub(super) fn on_link_down(&mut self) {
+        self.end_link();
+        self.on_core_came();
+    }
+
+    /// What waits for a link is kept; what only this link could bring is not waited for any more.
+    pub(super) fn end_link(&mut self) {
         self.link = None;
         self.pending.clear();
         self.wanted.clear();
         self.parts.output.link_down();
-        // The next Hello needs the newest numbers.
+    }
+
+    /// The next Hello needs the newest numbers.
+    pub(super) fn on_core_came(&mut self) {
         let ready = self.ready();
         self.send(ready);
     }

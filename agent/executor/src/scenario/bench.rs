@@ -160,6 +160,13 @@ impl Bench {
         Ok((handle, Core::new(core)))
     }
 
+    /// The other end of a new socket for an executor whose core has left.
+    pub fn next_core(handle: &ExecutorHandle) -> Core {
+        let (core, executor) = socket::pair().unwrap();
+        assert!(handle.connect(executor));
+        Core::new(core)
+    }
+
     /// Starts an executor with a link of this epoch.
     pub async fn start(&mut self, epoch: u64) -> (ExecutorHandle, Core) {
         let (handle, mut core) = self.try_start().unwrap();

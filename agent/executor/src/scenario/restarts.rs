@@ -1,6 +1,6 @@
 //! Deaths at the worst instants, and a damaged journal.
 
-use fleet_types::job::Outcome;
+use fleet_types::job::{JobState, Outcome};
 use fleet_types::request::Verb;
 
 use super::bench::{Bench, backups, checks};
@@ -55,7 +55,7 @@ async fn a_drained_executor_goes_on_where_it_stopped() {
     let (mut handle, mut core) = bench.start(1).await;
     let order = bench.order(1, Verb::Run, backups(&["one", "two"]));
     core.assign(&bench, &order, 1).await;
-    core.state("the first step", |s| matches!(s, fleet_types::job::JobState::Running { .. })).await;
+    core.state("the first step", |s| matches!(s, JobState::Running { .. })).await;
     handle.stop_taking_work();
     let draining = tokio::spawn(handle.drain(std::time::Duration::from_secs(20)));
     let again = bench.order(2, Verb::Run, checks());
@@ -78,9 +78,9 @@ async fn a_cancel_is_not_forgotten_by_a_restart() {
     let (_dead, mut core) = bench.start(1).await;
     let order = bench.order(1, Verb::Run, backups(&["one", "two"]));
     core.assign(&bench, &order, 1).await;
-    core.state("the first step", |s| matches!(s, fleet_types::job::JobState::Running { .. })).await;
+    core.state("the first step", |s| matches!(s, JobState::Running { .. })).await;
     core.cancel(order.run).await;
-    core.state("the answer to the cancel", |s| matches!(s, fleet_types::job::JobState::Running { .. })).await;
+    core.state("the answer to the cancel", |s| matches!(s, JobState::Running { .. })).await;
     bench.tasks.let_go();
     core.drain().await;
     bench.crash = Crash::Never;
@@ -113,7 +113,7 @@ async fn a_damaged_journal_means_no_new_changes_but_reading_goes_on() {
     let lost = core.reconcile().await;
     assert_eq!(lost.iter().map(|job| job.run).collect::<Vec<_>>(), [first.run, second.run]);
     assert_eq!(lost[1].state.outcome(), Some(Outcome::Succeeded), "what lies behind the damage is known");
-    assert!(matches!(&lost[0].state, fleet_types::job::JobState::Ended { outcome: Outcome::Failed, reason }
+    assert!(matches!(&lost[0].state, JobState::Ended { outcome: Outcome::Failed, reason }
         if reason.starts_with("outcome_unknown")));
     let change = bench.order(2, Verb::Run, backups(&["one"]));
     core.assign(&bench, &change, 2).await;
@@ -127,4 +127,33 @@ async fn a_damaged_journal_means_no_new_changes_but_reading_goes_on() {
     let reading = bench.order(3, Verb::Run, checks());
     assert_eq!(core.outcome(&bench, &reading, 2).await.0, Outcome::Succeeded);
     assert_eq!(bench.tasks.count("apply one"), 2);
+}
+
+#[tokio::test]
+async fn a_core_that_dies_costs_nothing_and_the_next_one_is_told_everything() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    bench.tasks.set("one", Does::Waits);
+    let (handle, mut core) = bench.start(1).await;
+    let order = bench.order(1, Verb::Run, backups(&["one", "two"]));
+    core.assign(&bench, &order, 1).await;
+    core.state("the first step", |state| matches!(state, JobState::Running { .. })).await;
+    drop(core);
+    // The work goes on while nobody speaks to the network.
+    bench.tasks.let_go();
+    bench.tasks.began("apply two").await;
+    let mut next = Bench::next_core(&handle);
+    let (_, third) = crate::socket::pair().unwrap();
+    assert_eq!(next.ready().await.epoch_seen, 1, "told what Hello needs");
+    assert!(handle.connect(third), "one may wait");
+    let (_, fourth) = crate::socket::pair().unwrap();
+    assert!(!handle.connect(fourth), "and no more than one");
+    next.link_up(&bench, 1, 2).await;
+    let listed = next.reconcile().await;
+    assert_eq!(listed.iter().map(|job| job.run).collect::<Vec<_>>(), [order.run]);
+    let sealed = next.sealed(&bench).await;
+    let report: fleet_types::report::Report = fleet_types::canonical::from_slice(&sealed.payload).unwrap();
+    assert_eq!((report.outcome, report.sequence), (Outcome::Succeeded, 1));
+    assert_eq!(bench.tasks.calls(), ["undo one", "apply one", "undo two", "apply two"]);
+    next.ack(&sealed).await;
+    assert_eq!(handle.drain(std::time::Duration::from_secs(20)).await, crate::Drained::Quietly);
 }

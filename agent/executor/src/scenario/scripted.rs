@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use fleet_types::report::{Change as Changed, TaskReport};
+use tokio::sync::Notify;
 
 use crate::resolve::TaskTable;
 use crate::tasks::{Change, Inspect, RetryKind, Task, TaskContext, TaskError, TaskPlan};
@@ -32,6 +33,7 @@ pub enum Does {
 pub struct Tasks {
     script: Mutex<BTreeMap<String, Does>>,
     calls: Mutex<Vec<String>>,
+    news: Notify,
     go: (SyncSender<()>, Mutex<Receiver<()>>),
 }
 
@@ -42,6 +44,7 @@ impl Tasks {
         Box::leak(Box::new(Self {
             script: Mutex::default(),
             calls: Mutex::default(),
+            news: Notify::new(),
             go: (sender, Mutex::new(receiver)),
         }))
     }
@@ -70,6 +73,23 @@ impl Tasks {
         self.calls().iter().filter(|c| *c == call).count()
     }
 
+    /// Waits until this call has begun.
+    pub async fn began(&self, call: &str) {
+        let waiting = async {
+            loop {
+                // Registered before looking, so that a call between look and wait is not missed.
+                let mut news = std::pin::pin!(self.news.notified());
+                news.as_mut().enable();
+                if self.count(call) > 0 {
+                    return;
+                }
+                news.await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(30);
+        tokio::time::timeout(limit, waiting).await.unwrap_or_else(|_| panic!("{call} did not begin"));
+    }
+
     /// Lets one waiting call go on.
     pub fn let_go(&self) {
         self.go.0.send(()).unwrap();
@@ -78,6 +98,7 @@ impl Tasks {
     fn play(&self, verb: &str, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
         let step = context.step.step.clone();
         self.calls.lock().unwrap().push(format!("{verb} {step}"));
+        self.news.notify_waiters();
         let does = self.script.lock().unwrap().get(&step).copied().unwrap_or(Does::Well);
         let report = TaskReport { summary: format!("{verb} done"), ..TaskReport::default() };
         match does {

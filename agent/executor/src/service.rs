@@ -1,0 +1,211 @@
+//! The executor's loop: one event at a time from the core, the runs and the clock; what was decided is done.
+//!
+//! Cores come and go: when one leaves, what was begun goes on and reports are kept, as when a link is lost;
+//! the next one is told everything anew. Decides nothing itself. Called by `executor.rs` on its thread.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use fleet_proto::pb::executor_message::Body as ToCore;
+use fleet_proto::pb::{CoreMessage, ExecutorMessage, OutputChunk};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::dispatcher::{Effect, Event};
+use crate::executor::Open;
+use crate::run::{OutputHub, OutputPiece, Run, RunSurroundings};
+use crate::socket::{ExecutorPort, Receiver, Sender, Socket, SocketError};
+
+/// Messages on their way to the core: two pages of reports, each half a megabyte at most. A core that reads
+/// no more for so long makes the loop wait; it has nothing to tell anybody else.
+const CONTROL_QUEUE: usize = 64;
+/// Chunks of output on their way: one being written and one behind it.
+const OUTPUT_QUEUE: usize = 2;
+/// How often waiting assignments are looked at; they wait half a minute.
+const TICK: Duration = Duration::from_secs(5);
+/// At the end a core that does not read has this long to take the last messages.
+const FLUSH_LIMIT: Duration = Duration::from_secs(30);
+
+/// The core that is served.
+struct Core {
+    control: mpsc::Sender<ToCore>,
+    receiver: Receiver<CoreMessage>,
+    writer: JoinHandle<()>,
+}
+
+impl Core {
+    fn new(socket: Socket, output: Arc<OutputHub>) -> io::Result<Self> {
+        let (sender, receiver) = ExecutorPort::bind(socket)?.split();
+        let (control, from_loop) = mpsc::channel(CONTROL_QUEUE);
+        let writer = tokio::spawn(write(sender, from_loop, output));
+        Ok(Self { control, receiver, writer })
+    }
+}
+
+struct Service {
+    core: Option<Core>,
+    runs: RunSurroundings,
+}
+
+/// Serves until drained, or until the journal is closed.
+pub async fn serve(
+    opened: Open,
+    first: Socket,
+    mut cores: mpsc::Receiver<Socket>,
+    mut drained: oneshot::Receiver<()>,
+) {
+    let Open { mut desk, runs, mut events, .. } = opened;
+    let mut service = Service { core: None, runs };
+    service.connect(first);
+    let mut effects = vec![Effect::Send(desk.ready())];
+    effects.extend(desk.recover());
+    let mut draining = false;
+    while service.perform(effects).await && !desk.is_silenced() {
+        let has_core = service.core.is_some();
+        let next = async {
+            tokio::select! {
+                message = receive(&mut service.core) => from_core(message),
+                Some(socket) = cores.recv(), if !has_core => Next::Core(socket),
+                event = events.recv() => Next::Event(event.map_or(Event::Tick, Event::Run)),
+                // Told, or nobody is left who could tell.
+                _ = &mut drained, if !draining => Next::Event(Event::Drain),
+            }
+        };
+        // Without anything that waits for time, the loop sleeps until something happens.
+        let next = if desk.needs_ticks() {
+            tokio::time::timeout(TICK, next).await.unwrap_or(Next::Event(Event::Tick))
+        } else {
+            next.await
+        };
+        let event = match next {
+            Next::Event(event) => event,
+            Next::Core(socket) => {
+                service.connect(socket);
+                Event::CoreCame
+            }
+            Next::CoreLeft => {
+                service.core = None;
+                Event::CoreLeft
+            }
+        };
+        draining |= matches!(event, Event::Drain);
+        effects = desk.handle(event);
+    }
+    service.flush().await;
+}
+
+enum Next {
+    Event(Event),
+    Core(Socket),
+    CoreLeft,
+}
+
+impl Service {
+    fn connect(&mut self, socket: Socket) {
+        match Core::new(socket, Arc::clone(&self.runs.output)) {
+            Ok(core) => self.core = Some(core),
+            // Its other end closes with this one: whoever started that core starts another.
+            Err(error) => tracing::error!(%error, "the socket to the core cannot be used"),
+        }
+    }
+
+    /// Does what was decided; false when it is time to end.
+    async fn perform(&mut self, effects: Vec<Effect>) -> bool {
+        for effect in effects {
+            match effect {
+                // Fails when the core has left; reports are kept and sent over the next link.
+                Effect::Send(body) => {
+                    if let Some(core) = &self.core {
+                        let _ = core.control.send(body).await;
+                    }
+                }
+                Effect::Start(work) => {
+                    let name = format!("run {}", work.accepted.assignment.job.run);
+                    let run = Run::new(*work, self.runs.clone());
+                    if let Err(error) = thread::Builder::new().name(name).spawn(move || run.carry_out()) {
+                        // Stays accepted in the journal; the next start takes it up.
+                        tracing::error!(%error, "no thread for a run");
+                    }
+                }
+                Effect::Stop => return false,
+            }
+        }
+        true
+    }
+
+    /// What is queued still goes to the core.
+    async fn flush(self) {
+        let Some(Core { control, writer, .. }) = self.core else { return };
+        drop(control);
+        if tokio::time::timeout(FLUSH_LIMIT, writer).await.is_err() {
+            tracing::warn!("the core did not take the last messages");
+        }
+    }
+}
+
+/// The core's next message; waits for ever where there is no core. Safe to drop at its await.
+async fn receive(core: &mut Option<Core>) -> Result<Option<CoreMessage>, SocketError> {
+    match core {
+        Some(core) => core.receiver.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn from_core(message: Result<Option<CoreMessage>, SocketError>) -> Next {
+    match message {
+        Ok(Some(CoreMessage { body: Some(body) })) => Next::Event(Event::Core(body)),
+        // Of a newer core; nothing here depends on it.
+        Ok(Some(CoreMessage { body: None })) => Next::Event(Event::Tick),
+        Ok(None) => Next::CoreLeft,
+        Err(error) => {
+            tracing::error!(%error, "the socket to the core failed");
+            Next::CoreLeft
+        }
+    }
+}
+
+fn chunk(piece: OutputPiece) -> OutputChunk {
+    let (run, attempt) = piece.key;
+    OutputChunk {
+        run: run.to_string(),
+        attempt: attempt.0,
+        step: piece.step,
+        offset: piece.offset,
+        data: piece.data,
+        last: piece.last,
+    }
+}
+
+/// Writes to the core: control first, output when there is none.
+async fn write(
+    mut sender: Sender<ExecutorMessage>,
+    mut control: mpsc::Receiver<ToCore>,
+    output: Arc<OutputHub>,
+) {
+    let (chunks, mut from_pump) = mpsc::channel(OUTPUT_QUEUE);
+    let pump = tokio::spawn(async move {
+        loop {
+            let chunk = output.next_chunk().await;
+            if chunks.send(chunk).await.is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        let body = tokio::select! {
+            biased;
+            body = control.recv() => match body {
+                Some(body) => body,
+                None => break,
+            },
+            Some(piece) = from_pump.recv() => ToCore::Output(chunk(piece)),
+        };
+        if let Err(error) = sender.send(&ExecutorMessage { body: Some(body) }).await {
+            tracing::warn!(%error, "the core cannot be told");
+            break;
+        }
+    }
+    pump.abort();
+}
