@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fleet_types::id::NodeId;
 
 /// The agent of one firewall node: carries out signed maintenance work and reports on it.
 #[derive(Debug, Parser)]
@@ -25,6 +26,9 @@ pub enum Command {
     Status(Show),
     /// Print the journal of this node's jobs
     Journal(Show),
+    /// The half that speaks to the network; started by run and enrol only
+    #[command(hide = true)]
+    Core(Core),
     /// Stop all supervised units below a development root
     #[command(hide = true)]
     StopUnits(Configured),
@@ -65,6 +69,29 @@ pub struct Run {
     /// End the process at a point of the executor's work; for crash tests
     #[arg(long, hide = true, value_name = "POINT")]
     pub crash_at: Option<String>,
+}
+
+/// `core`.
+#[derive(Debug, Clone, Args)]
+pub struct Core {
+    /// The configuration.
+    #[command(flatten)]
+    pub configured: Configured,
+    /// What the core is to do
+    #[command(subcommand)]
+    pub work: CoreWork,
+}
+
+/// What a core is started for.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CoreWork {
+    /// Keep the link to the controller
+    Link {
+        /// The node that the executor serves.
+        node: NodeId,
+    },
+    /// Redeem a join token
+    Join,
 }
 
 /// `enrol`.

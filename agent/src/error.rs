@@ -18,6 +18,16 @@ pub enum Exit {
     Store = 75,
 }
 
+impl Exit {
+    /// The exit of another process of this program; a code that is none of these is a plain failure.
+    pub fn of_code(code: u32) -> Self {
+        [Self::Usage, Self::Unreachable, Self::Identity, Self::Store]
+            .into_iter()
+            .find(|exit| *exit as u32 == code)
+            .unwrap_or(Self::Failed)
+    }
+}
+
 /// A failure as `main` shows it.
 #[derive(Debug)]
 pub struct Failure {

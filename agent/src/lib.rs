@@ -5,6 +5,8 @@
 //! | [`core`] | identity, link, outbox, output: the half that speaks to the network |
 //! | [`config`] | raw, merged, validated |
 //! | [`commands`] | one file a subcommand; the only place that knows core and executor |
+//! | [`node`] | what the enrolment said about this node |
+//! | [`account`] | the account that the core runs under |
 //! | [`args`] | the command line |
 //! | [`clock`] | wall time and jitter |
 //! | [`error`] | exit codes and the chain of causes |
@@ -13,10 +15,12 @@
 //! Losing the controller changes nothing: what was begun goes on, reports are kept, and the link is dialled
 //! again with growing, jittered pauses.
 
+pub mod account;
 pub mod args;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod core;
 pub mod error;
+pub mod node;
 pub mod telemetry;

@@ -6,8 +6,9 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use fleet_proto::pb::{CoreMessage, ExecutorMessage};
+use fleet_proto::pb::{CoreMessage, ExecutorMessage, JoinCommand, JoinReply};
 use prost::Message;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -42,6 +43,22 @@ pub fn pair() -> io::Result<(Socket, Socket)> {
     Ok((Socket(core), Socket(executor)))
 }
 
+impl Socket {
+    /// The end that this process was given as its standard input by the process that has the other end.
+    pub fn from_standard_input() -> io::Result<Self> {
+        let socket = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        // Fails where it is a terminal, a file or a pipe: nobody is at the other end.
+        socket.peer_addr()?;
+        Ok(Self(socket))
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.0.into()
+    }
+}
+
 impl From<std::os::unix::net::UnixStream> for Socket {
     fn from(stream: std::os::unix::net::UnixStream) -> Self {
         Self(stream)
@@ -52,6 +69,11 @@ impl From<std::os::unix::net::UnixStream> for Socket {
 pub type CorePort = Port<CoreMessage, ExecutorMessage>;
 /// The executor's end.
 pub type ExecutorPort = Port<ExecutorMessage, CoreMessage>;
+
+/// The core's end while the node joins a fleet.
+pub type CoreJoinPort = Port<JoinReply, JoinCommand>;
+/// The executor's end while the node joins a fleet.
+pub type ExecutorJoinPort = Port<JoinCommand, JoinReply>;
 
 /// A bound end that sends one type of message and receives the other.
 #[derive(Debug)]

@@ -1,20 +1,24 @@
 //! `fleet-agent enrol`: joins a fleet.
 //!
-//! Order on disk: the pending key before the request leaves; trust, then the node's record, then the
-//! identity, whose pointer flips last and removes the pending key. A crash or a lost reply anywhere leaves
-//! either the old state or one from which the same command goes on (security-and-delivery §1.6, §1.8).
+//! This is the executor's half: it owns the report key, and keeps trust and record where the core cannot change
+//! them. Redeeming the token is the core's (`core/join.rs`), on a real machine in a process of its own. What
+//! the core brings is checked again as far as it can be: root keys by the token's pin, the bundle by the
+//! root keys.
 
 use std::io::Read as _;
 
-use fleet_certs::slots::{IdentityDir, SlotError};
 use fleet_certs::token::{Token, TokenKind};
 use fleet_executor::{policy, state};
+use fleet_types::id::Name;
+use fleet_types::seal::PublicKey;
 
+use super::core_process::CoreProcess;
 use super::settings::{self, print};
+use crate::account::Account;
 use crate::args;
 use crate::config::Config;
-use crate::core::enrol::{EnrolError, Enrolled, redeem};
-use crate::core::identity::{IdentityError, OwnIdentity};
+use crate::core::join::{self, Begun, Brought, Order};
+use crate::core::join_door::{Answer, JoinDoor};
 use crate::error::{Exit, Failure};
 use crate::telemetry;
 
@@ -31,33 +35,17 @@ pub fn run(args: &args::Enrol) -> Result<(), Failure> {
             "the token does not name the controller CA of controller.trust_pin: it is of another fleet";
         return Err(Failure::new(Exit::Identity, message));
     }
-    let slots = IdentityDir::open(&config.identity_directory).map_err(|e| Failure::of(Exit::Identity, &e))?;
-    if let Some(present) = present(&config)? {
-        let certificate = &present.certificate;
-        let same = present.record.token_id == token.id.to_string()
-            && present.record.certificate == certificate.fingerprint;
-        if same {
-            // A crash may have come between the new identity and the end of the pending key.
-            slots.discard_pending().map_err(|e| Failure::of(Exit::Identity, &e))?;
-            print(format_args!("{} is enrolled already with this token", present.record.name));
-            return Ok(());
-        }
-        if !args.replace {
-            let message = format!(
-                "this node is enrolled as {} ({}): use --replace to join anew with another token",
-                present.record.name, present.record.node
-            );
-            return Err(Failure::new(Exit::Identity, message));
-        }
+    let account = Account::of_core(&config).map_err(|error| Failure::of(Exit::Usage, &error))?;
+    let report_key = report_key(&config)?;
+    let order = Order { token, report_key, replace: args.replace };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::of(Exit::Failed, &e))?;
+    match account {
+        None => runtime.block_on(join_here(&config, &order)),
+        Some(account) => runtime.block_on(join_apart(&config, &order, &account, &args.configured)),
     }
-    let enrolled = call(&config, &token, &slots)?;
-    store(&config, &slots, &enrolled)?;
-    let record = &enrolled.record;
-    print(format_args!(
-        "enrolled as {} ({}), certificate until {}",
-        record.name, record.node, enrolled.not_after
-    ));
-    Ok(())
 }
 
 fn token(text: &str) -> Result<Token, Failure> {
@@ -71,52 +59,66 @@ fn token(text: &str) -> Result<Token, Failure> {
     Token::parse(TokenKind::Node, read.trim()).map_err(|e| failed(&e))
 }
 
-/// The identity that is here already; none on a new node. A damaged one is told, not replaced by accident.
-fn present(config: &Config) -> Result<Option<OwnIdentity>, Failure> {
-    match OwnIdentity::load(&config.identity_directory) {
-        Ok(identity) => Ok(Some(identity)),
-        // Nothing usable, or a crash between the new record and the new identity: going on is the repair.
-        Err(
-            IdentityError::Slots(SlotError::NotEnrolled(_) | SlotError::BothDamaged { .. })
-            | IdentityError::Record(_)
-            | IdentityError::Mixed { .. },
-        ) => Ok(None),
-        Err(error) => Err(Failure::of(Exit::Identity, &error)),
-    }
+fn report_key(config: &Config) -> Result<PublicKey, Failure> {
+    let key = state::report_key(&config.state_directory).map_err(|e| Failure::of(Exit::Identity, &e))?;
+    Ok(key.public())
 }
 
-fn call(config: &Config, token: &Token, slots: &IdentityDir) -> Result<Enrolled, Failure> {
-    let missing = |key: &str| Failure::new(Exit::Usage, format!("configuration: {key} is missing"));
-    let address = config.enrol.as_deref().ok_or_else(|| missing("controller.enrol"))?;
-    let server_name = config.server_name.clone().ok_or_else(|| missing("controller.server_name"))?;
-    let key = slots.pending_key().map_err(|e| Failure::of(Exit::Identity, &e))?;
-    // The executor's key: the core is told its public half and nothing else.
-    let report_key =
-        state::report_key(&config.state_directory).map_err(|e| Failure::of(Exit::Identity, &e))?.public();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::of(Exit::Failed, &e))?;
-    runtime
-        .block_on(redeem(address, server_name, token, &key, &report_key, &config.timers))
-        .map_err(|error| Failure::of(exit_of(&error), &error))
-}
-
-const fn exit_of(error: &EnrolError) -> Exit {
-    match error {
-        EnrolError::Dial(_) | EnrolError::Transport { .. } | EnrolError::Timeout | EnrolError::Lost(_) => {
-            Exit::Unreachable
+async fn join_here(config: &Config, order: &Order) -> Result<(), Failure> {
+    match join::begin(config, order).await? {
+        Begun::Already(name) => already(&name),
+        Begun::Joining(joining) => {
+            let brought = joining.brought();
+            keep(config, order, &brought)?;
+            joining.keep()?;
+            joined(&brought);
         }
-        _ => Exit::Identity,
     }
+    Ok(())
 }
 
-fn store(config: &Config, slots: &IdentityDir, enrolled: &Enrolled) -> Result<(), Failure> {
-    let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(Exit::Identity, error);
-    let trust = settings::trust_directory(config);
-    policy::install(&trust, &enrolled.roots, &enrolled.bundle, enrolled.record.fleet)
-        .map_err(|e| failed(&e))?;
-    enrolled.record.store(&config.identity_directory).map_err(|e| failed(&e))?;
-    slots.store(&enrolled.identity).map_err(|e| failed(&e))?;
+async fn join_apart(
+    config: &Config,
+    order: &Order,
+    account: &Account,
+    configured: &args::Configured,
+) -> Result<(), Failure> {
+    let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(Exit::Failed, error);
+    account.own_folder(&config.identity_directory).map_err(|e| failed(&e))?;
+    account.way_through(&config.state_directory, &config.identity_directory).map_err(|e| failed(&e))?;
+    // Ended with this function, whatever it is doing.
+    let (_core, socket) = CoreProcess::start(account, configured, &["join".to_owned()])?;
+    let mut door = JoinDoor::open(socket, config).map_err(|e| failed(&e))?;
+    match door.order(order).await? {
+        Answer::Already(name) => already(&name),
+        Answer::Brought(brought) => {
+            keep(config, order, &brought)?;
+            door.keep().await?;
+            joined(&brought);
+        }
+    }
     Ok(())
+}
+
+/// The executor's part, before the identity is in place.
+fn keep(config: &Config, order: &Order, brought: &Brought) -> Result<(), Failure> {
+    let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(Exit::Identity, error);
+    if brought.roots.pin() != order.token.root_pin {
+        return Err(Failure::new(Exit::Identity, "the core brought root keys that the token does not name"));
+    }
+    let trust = settings::trust_directory(config);
+    policy::install(&trust, &brought.roots, &brought.bundle, brought.record.fleet).map_err(|e| failed(&e))?;
+    brought.record.store(&config.state_directory).map_err(|e| failed(&e))
+}
+
+fn already(name: &Name) {
+    print(format_args!("{name} is enrolled already with this token"));
+}
+
+fn joined(brought: &Brought) {
+    let record = &brought.record;
+    print(format_args!(
+        "enrolled as {} ({}), certificate until {}",
+        record.name, record.node, brought.not_after
+    ));
 }

@@ -53,6 +53,8 @@ pub struct Config {
     pub trust_pin: Option<Digest>,
     /// Folder of the two identity slots.
     pub identity_directory: PathBuf,
+    /// Account that the core runs under, in a process of its own; none is one process for both halves.
+    pub core_user: Option<String>,
     /// Folder of the executor's state.
     pub state_directory: PathBuf,
     /// Folder for scratch files of steps. No action of this build keeps any, so it is only checked.
@@ -98,13 +100,19 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
+/// Account of the core on a real machine, made by whoever installs the agent.
+const CORE_USER: &str = "fleet-agent";
+
 fn validate(mut merged: Merged) -> Result<Config, ConfigError> {
     for (key, wanted) in [("schema", "fleet/v1"), ("kind", "agent")] {
         if merged.text(key) != wanted {
             merged.problem(key, format!("expected \"{wanted}\""));
         }
     }
+    let dev_root = optional(&mut merged, "dev.root", absolute);
+    let named = optional(&mut merged, "runtime.core_user", account_name);
     let config = Config {
+        core_user: named.or_else(|| dev_root.is_none().then(|| CORE_USER.to_owned())),
         name: optional(&mut merged, "name", |text| text.parse::<Name>().map_err(|e| e.to_string())),
         endpoints: endpoints(&mut merged),
         enrol: optional(&mut merged, "controller.enrol", |text| address(text).map(|()| text.to_owned())),
@@ -129,11 +137,15 @@ fn validate(mut merged: Merged) -> Result<Config, ConfigError> {
         })
         .unwrap_or(LogFormat::Text),
         timers: timers::read(&mut merged),
-        dev_root: optional(&mut merged, "dev.root", absolute),
+        dev_root,
     };
     // Inside the root the node's own work could change the records of that work.
     if config.dev_root.as_ref().is_some_and(|root| config.state_directory.starts_with(root)) {
         merged.problem("runtime.state_directory", "must not lie below dev.root");
+    }
+    // What the core owns it could exchange as a whole.
+    if config.state_directory.starts_with(&config.identity_directory) {
+        merged.problem("runtime.state_directory", "must not be identity.directory, nor lie below it");
     }
     if merged.problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(in_order(merged.problems))) }
 }
@@ -210,6 +222,14 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// A name as `useradd` takes it (`useradd(8)`: 32 characters).
+fn account_name(text: &str) -> Result<String, String> {
+    let good = text.len() <= 32
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c));
+    if good { Ok(text.to_owned()) } else { Err(format!("\"{text}\" is no name of an account")) }
+}
+
 fn directory(merged: &mut Merged, key: &str) -> PathBuf {
     let text = merged.text(key);
     absolute(&text).unwrap_or_else(|message| {
@@ -266,6 +286,9 @@ mod tests {
         assert_eq!(config.timers.backoff_max, Duration::from_mins(1));
         assert_eq!(config.timers.heartbeat, Duration::from_secs(30));
         assert!(config.endpoints.is_empty() && config.dev_root.is_none());
+        assert_eq!(config.core_user.as_deref(), Some("fleet-agent"), "a real machine has two processes");
+        let dev = load(None, [], &["dev.root=/tmp/x".to_owned()]).unwrap();
+        assert_eq!(dev.core_user, None);
     }
 
     #[test]

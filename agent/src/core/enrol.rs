@@ -24,10 +24,11 @@ use tokio::time::timeout;
 use tonic::transport::Endpoint;
 
 use super::identity;
-use super::node::NodeRecord;
+
 use crate::clock;
 use crate::config::Timers;
 use crate::error::chain;
+use crate::node::NodeRecord;
 
 /// Why the node did not join.
 #[derive(Debug, thiserror::Error)]

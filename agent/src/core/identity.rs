@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
-use super::node::{NodeError, NodeRecord};
 use crate::clock;
+use crate::node::{NodeError, NodeRecord};
 
 /// Why there is no identity to connect with.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,14 @@ impl OwnIdentity {
     /// The fleet.
     pub const fn fleet(&self) -> FleetId {
         self.record.fleet
+    }
+
+    /// Is it the identity of this node? The executor's record says which node that is.
+    pub fn belongs_to(&self, node: NodeId) -> Result<(), IdentityError> {
+        if self.record.node == node {
+            return Ok(());
+        }
+        Err(IdentityError::Mixed { record: node, certificate: self.record.node })
     }
 
     /// TLS settings with this identity, checked as a controller would.

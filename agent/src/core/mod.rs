@@ -1,10 +1,11 @@
-//! The core: the half of the agent that speaks to the network. It could run unprivileged.
+//! The core: the half of the agent that speaks to the network. On a real machine it is a process of its own,
+//! under an account of its own (`commands/core`).
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`enrol`] | redeeming a join token |
+//! | [`join`], [`join_door`] | joining a fleet, the core's half, and its messages with the executor's |
 //! | [`identity`] | the certificate in use, published for new connections |
-//! | [`node`] | what the enrolment said about this node |
 //! | [`door`] | the executor's socket as two bounded channels |
 //! | [`backoff`] | how long to wait before dialling again |
 //! | [`link`] | the one session with a controller |
@@ -20,8 +21,9 @@ pub mod backoff;
 pub mod door;
 pub mod enrol;
 pub mod identity;
+pub mod join;
+pub mod join_door;
 pub mod link;
-pub mod node;
 pub mod outbox;
 pub mod output;
 pub mod start;

@@ -1,6 +1,6 @@
 //! Starting the core: configuration, identity and the executor's socket become a running link.
 
-use fleet_certs::PeerIdentity;
+use fleet_certs::{PeerIdentity, ServerName};
 use fleet_executor::socket::Socket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,6 +28,15 @@ pub enum CoreError {
     Link(#[from] LinkError),
 }
 
+/// Looks at the keys that only a running core needs.
+pub fn check(config: &Config) -> Result<ServerName<'static>, CoreError> {
+    let server_name = config.server_name.clone().ok_or(CoreError::Missing("controller.server_name"))?;
+    if config.endpoints.is_empty() {
+        return Err(CoreError::Missing("controller.endpoints"));
+    }
+    Ok(server_name)
+}
+
 /// A core whose settings are good, before it speaks to anybody.
 #[derive(Debug)]
 pub struct Core {
@@ -41,10 +50,7 @@ pub struct Core {
 impl Core {
     /// Checks what only a running core needs: endpoints, server name, a certificate that is good now.
     pub fn new(config: &Config, identity: &OwnIdentity) -> Result<Self, CoreError> {
-        let server_name = config.server_name.clone().ok_or(CoreError::Missing("controller.server_name"))?;
-        if config.endpoints.is_empty() {
-            return Err(CoreError::Missing("controller.endpoints"));
-        }
+        let server_name = check(config)?;
         let endpoints = config.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
         let (published, tls) = Published::new(identity.tls(server_name.clone())?);
         Ok(Self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_agent::clock;
-use fleet_agent::core::node::NodeRecord;
+use fleet_agent::node::NodeRecord;
 use fleet_certs::ca::Authority;
 use fleet_certs::csr::{PrivateKey, RequestedKey};
 use fleet_certs::dispatch::certify;

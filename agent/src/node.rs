@@ -1,10 +1,11 @@
-//! What the enrolment said about this node: fleet, id, name, labels. One file beside the identity.
+//! What the enrolment said about this node: fleet, id, name, labels. One file, kept by either half.
 //!
-//! Written before the identity's pointer flips; it names the certificate that it belongs to, so that a crash
-//! in between is seen. Labels decide rings, pairs and scopes, so the node keeps its own
-//! (security-and-delivery §1.13).
+//! The executor's copy lies in its state: labels decide rings, pairs and scopes, so the node keeps its own where
+//! nobody who speaks to the network can change them (security-and-delivery §1.13, §1.16). The core's lies beside
+//! the identity, is written before the identity's pointer flips, and names the certificate that it belongs to,
+//! so that a crash in between is seen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fleet_certs::files::{CERT_MODE, FileError, read_text, write_atomic};
 use fleet_types::digest::Digest;
@@ -21,6 +22,9 @@ pub enum NodeError {
     /// The file.
     #[error("node record cannot be used")]
     File(#[from] FileError),
+    /// There is none.
+    #[error("{} is missing: join with a token first", .0.display())]
+    Missing(PathBuf),
     /// Its content.
     #[error("node record {0} cannot be understood: {1}; enrol again")]
     Malformed(String, String),
@@ -56,18 +60,22 @@ impl NodeRecord {
         Self { schema: SCHEMA.to_owned(), fleet, node, name, labels, token_id, certificate }
     }
 
-    /// Reads the record in the identity directory.
+    /// Reads the record in a directory.
     pub fn load(directory: &Path) -> Result<Self, NodeError> {
         let path = directory.join(FILE);
         let malformed = |why: String| NodeError::Malformed(path.display().to_string(), why);
-        let record: Self = serde_json::from_str(&read_text(&path)?).map_err(|e| malformed(e.to_string()))?;
+        let text = match read_text(&path) {
+            Err(FileError::Missing { path }) => return Err(NodeError::Missing(path)),
+            other => other?,
+        };
+        let record: Self = serde_json::from_str(&text).map_err(|e| malformed(e.to_string()))?;
         if record.schema != SCHEMA {
             return Err(malformed(format!("its schema is {:?}, known is {SCHEMA}", record.schema)));
         }
         Ok(record)
     }
 
-    /// Replaces the record in the identity directory.
+    /// Replaces the record in a directory.
     pub fn store(&self, directory: &Path) -> Result<(), NodeError> {
         // The type has string keys and no failing serialisers.
         let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
