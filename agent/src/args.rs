@@ -77,21 +77,9 @@ pub struct Core {
     /// The configuration.
     #[command(flatten)]
     pub configured: Configured,
-    /// What the core is to do
-    #[command(subcommand)]
-    pub work: CoreWork,
-}
-
-/// What a core is started for.
-#[derive(Debug, Clone, Subcommand)]
-pub enum CoreWork {
-    /// Keep the link to the controller
-    Link {
-        /// The node that the executor serves.
-        node: NodeId,
-    },
-    /// Redeem a join token
-    Join,
+    /// Keep the link for the executor of this node; without it redeem a join token
+    #[arg(long, value_name = "ID")]
+    pub node: Option<NodeId>,
 }
 
 /// `enrol`.

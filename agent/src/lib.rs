@@ -7,6 +7,7 @@
 //! | [`commands`] | one file a subcommand; the only place that knows core and executor |
 //! | [`node`] | what the enrolment said about this node |
 //! | [`account`] | the account that the core runs under |
+//! | [`confine`] | what the core gives up before it speaks to anybody |
 //! | [`args`] | the command line |
 //! | [`clock`] | wall time and jitter |
 //! | [`error`] | exit codes and the chain of causes |
@@ -20,6 +21,7 @@ pub mod args;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod confine;
 pub mod core;
 pub mod error;
 pub mod node;

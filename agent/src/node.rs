@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fleet_certs::files::{CERT_MODE, FileError, read_text, write_atomic};
+use fleet_certs::files::{FileError, KEY_MODE, read_text, write_atomic};
 use fleet_types::digest::Digest;
 use fleet_types::id::{FleetId, Name, NodeId};
 use fleet_types::label::Labels;
@@ -79,6 +79,6 @@ impl NodeRecord {
     pub fn store(&self, directory: &Path) -> Result<(), NodeError> {
         // The type has string keys and no failing serialisers.
         let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
-        Ok(write_atomic(&directory.join(FILE), &bytes, CERT_MODE)?)
+        Ok(write_atomic(&directory.join(FILE), &bytes, KEY_MODE)?)
     }
 }

@@ -99,6 +99,27 @@ impl Sandbox {
     /// Lays a node out and lets it join; its agent is not started. `policy` goes into its configuration.
     pub async fn join(&mut self, spec: &NodeSpec, policy: &str) -> Result<&mut SandboxNode> {
         let node = SandboxNode::lay_out(&self.folder.path().join("nodes"), spec)?;
+        self.take_in(node, spec, policy).await
+    }
+
+    /// The same for a node whose core has a process and an account of its own.
+    pub async fn join_apart(
+        &mut self,
+        spec: &NodeSpec,
+        policy: &str,
+        core_user: &str,
+    ) -> Result<&mut SandboxNode> {
+        let mut node = SandboxNode::lay_out(&self.folder.path().join("nodes"), spec)?;
+        node.set_apart(core_user)?;
+        self.take_in(node, spec, policy).await
+    }
+
+    async fn take_in(
+        &mut self,
+        node: SandboxNode,
+        spec: &NodeSpec,
+        policy: &str,
+    ) -> Result<&mut SandboxNode> {
         node.configure(&self.controller, policy)?;
         let token = self.token(spec).await?;
         node.enrol(&token).await?;

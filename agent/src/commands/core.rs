@@ -5,17 +5,17 @@
 
 use fleet_executor::socket::Socket;
 use fleet_types::id::NodeId;
-use rustix::process::{DumpableBehavior, getegid, geteuid, set_dumpable_behavior};
-use rustix::thread::set_no_new_privs;
+use rustix::process::geteuid;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::run::core_failure;
 use super::settings;
 use super::signals::Signals;
-use crate::args::{self, CoreWork};
+use crate::args;
 use crate::config::Config;
+use crate::confine::{self, ConfineError, Fence};
 use crate::core::identity::OwnIdentity;
 use crate::core::{join_door, start};
 use crate::error::{Exit, Failure};
@@ -23,7 +23,10 @@ use crate::telemetry;
 
 /// Serves the executor at the other end of standard input.
 pub fn run(args: &args::Core) -> Result<(), Failure> {
-    confine()?;
+    confine::give_up_rights().map_err(|error| {
+        let exit = if matches!(error, ConfineError::Root) { Exit::Usage } else { Exit::Failed };
+        Failure::of(exit, &error)
+    })?;
     let socket = Socket::from_standard_input().map_err(|_| {
         Failure::new(
             Exit::Usage,
@@ -32,14 +35,19 @@ pub fn run(args: &args::Core) -> Result<(), Failure> {
     })?;
     let config = settings::load(&args.configured)?;
     telemetry::init(&config);
+    match confine::fence_in(&config.identity_directory).map_err(|error| Failure::of(Exit::Failed, &error))? {
+        Fence::Whole => {}
+        Fence::Partly => warn!("this kernel enforces only a part of the core's fence (Landlock)"),
+        Fence::Absent => warn!("this kernel has no Landlock: the core is held by its account alone"),
+    }
     // One thread is enough: the core waits most of the time.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    match args.work {
-        CoreWork::Link { node } => link(&runtime, &config, node, socket),
-        CoreWork::Join => runtime.block_on(join_door::serve(socket, &config)),
+    match args.node {
+        Some(node) => link(&runtime, &config, node, socket),
+        None => runtime.block_on(join_door::serve(socket, &config)),
     }
 }
 
@@ -62,19 +70,4 @@ fn link(runtime: &Runtime, config: &Config, node: NodeId, socket: Socket) -> Res
             () = signals.next() => Err(Failure::new(Exit::Failed, "ended by a second signal")),
         }
     })
-}
-
-/// Gives up for good what the core does not need (security-and-delivery §1.16).
-fn confine() -> Result<(), Failure> {
-    if geteuid().is_root() || getegid().is_root() {
-        return Err(Failure::new(
-            Exit::Usage,
-            "the core does not run as root: fleet-agent run starts it under an account of its own",
-        ));
-    }
-    let failed = |error: rustix::io::Errno| Failure::of(Exit::Failed, &error);
-    // No program with setuid or file capabilities gives it rights again.
-    set_no_new_privs(true).map_err(failed)?;
-    // Nobody else of this account reads its keys from its memory or from a core file.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)
 }

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
 
 use fleet_executor::socket::{self, Socket};
+use fleet_types::id::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -22,11 +23,12 @@ pub struct CoreProcess {
 }
 
 impl CoreProcess {
-    /// Starts `fleet-agent core WORK` and gives the executor's end of its socket.
+    /// Starts a core that keeps the link for `node`, or that redeems a join token, and gives the executor's end
+    /// of its socket.
     pub fn start(
         account: &Account,
         configured: &Configured,
-        work: &[String],
+        node: Option<NodeId>,
     ) -> Result<(Self, Socket), Failure> {
         let failed =
             |error: &std::io::Error| Failure::new(Exit::Failed, format!("cannot start the core: {error}"));
@@ -37,12 +39,14 @@ impl CoreProcess {
         for set in &configured.set {
             command.arg("--set").arg(set);
         }
+        if let Some(node) = node {
+            command.arg("--node").arg(node.to_string());
+        }
         // A variable of the configuration has a double underscore; the join token's has none.
         let settings = std::env::vars_os().filter(|(name, _)| {
             name.to_str().is_some_and(|name| name.starts_with("FLEET_") && name.contains("__"))
         });
         command
-            .args(work)
             .env_clear()
             .envs(settings)
             .current_dir("/")

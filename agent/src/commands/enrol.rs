@@ -87,7 +87,7 @@ async fn join_apart(
     account.own_folder(&config.identity_directory).map_err(|e| failed(&e))?;
     account.way_through(&config.state_directory, &config.identity_directory).map_err(|e| failed(&e))?;
     // Ended with this function, whatever it is doing.
-    let (_core, socket) = CoreProcess::start(account, configured, &["join".to_owned()])?;
+    let (_core, socket) = CoreProcess::start(account, configured, None)?;
     let mut door = JoinDoor::open(socket, config).map_err(|e| failed(&e))?;
     match door.order(order).await? {
         Answer::Already(name) => already(&name),

@@ -3,6 +3,8 @@
 //! The stand-in of the firewall's command line gets two lines more: every signature update is written down, and
 //! waits while a story holds it, so that "in the middle of a step" is a place and not a moment.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -66,6 +68,8 @@ pub struct SandboxNode {
     pub name: String,
     folder: PathBuf,
     program: PathBuf,
+    /// Variables of every call, beside those of this process.
+    variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -83,8 +87,28 @@ impl SandboxNode {
             name: spec.name.clone(),
             folder,
             program: program("fleet-agent", "fleet-agent")?,
+            variables: Vec::new(),
             child: None,
         })
+    }
+
+    /// From now on its core has a process and an account of its own, as on a real machine. Needs root. The
+    /// program is copied into the node's folder, and the way there opened, because the account may have no
+    /// way to where the build lies.
+    pub fn set_apart(&mut self, core_user: &str) -> Result<()> {
+        let copy = self.folder.join("fleet-agent");
+        std::fs::copy(&self.program, &copy)?;
+        self.program = copy;
+        self.variables.push(("FLEET_RUNTIME__CORE_USER".to_owned(), core_user.to_owned()));
+        for folder in self.folder.ancestors().take_while(|folder| *folder != std::env::temp_dir()) {
+            std::fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+        }
+        Ok(())
+    }
+
+    /// The process id of its agent.
+    pub fn pid(&self) -> Result<u32> {
+        self.child.as_ref().and_then(Child::id).with_context(|| format!("{} does not run", self.name))
     }
 
     /// Writes the agent's configuration; `policy` are its last tables.
@@ -100,7 +124,7 @@ impl SandboxNode {
             self.name,
             controller.agent_address(),
             controller.enrol_address(),
-            self.folder.join("identity").display(),
+            self.identity().display(),
             self.state().display(),
             self.folder.join("work").display(),
             self.root().display(),
@@ -124,6 +148,7 @@ impl SandboxNode {
             .arg("--config")
             .arg(self.config())
             .args(extra)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -193,6 +218,7 @@ impl SandboxNode {
             .args(arguments)
             .arg("--config")
             .arg(self.config())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .kill_on_drop(true)
@@ -260,9 +286,9 @@ impl SandboxNode {
         self.folder.join("state")
     }
 
-    /// Its identity.
+    /// Its identity; of a node apart it lies in the state, as by default on a real machine.
     pub fn identity(&self) -> PathBuf {
-        self.folder.join("identity")
+        if self.variables.is_empty() { self.folder.join("identity") } else { self.state().join("identity") }
     }
 
     /// Its configuration.

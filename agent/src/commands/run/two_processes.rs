@@ -9,6 +9,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use fleet_executor::ExecutorHandle;
+use fleet_types::id::NodeId;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
@@ -45,7 +46,7 @@ struct Pair<'a> {
     account: &'a Account,
     configured: &'a Configured,
     config: &'a Config,
-    work: [String; 2],
+    node: NodeId,
     executor: ExecutorHandle,
     core: Core,
     backoff: Backoff,
@@ -60,13 +61,13 @@ pub async fn run(halves: &Halves, account: &Account, configured: &Configured) ->
         .way_through(&config.state_directory, &config.identity_directory)
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
     let mut signals = Signals::hear()?;
-    let work = ["link".to_owned(), halves.record.node.to_string()];
-    let (process, socket) = CoreProcess::start(account, configured, &work)?;
+    let node = halves.record.node;
+    let (process, socket) = CoreProcess::start(account, configured, Some(node))?;
     let executor = halves.start_executor(socket)?;
-    info!(node = %halves.record.node, name = %halves.record.name, version = env!("CARGO_PKG_VERSION"),
+    info!(%node, name = %halves.record.name, version = env!("CARGO_PKG_VERSION"),
         core_user = account.name, "agent runs");
     let core = Core::Runs { process, since: Instant::now() };
-    Pair { account, configured, config, work, executor, core, backoff: backoff(config) }
+    Pair { account, configured, config, node, executor, core, backoff: backoff(config) }
         .run(&mut signals)
         .await
 }
@@ -131,7 +132,7 @@ impl Pair<'_> {
     }
 
     fn start_core(&mut self) {
-        match CoreProcess::start(self.account, self.configured, &self.work) {
+        match CoreProcess::start(self.account, self.configured, Some(self.node)) {
             Ok((process, socket)) => {
                 if !self.executor.connect(socket) {
                     // It ends: the loop is about to hear of it.
