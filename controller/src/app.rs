@@ -24,6 +24,7 @@ use crate::error::ControllerError;
 use crate::fleet::dispatch::Dispatcher;
 use crate::fleet::progress::Progress;
 use crate::fleet::registry::Registry;
+use crate::fleet::report_heads::ReportHeads;
 use crate::fleet::roster::Roster;
 use crate::keyring::{self, Keyring};
 use crate::repo::keys;
@@ -97,7 +98,12 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn KvStore>, StoreError>
     fleet_store::open(&config.store_url, probe).await
 }
 
-async fn context(config: &Config, store: Arc<dyn KvStore>, clock: Clock) -> Result<Context, AppError> {
+/// Everything that services need, read from the store and the keys; nobody is served yet.
+pub async fn open_context(
+    config: &Config,
+    store: Arc<dyn KvStore>,
+    clock: Clock,
+) -> Result<Context, AppError> {
     let repo = Repo::new(store);
     let fleet = repo
         .get::<FleetRecord>(&keys::fleet()?)
@@ -121,6 +127,7 @@ async fn context(config: &Config, store: Arc<dyn KvStore>, clock: Clock) -> Resu
         bell: Arc::new(Bell::default()),
         registry: Registry::default(),
         roster: Roster::default(),
+        report_heads: ReportHeads::default(),
         progress: Progress::default(),
         keyring,
         denied: DenyList::new(Denied::default()),
@@ -183,7 +190,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
 pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationToken) -> Result<(), AppError> {
     keyring::refuse_foreign_keys(&config.data_directory)?;
     let store = open_store(&config).await?;
-    let context = Arc::new(context(&config, Arc::clone(&store), Clock::system()).await?);
+    let context = Arc::new(open_context(&config, Arc::clone(&store), Clock::system()).await?);
     let tls = tls_settings(&config, &context)?;
     let agent_socket = bind(config.agent_listen).await?;
     let enrol_socket = bind(config.enrol_listen).await?;

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::fleet::dispatch::Dispatcher;
 use crate::fleet::progress::Progress;
 use crate::fleet::registry::Registry;
+use crate::fleet::report_heads::ReportHeads;
 use crate::fleet::roster::Roster;
 use crate::keyring::Keyring;
 use crate::repo::ledger::Ledger;
@@ -38,6 +39,8 @@ pub struct Context {
     pub registry: Registry,
     /// Nodes in memory.
     pub roster: Roster,
+    /// The newest report of each node.
+    pub report_heads: ReportHeads,
     /// How far open runs are.
     pub progress: Progress,
     /// Authorities and keys.

@@ -206,6 +206,11 @@ impl ControllerProcess {
         self.folder.path().join("data")
     }
 
+    /// The controller's configuration.
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("controller.toml")
+    }
+
     /// A folder that lives as long as this value, outside the controller's data.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -5,6 +5,7 @@
 //! | [`roster`] | every node by id and name, presence, health, and the counts a site |
 //! | [`registry`] | live sessions: link epochs, bounded outboxes, live job states |
 //! | [`progress`] | how far open runs are |
+//! | [`report_heads`] | the newest report of each node |
 //! | [`dispatch`] | signs waves of assignments with the dispatch key |
 //!
 //! Nothing here is durable and nothing here is decided: the store and the runner do that.
@@ -12,4 +13,5 @@
 pub mod dispatch;
 pub mod progress;
 pub mod registry;
+pub mod report_heads;
 pub mod roster;

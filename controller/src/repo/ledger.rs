@@ -6,7 +6,6 @@
 
 use fleet_store::{Batch, LogName, WriteId, commit_resolved};
 use fleet_types::audit::{Actor, AuditRecord, Decision, RECORD_VERSION, text_commitment};
-use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, ControllerId, FleetId, Generation, JobId, RecordId};
 use fleet_types::job::Outcome;
@@ -189,7 +188,7 @@ impl Ledger {
                 }
                 None => None,
             };
-            let mut record = AuditRecord {
+            let record = AuditRecord {
                 version: RECORD_VERSION,
                 log: self.fleet,
                 index: 0,
@@ -212,13 +211,9 @@ impl Ledger {
                 report: leaf.report,
                 report_signature: leaf.report_signature,
             };
-            // Made once before the commit, so that what cannot be written fails here and not in the writer.
-            canonical::to_vec(&record).map_err(crate::error::ControllerError::internal)?;
-            batch = batch.append(self.log.clone(), move |index| {
-                record.index = index;
-                // Checked above; the index alone differs.
-                canonical::to_vec(&record).unwrap_or_default()
-            });
+            // Made before the commit: what cannot be written fails here, and the writer adds the place alone.
+            let record = record.unnumbered().map_err(crate::error::ControllerError::internal)?;
+            batch = batch.append(self.log.clone(), move |index| record.at(index));
         }
         let write_id = batch.write_id;
         commit_resolved(self.repo.store().as_ref(), batch).await?;

@@ -55,10 +55,13 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
         }
         check_run(context, agent, &report, job.is_some()).await?;
         match store(context, agent, arrived, &report, at, job).await {
-            // The runner changed the job in between (an expiry, a lost): look again.
-            Err(error) if error.kind == Kind::Conflict => {}
+            // The runner changed the job in between (an expiry, a lost), or the number was taken: look again.
+            Err(error) if error.kind == Kind::Conflict => context.report_heads.forget(agent.node),
             Err(error) => return Err(error),
-            Ok(()) => return Ok(digest),
+            Ok(()) => {
+                context.report_heads.stored(agent.node, at.sequence, digest);
+                return Ok(digest);
+            }
         }
     }
 }
@@ -98,6 +101,13 @@ async fn check_run(context: &Context, agent: &Agent, report: &Report, has_job: b
 /// The report's number is free, and it names the report before it. False when this very report is stored.
 async fn check_chain(context: &Context, agent: &Agent, report: &Report, digest: Digest) -> Result<bool> {
     let broken = |why: String| ControllerError::new(Kind::Refused, "report-refused", why);
+    // Right behind the newest one that this process has stored: that its number is free is the commit's to see.
+    if let Some((newest, newest_digest)) = context.report_heads.of(agent.node)
+        && newest.checked_add(1) == Some(report.sequence)
+        && report.previous == Some(newest_digest)
+    {
+        return Ok(true);
+    }
     match stored_digest(context, agent.node, report.sequence).await? {
         Some(stored) if stored == digest => return Ok(false),
         Some(_) => {

@@ -4,8 +4,10 @@
 //! verbatim (security-and-delivery §3.1). Free text is committed to by a salted hash and kept aside, so
 //! that it can be erased without touching the log.
 
+use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
 
+use crate::canonical::{self, CanonicalError};
 use crate::digest::Digest;
 use crate::id::{Attempt, ControllerId, FleetId, Generation, JobId, RecordId};
 use crate::job::Outcome;
@@ -74,6 +76,37 @@ pub struct AuditRecord {
     pub report_signature: Option<String>,
 }
 
+/// A record's canonical bytes without its place. The store's one writer gives places, and must not spend its time
+/// on anything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unnumbered {
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+/// What stands around the place 0. Within a text the quotes would be escaped.
+const PLACE: &str = ",\"index\":0,";
+
+impl AuditRecord {
+    /// The record's bytes but for its place, whatever that is now.
+    pub fn unnumbered(mut self) -> Result<Unnumbered, CanonicalError> {
+        self.index = 0;
+        let bytes = canonical::to_vec(&self)?;
+        let place = bytes.windows(PLACE.len()).position(|part| part == PLACE.as_bytes());
+        let place = place.ok_or_else(|| CanonicalError::Json(serde_json::Error::custom("no place in it")))?;
+        let (before, rest) = bytes.split_at(place + PLACE.len() - "0,".len());
+        Ok(Unnumbered { before: before.to_vec(), after: rest["0".len()..].to_vec() })
+    }
+}
+
+impl Unnumbered {
+    /// The canonical bytes of the record at this place.
+    pub fn at(&self, index: u64) -> Vec<u8> {
+        let index = index.to_string();
+        [self.before.as_slice(), index.as_bytes(), self.after.as_slice()].concat()
+    }
+}
+
 /// Who acted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,4 +138,59 @@ pub enum Decision {
 /// The commitment to a free text: SHA-256 of 32 bytes of salt and the text.
 pub fn text_commitment(salt: &[u8; 32], text: &str) -> Digest {
     Digest::of_parts(&[salt, text.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_gets_its_place_as_if_it_had_been_written_with_it() {
+        let hostile = "\",\"index\":0,\"x\":\"";
+        let full = AuditRecord {
+            version: RECORD_VERSION,
+            log: FleetId::from_uuid(uuid::Uuid::from_u128(1)),
+            index: 77,
+            id: RecordId::from_uuid(uuid::Uuid::from_u128(2)),
+            time: "2026-11-27T04:00:00Z".parse().unwrap(),
+            controller: ControllerId::from_uuid(uuid::Uuid::from_u128(3)),
+            generation: Generation(1),
+            actor: Actor {
+                role: hostile.to_owned(),
+                id: hostile.to_owned(),
+                name: hostile.to_owned(),
+                certificate: None,
+                address: hostile.to_owned(),
+            },
+            action: "run.start".to_owned(),
+            object: hostile.to_owned(),
+            decision: Decision::Refused,
+            reason: hostile.to_owned(),
+            idempotency_key: Some(hostile.to_owned()),
+            subject_digest: Some(Digest::of(b"x")),
+            job: None,
+            attempt: Some(Attempt(1)),
+            outcome: Some(Outcome::Failed),
+            nodes: None,
+            text: None,
+            report: None,
+            report_signature: Some(hostile.to_owned()),
+        };
+        let bare = AuditRecord {
+            reason: String::new(),
+            idempotency_key: None,
+            subject_digest: None,
+            attempt: None,
+            outcome: None,
+            report_signature: None,
+            ..full.clone()
+        };
+        for record in [full, bare] {
+            let unnumbered = record.clone().unnumbered().unwrap();
+            for index in [0, 9, 10, 123_456_789, canonical::MAX_INTEGER] {
+                let numbered = AuditRecord { index, ..record.clone() };
+                assert_eq!(unnumbered.at(index), canonical::to_vec(&numbered).unwrap());
+            }
+        }
+    }
 }

@@ -79,6 +79,11 @@ fn write_value(value: &Value, out: &mut String) -> Result<(), CanonicalError> {
 /// RFC 8785 §3.2.2.2: the two-character escapes where there are any, else \u00xx, else the character itself.
 fn write_string(text: &str, out: &mut String) {
     out.push('"');
+    if !text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),

@@ -11,7 +11,7 @@ use super::crew::Member;
 use super::memory::pss_bytes;
 use super::plan::{FloorPlan, ROUNDS, Round, Said, Sizes, WorkerPlan};
 use super::prepare::{Prepared, prepare};
-use super::store_floor;
+use super::{service, store_floor};
 use crate::clock::micros;
 use crate::operator_client::order;
 use crate::orders::SignedOrder;
@@ -47,6 +47,8 @@ pub struct Figures {
     pub product: Side,
     /// Its floor.
     pub floor: Side,
+    /// The controller's storing of results alone, without a wire, a second.
+    pub service_results_per_second: f64,
     /// The store alone, results a second.
     pub store_results_per_second: f64,
     /// Sizes of what a result writes.
@@ -61,6 +63,10 @@ fn per_second(count: usize, micros: u64) -> f64 {
 fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn rates(count: usize, times: Vec<Duration>) -> Result<Vec<f64>> {
+    times.into_iter().map(|took| Ok(per_second(count, u64::try_from(took.as_micros())?))).collect()
 }
 
 async fn settled(pid: u32) -> Result<u64> {
@@ -208,7 +214,8 @@ pub async fn measure(count: usize) -> Result<Figures> {
     let (profile, look) = prepared.documents;
     let nodes: Vec<_> = prepared.nodes.iter().map(|node| node.node).collect();
     let asked = order(look, profile, nodes.clone(), u32::try_from(count)?);
-    let orders = (0..ROUNDS).map(|_| prepared.operator.sign(&asked)).collect::<Result<Vec<_>>>()?;
+    let sign = || (0..ROUNDS).map(|_| prepared.operator.sign(&asked)).collect::<Result<Vec<_>>>();
+    let (orders, more_orders) = (sign()?, sign()?);
     let pid = prepared.controller.pid().context("the controller has ended")?;
     let address = prepared.controller.agent_address();
     let product = side(&prepared, address, pid, &orders, Pusher::Product(&prepared)).await?;
@@ -218,6 +225,8 @@ pub async fn measure(count: usize) -> Result<Figures> {
     prepared.controller.stop().await?;
     let last = orders.last().context("no rounds")?;
     let sizes = sizes(&prepared, leaf, last).await?;
+
+    let service = rates(count, service::results(&prepared, &more_orders).await?)?;
 
     let folder = TempDir::new()?;
     let mut sorted = nodes;
@@ -239,17 +248,17 @@ pub async fn measure(count: usize) -> Result<Figures> {
     let bare = side(&prepared, address, pid, &orders, Pusher::Floor(&mut floor)).await?;
     floor.end().await?;
 
-    let mut rates = Vec::new();
+    let mut alone = Vec::new();
     for round in 0..ROUNDS {
-        let took = store_floor::results(&folder.path().join(format!("store-{round}")), sizes, count).await?;
-        rates.push(per_second(count, u64::try_from(took.as_micros())?));
+        alone.push(store_floor::results(&folder.path().join(format!("store-{round}")), sizes, count).await?);
     }
     Ok(Figures {
         agents: count,
         workers: prepared.files.len(),
         product,
         floor: bare,
-        store_results_per_second: middle(rates),
+        service_results_per_second: middle(service),
+        store_results_per_second: middle(rates(count, alone)?),
         sizes: (sizes.job, sizes.report, sizes.leaf, sizes.inbox),
     })
 }

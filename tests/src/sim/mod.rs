@@ -7,6 +7,7 @@
 //! | [`worker`] | one process of agents, told what to do on its standard input |
 //! | [`crew`] | the workers of one measurement, as the parent sees them |
 //! | [`floor`], [`floor_service`] | bare tonic, rustls, Ed25519 and store that move the same bytes and do nothing else |
+//! | [`service`] | the controller's storing of results alone, without a wire |
 //! | [`store_floor`] | the store alone, committing the same records |
 //! | [`measure`] | connects, settles, pushes: the same steps for the product and its floor |
 //! | [`table`] | figures, ratios, verdicts |
@@ -22,6 +23,7 @@ pub mod measure;
 pub mod memory;
 pub mod plan;
 pub mod prepare;
+pub mod service;
 pub mod store_floor;
 pub mod table;
 pub mod worker;

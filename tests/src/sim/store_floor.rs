@@ -1,10 +1,11 @@
 //! The store alone: the records of results, committed by as many callers as there are agents.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use fleet_store::{Batch, Key, KvStore, LogName, StoreError, WriteId};
 use tokio::task::JoinSet;
 
@@ -19,6 +20,8 @@ pub struct Records {
     store: Arc<dyn KvStore>,
     log: LogName,
     sizes: Sizes,
+    /// The commit that offered each node its job: results have it as their precondition, as on a controller.
+    offered: Arc<Mutex<HashMap<String, WriteId>>>,
 }
 
 fn write_id() -> WriteId {
@@ -34,7 +37,7 @@ impl Records {
     /// Opens a store in an empty directory.
     pub async fn open(path: &Path, sizes: Sizes) -> Result<Self> {
         let store = fleet_store::open(&format!("sled:{}", path.display()), None).await?;
-        Ok(Self { store, log: LogName::new("audit")?, sizes })
+        Ok(Self { store, log: LogName::new("audit")?, sizes, offered: Arc::default() })
     }
 
     fn key(what: &str, run: &str, node: &str) -> Result<Key, StoreError> {
@@ -48,6 +51,8 @@ impl Records {
     ) -> Result<()> {
         for (page, chunk) in nodes.chunks(NODES_A_COMMIT).enumerate() {
             let mut batch = Batch::new(write_id());
+            let seen = chunk.iter().map(|node| (node.clone(), batch.write_id));
+            self.offered.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
             for (n, node) in chunk.iter().enumerate() {
                 batch = with(batch, page * NODES_A_COMMIT + n, node)?;
             }
@@ -86,9 +91,11 @@ impl Records {
     /// One result: job, report, leaf, and the inbox entry gone. Durable when this returns.
     pub async fn result(&self, run: &str, node: &str, n: usize) -> Result<()> {
         let sizes = self.sizes;
+        let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+        let offered = offered.context("a result that was not offered")?;
         let batch = Batch::new(write_id())
-            .put(Self::key("job", run, node)?, filler(sizes.job, n))
-            .put(Self::key("report", run, node)?, filler(sizes.report, n))
+            .replace(Self::key("job", run, node)?, offered, filler(sizes.job, n))
+            .create(Self::key("report", run, node)?, filler(sizes.report, n))
             .delete(Self::key("inbox", node, run)?)
             .append(self.log.clone(), move |_| filler(sizes.leaf, n));
         self.store.commit(batch).await?;
