@@ -16,6 +16,9 @@ use crate::error::StoreError;
 pub(crate) const SLED_DATA_FILE: &str = "db";
 const CREATED_FILE: &str = "store.created";
 const UNCLEAN_FILE: &str = "store.unclean";
+/// sled's snapshots begin like this; one that is being written ends like that until it is whole and renamed.
+const SNAPSHOT_START: &str = "snap.";
+const HALF_SNAPSHOT_END: &str = ".generating";
 
 /// The store's directory.
 #[derive(Clone)]
@@ -69,6 +72,31 @@ impl Directory {
     /// Whether sled's data file is there.
     pub(crate) fn has_data_file(&self) -> bool {
         self.path.join(SLED_DATA_FILE).exists()
+    }
+
+    /// Removes a snapshot that sled began and did not finish, because it was killed or the disk was full: sled 0.34
+    /// takes it for the newest whole one at its next start and calls the store damaged. The snapshot before it is
+    /// there until the new one is whole. What a running process writes is left alone.
+    pub(crate) fn remove_half_snapshots(&self) -> Result<(), StoreError> {
+        if !self.has_data_file() {
+            return Ok(());
+        }
+        // The lock that sled takes, too; held until the end of this function. Who holds it is told by sled.
+        let data_file = self.open_data_file()?;
+        if data_file.try_lock().is_err() {
+            return Ok(());
+        }
+        for entry in self.named(fs::read_dir(&self.path))? {
+            let name = self.named(entry)?.file_name();
+            let is_half = name
+                .to_str()
+                .is_some_and(|name| name.starts_with(SNAPSHOT_START) && name.ends_with(HALF_SNAPSHOT_END));
+            if is_half {
+                tracing::warn!(file = %name.display(), "a snapshot that was not finished is removed");
+                self.named(fs::remove_file(self.path.join(name)))?;
+            }
+        }
+        Ok(())
     }
 
     fn make_file(&self, name: &str) -> Result<(), StoreError> {

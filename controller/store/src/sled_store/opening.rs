@@ -114,6 +114,7 @@ pub(crate) fn open_checked(directory: &Directory, cache_bytes: u64) -> Result<Op
 }
 
 fn open_sled(directory: &Directory, cache_bytes: u64) -> Result<Opened, StoreError> {
+    directory.remove_half_snapshots()?;
     // flush_every_ms stays on: only sled's background flusher reclaims space (security-and-delivery §4.6).
     let config = sled::Config::new().path(&directory.path).cache_capacity(cache_bytes);
     let db = run_caught(&directory.path, || config.open())?;
@@ -232,6 +233,24 @@ mod tests {
             write_raw(dir.path(), &raw);
             assert!(refusal(dir.path()).await.to_string().contains(word), "{word}");
         }
+    }
+
+    /// A start that was killed, or found the disk full, while sled wrote its snapshot.
+    #[tokio::test]
+    async fn a_snapshot_that_was_not_finished_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = crate::Key::new("run/1").unwrap();
+        let store = SledStore::open(SledSettings::new(dir.path())).await.unwrap();
+        store.commit(Batch::new(ID).put(key.clone(), "x")).await.unwrap();
+        let half = dir.path().join("snap.7FFFFFFFFFFFFFFF.generating");
+        std::fs::write(&half, "half a snapshot").unwrap();
+        assert!(matches!(refusal(dir.path()).await, StoreError::Busy { .. }));
+        assert!(half.exists(), "it may be that of the process that is running");
+        store.close().await.unwrap();
+        let store = SledStore::open(SledSettings::new(dir.path())).await.unwrap();
+        assert!(!half.exists());
+        assert_eq!(store.get(&key).await.unwrap().unwrap().value, b"x");
+        store.close().await.unwrap();
     }
 
     #[tokio::test]
