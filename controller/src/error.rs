@@ -5,6 +5,8 @@
 use fleet_store::StoreError;
 use fleet_types::view::ErrorDetail;
 
+const MIB: u64 = 1024 * 1024;
+
 /// Kinds of failure, as callers can act on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -106,11 +108,17 @@ impl From<StoreError> for ControllerError {
                 Self::new(Kind::Unavailable, "store-unavailable", "the controller's store does not answer")
                     .fix("try again; the same idempotency key makes it happen once")
             }
-            StoreError::Full { .. } => Self::new(
+            StoreError::Full { free_bytes, floor_bytes, .. } => Self::new(
                 Kind::Exhausted,
                 "store-full",
                 "the controller's store has no space left and takes no new work",
             )
+            // The path is for the log alone.
+            .cause(format!(
+                "{} MiB must stay free on its file system, {} are",
+                floor_bytes.div_ceil(MIB),
+                free_bytes / MIB
+            ))
             .fix(
                 "free space on the controller's disk; stopping runs and storing reports go on from a reserve",
             ),
