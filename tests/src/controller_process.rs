@@ -37,11 +37,13 @@ pub struct Options {
     pub log: String,
     /// Another program than the one beside this executable.
     pub program: Option<PathBuf>,
+    /// Another place for its data than the own folder, such as a small disk.
+    pub data: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { scale: 50, log: "info".to_owned(), program: None }
+        Self { scale: 50, log: "info".to_owned(), program: None, data: None }
     }
 }
 
@@ -55,6 +57,7 @@ struct Made {
 #[derive(Debug)]
 pub struct ControllerProcess {
     folder: TempDir,
+    data: PathBuf,
     program: PathBuf,
     agent_port: u16,
     enrol_port: u16,
@@ -80,10 +83,11 @@ impl ControllerProcess {
             None => program("fleet-controller", "fleet-controller")?,
         };
         let folder = tempfile::Builder::new().prefix("fleet-controller-").tempdir()?;
+        let data = options.data.clone().unwrap_or_else(|| folder.path().join("data"));
         let output = Command::new(&program)
             .arg("init")
             .arg("--data")
-            .arg(folder.path().join("data"))
+            .arg(&data)
             .args(["--name", "dev", "--operator", "ada", "--json", "--root-key"])
             .arg(folder.path().join("root.key"))
             .stdin(Stdio::null())
@@ -97,13 +101,14 @@ impl ControllerProcess {
             "data_directory = \"{}\"\n[server]\nagent_listen = \"127.0.0.1:{agent_port}\"\n\
              enrol_listen = \"127.0.0.1:{enrol_port}\"\nserver_names = [\"localhost\"]\n\
              [timers]\nscale = {}\n[log]\nlevel = {:?}\n",
-            folder.path().join("data").display(),
+            data.display(),
             options.scale,
             options.log,
         );
         std::fs::write(folder.path().join("controller.toml"), config)?;
         Ok(Self {
             folder,
+            data,
             program,
             agent_port,
             enrol_port,
@@ -115,22 +120,7 @@ impl ControllerProcess {
 
     /// Starts it and waits until it serves.
     pub async fn start(&mut self) -> Result<()> {
-        ensure!(self.child.is_none(), "the controller runs already");
-        let ready = self.folder.path().join("ready.json");
-        let _ = std::fs::remove_file(&ready);
-        let log = std::fs::File::options().create(true).append(true).open(self.log_path())?;
-        let child = Command::new(&self.program)
-            .arg("run")
-            .arg("--config")
-            .arg(self.folder.path().join("controller.toml"))
-            .arg("--ready-file")
-            .arg(&ready)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("{} did not start", self.program.display()))?;
+        let (child, ready) = (self.spawn()?, self.ready_path());
         let child = self.child.insert(child);
         let mut ended = None;
         let served = wait_for("the controller to serve", START_LIMIT, async || {
@@ -146,6 +136,28 @@ impl ControllerProcess {
             bail!("the controller ended at its start with {status}:\n{}", self.log_tail());
         }
         served.with_context(|| self.log_tail())
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        ensure!(self.child.is_none(), "the controller runs already");
+        let _ = std::fs::remove_file(self.ready_path());
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path())?;
+        Command::new(&self.program)
+            .arg("run")
+            .arg("--config")
+            .arg(self.folder.path().join("controller.toml"))
+            .arg("--ready-file")
+            .arg(self.ready_path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{} did not start", self.program.display()))
+    }
+
+    fn ready_path(&self) -> PathBuf {
+        self.folder.path().join("ready.json")
     }
 
     /// SIGKILL, and waits until the process is gone.
@@ -168,6 +180,14 @@ impl ControllerProcess {
         let status = timeout(STOP_LIMIT, child.wait()).await.context("the controller does not stop")??;
         ensure!(status.success(), "the controller stopped with {status}:\n{}", self.log_tail());
         Ok(())
+    }
+
+    /// Starts it where it must end by itself; gives its exit code.
+    pub async fn start_in_vain(&mut self) -> Result<Option<i32>> {
+        let mut child = self.spawn()?;
+        let ended = timeout(START_LIMIT, child.wait()).await;
+        let status = ended.with_context(|| format!("it was to end at its start\n{}", self.log_tail()))??;
+        Ok(status.code())
     }
 
     /// SIGKILL and start.
@@ -203,7 +223,7 @@ impl ControllerProcess {
 
     /// The controller's data directory: `store`, `pki`.
     pub fn data_directory(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// The controller's configuration.

@@ -10,6 +10,7 @@
 //! | [`test_fleet`] | controller, operator and agents together, and how stories begin and end |
 //! | [`audit_check`] | the whole log and all reports compared, at the end of every story |
 //! | [`sandbox`] | a fleet of real programs only: controller, agents, fleetctl; killed and started again |
+//! | [`small_disk`] | a disk that a story fills |
 //! | [`sim`] | the load simulator behind `fleet-sim` |
 //!
 //! Stories stand in `tests/`. Nothing here is linked into a product program.
@@ -25,5 +26,6 @@ pub mod programs;
 pub mod raw_call;
 pub mod sandbox;
 pub mod sim;
+pub mod small_disk;
 pub mod test_fleet;
 pub mod wait;

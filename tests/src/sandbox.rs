@@ -59,7 +59,12 @@ pub struct Sandbox {
 impl Sandbox {
     /// A fleet of `count` nodes that are online, may be changed, and have the documents of `fleetctl dev`.
     pub async fn start(count: u32) -> Result<Self> {
-        let mut sandbox = Self::without_nodes().await?;
+        Self::start_with(None, count).await
+    }
+
+    /// The same with the controller's data elsewhere.
+    pub async fn start_with(data: Option<PathBuf>, count: u32) -> Result<Self> {
+        let mut sandbox = Self::without_nodes_with(data).await?;
         for spec in nodes(count) {
             sandbox.join(&spec, ENFORCE).await?.start(&[])?;
         }
@@ -70,7 +75,11 @@ impl Sandbox {
 
     /// A controller and an operator who has signed in.
     pub async fn without_nodes() -> Result<Self> {
-        let options = Options { scale: SCALE, ..Options::default() };
+        Self::without_nodes_with(None).await
+    }
+
+    async fn without_nodes_with(data: Option<PathBuf>) -> Result<Self> {
+        let options = Options { scale: SCALE, data, ..Options::default() };
         let controller = ControllerProcess::start_new(&options).await?;
         let folder = tempfile::Builder::new().prefix("fleet-sandbox-").tempdir()?;
         let operator = Fleetctl::new(folder.path().join("operator"))?;
@@ -98,18 +107,24 @@ impl Sandbox {
 
     /// Lays a node out and lets it join; its agent is not started. `policy` goes into its configuration.
     pub async fn join(&mut self, spec: &NodeSpec, policy: &str) -> Result<&mut SandboxNode> {
-        let node = SandboxNode::lay_out(&self.folder.path().join("nodes"), spec)?;
+        let nodes = self.path("nodes");
+        self.join_at(&nodes, spec, policy).await
+    }
+
+    /// The same with the node's folder below `nodes`, such as on a small disk.
+    pub async fn join_at(&mut self, nodes: &Path, spec: &NodeSpec, policy: &str) -> Result<&mut SandboxNode> {
+        let node = SandboxNode::lay_out(nodes, spec)?;
         self.take_in(node, spec, policy).await
     }
 
-    /// The same for a node whose core has a process and an account of its own.
+    /// The same as [`Self::join`] for a node whose core has a process and an account of its own.
     pub async fn join_apart(
         &mut self,
         spec: &NodeSpec,
         policy: &str,
         core_user: &str,
     ) -> Result<&mut SandboxNode> {
-        let mut node = SandboxNode::lay_out(&self.folder.path().join("nodes"), spec)?;
+        let mut node = SandboxNode::lay_out(&self.path("nodes"), spec)?;
         node.set_apart(core_user)?;
         self.take_in(node, spec, policy).await
     }

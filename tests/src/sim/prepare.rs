@@ -39,7 +39,7 @@ pub struct Prepared {
 
 /// Starts a controller at full scale and enrols `count` nodes.
 pub async fn prepare(count: usize) -> Result<Prepared> {
-    let options = Options { scale: 1, log: "warn".to_owned(), program: None };
+    let options = Options { scale: 1, log: "warn".to_owned(), ..Options::default() };
     let controller = ControllerProcess::start_new(&options).await?;
     let operator = OperatorClient::enrol(&controller, &controller.invite).await?;
     operator.list_content_key(&controller.root_key_path()).await?;

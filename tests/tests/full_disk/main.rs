@@ -1,0 +1,7 @@
+//! T11, T12: a disk that is full in the middle of the work, under a real controller and under a real node.
+//!
+//! | file | tells |
+//! |---|---|
+//! | [`controller`] | new work is refused, results go into the reserve or wait; space ends it |
+
+mod controller;
