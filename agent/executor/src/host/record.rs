@@ -7,6 +7,7 @@
 //! | `begun` | supervisor | from here on the program may have run |
 //! | `started` | supervisor | this is the program |
 //! | `output`, `tail` | supervisor | what it printed: the first and the last of it |
+//! | `room` | supervisor | becomes `exit`: laid down before the program starts, so that a full disk hides no end |
 //! | `exit` | supervisor | how it ended |
 //! | `stopped` | agent | it was stopped on purpose |
 //! | `lock` | supervisor | held while the supervisor lives: the kernel lets go of it, whatever happens |
@@ -32,6 +33,8 @@ use super::processes::Exit;
 pub(crate) const HEAD_BYTES: u64 = 256 * 1024;
 /// See [`HEAD_BYTES`].
 pub(crate) const TAIL_BYTES: usize = 256 * 1024;
+/// Room for `exit`, which has a few hundred bytes; one block of a file system.
+const ROOM_BYTES: usize = 4096;
 /// Largest small file of a record; a spec holds an argument vector of at most a few kilobytes.
 const MAX_SMALL_BYTES: u64 = 1024 * 1024;
 
@@ -134,7 +137,9 @@ impl Record {
         self.read("begun")
     }
 
+    /// Fails where there is no room to tell the end: nothing has been started then.
     pub(crate) fn write_begun(&self, begun: &Begun) -> io::Result<()> {
+        write_durably(&self.room(), &[b' '; ROOM_BYTES])?;
         self.write("begun", begun)
     }
 
@@ -150,8 +155,24 @@ impl Record {
         self.read("exit")
     }
 
+    /// Written into the room that is there, whose rest stays blank; the blocks are on the disk already.
     pub(crate) fn write_ended(&self, ended: &Ended) -> io::Result<()> {
-        self.write("exit", ended)
+        let bytes = serde_json::to_vec(ended).map_err(io::Error::other)?;
+        let path = self.folder.join("exit");
+        let room = match OpenOptions::new().write(true).open(self.room()) {
+            Ok(room) if bytes.len() <= ROOM_BYTES => Some(room),
+            // A record that an older agent began has none; a long reason does not fit.
+            _ => None,
+        };
+        let Some(mut room) = room else { return write_durably(&path, &bytes) };
+        room.write_all(&bytes)?;
+        room.sync_all()?;
+        std::fs::rename(self.room(), &path)?;
+        sync_folder(&self.folder)
+    }
+
+    fn room(&self) -> PathBuf {
+        self.folder.join("room")
     }
 
     /// Notes that the end to come is wanted.
@@ -247,6 +268,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
 
     #[test]
     fn the_lock_tells_whether_a_supervisor_lives() {
@@ -256,5 +278,33 @@ mod tests {
         assert!(record.try_lock().unwrap().is_none());
         drop(held);
         assert!(record.try_lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn the_end_goes_into_the_room_that_was_laid_down_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = Record::at(folder.path());
+        let at = Timestamp::clamped(7);
+        let supervisor = ProcessId::of(std::process::id(), "boot").unwrap();
+        record.write_begun(&Begun { supervisor, at }).unwrap();
+        let room = std::fs::metadata(record.room()).unwrap();
+        assert_eq!(room.len(), ROOM_BYTES as u64);
+        let mut ended = Ended {
+            exit: None,
+            not_started: Some("no such file".to_owned()),
+            started: at,
+            at,
+            took_ms: 3,
+            output_bytes: 0,
+            output_sha256: Digest::of(b""),
+        };
+        record.write_ended(&ended).unwrap();
+        let exit = std::fs::metadata(folder.path().join("exit")).unwrap();
+        assert_eq!((exit.ino(), exit.len()), (room.ino(), room.len()), "the same blocks");
+        assert_eq!(record.ended().unwrap().as_ref(), Some(&ended));
+        // Without room, and with more than fits.
+        ended.not_started = Some("x".repeat(ROOM_BYTES));
+        record.write_ended(&ended).unwrap();
+        assert_eq!(record.ended().unwrap(), Some(ended));
     }
 }
