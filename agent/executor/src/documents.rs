@@ -36,8 +36,15 @@ pub enum DocumentError {
         found: Digest,
     },
     /// The file system refused.
-    #[error("the document store failed")]
+    #[error("the document store failed: {0}")]
     Io(#[source] io::Error),
+}
+
+impl DocumentError {
+    /// Was there no room for it?
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io(error) if durable::is_full(error))
+    }
 }
 
 /// The store.

@@ -114,35 +114,30 @@ impl Desk {
             return;
         }
         let stored = if document.envelope.is_empty() {
-            Err(format!("the controller does not give it: {}", document.error))
+            Err(missing(digest, &format!("the controller does not give it: {}", document.error)))
         } else {
-            self.parts
-                .documents
-                .store(digest, &document.envelope)
-                .map(drop)
-                .map_err(|error| error.to_string())
+            self.parts.documents.store(digest, &document.envelope).map(drop).map_err(|error| {
+                if error.is_full() { no_room(digest) } else { missing(digest, &error.to_string()) }
+            })
         };
         let waiting: Vec<JobKey> = self.pending.keys().copied().collect();
         for key in waiting {
             match &stored {
                 Ok(()) => self.go_on_with(key),
-                Err(why) => self.document_failed(key, digest, why),
+                Err(refusal) => self.document_failed(key, digest, refusal),
             }
         }
     }
 
     /// A document of an assignment did not come: it is refused if it is this one's.
-    fn document_failed(&mut self, key: JobKey, digest: Digest, why: &str) {
+    fn document_failed(&mut self, key: JobKey, digest: Digest, refusal: &Refusal) {
         let Some(pending) = self.pending.get(&key) else { return };
         let is_missing = match self.gather(&pending.assignment) {
             Ok(Gathered::Missing(missing)) => missing.contains(&digest),
             Ok(Gathered::Complete(_)) | Err(_) => false,
         };
         if is_missing && let Some(pending) = self.pending.remove(&key) {
-            let message = format!("document {} cannot be had: {why}", digest.short());
-            let refusal =
-                Refusal::new("document-missing", message, "apply the documents again, then start a new run");
-            self.refuse(key, &pending.assignment, None, &[refusal]);
+            self.refuse(key, &pending.assignment, None, std::slice::from_ref(refusal));
         }
     }
 
@@ -363,6 +358,17 @@ fn is_held(host: &dyn crate::host::Host, path: &str) -> bool {
         Ok(_) => true,
         Err(error) => error.problem != crate::host::FileProblem::NotFound,
     }
+}
+
+fn missing(digest: Digest, why: &str) -> Refusal {
+    let message = format!("document {} cannot be had: {why}", digest.short());
+    Refusal::new("document-missing", message, "apply the documents again, then start a new run")
+}
+
+/// The disk is so full that local policy was not even asked.
+fn no_room(digest: Digest) -> Refusal {
+    let message = format!("the disk is full: there is no room for document {}", digest.short());
+    Refusal::new("min-free-disk", message, "free space on the node, then start a new run")
 }
 
 fn free_bytes(path: &std::path::Path) -> Option<u64> {
