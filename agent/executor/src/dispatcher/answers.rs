@@ -80,7 +80,7 @@ impl Desk {
             }
             Err(error) => {
                 tracing::error!(%error, run = %key.0, "the report cannot be stored; it is tried again");
-                self.trouble.get_or_insert_with(|| format!("a report cannot be stored: {error}"));
+                // Of one that was not accepted nothing is kept: the controller offers it again.
                 if self.parts.table.get(&key).is_some_and(|job| job.accepted.is_some()) {
                     self.unwritten.push((key, draft));
                 }

@@ -96,7 +96,7 @@ pub struct Desk {
     pub(super) open: BTreeMap<JobKey, Open>,
     /// Accepted jobs in order, not started.
     pub(super) queue: VecDeque<JobKey>,
-    /// Ends that could not be written; tried again when a link comes up.
+    /// Ends that could not be written; tried again with time, and when a link comes up. Nothing starts before.
     pub(super) unwritten: Vec<(JobKey, Draft)>,
     /// Why no new changes start, beside the journal's damage.
     pub(super) trouble: Option<String>,
@@ -159,7 +159,7 @@ impl Desk {
 
     /// Waits for something that time alone ends?
     pub fn needs_ticks(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || !self.unwritten.is_empty()
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -200,7 +200,8 @@ impl Desk {
     /// Why no new changes start; none when they may.
     pub(super) fn safe_mode(&self) -> Option<String> {
         let known = self.parts.damage.clone().or_else(|| self.trouble.clone());
-        known.or_else(|| self.parts.abandoned.reason())
+        let unwritten = || (!self.unwritten.is_empty()).then(|| "a report cannot be stored".to_owned());
+        known.or_else(unwritten).or_else(|| self.parts.abandoned.reason())
     }
 
     /// Runs that have started and not ended.
@@ -245,6 +246,7 @@ impl Desk {
         if self.pending.is_empty() {
             self.wanted.clear();
         }
+        self.write_unwritten();
     }
 
     fn on_output_credit(&mut self, credit: &pb::OutputCredit) {

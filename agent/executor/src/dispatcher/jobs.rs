@@ -16,7 +16,7 @@ const MAX_READING: usize = 4;
 impl Desk {
     /// Starts what may start: one changing job at a time, in order; reading ones beside it.
     pub(super) fn start_next(&mut self) {
-        if self.is_stopping() || self.trouble.is_some() {
+        if self.is_stopping() || self.trouble.is_some() || !self.unwritten.is_empty() {
             return;
         }
         let mut at = 0;
