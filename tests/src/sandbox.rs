@@ -107,17 +107,11 @@ impl Sandbox {
 
     /// Lays a node out and lets it join; its agent is not started. `policy` goes into its configuration.
     pub async fn join(&mut self, spec: &NodeSpec, policy: &str) -> Result<&mut SandboxNode> {
-        let nodes = self.path("nodes");
-        self.join_at(&nodes, spec, policy).await
+        let node = SandboxNode::lay_out(&self.path("nodes"), spec)?;
+        self.join_as(node, spec, policy).await
     }
 
-    /// The same with the node's folder below `nodes`, such as on a small disk.
-    pub async fn join_at(&mut self, nodes: &Path, spec: &NodeSpec, policy: &str) -> Result<&mut SandboxNode> {
-        let node = SandboxNode::lay_out(nodes, spec)?;
-        self.take_in(node, spec, policy).await
-    }
-
-    /// The same as [`Self::join`] for a node whose core has a process and an account of its own.
+    /// The same for a node whose core has a process and an account of its own.
     pub async fn join_apart(
         &mut self,
         spec: &NodeSpec,
@@ -126,10 +120,11 @@ impl Sandbox {
     ) -> Result<&mut SandboxNode> {
         let mut node = SandboxNode::lay_out(&self.path("nodes"), spec)?;
         node.set_apart(core_user)?;
-        self.take_in(node, spec, policy).await
+        self.join_as(node, spec, policy).await
     }
 
-    async fn take_in(
+    /// The same with a node that was laid out before, such as on a small disk.
+    pub async fn join_as(
         &mut self,
         node: SandboxNode,
         spec: &NodeSpec,

@@ -67,6 +67,8 @@ pub struct SandboxNode {
     /// Its name.
     pub name: String,
     folder: PathBuf,
+    /// Where the agent keeps what is its own: journal, reports, records of steps.
+    own: PathBuf,
     program: PathBuf,
     /// Variables of every call, beside those of this process.
     variables: Vec<(String, String)>,
@@ -85,6 +87,7 @@ impl SandboxNode {
         std::fs::write(&cli, text.replace(ROOT_LINE, &format!("{ROOT_LINE}{PROBE}")))?;
         Ok(Self {
             name: spec.name.clone(),
+            own: folder.clone(),
             folder,
             program: program("fleet-agent", "fleet-agent")?,
             variables: Vec::new(),
@@ -111,6 +114,12 @@ impl SandboxNode {
         self.child.as_ref().and_then(Child::id).with_context(|| format!("{} does not run", self.name))
     }
 
+    /// The same with the agent's own files elsewhere, such as on a small disk.
+    #[must_use]
+    pub fn keeping_in(self, own: &Path) -> Self {
+        Self { own: own.to_owned(), ..self }
+    }
+
     /// Writes the agent's configuration; `policy` are its last tables.
     pub fn configure(&self, controller: &ControllerProcess, policy: &str) -> Result<()> {
         let text = format!(
@@ -126,7 +135,7 @@ impl SandboxNode {
             controller.enrol_address(),
             self.identity().display(),
             self.state().display(),
-            self.folder.join("work").display(),
+            self.own.join("work").display(),
             self.root().display(),
         );
         Ok(std::fs::write(self.config(), text)?)
@@ -283,7 +292,7 @@ impl SandboxNode {
 
     /// Its state: journal, reports, notes.
     pub fn state(&self) -> PathBuf {
-        self.folder.join("state")
+        self.own.join("state")
     }
 
     /// Its identity; of a node apart it lies in the state, as by default on a real machine.

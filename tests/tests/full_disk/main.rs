@@ -3,5 +3,7 @@
 //! | file | tells |
 //! |---|---|
 //! | [`controller`] | new work is refused, results go into the reserve or wait; space ends it |
+//! | [`node`] | a job is refused, fails, or is reported from the reserve; space ends it |
 
 mod controller;
+mod node;
