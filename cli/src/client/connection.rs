@@ -186,13 +186,24 @@ fn identity_failure(error: &SlotError, context: &str) -> Failure {
 }
 
 fn tls_failure(error: &TlsError, context: &str) -> Failure {
-    if let TlsError::OwnCertificate(CertFault::Expired { not_after, .. }) = error {
-        let what = format!("your certificate for context \"{context}\" ended at {not_after}");
-        return Failure::new(ExitCode::NotAllowed, "cert-expired", what)
-            .cause("checked on this side before connecting, with this machine's clock")
-            .fix(format!("sign in again: fleetctl login INVITE --context {context}"));
+    let TlsError::OwnCertificate(fault) = error else { return bad_identity(error, context) };
+    let login = format!("sign in again: fleetctl login INVITE --context {context}");
+    let refused = |code, what: String, now: &Timestamp| {
+        Failure::new(ExitCode::NotAllowed, code, what)
+            .cause(format!("checked on this side before connecting; this machine's clock says {now}"))
+    };
+    match fault {
+        CertFault::Expired { not_after, now } => {
+            let what = format!("your certificate for context \"{context}\" ended at {not_after}");
+            refused("cert-expired", what, now).fix(login).fix("or set this machine's clock, if it is wrong")
+        }
+        // Signing in again would help nobody: a certificate begins when it is made.
+        CertFault::NotYetValid { not_before, now } => {
+            let what = format!("your certificate for context \"{context}\" begins at {not_before}");
+            refused("cert-not-yet-valid", what, now).fix("set this machine's clock")
+        }
+        _ => bad_identity(error, context),
     }
-    bad_identity(error, context)
 }
 
 fn bad_identity(error: &dyn std::error::Error, context: &str) -> Failure {
