@@ -8,12 +8,14 @@
 //! |---|---|
 //! | [`node`] | one node: its agent's process, its root, its journal |
 //! | [`operator`] | the real fleetctl, in the sandbox's own configuration folder |
+//! | [`identity`] | certificates of another time for the operator |
 //! | [`agreement`] | record, journals, archives on disk and audit log compared |
 //! | [`chance`] | moments and victims of a storm, with a seed |
 //! | [`processes`] | what still runs of a sandbox |
 
 pub mod agreement;
 pub mod chance;
+pub mod identity;
 pub mod node;
 pub mod operator;
 pub mod processes;

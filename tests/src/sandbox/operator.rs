@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
-use tokio::process::Command;
+use tempfile::NamedTempFile;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::programs::program;
@@ -67,6 +69,13 @@ impl Fleetctl {
         })
     }
 
+    /// Starts a call that goes on for a while; what it says goes into files, so it sees no terminal.
+    pub fn begin(&self, arguments: &[&str]) -> Result<Running> {
+        let (out, err) = (NamedTempFile::new()?, NamedTempFile::new()?);
+        let child = self.command(arguments).stdout(out.reopen()?).stderr(err.reopen()?).spawn()?;
+        Ok(Running { child, out, err })
+    }
+
     /// A call that must end with 0; gives its standard output.
     pub async fn good(&self, arguments: &[&str]) -> Result<String> {
         let said = self.ask(arguments).await?;
@@ -79,4 +88,42 @@ impl Fleetctl {
         let out = self.good(&[arguments, &["-o", "json"]].concat()).await?;
         serde_json::from_str(&out).with_context(|| format!("fleetctl {}: {out}", arguments.join(" ")))
     }
+}
+
+/// A call that goes on.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    out: NamedTempFile,
+    err: NamedTempFile,
+}
+
+impl Running {
+    /// What came on standard output so far.
+    pub fn out(&self) -> String {
+        text_of(&self.out)
+    }
+
+    /// What came on standard error so far.
+    pub fn err(&self) -> String {
+        text_of(&self.err)
+    }
+
+    /// Does it go on?
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ctrl-C: SIGINT, and waits until it has ended by itself.
+    pub async fn interrupt(mut self) -> Result<Said> {
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        kill_process(pid.with_context(|| format!("fleetctl has ended: {}", self.err()))?, Signal::INT)?;
+        let ended = timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.with_context(|| format!("fleetctl does not end: {}", self.err()))??;
+        Ok(Said { code: status.code(), out: self.out(), err: self.err() })
+    }
+}
+
+fn text_of(file: &NamedTempFile) -> String {
+    std::fs::read(file.path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }

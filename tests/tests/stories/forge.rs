@@ -1,11 +1,12 @@
 //! Certificates that nobody would issue: signed by a fleet's real authorities, or by a stranger's.
 
 use anyhow::{Context as _, Result};
+use fleet_certs::Role;
 use fleet_certs::ca::Authority;
 use fleet_certs::csr::PrivateKey;
 use fleet_certs::tls::TlsIdentity;
-use fleet_certs::{Role, files};
 use fleet_tests::clock;
+use fleet_tests::sandbox::identity;
 use fleet_tests::test_fleet::TestFleet;
 use rcgen::string::Ia5String;
 use rcgen::{
@@ -15,10 +16,7 @@ use rcgen::{
 
 /// An authority of the fleet, from the controller's disk.
 pub fn authority(fleet: &TestFleet, role: Role) -> Result<Authority> {
-    let pki = fleet.controller.data_directory().join("pki");
-    let certificate = files::read_text(&pki.join(format!("{role}-ca.pem")))?;
-    let key = files::read_secret(&pki.join(format!("{role}-ca.key")))?;
-    Ok(Authority::from_pem(role, &certificate, &key)?)
+    identity::authority(&fleet.controller, role)
 }
 
 /// What an honest client certificate with these URIs says, for a story to spoil.
