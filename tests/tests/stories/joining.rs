@@ -3,14 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context as _, Result, ensure};
+use fleet_certs::csr::PrivateKey;
 use fleet_certs::token::{Token, TokenKind};
 use fleet_proto::pb;
+use fleet_proto::pb::enrol_service_client::EnrolServiceClient;
 use fleet_tests::audit_check::wait_for_refusal;
+use fleet_tests::channel;
+use fleet_tests::controller_process::{ControllerProcess, Options};
 use fleet_tests::fake_agent::enrol::{self, NewKeys};
 use fleet_tests::fake_agent::{Credentials, Script};
 use fleet_tests::operator_client::key;
 use fleet_tests::test_fleet::{TestFleet, labels};
 use fleet_tests::wait::{PATIENCE, wait_for};
+use fleet_types::seal::SigningKey;
 use tonic::{Code, Status};
 
 async fn redeem(fleet: &TestFleet, token: &Token, keys: &NewKeys) -> Result<Result<pb::EnrolReply, Status>> {
@@ -93,12 +98,9 @@ async fn unknown_wrong_expired_and_used_tokens_look_the_same_from_outside() -> R
     ensure!(format!("{late:#}").contains("enrolled already"), "{late:#}");
     let mut bad = enrol::request(&other, &keys)?;
     bad.csr.truncate(40);
-    let channel = fleet_tests::channel::connect(
-        fleet.controller.enrol_address(),
-        &fleet_tests::channel::enrolment_tls(&other)?,
-    )
-    .await?;
-    let mut service = pb::enrol_service_client::EnrolServiceClient::new(channel);
+    let channel =
+        channel::connect(fleet.controller.enrol_address(), &channel::enrolment_tls(&other)?).await?;
+    let mut service = EnrolServiceClient::new(channel);
     assert_eq!(service.enrol(bad).await.unwrap_err().code(), Code::InvalidArgument, "a cut request");
     let mut bad = enrol::request(&other, &keys)?;
     bad.report_key.clear();
@@ -112,12 +114,8 @@ async fn guessing_is_slowed_by_token_and_other_tokens_of_the_site_go_on() -> Res
     let fleet = TestFleet::start(0).await?;
     let good = token(&fleet, "fw-a").await?;
     let keys = NewKeys::generate()?;
-    let channel = fleet_tests::channel::connect(
-        fleet.controller.enrol_address(),
-        &fleet_tests::channel::enrolment_tls(&good)?,
-    )
-    .await?;
-    let mut service = pb::enrol_service_client::EnrolServiceClient::new(channel);
+    let channel = channel::connect(fleet.controller.enrol_address(), &channel::enrolment_tls(&good)?).await?;
+    let mut service = EnrolServiceClient::new(channel);
     let guess = Token::generate(TokenKind::Node, good.controller_pins.clone(), good.root_pin)?;
     let mut codes = BTreeMap::new();
     for _ in 0..40 {
@@ -130,4 +128,38 @@ async fn guessing_is_slowed_by_token_and_other_tokens_of_the_site_go_on() -> Res
     wait_for_refusal(&fleet.operator, "too many enrolment tries").await?;
     fleet.finish().await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_gives_the_same_identity_to_the_same_keys_and_none_to_others() -> Result<()> {
+    let mut controller = ControllerProcess::start_new(&Options::default()).await?;
+    let invite = Token::parse(TokenKind::Operator, &controller.invite)?;
+    let request = |key: &PrivateKey, content_key: &SigningKey| -> Result<pb::EnrolOperatorRequest> {
+        Ok(pb::EnrolOperatorRequest {
+            invite_id: invite.id.to_string(),
+            invite_secret: invite.secret.expose().to_vec(),
+            csr: key.request()?,
+            content_key: content_key.public().as_bytes().to_vec(),
+        })
+    };
+    let (key, content_key) = (PrivateKey::generate()?, SigningKey::generate()?.0);
+    let tls = channel::enrolment_tls(&invite)?;
+    let service = || channel::connect_lazily(controller.enrol_address(), &tls).map(EnrolServiceClient::new);
+    let first = service()?.enrol_operator(request(&key, &content_key)?).await?.into_inner();
+    controller.kill_and_restart().await?;
+    let service = || channel::connect_lazily(controller.enrol_address(), &tls).map(EnrolServiceClient::new);
+    let again = service()?.enrol_operator(request(&key, &content_key)?).await?.into_inner();
+    assert_eq!(first, again, "the reply was lost");
+    let (other_key, other_content_key) = (PrivateKey::generate()?, SigningKey::generate()?.0);
+    for (what, csr, content) in [
+        ("another key", &other_key, &content_key),
+        ("another content key", &key, &other_content_key),
+        ("both", &other_key, &other_content_key),
+    ] {
+        let status = service()?.enrol_operator(request(csr, content)?).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status}");
+        assert_eq!(status.message(), "this token is unknown, used or expired", "{what}");
+    }
+    assert!(controller.log().contains("an invite was used with two keys"), "{}", controller.log_tail());
+    controller.stop().await
 }
