@@ -14,7 +14,11 @@ pub fn init(config: &Config) {
         .with_default(ours.min(LevelFilter::WARN))
         .with_target("fleet_agent", ours)
         .with_target("fleet_executor", ours);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    // A line that cannot be written is lost; told on the same stream, it would end whoever wrote it.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(targets);
     // A second call (several agents in one test process) keeps the first subscriber.
     let _ = match config.log_format {

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 2 usage or configuration, 1 anything else, 75 the store failed and a restart may help.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -83,13 +84,18 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn fail(code: &str, error: &dyn std::error::Error, exit: u8) -> ExitCode {
-    eprintln!("error[{code}]: {}", chain(error));
+    // The exit code tells, too, where nobody reads or the log has no room.
+    let _ = writeln!(std::io::stderr(), "error[{code}]: {}", chain(error));
     ExitCode::from(exit)
 }
 
 fn start_log(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level).unwrap_or_default();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost; told on the same stream, it would end whoever wrote it.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match config.log_format {
         LogFormat::Text => log.with_ansi(false).init(),
         LogFormat::Json => log.json().init(),

@@ -4,6 +4,7 @@
 //! is opened by a child process first; only when that went well does the controller open it itself. The child is the
 //! controller's own binary (`store-probe PATH`), whose whole work is [`run_probe`].
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -59,7 +60,7 @@ pub fn probe(path: &Path) -> Result<ProbeReport, StoreError> {
 pub fn run_probe(path: &Path) -> ExitCode {
     match probe(path) {
         Err(StoreError::Corrupt { what }) => {
-            eprintln!("{what}");
+            let _ = writeln!(std::io::stderr(), "{what}");
             ExitCode::from(PROBE_EXIT_DAMAGED)
         }
         Ok(_) | Err(_) => ExitCode::SUCCESS,
