@@ -25,6 +25,8 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Shown of a log when a story fails.
 const TAIL_BYTES: usize = 6000;
+/// Its log below the folder.
+const LOG: &str = "controller.log";
 /// Tries for ports that another process took in between.
 const PORT_TRIES: usize = 20;
 
@@ -37,13 +39,15 @@ pub struct Options {
     pub log: String,
     /// Another program than the one beside this executable.
     pub program: Option<PathBuf>,
+    /// Another file for what it logs, such as one that takes nothing.
+    pub log_to: Option<PathBuf>,
     /// Another place for its data than the own folder, such as a small disk.
     pub data: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { scale: 50, log: "info".to_owned(), program: None, data: None }
+        Self { scale: 50, log: "info".to_owned(), program: None, log_to: None, data: None }
     }
 }
 
@@ -58,6 +62,7 @@ struct Made {
 pub struct ControllerProcess {
     folder: TempDir,
     data: PathBuf,
+    log_to: PathBuf,
     program: PathBuf,
     agent_port: u16,
     enrol_port: u16,
@@ -106,9 +111,11 @@ impl ControllerProcess {
             options.log,
         );
         std::fs::write(folder.path().join("controller.toml"), config)?;
+        let log_to = options.log_to.clone().unwrap_or_else(|| folder.path().join(LOG));
         Ok(Self {
             folder,
             data,
+            log_to,
             program,
             agent_port,
             enrol_port,
@@ -141,7 +148,7 @@ impl ControllerProcess {
     fn spawn(&self) -> Result<Child> {
         ensure!(self.child.is_none(), "the controller runs already");
         let _ = std::fs::remove_file(self.ready_path());
-        let log = std::fs::File::options().create(true).append(true).open(self.log_path())?;
+        let log = std::fs::File::options().create(true).append(true).open(&self.log_to)?;
         Command::new(&self.program)
             .arg("run")
             .arg("--config")
@@ -237,7 +244,7 @@ impl ControllerProcess {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.folder.path().join("controller.log")
+        self.folder.path().join(LOG)
     }
 
     /// Everything that it logged.

@@ -61,12 +61,12 @@ pub struct Sandbox {
 impl Sandbox {
     /// A fleet of `count` nodes that are online, may be changed, and have the documents of `fleetctl dev`.
     pub async fn start(count: u32) -> Result<Self> {
-        Self::start_with(None, count).await
+        Self::start_with(Options::default(), count).await
     }
 
-    /// The same with the controller's data elsewhere.
-    pub async fn start_with(data: Option<PathBuf>, count: u32) -> Result<Self> {
-        let mut sandbox = Self::without_nodes_with(data).await?;
+    /// The same with a controller that is set up in another way.
+    pub async fn start_with(options: Options, count: u32) -> Result<Self> {
+        let mut sandbox = Self::without_nodes_with(options).await?;
         for spec in nodes(count) {
             sandbox.join(&spec, ENFORCE).await?.start(&[])?;
         }
@@ -77,11 +77,12 @@ impl Sandbox {
 
     /// A controller and an operator who has signed in.
     pub async fn without_nodes() -> Result<Self> {
-        Self::without_nodes_with(None).await
+        Self::without_nodes_with(Options::default()).await
     }
 
-    async fn without_nodes_with(data: Option<PathBuf>) -> Result<Self> {
-        let options = Options { scale: SCALE, data, ..Options::default() };
+    /// The same with a controller that is set up in another way; its timers are the sandbox's.
+    pub async fn without_nodes_with(options: Options) -> Result<Self> {
+        let options = Options { scale: SCALE, ..options };
         let controller = ControllerProcess::start_new(&options).await?;
         let folder = tempfile::Builder::new().prefix("fleet-sandbox-").tempdir()?;
         let operator = Fleetctl::new(folder.path().join("operator"))?;

@@ -29,6 +29,8 @@ use crate::wait::{PATIENCE, wait_until};
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Shown of a log when a story fails.
 const TAIL_BYTES: usize = 3000;
+/// The agent's log below the node's folder.
+const LOG: &str = "agent.log";
 /// After this line of the stand-in the root is known.
 const ROOT_LINE: &str = "root=$(CDPATH= cd -P -- \"$(dirname -- \"$0\")/../../..\" && pwd)\n";
 /// What a story adds there.
@@ -69,6 +71,7 @@ pub struct SandboxNode {
     folder: PathBuf,
     /// Where the agent keeps what is its own: journal, reports, records of steps.
     own: PathBuf,
+    log_to: PathBuf,
     program: PathBuf,
     /// Variables of every call, beside those of this process.
     variables: Vec<(String, String)>,
@@ -88,6 +91,7 @@ impl SandboxNode {
         Ok(Self {
             name: spec.name.clone(),
             own: folder.clone(),
+            log_to: folder.join(LOG),
             folder,
             program: program("fleet-agent", "fleet-agent")?,
             variables: Vec::new(),
@@ -118,6 +122,12 @@ impl SandboxNode {
     #[must_use]
     pub fn keeping_in(self, own: &Path) -> Self {
         Self { own: own.to_owned(), ..self }
+    }
+
+    /// The same with another file for what the agent logs, such as one that takes nothing.
+    #[must_use]
+    pub fn logging_to(self, log: &Path) -> Self {
+        Self { log_to: log.to_owned(), ..self }
     }
 
     /// Writes the agent's configuration; `policy` are its last tables.
@@ -151,7 +161,7 @@ impl SandboxNode {
     /// Starts the agent; `extra` are arguments of `run`.
     pub fn start(&mut self, extra: &[&str]) -> Result<()> {
         ensure!(self.child.is_none(), "{} runs already", self.name);
-        let log = std::fs::File::options().create(true).append(true).open(self.log_path())?;
+        let log = std::fs::File::options().create(true).append(true).open(&self.log_to)?;
         let child = Command::new(&self.program)
             .arg("run")
             .arg("--config")
@@ -306,7 +316,7 @@ impl SandboxNode {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.folder.join("agent.log")
+        self.folder.join(LOG)
     }
 
     /// Everything that the agent logged.

@@ -2,6 +2,7 @@
 //! reserve or waits in the agents, and nothing that was acknowledged is lost.
 
 use anyhow::{Result, ensure};
+use fleet_tests::controller_process::Options;
 use fleet_tests::sandbox::{Sandbox, agreement};
 use fleet_tests::small_disk::{MIB, SmallDisk};
 use fleet_tests::wait::{PATIENCE, wait_for, wait_until};
@@ -49,7 +50,9 @@ async fn reported_in_vain(sandbox: &Sandbox, node: usize) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn t11_a_controller_with_a_full_disk_refuses_new_work_and_loses_nothing() -> Result<()> {
     let Some(disk) = SmallDisk::mount("T11, the controller's full disk", DISK_MIB)? else { return Ok(()) };
-    let mut sandbox = Sandbox::start_with(Some(disk.path().join("data")), 3).await?;
+    let mut sandbox =
+        Sandbox::start_with(Options { data: Some(disk.path().join("data")), ..Options::default() }, 3)
+            .await?;
     for node in &sandbox.nodes {
         node.hold()?;
     }

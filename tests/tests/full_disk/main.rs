@@ -3,7 +3,9 @@
 //! | file | tells |
 //! |---|---|
 //! | [`controller`] | new work is refused, results go into the reserve or wait; space ends it |
+//! | [`log`] | lines of the log that have no room cost nothing but themselves |
 //! | [`node`] | a job is refused, fails, or is reported from the reserve; space ends it |
 
 mod controller;
+mod log;
 mod node;
