@@ -80,9 +80,16 @@ impl Trust {
         self.0.subscribe()
     }
 
-    /// Puts a newer one in its place, after it was committed.
+    /// Puts a newer one in its place, after it was committed. It only moves forward: of two that were committed
+    /// one after the other the older one may be told of last.
     pub fn set(&self, bundle: TrustBundle, signed: SignedBundle) {
-        self.0.send_replace(Arc::new((bundle, signed)));
+        self.0.send_if_modified(|current| {
+            let newer = bundle.version > current.0.version;
+            if newer {
+                *current = Arc::new((bundle, signed));
+            }
+            newer
+        });
     }
 }
 

@@ -33,3 +33,6 @@ pub mod runner;
 pub mod service;
 pub mod settings;
 pub mod wake;
+
+#[cfg(test)]
+mod testing;

@@ -43,6 +43,11 @@ impl Repo {
         Ok(Some(Stored { record: codec::decode(&entry.value)?, write_id: entry.write_id }))
     }
 
+    /// The id of the commit that wrote a key last: the token for replacing an object.
+    pub async fn write_id(&self, key: &Key) -> Result<Option<WriteId>> {
+        Ok(self.store.get(key).await?.map(|entry| entry.write_id))
+    }
+
     /// A page of records under a prefix.
     pub async fn page<R: Record>(
         &self,

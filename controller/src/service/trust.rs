@@ -1,6 +1,7 @@
 //! The trust bundle: stored and handed out here, made and signed elsewhere.
 
-use fleet_types::trust::SignedBundle;
+use fleet_store::WriteId;
+use fleet_types::trust::{SignedBundle, TrustBundle};
 use fleet_types::view::{Done, TrustView};
 
 use super::caller::Operator;
@@ -29,28 +30,23 @@ pub async fn publish(
         return Ok(answer);
     }
     let signed: SignedBundle = fleet_proto::convert::json("trust_bundle", bytes)?;
-    let current = context.trust.get();
-    let next = current.0.version + 1;
+    let (current, seen) = stored(context).await?;
+    let next = current.version + 1;
     let bundle = signed.open(&context.fleet.roots, context.fleet.fleet, next).map_err(|error| {
         ControllerError::new(Kind::Refused, "trust-refused", error.to_string())
             .fix("sign a bundle of the next version with the fleet's root key")
     })?;
     if bundle.version != next {
-        return Err(ControllerError::new(
-            Kind::Conflict,
-            "trust-version",
-            format!("the bundle has version {}, the next one is {next}", bundle.version),
-        )
-        .fix("fetch the newest bundle, change that, and sign it again"));
+        return Err(version(format!("the bundle has version {}, the next one is {next}", bundle.version)));
     }
     // A bundle without our own authorities would cut every node off from this controller.
     let keeps = |old: &[fleet_types::trust::Authority], new: &[fleet_types::trust::Authority]| {
         old.iter().all(|authority| new.contains(authority))
     };
-    if !keeps(&current.0.controller_authorities, &bundle.controller_authorities)
-        || !keeps(&current.0.agent_authorities, &bundle.agent_authorities)
-        || !keeps(&current.0.operator_authorities, &bundle.operator_authorities)
-        || bundle.audit_key != current.0.audit_key
+    if !keeps(&current.controller_authorities, &bundle.controller_authorities)
+        || !keeps(&current.agent_authorities, &bundle.agent_authorities)
+        || !keeps(&current.operator_authorities, &bundle.operator_authorities)
+        || bundle.audit_key != current.audit_key
     {
         return Err(ControllerError::new(
             Kind::Blocked,
@@ -64,12 +60,123 @@ pub async fn publish(
         message: format!("trust bundle version {next} is stored and sent to connected nodes"),
     };
     let stored = serde_json::to_vec(&signed).map_err(ControllerError::internal)?;
-    let mut batch = context.ledger.batch().put_object(&keys::trust_bundle()?, &stored)?;
+    // Only in the place of the very bundle that this one was judged against: of two with one version the store
+    // takes one, whoever writes them.
+    let key = keys::trust_bundle()?;
+    let mut batch = context.ledger.batch().if_write_id(key.clone(), seen).put_object(&key, &stored)?;
     batch = once.store(context, batch, &answer)?;
     let leaf = Leaf::new(caller.actor(), "trust.publish", format!("trust-bundle/{next}"))
         .subject(fleet_types::digest::Digest::of(&signed.payload))
         .idempotency(idempotency_key);
-    context.ledger.commit(batch, vec![leaf]).await?;
+    match context.ledger.commit(batch, vec![leaf]).await {
+        Ok(_) => {}
+        Err(error) if error.kind == Kind::Conflict => {
+            // The other one may have been this very call, made twice at once.
+            return match once.answer(context).await? {
+                Some(answer) => Ok(answer),
+                None => Err(version(format!("another bundle of version {next} was published just now"))),
+            };
+        }
+        Err(error) => return Err(error),
+    }
     context.trust.set(bundle, signed);
     Ok(answer)
+}
+
+fn version(why: String) -> ControllerError {
+    ControllerError::new(Kind::Conflict, "trust-version", why)
+        .fix("fetch the newest bundle, change that, and sign it again")
+}
+
+/// The newest bundle of the store with the commit that wrote it; what is known in memory follows, because
+/// another process may have written it.
+async fn stored(context: &Context) -> Result<(TrustBundle, WriteId)> {
+    let key = keys::trust_bundle()?;
+    let missing = || ControllerError::internal("there is no trust bundle in the store");
+    // The version first: when another bundle comes between the two reads, the commit fails.
+    let seen = context.repo.write_id(&key).await?.ok_or_else(missing)?;
+    let bytes = context.repo.object(&key).await?.ok_or_else(missing)?;
+    let signed: SignedBundle = serde_json::from_slice(&bytes).map_err(ControllerError::internal)?;
+    let bundle =
+        signed.open(&context.fleet.roots, context.fleet.fleet, 1).map_err(ControllerError::internal)?;
+    context.trust.set(bundle.clone(), signed);
+    Ok((bundle, seen))
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::audit::AuditRecord;
+
+    use super::*;
+    use crate::testing::{StagedStore, TestContext, operator};
+
+    /// The next bundle, signed; `issued` makes two of them differ.
+    fn next(test: &TestContext, version: u64, issued: i64) -> Vec<u8> {
+        let current = test.context.trust.get().0.clone();
+        let issued = fleet_types::time::Timestamp::clamped(issued);
+        let bundle = TrustBundle { version, issued, ..current };
+        serde_json::to_vec(&bundle.sign(&test.root).unwrap()).unwrap()
+    }
+
+    async fn publish_leaves(context: &Context) -> usize {
+        let head = crate::service::audit::bytes(context, 0, 1000).await.unwrap();
+        head.iter()
+            .filter(|(_, bytes)| {
+                let leaf: AuditRecord = fleet_types::canonical::from_slice(bytes).unwrap();
+                leaf.action == "trust.publish"
+            })
+            .count()
+    }
+
+    #[tokio::test]
+    async fn of_two_bundles_of_one_version_at_once_one_is_taken_and_the_other_told() {
+        let store = std::sync::Arc::new(StagedStore::default());
+        let test = TestContext::over(store.clone()).await;
+        let (a, b) = (next(&test, 2, 1_800_000_000_000), next(&test, 2, 1_800_000_000_001));
+        store.meet(2);
+        let ada = operator();
+        let (first, second) =
+            tokio::join!(publish(&test.context, &ada, &a, "a"), publish(&test.context, &ada, &b, "b"));
+        let (won, lost) = match (&first, &second) {
+            (Ok(_), Err(lost)) => (a, lost),
+            (Err(lost), Ok(_)) => (b, lost),
+            both => panic!("one of them: {both:?}"),
+        };
+        assert_eq!((lost.kind, lost.detail.code.as_str()), (Kind::Conflict, "trust-version"), "{lost}");
+        assert_eq!(
+            test.context.repo.object(&keys::trust_bundle().unwrap()).await.unwrap(),
+            Some(won.clone())
+        );
+        let known = serde_json::to_vec(&test.context.trust.get().1).unwrap();
+        assert_eq!(known, won, "memory holds what the store holds");
+        assert_eq!(publish_leaves(&test.context).await, 1);
+    }
+
+    #[tokio::test]
+    async fn the_same_call_twice_at_once_has_one_effect_and_one_answer() {
+        let store = std::sync::Arc::new(StagedStore::default());
+        let test = TestContext::over(store.clone()).await;
+        let a = next(&test, 2, 1_800_000_000_000);
+        store.meet(2);
+        let ada = operator();
+        let (first, second) =
+            tokio::join!(publish(&test.context, &ada, &a, "a"), publish(&test.context, &ada, &a, "a"));
+        assert_eq!(first.unwrap(), second.unwrap());
+        assert_eq!(publish_leaves(&test.context).await, 1);
+    }
+
+    #[tokio::test]
+    async fn what_another_process_published_is_built_upon_and_memory_never_goes_back() {
+        let test = TestContext::new().await;
+        let before = test.context.trust.get();
+        publish(&test.context, &operator(), &next(&test, 2, 1), "").await.unwrap();
+        // As in a process that has not heard of it.
+        let context = &test.context;
+        context.trust.set(before.0.clone(), before.1.clone());
+        assert_eq!(context.trust.get().0.version, 2, "an older bundle takes no newer one's place");
+        let refused = publish(context, &operator(), &next(&test, 2, 2), "").await.unwrap_err();
+        assert!(matches!(refused.detail.code.as_str(), "trust-refused" | "trust-version"), "{refused}");
+        publish(context, &operator(), &next(&test, 3, 3), "").await.unwrap();
+        assert_eq!(context.trust.get().0.version, 3);
+    }
 }

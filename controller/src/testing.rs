@@ -1,0 +1,149 @@
+//! For unit tests: a whole context over a store in memory, made by the real `init`, and a store that can be
+//! stopped around its commits, so that races are told and not hoped for. Never part of the program.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use fleet_store::{Batch, Committed, Direction, Entry, Key, KvStore, LogName, MemoryStore, StoreError};
+use fleet_types::digest::Digest;
+use fleet_types::id::OperatorId;
+use fleet_types::seal::SigningKey;
+use fleet_types::time::Timestamp;
+use fleet_types::trust::OperatorRole;
+use tempfile::TempDir;
+use tokio::sync::{Barrier, oneshot};
+
+use crate::app;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::context::Context;
+use crate::init::{InitRequest, init};
+use crate::keyring;
+use crate::repo::records::OperatorRecord;
+use crate::service::caller::Operator;
+
+/// A fleet of its own with nobody connected.
+pub struct TestContext {
+    /// As the program makes it.
+    pub context: Arc<Context>,
+    /// The fleet's root key.
+    pub root: SigningKey,
+    /// Keys and output lie in it.
+    _folder: TempDir,
+}
+
+impl TestContext {
+    /// Over a plain store in memory.
+    pub async fn new() -> Self {
+        Self::over(Arc::new(MemoryStore::new())).await
+    }
+
+    /// Over a store of the test's choice.
+    pub async fn over(store: Arc<dyn KvStore>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let request = InitRequest {
+            name: "dev".parse().unwrap(),
+            operator: "ada".parse().unwrap(),
+            data_directory: data.clone(),
+            root_key: folder.path().join("root.key"),
+        };
+        init(Arc::clone(&store), &Clock::system(), &request).await.unwrap();
+        let text = format!(
+            "data_directory = \"{}\"\n[server]\nserver_names = [\"localhost\"]\n[storage]\nbackend = \"memory\"",
+            data.display()
+        );
+        let config = Config::from_text("test.toml", &text).unwrap();
+        let context = app::open_context(&config, store, Clock::system()).await.unwrap();
+        let root = keyring::load_signing_key(&request.root_key).unwrap();
+        Self { context: Arc::new(context), root, _folder: folder }
+    }
+}
+
+/// An operator who may do everything.
+pub fn operator() -> Operator {
+    let record = OperatorRecord {
+        id: OperatorId::from_uuid(uuid::Uuid::from_u128(7)),
+        name: "ada".parse().unwrap(),
+        role: OperatorRole::SecurityAdmin,
+        content_key: SigningKey::generate().unwrap().0.public(),
+        serial: "01".to_owned(),
+        created: Timestamp::clamped(1_790_000_000_000),
+    };
+    Operator {
+        record: Arc::new(record),
+        certificate: Digest::of(b"a certificate"),
+        certificate_not_after: Timestamp::clamped(4_000_000_000_000),
+        address: "127.0.0.1".to_owned(),
+    }
+}
+
+/// A commit that was written and whose answer is held back.
+pub struct Held {
+    /// Comes when it was written.
+    pub written: oneshot::Receiver<()>,
+    /// Lets the answer go.
+    pub answer: oneshot::Sender<()>,
+}
+
+/// A store in memory that stops commits where a test says so.
+#[derive(Default)]
+pub struct StagedStore {
+    inner: MemoryStore,
+    meet: Mutex<Option<Arc<Barrier>>>,
+    hold: Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>,
+}
+
+impl StagedStore {
+    /// From now on commits go on in groups of `count`: nobody writes before the others are there.
+    pub fn meet(&self, count: usize) {
+        *self.meet.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Barrier::new(count)));
+    }
+
+    /// The next commit is written, and answered when the test says so.
+    pub fn hold_next(&self) -> Held {
+        let (written_to, written) = oneshot::channel();
+        let (answer, go) = oneshot::channel();
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some((written_to, go));
+        Held { written, answer }
+    }
+}
+
+#[async_trait]
+impl KvStore for StagedStore {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&Key>,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<Vec<(Key, Entry)>, StoreError> {
+        self.inner.scan(prefix, after, limit, direction).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        let meet = self.meet.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(meet) = meet {
+            meet.wait().await;
+        }
+        let hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let committed = self.inner.commit(batch).await;
+        if let Some((written, go)) = hold {
+            written.send(()).unwrap();
+            go.await.unwrap();
+        }
+        committed
+    }
+
+    async fn log_len(&self, log: &LogName) -> Result<u64, StoreError> {
+        self.inner.log_len(log).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+}
