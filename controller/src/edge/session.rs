@@ -199,7 +199,12 @@ impl Session {
         let outbox = self.context.registry.register(self.agent.node, self.epoch).ok_or_else(|| {
             ControllerError::new(Kind::Conflict, "newer-link", "a newer link of this node came between")
         })?;
-        if let Err(error) = self.welcome(bundle_version).await {
+        // A freeze either finds this session and closes it, or is found here.
+        let welcomed = match inventory::check_active(&self.context, self.agent.node) {
+            Ok(_) => self.welcome(bundle_version).await,
+            Err(frozen) => Err(frozen),
+        };
+        if let Err(error) = welcomed {
             if self.context.registry.unregister(self.agent.node, self.epoch) {
                 inventory::disconnected(&self.context, self.agent.node);
             }

@@ -139,6 +139,25 @@ impl Roster {
         self.inner.write().unwrap_or_else(PoisonError::into_inner).put(known);
     }
 
+    /// Notes a record that was committed, unless the node is known to have gone on in its life: what is told
+    /// here may be older than what another call has committed and told in between. Above all, a node that was
+    /// frozen stays so.
+    pub fn advance(&self, record: NodeRecord) {
+        let stage = |state: &NodeState| match state {
+            NodeState::Pending => 0,
+            NodeState::Active => 1,
+            NodeState::Frozen { .. } => 2,
+        };
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let overtaken = inner
+            .nodes
+            .get(&record.id)
+            .is_some_and(|known| stage(&known.record.state) > stage(&record.state));
+        if !overtaken {
+            inner.put(Known::new(record));
+        }
+    }
+
     /// Changes what is known of a node; nothing happens when it is unknown.
     pub fn update(&self, id: NodeId, change: impl FnOnce(&mut Known)) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);

@@ -21,7 +21,6 @@ use super::idempotency::Once;
 use super::inventory;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
-use crate::fleet::roster::Known;
 use crate::repo::keys;
 use crate::repo::ledger::Leaf;
 use crate::repo::reader::{BatchExt as _, Stored};
@@ -139,7 +138,7 @@ pub async fn create_join_token(
     let leaf =
         Leaf::new(caller.actor(), "join-token.create", format!("node/{name}")).idempotency(idempotency_key);
     context.ledger.commit(batch, vec![leaf]).await?;
-    context.roster.put(Known::new(node));
+    context.roster.advance(node);
     Ok(view)
 }
 
@@ -237,7 +236,7 @@ pub async fn enrol_node(context: &Context, redemption: &Redemption<'_>) -> Resul
     let leaf = Leaf::new(redemption.actor(), "node.enrol", format!("node/{}", active.name))
         .subject(issued.fingerprint);
     context.ledger.commit(batch, vec![leaf]).await?;
-    context.roster.put(Known::new(active.clone()));
+    context.roster.advance(active.clone());
     Ok(EnrolledNode { node: active, chain })
 }
 
@@ -323,4 +322,74 @@ pub async fn enrol_operator(context: &Context, redemption: &Redemption<'_>) -> R
     context.ledger.commit(batch, vec![leaf]).await?;
     context.operators.put(operator.clone());
     Ok(EnrolledOperator { operator, chain })
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_certs::csr::PrivateKey;
+    use fleet_types::seal::SigningKey;
+
+    use super::*;
+    use crate::testing::{StagedStore, TestContext, operator};
+
+    async fn token(context: &Context) -> Token {
+        let name = "fw-a".parse().unwrap();
+        let view = create_join_token(context, &operator(), name, Labels::default(), Duration::ZERO, "")
+            .await
+            .unwrap();
+        Token::parse(TokenKind::Node, &view.token).unwrap()
+    }
+
+    async fn redeem(context: &Context, token: &Token) -> Result<EnrolledNode> {
+        let redemption = Redemption {
+            token_id: &token.id.to_string(),
+            secret: token.secret.expose(),
+            csr: &PrivateKey::generate().unwrap().request().unwrap(),
+            second_key: SigningKey::generate().unwrap().0.public(),
+            address: "127.0.0.1",
+        };
+        enrol_node(context, &redemption).await
+    }
+
+    /// The reply of the first one's commit is on its way when the second one's use freezes the node.
+    #[tokio::test]
+    async fn a_freeze_between_the_commit_of_an_enrolment_and_its_entry_in_memory_stays() {
+        let store = std::sync::Arc::new(StagedStore::default());
+        let test = TestContext::over(store.clone()).await;
+        let context = test.context.clone();
+        let token = token(&context).await;
+        let held = store.hold_next();
+        let first = tokio::spawn({
+            let (context, token) = (context.clone(), token.clone());
+            async move { redeem(&context, &token).await }
+        });
+        held.written.await.unwrap();
+        redeem(&context, &token).await.expect_err("the token is used with a second key");
+        held.answer.send(()).unwrap();
+        let node = first.await.unwrap().expect("it was enrolled before").node.id;
+        let known = context.roster.get(node).unwrap();
+        assert!(matches!(known.record.state, NodeState::Frozen { .. }), "{:?}", known.record.state);
+        assert_eq!(inventory::check_active(&context, node).unwrap_err().detail.code, "node-frozen");
+        let stored = load_node(&context, node).await.unwrap().record;
+        assert_eq!(*known.record, stored, "memory says what the store says");
+    }
+
+    /// A second token for a node that comes with its first one meanwhile.
+    #[tokio::test]
+    async fn a_node_that_enrols_while_its_second_token_is_told_stays_active() {
+        let store = std::sync::Arc::new(StagedStore::default());
+        let test = TestContext::over(store.clone()).await;
+        let context = test.context.clone();
+        let first = token(&context).await;
+        let held = store.hold_next();
+        let second = tokio::spawn({
+            let context = context.clone();
+            async move { token(&context).await }
+        });
+        held.written.await.unwrap();
+        let node = redeem(&context, &first).await.unwrap().node.id;
+        held.answer.send(()).unwrap();
+        second.await.unwrap();
+        assert!(inventory::check_active(&context, node).is_ok());
+    }
 }
