@@ -29,6 +29,7 @@ use crate::fleet::roster::Roster;
 use crate::keyring::{self, Keyring};
 use crate::repo::keys;
 use crate::repo::ledger::Ledger;
+use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::repo::records::FleetRecord;
 use crate::runner::run_loop;
@@ -133,7 +134,7 @@ pub async fn open_context(
         denied: DenyList::new(Denied::default()),
         settings: config.settings.clone(),
         listening_since: now,
-        output_directory: config.data_directory.join("output"),
+        output: OutputFiles::new(config.data_directory.join("output"), config.settings.output_floor_bytes),
         trust: Trust::new(bundle, signed),
         operators: Operators::default(),
     };

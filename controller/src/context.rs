@@ -2,7 +2,6 @@
 //! known in memory. Made once at start; holds no logic.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use fleet_certs::revoke::DenyList;
@@ -18,6 +17,7 @@ use crate::fleet::report_heads::ReportHeads;
 use crate::fleet::roster::Roster;
 use crate::keyring::Keyring;
 use crate::repo::ledger::Ledger;
+use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::repo::records::{FleetRecord, OperatorRecord};
 use crate::settings::Settings;
@@ -53,8 +53,8 @@ pub struct Context {
     pub settings: Settings,
     /// When this process began to listen to nodes: silence before that is held against nobody.
     pub listening_since: fleet_types::time::Timestamp,
-    /// Where output of steps is kept.
-    pub output_directory: PathBuf,
+    /// Output of steps.
+    pub output: OutputFiles,
     /// The newest trust bundle.
     pub trust: Trust,
     /// Operators in memory: asked on every call.

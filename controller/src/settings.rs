@@ -29,6 +29,9 @@ pub struct Settings {
     pub agent_certificate: Duration,
     /// Life of an operator's certificate.
     pub operator_certificate: Duration,
+    /// Below this much free space no output of steps is written: twice the floor of the store, which as a rule
+    /// lies on the same file system, so that output stops long before the store refuses new work.
+    pub output_floor_bytes: u64,
     /// How long open connections may take to end at shutdown.
     pub drain: Duration,
 }
@@ -46,6 +49,7 @@ impl Default for Settings {
             enrol_per_minute: 30,
             agent_certificate: Duration::from_hours(72),
             operator_certificate: Duration::from_hours(12),
+            output_floor_bytes: 512 * 1024 * 1024,
             drain: Duration::from_secs(10),
         }
     }

@@ -23,8 +23,9 @@ use super::{peer, refusals::Refusals};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::keys;
-use crate::repo::records::{InboxRecord, JobRecord, RunRecord};
-use crate::service::output::{self, OutputOf};
+use crate::repo::output_files::OutputOf;
+use crate::repo::records::{InboxRecord, RunRecord};
+use crate::service::output::{self, Allowed};
 use crate::service::{caller::Agent, documents};
 
 /// Messages to a node that are under way: more would only wait in HTTP/2's window.
@@ -80,10 +81,11 @@ impl AgentService for Agents {
         let (agent, _) = peer::agent(&self.context, &request)?;
         let (out, stream) = mpsc::channel(CREDITS);
         let (context, stop) = (Arc::clone(&self.context), self.stop.clone());
+        let refusals = Arc::clone(&self.refusals);
         self.tracker.spawn(async move {
             let outcome = tokio::select! {
                 () = stop.cancelled() => Ok(()),
-                outcome = store_output(&context, &agent, request.into_inner(), &out) => outcome,
+                outcome = store_output(&context, &agent, &refusals, request.into_inner(), &out) => outcome,
             };
             if let Err(status) = outcome {
                 // The agent has gone when nobody takes it.
@@ -124,43 +126,48 @@ async fn fetch(context: &Context, node: NodeId, wanted: Digest) -> Result<Vec<u8
 async fn store_output(
     context: &Context,
     agent: &Agent,
+    refusals: &Refusals,
     mut chunks: Streaming<pb::OutputChunk>,
     out: &mpsc::Sender<Result<pb::OutputCredit, Status>>,
 ) -> Result<(), Status> {
-    let mut allowed: Option<OutputOf> = None;
+    let mut allowed = Allowed::default();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk?;
-        if chunk.data.len() > fleet_proto::MAX_CONTROL_BYTES {
-            return Err(to_status(ControllerError::invalid("output.data", "larger than 64 KiB")));
-        }
-        let of = OutputOf {
-            run: convert::text("output.run", &chunk.run).map_err(|e| to_status(e.into()))?,
-            node: agent.node,
-            attempt: Attempt(chunk.attempt),
-            step: chunk.step,
-        };
-        if allowed.as_ref() != Some(&of) {
-            let key = keys::job(of.run, of.node).map_err(|e| to_status(e.into()))?;
-            if context.repo.get::<JobRecord>(&key).await.map_err(to_status)?.is_none() {
-                return Err(to_status(ControllerError::not_found(
-                    "job",
-                    format!("{}/{}", of.run, agent.name),
-                )));
+        let credit = take_chunk(context, agent, &mut allowed, chunk?).await.map_err(|error| {
+            if error.kind == Kind::Refused {
+                refusals.count_actor("output", agent.actor(), &error.detail.message);
             }
-            allowed = Some(of.clone());
-        }
-        let offset = output::append(context, &of, chunk.offset, &chunk.data).await.map_err(to_status)?;
-        context.bell.moved();
-        let credit = pb::OutputCredit {
-            run: of.run.to_string(),
-            attempt: of.attempt.0,
-            step: of.step,
-            offset,
-            credit: output::CREDIT,
-        };
+            to_status(error)
+        })?;
         if out.send(Ok(credit)).await.is_err() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+async fn take_chunk(
+    context: &Context,
+    agent: &Agent,
+    allowed: &mut Allowed,
+    chunk: pb::OutputChunk,
+) -> Result<pb::OutputCredit> {
+    if chunk.data.len() > fleet_proto::MAX_CONTROL_BYTES {
+        return Err(ControllerError::invalid("output.data", "larger than 64 KiB"));
+    }
+    let of = OutputOf {
+        run: convert::text("output.run", &chunk.run)?,
+        node: agent.node,
+        attempt: Attempt(chunk.attempt),
+        step: chunk.step,
+    };
+    allowed.check(context, agent, &of).await?;
+    let offset = output::append(context, &of, chunk.offset, chunk.data).await?;
+    context.bell.moved();
+    Ok(pb::OutputCredit {
+        run: chunk.run,
+        attempt: chunk.attempt,
+        step: of.step,
+        offset,
+        credit: output::CREDIT,
+    })
 }

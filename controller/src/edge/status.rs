@@ -40,7 +40,13 @@ fn encode(detail: &ErrorDetail) -> Vec<u8> {
 /// For the caller. What he may not see is logged here, once, under an id that he is given.
 pub fn to_status(error: ControllerError) -> Status {
     let mut detail = *error.detail;
-    if matches!(error.kind, Kind::Internal | Kind::Unavailable | Kind::Exhausted) {
+    // A limit without a cause behind it says all that there is to say, and is met by many callers at once.
+    let logged = match error.kind {
+        Kind::Internal | Kind::Unavailable => true,
+        Kind::Exhausted => error.source.is_some(),
+        _ => false,
+    };
+    if logged {
         detail.id = uuid::Uuid::new_v4().simple().to_string();
         detail.id.truncate(8);
         let mut chain = String::new();

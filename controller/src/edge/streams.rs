@@ -19,9 +19,9 @@ use super::status::to_status;
 use crate::context::Context;
 use crate::error::Result;
 use crate::repo::keys;
+use crate::repo::output_files::OutputOf;
 use crate::repo::records::JobRecord;
-use crate::service::output::{self, OutputOf};
-use crate::service::{audit, run_views};
+use crate::service::{audit, output, run_views};
 
 /// Looking again costs a read of all jobs: four times a second is live enough for people.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -7,11 +7,13 @@
 //! | [`records`] | the records themselves: data only |
 //! | [`ledger`] | a commit together with its audit leaves |
 //! | [`reader`] | typed reads: one record, a page, a whole prefix at start |
+//! | [`output_files`] | output of steps, in files beside the store |
 //!
 //! Services and the runner call these; nothing here decides anything.
 
 pub mod codec;
 pub mod keys;
 pub mod ledger;
+pub mod output_files;
 pub mod reader;
 pub mod records;

@@ -11,7 +11,7 @@
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
 //! | [`jobs`], [`reports`] | what nodes say of jobs: live states and reconcile; reports at the end |
-//! | [`output`] | output of steps, kept in files |
+//! | [`output`] | output of steps: whose is taken, what is read |
 //! | [`views`], [`run_views`] | what operators see |
 //! | [`audit`] | the log's pages, bytes and root |
 //!

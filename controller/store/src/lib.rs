@@ -38,4 +38,4 @@ pub use key::{Key, LogName};
 pub use memory_store::MemoryStore;
 pub use open::open;
 pub use outcome::{Evidence, Outcome, commit_resolved, resolve_outcome};
-pub use sled_store::{SledSettings, SledStore};
+pub use sled_store::{SledSettings, SledStore, free_bytes};

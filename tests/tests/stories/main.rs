@@ -10,6 +10,7 @@
 //! | [`links`] | fencing, numbering, reconcile, silence |
 //! | [`strangers`] | T31-T33: certificates and identities that open nothing |
 //! | [`joining`] | T34: tokens |
+//! | [`outputs`] | whose output of steps is taken |
 //! | [`hostile`] | T29, T30, T38: bytes and texts that no honest client sends |
 //! | [`forge`] | certificates that nobody would issue, for the stories of strangers |
 //! | [`starting`] | starts that must fail, and how |
@@ -22,6 +23,7 @@ mod joining;
 mod limits;
 mod links;
 mod offering;
+mod outputs;
 mod reporting;
 mod starting;
 mod storm;

@@ -157,4 +157,15 @@ mod tests {
         assert_eq!(wanted.on_fetched(refused, now).unwrap().error, "no suchdocument");
         assert_eq!(wanted.due(0), None);
     }
+
+    /// Output waits for such a controller, too: `output_stream` asks the same question.
+    #[test]
+    fn a_controller_that_is_short_of_space_or_busy_is_tried_again_later() {
+        for later in [Code::ResourceExhausted, Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled] {
+            assert!(!is_final(later), "{later:?}");
+        }
+        for never in [Code::NotFound, Code::PermissionDenied, Code::InvalidArgument] {
+            assert!(is_final(never), "{never:?}");
+        }
+    }
 }

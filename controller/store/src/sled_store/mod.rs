@@ -36,4 +36,5 @@ mod writer;
 pub use opening::open_with_probe;
 pub use probe::{PROBE_EXIT_DAMAGED, ProbeReport, probe, run_probe};
 pub use settings::{SledSettings, StuckAction, abort_process};
+pub use space::free_bytes;
 pub use store::SledStore;
