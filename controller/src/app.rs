@@ -21,6 +21,7 @@ use crate::context::{Context, Operators, Trust};
 use crate::edge::refusals::Refusals;
 use crate::edge::server::Servers;
 use crate::error::ControllerError;
+use crate::fleet::adopted::Adopted;
 use crate::fleet::dispatch::Dispatcher;
 use crate::fleet::progress::Progress;
 use crate::fleet::registry::Registry;
@@ -129,6 +130,7 @@ pub async fn open_context(
         registry: Registry::default(),
         roster: Roster::default(),
         report_heads: ReportHeads::default(),
+        adopted: Adopted::default(),
         progress: Progress::default(),
         keyring,
         denied: DenyList::new(Denied::default()),

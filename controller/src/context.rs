@@ -10,6 +10,7 @@ use fleet_types::trust::{SignedBundle, TrustBundle};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::fleet::adopted::Adopted;
 use crate::fleet::dispatch::Dispatcher;
 use crate::fleet::progress::Progress;
 use crate::fleet::registry::Registry;
@@ -41,6 +42,8 @@ pub struct Context {
     pub roster: Roster,
     /// The newest report of each node.
     pub report_heads: ReportHeads,
+    /// Jobs of a lost store that the log was told of.
+    pub adopted: Adopted,
     /// How far open runs are.
     pub progress: Progress,
     /// Authorities and keys.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use fleet_store::{Batch, Committed, Direction, Entry, Key, KvStore, LogName, MemoryStore, StoreError};
 use fleet_types::digest::Digest;
-use fleet_types::id::OperatorId;
+use fleet_types::id::{NodeId, OperatorId};
 use fleet_types::seal::SigningKey;
 use fleet_types::time::Timestamp;
 use fleet_types::trust::OperatorRole;
@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::init::{InitRequest, init};
 use crate::keyring;
 use crate::repo::records::OperatorRecord;
-use crate::service::caller::Operator;
+use crate::service::caller::{Agent, Operator};
 
 /// A fleet of its own with nobody connected.
 pub struct TestContext {
@@ -74,6 +74,16 @@ pub fn operator() -> Operator {
         record: Arc::new(record),
         certificate: Digest::of(b"a certificate"),
         certificate_not_after: Timestamp::clamped(4_000_000_000_000),
+        address: "127.0.0.1".to_owned(),
+    }
+}
+
+/// The agent of a node.
+pub fn agent(n: u128) -> Agent {
+    Agent {
+        node: NodeId::from_uuid(uuid::Uuid::from_u128(n)),
+        name: format!("fw-{n}").parse().unwrap(),
+        certificate: Digest::of(b"a certificate"),
         address: "127.0.0.1".to_owned(),
     }
 }

@@ -422,7 +422,10 @@ impl Session {
                 if update.state.outcome().is_none() || update.report.is_some() {
                     self.offers.remove(&update.run);
                 }
-                jobs::update(&self.context, &self.agent, &update);
+                // Progress: what cannot be noted now comes again at the next reconcile.
+                if let Err(error) = jobs::update(&self.context, &self.agent, &update).await {
+                    tracing::warn!(node = %self.agent.name, run = %update.run, "state not noted: {error}");
+                }
                 Ok(())
             }
             Some(AgentBody::Report(report)) => self.on_report(report).await,
@@ -471,15 +474,15 @@ impl Session {
         if self.reconciled || self.reconcile_pages > MAX_RECONCILE_PAGES || page.jobs.len() > 256 {
             return Err(ControllerError::invalid("reconcile", "too many pages, or one too large"));
         }
-        let mut decisions = Vec::with_capacity(page.jobs.len());
-        for job in &page.jobs {
-            let listed: JobUpdate =
-                JobUpdate::try_from(job).map_err(|error: FieldError| ControllerError::from(error))?;
-            let decision = jobs::reconcile(&self.context, &self.agent, &listed).await?;
-            self.known.insert((listed.run, listed.attempt));
+        let listed: Vec<JobUpdate> =
+            page.jobs.iter().map(JobUpdate::try_from).collect::<Result<_, FieldError>>()?;
+        let decided = jobs::reconcile(&self.context, &self.agent, &listed).await?;
+        let mut decisions = Vec::with_capacity(listed.len());
+        for (job, decision) in listed.iter().zip(decided) {
+            self.known.insert((job.run, job.attempt));
             decisions.push(pb::ReconcileDecision {
-                run: job.run.clone(),
-                attempt: job.attempt,
+                run: job.run.to_string(),
+                attempt: job.attempt.0,
                 decision: wire_decision(decision).into(),
             });
         }

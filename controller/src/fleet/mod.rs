@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`roster`] | every node by id and name, presence, health, and the counts a site |
 //! | [`registry`] | live sessions: link epochs, bounded outboxes, live job states |
+//! | [`adopted`] | jobs of a lost store that the audit log was told of |
 //! | [`progress`] | how far open runs are |
 //! | [`report_heads`] | the newest report of each node |
 //! | [`dispatch`] | signs waves of assignments with the dispatch key |
 //!
 //! Nothing here is durable and nothing here is decided: the store and the runner do that.
 
+pub mod adopted;
 pub mod dispatch;
 pub mod progress;
 pub mod registry;

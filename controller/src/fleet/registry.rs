@@ -32,8 +32,8 @@ pub enum ToNode {
 /// rest is offered again by the session's timer.
 const OUTBOX: usize = 64;
 
-/// Jobs a node may be heard of between offer and end: far more than it works on, and little memory. What a
-/// node says of jobs that nobody gave it stays here until the controller stops.
+/// Jobs a node may be heard of between offer and end: far more than it works on, and little memory. Only open
+/// jobs come here (`service/jobs.rs`); this holds whatever else may be wrong.
 const MAX_LIVE: usize = 1_024;
 
 struct Session {

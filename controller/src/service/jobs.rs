@@ -4,7 +4,7 @@
 //! (security-and-delivery §2.2, §2.8).
 
 use fleet_proto::convert::JobUpdate;
-use fleet_types::id::JobId;
+use fleet_types::id::Attempt;
 use fleet_types::run::RunState;
 
 use super::caller::Agent;
@@ -13,6 +13,9 @@ use crate::error::Result;
 use crate::repo::keys;
 use crate::repo::ledger::Leaf;
 use crate::repo::records::{JobRecord, RunRecord, StoredReport};
+
+/// Runs that the leaf of a reconcile names; the rest is counted. A leaf has at most 4 KiB.
+const NAMED: usize = 4;
 
 /// What to do with one job of a node's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,35 +32,188 @@ pub enum Decision {
     Adopt,
 }
 
-/// Notes where a node says a job stands. In memory only: what lies between offer and end is the node's.
-pub fn update(context: &Context, agent: &Agent, update: &JobUpdate) {
-    if update.state.outcome().is_none() {
-        context.registry.set_live(agent.node, update.run, update.attempt, update.state.clone());
-        context.bell.job_changed(update.run, agent.node);
+/// Notes where a node says a job stands, if it is a job of this node that is open here; of others, and of other
+/// attempts, nothing is kept. In memory only: what lies between offer and end is the node's.
+pub async fn update(context: &Context, agent: &Agent, update: &JobUpdate) -> Result<()> {
+    if update.state.outcome().is_some() || !is_open(context, agent, update).await? {
+        return Ok(());
     }
+    context.registry.set_live(agent.node, update.run, update.attempt, update.state.clone());
+    // The job may have ended between the look and the note; then its end had nothing to clear away.
+    if !is_open(context, agent, update).await? {
+        context.registry.clear_live(agent.node, update.run);
+        return Ok(());
+    }
+    context.bell.job_changed(update.run, agent.node);
+    Ok(())
 }
 
-/// Decides on one job of a node's list at connect.
-pub async fn reconcile(context: &Context, agent: &Agent, listed: &JobUpdate) -> Result<Decision> {
-    let finished = listed.report.is_some() || listed.state.outcome().is_some();
-    let Some(job) = context.repo.get::<JobRecord>(&keys::job(listed.run, agent.node)?).await? else {
-        let leaf = Leaf::new(agent.actor(), "job.adopt", format!("run/{}", listed.run))
-            .job(JobId { run: listed.run, node: agent.node }, listed.attempt)
-            .because("the node lists a job that this store does not have");
+async fn is_open(context: &Context, agent: &Agent, update: &JobUpdate) -> Result<bool> {
+    let job = context.repo.get::<JobRecord>(&keys::job(update.run, agent.node)?).await?;
+    Ok(job.is_some_and(|job| job.record.state.outcome().is_none() && job.record.attempt == update.attempt))
+}
+
+/// Decides on the jobs of one page of a node's list at connect. Those that this store does not have are told to
+/// the audit log, together, and once as long as this controller remembers it.
+pub async fn reconcile(context: &Context, agent: &Agent, page: &[JobUpdate]) -> Result<Vec<Decision>> {
+    let mut decisions = Vec::with_capacity(page.len());
+    let mut unknown = Vec::new();
+    for listed in page {
+        let decision = decide(context, agent, listed).await?;
+        decisions.push(decision.unwrap_or_else(|| {
+            unknown.push(listed);
+            if is_finished(listed) { Decision::SendReport } else { Decision::Adopt }
+        }));
+    }
+    unknown.retain(|listed| !context.adopted.is_told(agent.node, listed.run, listed.attempt));
+    if !unknown.is_empty() {
+        let leaf =
+            Leaf::new(agent.actor(), "job.adopt", format!("node/{}", agent.name)).because(adopted(&unknown));
         context.ledger.commit(context.ledger.batch().using_reserve(), vec![leaf]).await?;
-        return Ok(if finished { Decision::SendReport } else { Decision::Adopt });
+        for listed in unknown {
+            context.adopted.note(agent.node, listed.run, listed.attempt);
+        }
+    }
+    Ok(decisions)
+}
+
+fn adopted(unknown: &[&JobUpdate]) -> String {
+    let named: Vec<String> = unknown
+        .iter()
+        .take(NAMED)
+        .map(|listed| match listed.attempt {
+            Attempt(1) => listed.run.to_string(),
+            Attempt(attempt) => format!("{} attempt {attempt}", listed.run),
+        })
+        .collect();
+    let more = match unknown.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let count = unknown.len();
+    format!(
+        "the node lists jobs that this store does not have, {count} in number: {}{more}",
+        named.join(", ")
+    )
+}
+
+fn is_finished(listed: &JobUpdate) -> bool {
+    listed.report.is_some() || listed.state.outcome().is_some()
+}
+
+/// Decides on one job; `None` when this store does not have it.
+async fn decide(context: &Context, agent: &Agent, listed: &JobUpdate) -> Result<Option<Decision>> {
+    let Some(job) = context.repo.get::<JobRecord>(&keys::job(listed.run, agent.node)?).await? else {
+        return Ok(None);
     };
     let stored = |report: Option<StoredReport>| report.is_some_and(|r| Some(r.digest) == listed.report);
-    if finished {
+    if is_finished(listed) {
         let known = stored(job.record.report) || stored(job.record.late_report);
-        return Ok(if known { Decision::Forget } else { Decision::SendReport });
+        return Ok(Some(if known { Decision::Forget } else { Decision::SendReport }));
     }
-    update(context, agent, listed);
+    update(context, agent, listed).await?;
     if job.record.state.outcome().is_some() {
         // Given up here, still going there: it may end; its report will be late.
-        return Ok(Decision::Continue);
+        return Ok(Some(Decision::Continue));
     }
     let run = context.repo.get::<RunRecord>(&keys::run(listed.run)?).await?;
     let halting = run.is_some_and(|run| run.record.state == RunState::Halting);
-    Ok(if halting { Decision::Cancel } else { Decision::Continue })
+    Ok(Some(if halting { Decision::Cancel } else { Decision::Continue }))
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::audit::AuditRecord;
+    use fleet_types::id::RunId;
+    use fleet_types::job::{JobState, Outcome};
+
+    use super::*;
+    use crate::repo::reader::BatchExt as _;
+    use crate::testing::{TestContext, agent};
+
+    fn said(run: u64, attempt: u32, state: JobState) -> JobUpdate {
+        let (run, attempt) = (RunId::from_number(run), Attempt(attempt));
+        JobUpdate { run, attempt, state, journal_sequence: 1, report: None, request: None }
+    }
+
+    async fn put_job(context: &Context, agent: &Agent, run: u64, state: JobState) {
+        let record = JobRecord {
+            run: RunId::from_number(run),
+            node: agent.node,
+            node_name: agent.name.clone(),
+            index: 0,
+            pair: None,
+            site: String::new(),
+            attempt: Attempt(1),
+            state,
+            offered: None,
+            ended: None,
+            took_ms: None,
+            summary: String::new(),
+            report: None,
+            late_report: None,
+            health: None,
+        };
+        let key = keys::job(record.run, agent.node).unwrap();
+        let batch = context.ledger.batch().put_record(key, &record).unwrap();
+        context.ledger.commit(batch, vec![]).await.unwrap();
+    }
+
+    async fn adoptions(context: &Context) -> Vec<AuditRecord> {
+        let log = crate::service::audit::bytes(context, 0, 1000).await.unwrap();
+        let leaves = log.iter().map(|(_, bytes)| fleet_types::canonical::from_slice(bytes).unwrap());
+        leaves.filter(|leaf: &AuditRecord| leaf.action == "job.adopt").collect()
+    }
+
+    #[tokio::test]
+    async fn only_open_jobs_of_the_node_itself_are_kept_in_memory() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let (a, b) = (agent(1), agent(2));
+        put_job(context, &a, 1, JobState::Offered).await;
+        let lost = JobState::Ended { outcome: Outcome::Lost, reason: String::new() };
+        put_job(context, &a, 2, lost).await;
+        put_job(context, &b, 3, JobState::Offered).await;
+        for run in 1..100 {
+            update(context, &a, &said(run, 1, JobState::Accepted)).await.unwrap();
+        }
+        // A word of another attempt takes nothing's place.
+        update(context, &a, &said(1, 2, JobState::Queued)).await.unwrap();
+        let kept: Vec<u64> = (1..100)
+            .filter(|run| context.registry.live(a.node, RunId::from_number(*run)).is_some())
+            .collect();
+        assert_eq!(kept, [1]);
+        assert_eq!(
+            context.registry.live(a.node, RunId::from_number(1)),
+            Some((Attempt(1), JobState::Accepted))
+        );
+        assert_eq!(context.bell.take().jobs.len(), 1, "the runner is woken for open jobs only");
+    }
+
+    #[tokio::test]
+    async fn unknown_jobs_of_a_page_make_one_counted_leaf_and_none_at_the_next_connect() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let a = agent(1);
+        let page: Vec<JobUpdate> = (1..=256).map(|run| said(run, 1, JobState::Accepted)).collect();
+        put_job(context, &a, 256, JobState::Offered).await;
+        for _ in 0..3 {
+            let decisions = reconcile(context, &a, &page).await.unwrap();
+            assert_eq!(decisions.iter().filter(|d| **d == Decision::Adopt).count(), 255);
+            assert_eq!(decisions.last(), Some(&Decision::Continue), "in the order of the page");
+        }
+        let leaves = adoptions(context).await;
+        assert_eq!(leaves.len(), 1, "{leaves:?}");
+        let told = &leaves[0];
+        assert_eq!(told.object, "node/fw-1");
+        assert!(told.reason.contains("255 in number") && told.reason.contains("and 251 more"), "{told:?}");
+        assert!(told.reason.contains(&RunId::from_number(1).to_string()), "{told:?}");
+        // One more of them, and another attempt, are news.
+        reconcile(context, &a, &[said(300, 1, JobState::Accepted), said(1, 2, JobState::Accepted)])
+            .await
+            .unwrap();
+        let leaves = adoptions(context).await;
+        assert_eq!(leaves.len(), 2);
+        assert!(leaves[1].reason.contains("2 in number") && leaves[1].reason.contains("attempt 2"));
+    }
 }

@@ -178,6 +178,7 @@ async fn store(
             .create_record(keys::job(run, node)?, &record)?
             .put_record(keys::node_job(node, run)?, &Mark {})?;
         context.ledger.commit(batch, vec![leaf.because("adopted: unknown to this store")]).await?;
+        context.adopted.forget(node, run);
         return Ok(());
     };
     let ended = JobState::Ended { outcome: report.outcome, reason: short(&report.reason) };
