@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`active`] | one open run in memory: records beside the engine's state |
 //! | [`pass`] | one pass over one run: apply, save, offer, end, finish |
+//! | [`reminders`] | when a node was last told to stop |
 //! | [`run_loop`] | wakes passes: bell, deadline, period |
 //! | [`deliver`] | puts saved assignments and cancels on their way |
 //!
@@ -12,4 +13,5 @@
 pub mod active;
 pub mod deliver;
 pub mod pass;
+pub mod reminders;
 pub mod run_loop;

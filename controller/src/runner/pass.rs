@@ -11,9 +11,11 @@ use fleet_types::job::JobState;
 use fleet_types::merkle;
 use fleet_types::request::node_leaf;
 use fleet_types::run::RunState;
+use tokio::time::Instant;
 
 use super::active::Active;
 use super::deliver;
+use super::reminders::Reminders;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::registry::ToNode;
@@ -74,7 +76,7 @@ fn apply(context: &Context, active: &mut Active, event: &Event) -> Result<()> {
 }
 
 /// Saves and says everything that is wanted now. True when the run has ended.
-pub async fn settle(context: &Context, active: &mut Active) -> Result<bool> {
+pub async fn settle(context: &Context, active: &mut Active, reminders: &mut Reminders) -> Result<bool> {
     loop {
         let wanted = active.rollout.wanted(context.clock.now());
         if !wanted.end.is_empty() {
@@ -85,7 +87,7 @@ pub async fn settle(context: &Context, active: &mut Active) -> Result<bool> {
             save_offers(context, active, &wanted).await?;
             continue;
         }
-        ask_to_stop(context, active, &wanted.cancel).await?;
+        ask_to_stop(context, active, &wanted.cancel, reminders).await?;
         break;
     }
     save_phase(context, active).await
@@ -165,14 +167,20 @@ async fn save_offers(context: &Context, active: &mut Active, wanted: &Wanted) ->
     Ok(())
 }
 
-/// Marks the inbox of each node that should stop, once, and tells those that are connected. A mark that was
-/// made before is told again: stopping is idempotent on the node.
-async fn ask_to_stop(context: &Context, active: &Active, nodes: &[NodeId]) -> Result<()> {
+/// Marks the inbox of each node that should stop, once, and tells those that are connected: at once, and again
+/// after as long as an offer waits for its answer. Stopping is idempotent on the node.
+async fn ask_to_stop(
+    context: &Context,
+    active: &Active,
+    nodes: &[NodeId],
+    reminders: &mut Reminders,
+) -> Result<()> {
     let run = active.run.record.run;
     let reason = &active.run.record.stopped_because;
-    for node in nodes {
-        let Some(job) = active.jobs.get(node) else { continue };
-        let key = keys::inbox_entry(*node, run)?;
+    let now = Instant::now();
+    for node in reminders.due(nodes, now, context.settings.offer) {
+        let Some(job) = active.jobs.get(&node) else { continue };
+        let key = keys::inbox_entry(node, run)?;
         let marked = context
             .repo
             .get::<crate::repo::records::InboxRecord>(&key)
@@ -185,12 +193,14 @@ async fn ask_to_stop(context: &Context, active: &Active, nodes: &[NodeId]) -> Re
                 .ledger
                 .batch()
                 .using_reserve()
-                .if_write_id(keys::job(run, *node)?, job.write_id)
+                .if_write_id(keys::job(run, node)?, job.write_id)
                 .put_record(key, &entry)?;
             context.ledger.commit(batch, vec![]).await?;
         }
         let message = ToNode::Cancel { run, attempt: job.record.attempt, reason: reason.clone() };
-        context.registry.send(*node, message);
+        // Not connected, or no room: the session finds the mark in the inbox.
+        context.registry.send(node, message);
+        reminders.told(node, now);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::active::Active;
 use super::pass;
+use super::reminders::Reminders;
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::repo::keys;
@@ -23,6 +24,8 @@ use crate::wake::Changes;
 struct Runs {
     active: HashMap<RunId, Active>,
     by_node: BTreeMap<NodeId, BTreeSet<RunId>>,
+    /// Who was told to stop, by run, as long as the run is open.
+    reminders: HashMap<RunId, Reminders>,
 }
 
 impl Runs {
@@ -144,15 +147,19 @@ async fn one(
                 runs.forget(&old);
             }
             match Active::load(context, run).await {
-                Ok(active) if active.run.record.state.is_terminal() => return,
+                Ok(active) if active.run.record.state.is_terminal() => {
+                    runs.reminders.remove(&run);
+                    return;
+                }
                 Ok(active) => (active, true),
                 Err(error) => return log(&format!("run {run}"), &error),
             }
         }
     };
+    let reminders = runs.reminders.entry(run).or_default();
     let outcome = async {
         pass::refresh(context, &mut active, jobs, nodes).await?;
-        pass::settle(context, &mut active).await
+        pass::settle(context, &mut active, reminders).await
     }
     .await;
     match &outcome {
@@ -168,7 +175,10 @@ async fn one(
         Ok(false) => {
             runs.active.insert(run, active);
         }
-        Ok(true) => runs.forget(&active),
+        Ok(true) => {
+            runs.forget(&active);
+            runs.reminders.remove(&run);
+        }
         Err(error) => {
             runs.forget(&active);
             // Read it anew: at once after a conflict, else when the period is over.

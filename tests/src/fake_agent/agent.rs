@@ -51,6 +51,8 @@ pub struct Links {
     pub ends: Vec<(Option<tonic::Code>, String)>,
     /// Decisions of reconcile, as (run, decision).
     pub decisions: Vec<(RunId, pb::reconcile_decision::Decision)>,
+    /// When which cancel came, newest last.
+    pub cancels: Vec<(RunId, std::time::Instant)>,
     /// When the newest welcome came, microseconds since 1970.
     pub welcomed_us: u64,
     /// When the newest acknowledgement came, microseconds since 1970.

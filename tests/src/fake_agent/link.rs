@@ -317,7 +317,11 @@ impl Session<'_> {
     async fn on_message(&mut self, body: ControllerBody) -> Result<Option<&'static str>> {
         match body {
             ControllerBody::Assign(assign) => self.on_assign(&assign).await?,
-            ControllerBody::Cancel(cancel) => self.on_cancel(&cancel)?,
+            ControllerBody::Cancel(cancel) => {
+                let run: RunId = cancel.run.parse().map_err(|error| anyhow!("{error}"))?;
+                self.shared.links(|links| links.cancels.push((run, std::time::Instant::now())));
+                self.on_cancel(&cancel)?;
+            }
             ControllerBody::ReportAck(ack) => self.on_ack(&ack)?,
             ControllerBody::Reconcile(reply) => self.on_reconciled(&reply)?,
             ControllerBody::Trust(update) => self.take_bundle(&update.trust_bundle)?,

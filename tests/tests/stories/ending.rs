@@ -1,10 +1,11 @@
 //! How runs end other than well: cancelled, expired, failed; and what arrives after the end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use fleet_proto::pb::reconcile_decision::Decision;
-use fleet_tests::fake_agent::Work;
+use fleet_tests::fake_agent::{FakeAgent, Work};
+use fleet_tests::operator_client::order;
 use fleet_tests::test_fleet::TestFleet;
 use fleet_tests::wait::{PATIENCE, wait_for, wait_until};
 use fleet_types::id::Attempt;
@@ -58,6 +59,46 @@ async fn a_cancel_outlives_a_kill_and_reaches_a_node_that_was_away() -> Result<(
     assert_eq!(fleet.operator.wait_run(run).await?.item.state, RunState::Cancelled);
     assert!(fleet.agents[1].links().decisions.contains(&(run, Decision::Cancel)));
     assert_eq!(fleet.finish().await?.reports, 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_is_told_at_once_and_then_once_an_offer_interval_until_the_end() -> Result<()> {
+    // 30 s at 1/50 of the scale; a little less, because it is measured where it arrives.
+    const INTERVAL: Duration = Duration::from_millis(600 - 100);
+    let fleet = TestFleet::start(2).await?;
+    let [stubborn, busy] = &fleet.agents[..] else { anyhow::bail!("two agents") };
+    stubborn.script(|script| {
+        script.work = Work::Hold;
+        script.obeys_cancel = false;
+    });
+    let one = |agent: &FakeAgent| order(fleet.look, fleet.profile, vec![agent.credentials().node], 1);
+    let held = fleet.operator.sign(&one(stubborn))?;
+    let run = fleet.operator.start(&held).await?.item.run;
+    stubborn.started(run).await?;
+    fleet.operator.cancel(run).await?;
+    let told = || stubborn.links().cancels.iter().filter(|(of, _)| *of == run).map(|(_, at)| *at).collect();
+    // Other work makes the runner look at everything again and again meanwhile.
+    let mut runs = 0;
+    let times: Vec<Instant> = wait_for("the cancel to be told three times", PATIENCE, async || {
+        let other = fleet.operator.start(&fleet.operator.sign(&one(busy))?).await?.item.run;
+        fleet.operator.wait_run(other).await?;
+        runs += 1;
+        let times: Vec<Instant> = told();
+        Ok((times.len() >= 3).then_some(times))
+    })
+    .await?;
+    for pair in times.windows(2) {
+        assert!(pair[1] - pair[0] >= INTERVAL, "told again after {:?}, {runs} runs", pair[1] - pair[0]);
+    }
+    assert!(runs > 6, "the runner had reasons to look: {runs} runs");
+    stubborn.script(|script| script.obeys_cancel = true);
+    assert_eq!(fleet.operator.wait_run(run).await?.item.state, RunState::Cancelled);
+    let told: Vec<Instant> = told();
+    stubborn.quiet(2 * INTERVAL).await;
+    let after = stubborn.links().cancels.iter().filter(|(of, _)| *of == run).count();
+    assert_eq!(after, told.len(), "nothing is told after the end");
+    fleet.finish().await?;
     Ok(())
 }
 
