@@ -223,15 +223,27 @@ pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationTo
     tracing::info!(agent = %ready.agent, enrol = %ready.enrol, fleet = %context.fleet.name, "serving");
 
     let failed = store.failed();
-    let outcome = tokio::select! {
-        outcome = async { tokio::try_join!(main, enrolment) } => outcome.map(|_| ()).map_err(AppError::Server),
-        error = failed => Err(AppError::Store(error)),
+    let serving = async { tokio::try_join!(main, enrolment).map(|_| ()).map_err(AppError::Server) };
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        outcome = &mut serving => Some(outcome),
+        error = failed => Some(Err(AppError::Store(error))),
+        () = stop.cancelled() => None,
     };
     stop.cancel();
     tracker.close();
-    let drained = tokio::time::timeout(config.settings.drain, tracker.wait()).await;
+    // One limit for sessions, streams and calls together: whoever takes and says nothing holds up nobody's restart.
+    let mut outcome = Ok(());
+    let drained = tokio::time::timeout(config.settings.drain, async {
+        outcome = match ended {
+            Some(outcome) => outcome,
+            None => serving.await,
+        };
+        tracker.wait().await;
+    })
+    .await;
     if drained.is_err() {
-        tracing::warn!("some sessions did not end in time; their nodes reconnect and go on");
+        tracing::warn!("some sessions or calls did not end in time; nodes reconnect and go on");
     }
     runner_stop.cancel();
     background.close();

@@ -76,6 +76,15 @@ pub async fn streaming(
     client.streaming(request, path, Bytes).await?.into_inner().message().await
 }
 
+/// Opens a call on `path` whose first message never comes; returns when the controller ends it.
+pub async fn endless(channel: &Channel, path: &str) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let path = path.parse().map_err(|_| Status::invalid_argument("no path"))?;
+    let request = Request::new(tokio_stream::pending::<Vec<u8>>());
+    client.streaming(request, path, Bytes).await?.into_inner().message().await.map(|_| ())
+}
+
 /// Makes a good TLS connection and sends garbage instead of HTTP/2; returns when the other side closed it.
 pub async fn garbage(address: SocketAddr, tls: &Arc<ClientConfig>, bytes: &[u8]) -> Result<()> {
     let uri: http::Uri = format!("http://{address}").parse()?;

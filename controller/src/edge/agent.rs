@@ -79,18 +79,19 @@ impl AgentService for Agents {
         request: Request<Streaming<pb::OutputChunk>>,
     ) -> Result<Response<Self::OutputStream>, Status> {
         let (agent, _) = peer::agent(&self.context, &request)?;
+        let lease = peer::lease(&self.context, &request, &self.stop)?;
         let (out, stream) = mpsc::channel(CREDITS);
-        let (context, stop) = (Arc::clone(&self.context), self.stop.clone());
-        let refusals = Arc::clone(&self.refusals);
+        let (context, refusals) = (Arc::clone(&self.context), Arc::clone(&self.refusals));
         self.tracker.spawn(async move {
-            let outcome = tokio::select! {
-                () = stop.cancelled() => Ok(()),
-                outcome = store_output(&context, &agent, &refusals, request.into_inner(), &out) => outcome,
+            let work = async {
+                if let Err(status) =
+                    store_output(&context, &agent, &refusals, request.into_inner(), &out).await
+                {
+                    // The agent has gone when nobody takes it.
+                    let _ = out.send(Err(status)).await;
+                }
             };
-            if let Err(status) = outcome {
-                // The agent has gone when nobody takes it.
-                let _ = out.send(Err(status)).await;
-            }
+            lease.hold(&out, work).await;
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }

@@ -66,6 +66,10 @@ impl GuardLayer {
         if let Err(revoked) = self.context.denied.check(identity) {
             return Err(refuse("revoked", revoked.to_string(), actor));
         }
+        // Connections outlive certificates; calls and streams do not.
+        if self.context.clock.now() >= identity.not_after {
+            return Err(refuse("certificate-expired", "the certificate has ended".to_owned(), actor));
+        }
         let caller = match identity.identity {
             Identity::Agent(..) => Caller::Agent,
             Identity::Operator(_, id) => match self.context.operators.get(id) {

@@ -5,6 +5,7 @@
 //! | [`listener`] | our own accept loop: handshakes with limits, one peer a connection |
 //! | [`peer`] | the identity of a connection, for everything behind it |
 //! | [`guard`] | the access table and the deny list, asked before every handler |
+//! | [`lease`] | how long a caller may hold a stream |
 //! | [`refusals`] | refused calls, counted and written to the audit log |
 //! | [`status`] | the one match from errors to status codes |
 //! | [`limits`] | rate of the enrolment port |
@@ -18,6 +19,7 @@
 pub mod agent;
 pub mod enrol;
 pub mod guard;
+pub mod lease;
 pub mod limits;
 pub mod listener;
 pub mod operator;

@@ -15,8 +15,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
+use super::lease::Lease;
 use super::peer;
 use super::status::to_status;
 use super::streams;
@@ -36,6 +38,22 @@ pub struct Operators {
     pub tree: audit::Tree,
     /// Ends every stream.
     pub stop: CancellationToken,
+    /// Streams, so that a drain can wait for them.
+    pub tracker: TaskTracker,
+}
+
+impl Operators {
+    /// Serves a stream as long as its caller may hold it.
+    fn stream<T: Send + 'static, W: Future<Output = ()> + Send + 'static>(
+        &self,
+        lease: Lease,
+        work: impl FnOnce(Arc<Context>, mpsc::Sender<Result<T, Status>>) -> W,
+    ) -> Response<ReceiverStream<Result<T, Status>>> {
+        let (out, stream) = mpsc::channel(STREAM);
+        let work = work(Arc::clone(&self.context), out.clone());
+        self.tracker.spawn(async move { lease.hold(&out, work).await });
+        Response::new(ReceiverStream::new(stream))
+    }
 }
 
 type Reply = Result<Response<pb::View>, Status>;
@@ -189,24 +207,22 @@ impl OperatorService for Operators {
         &self,
         request: Request<pb::RunRequest>,
     ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let lease = peer::lease(&self.context, &request, &self.stop)?;
         let run = run_id(&request.get_ref().run)?;
         runs::load(&self.context, run).await.map_err(to_status)?;
-        let (out, stream) = mpsc::channel(STREAM);
-        tokio::spawn(streams::watch_run(Arc::clone(&self.context), run, out, self.stop.clone()));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(self.stream(lease, |context, out| streams::watch_run(context, run, out)))
     }
 
     async fn read_output(
         &self,
         request: Request<pb::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
+        let lease = peer::lease(&self.context, &request, &self.stop)?;
         let r = request.into_inner();
         let run = run_id(&r.run)?;
         let node = views::find(&self.context, &r.node).map_err(to_status)?.record.id;
         let reader = streams::OutputReader { run, node, step: r.step, offset: r.offset, follow: r.follow };
-        let (out, stream) = mpsc::channel(STREAM);
-        tokio::spawn(streams::read_output(Arc::clone(&self.context), reader, out, self.stop.clone()));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(self.stream(lease, |context, out| streams::read_output(context, reader, out)))
     }
 
     async fn cancel_run(&self, request: Request<pb::CancelRunRequest>) -> Reply {
@@ -238,10 +254,9 @@ impl OperatorService for Operators {
         &self,
         request: Request<pb::ReadAuditRequest>,
     ) -> Result<Response<Self::ReadAuditStream>, Status> {
+        let lease = peer::lease(&self.context, &request, &self.stop)?;
         let pb::ReadAuditRequest { from, to } = request.into_inner();
-        let (out, stream) = mpsc::channel(STREAM);
-        tokio::spawn(streams::read_audit(Arc::clone(&self.context), from, to, out));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(self.stream(lease, |context, out| streams::read_audit(context, from, to, out)))
     }
 
     async fn get_audit_head(&self, _: Request<pb::AuditHeadRequest>) -> Reply {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
@@ -18,6 +19,7 @@ use crate::context::Context;
 use crate::error::{ControllerError, Kind};
 use crate::service::caller::{Agent, Operator};
 
+use super::lease::Lease;
 use super::status::to_status;
 
 /// Who is at the other end.
@@ -82,6 +84,12 @@ impl AsyncWrite for PeerStream {
 /// The peer of a request; the accept loop put it there.
 pub fn of<T>(request: &Request<T>) -> Result<Peer, Status> {
     request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::unauthenticated("no identity"))
+}
+
+/// How long the caller of a request may hold its stream.
+pub fn lease<T>(context: &Context, request: &Request<T>, stop: &CancellationToken) -> Result<Lease, Status> {
+    let identity = of(request)?.identity.ok_or_else(|| Status::unauthenticated("no identity"))?;
+    Ok(Lease::new(Arc::clone(&context.denied), identity, context.clock.now(), stop.clone()))
 }
 
 /// The operator behind a request.

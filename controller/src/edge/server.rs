@@ -43,7 +43,7 @@ pub struct Servers {
     pub context: Arc<Context>,
     /// Counts what is refused.
     pub refusals: Arc<Refusals>,
-    /// Sessions and output streams, so that a drain can wait for them.
+    /// Sessions and streams, so that a drain can wait for them.
     pub tracker: TaskTracker,
     /// Ends accepting, streams and servers.
     pub stop: CancellationToken,
@@ -78,6 +78,7 @@ impl Servers {
             context: Arc::clone(&self.context),
             tree: audit::Tree::default(),
             stop: self.stop.clone(),
+            tracker: self.tracker.clone(),
         };
         let agents = AgentServiceServer::new(agents)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

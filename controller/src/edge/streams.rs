@@ -1,7 +1,7 @@
 //! What operators follow: a run as it changes, output as it grows, the bytes of the audit log.
 //!
 //! Each stream is one task that looks again when something moved, at most a few times a second. A reader that
-//! does not take anything blocks its own task alone.
+//! does not take anything blocks its own task alone, and that no longer than its caller may hold it (`lease.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::view::{JobItem, RunWatch};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::status::to_status;
@@ -30,24 +29,19 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// Jobs a message.
 const JOBS_A_MESSAGE: usize = 500;
 
-/// Waits until something moved and the pause is over; false when it is time to stop.
-async fn moved(follow: &mut watch::Receiver<u64>, stop: &CancellationToken) -> bool {
+/// Waits until something moved and the pause is over; false when the reader has gone.
+async fn moved<T>(follow: &mut watch::Receiver<u64>, out: &mpsc::Sender<T>) -> bool {
     let earliest = Instant::now() + PAUSE;
     tokio::select! {
-        () = stop.cancelled() => return false,
+        () = out.closed() => return false,
         _ = timeout(PERIOD, follow.changed()) => {}
     }
     // Let changes gather, so that a busy fleet does not mean a busy watcher.
-    timeout_at(earliest, stop.cancelled()).await.is_err()
+    timeout_at(earliest, out.closed()).await.is_err()
 }
 
 /// Sends a run and its changed jobs until it has ended.
-pub async fn watch_run(
-    context: Arc<Context>,
-    run: RunId,
-    out: mpsc::Sender<Result<pb::View, Status>>,
-    stop: CancellationToken,
-) {
+pub async fn watch_run(context: Arc<Context>, run: RunId, out: mpsc::Sender<Result<pb::View, Status>>) {
     let mut follow = context.bell.follow();
     let mut shown: BTreeMap<NodeId, JobItem> = BTreeMap::new();
     let mut last_view = None;
@@ -81,7 +75,7 @@ pub async fn watch_run(
                 }
             }
         }
-        if ended || out.is_closed() || !moved(&mut follow, &stop).await {
+        if ended || !moved(&mut follow, &out).await {
             return;
         }
     }
@@ -106,7 +100,6 @@ pub async fn read_output(
     context: Arc<Context>,
     reader: OutputReader,
     out: mpsc::Sender<Result<pb::OutputPart, Status>>,
-    stop: CancellationToken,
 ) {
     let mut follow = context.bell.follow();
     let mut offsets: BTreeMap<String, u64> = BTreeMap::new();
@@ -119,14 +112,14 @@ pub async fn read_output(
             Err(error) => Err(error),
         };
         match sent {
-            Ok(true) if !out.is_closed() => {}
-            Ok(_) => return,
+            Ok(true) => {}
+            Ok(false) => return,
             Err(error) => {
                 let _ = out.send(Err(to_status(error))).await;
                 return;
             }
         }
-        if !moved(&mut follow, &stop).await {
+        if !moved(&mut follow, &out).await {
             return;
         }
     }

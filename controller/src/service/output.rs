@@ -12,7 +12,7 @@ use fleet_types::id::{Attempt, NodeId, RunId};
 use tokio::time::Instant;
 
 use super::caller::Agent;
-use super::documents;
+use super::{documents, inventory};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::keys;
@@ -59,6 +59,8 @@ fn refused(why: String) -> ControllerError {
 }
 
 async fn steps_of(context: &Context, agent: &Agent, of: &OutputOf) -> Result<Vec<String>> {
+    // A node that was frozen since its stream began.
+    inventory::check_active(context, agent.node)?;
     let Some(job) = context.repo.get::<JobRecord>(&keys::job(of.run, agent.node)?).await? else {
         return Err(ControllerError::not_found("job", format!("{}/{}", of.run, agent.name)));
     };
@@ -98,4 +100,37 @@ async fn order(context: &Context, run: RunId) -> Result<Vec<String>> {
 /// Up to 32 KiB from an offset; empty at the end of what is stored.
 pub async fn read(context: &Context, of: &OutputOf, offset: u64) -> Result<Vec<u8>> {
     context.output.read(of, offset, fleet_proto::MAX_CONTROL_BYTES / 2).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::roster::Known;
+    use crate::repo::records::{NodeRecord, NodeState};
+    use crate::testing::{TestContext, agent};
+
+    #[tokio::test]
+    async fn a_node_that_is_frozen_while_its_output_flows_sends_no_more() {
+        let test = TestContext::new().await;
+        let a = agent(1);
+        let record = |state| NodeRecord {
+            id: a.node,
+            name: a.name.clone(),
+            labels: fleet_types::label::Labels::default(),
+            state,
+            report_key: None,
+            serial: None,
+            certificate_not_after: None,
+            created: test.context.clock.now(),
+        };
+        let of =
+            OutputOf { run: RunId::from_number(1), node: a.node, attempt: Attempt(1), step: "s".to_owned() };
+        let code = async |state| {
+            test.context.roster.put(Known::new(record(state)));
+            let mut allowed = Allowed::default();
+            allowed.check(&test.context, &a, &of).await.unwrap_err().detail.code.clone()
+        };
+        assert_eq!(code(NodeState::Active).await, "not-found", "there is no such job");
+        assert_eq!(code(NodeState::Frozen { reason: "two keys".to_owned() }).await, "node-frozen");
+    }
 }

@@ -37,8 +37,12 @@ pub fn params(uris: &[&str]) -> Result<CertificateParams> {
 
 /// So many days from now.
 pub fn day(days: i64) -> Result<time::OffsetDateTime> {
-    let seconds = clock::now().as_millis() / 1000 + days * 86_400;
-    Ok(time::OffsetDateTime::from_unix_timestamp(seconds)?)
+    second(days * 86_400)
+}
+
+/// So many seconds from now.
+pub fn second(seconds: i64) -> Result<time::OffsetDateTime> {
+    Ok(time::OffsetDateTime::from_unix_timestamp(clock::now().as_millis() / 1000 + seconds)?)
 }
 
 /// A SAN with a host name.

@@ -9,6 +9,7 @@
 //! | [`ending`] | cancel, expiry, failures |
 //! | [`links`] | fencing, numbering, reconcile, silence |
 //! | [`strangers`] | T31-T33: certificates and identities that open nothing |
+//! | [`holding`] | how long streams, calls and idle connections are held |
 //! | [`joining`] | T34: tokens |
 //! | [`outputs`] | whose output of steps is taken |
 //! | [`hostile`] | T29, T30, T38: bytes and texts that no honest client sends |
@@ -18,6 +19,7 @@
 
 mod ending;
 mod forge;
+mod holding;
 mod hostile;
 mod joining;
 mod limits;
