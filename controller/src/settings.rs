@@ -4,6 +4,30 @@
 
 use std::time::Duration;
 
+/// How long a connection may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Without a byte from the other side.
+    pub idle: Duration,
+    /// In all.
+    pub life: Duration,
+}
+
+/// What one listener lets in; no listener takes another's places.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// Handshakes under way at once: beyond, the kernel's backlog holds clients back.
+    pub handshakes_at_once: usize,
+    /// Connections at once, those in their handshake among them.
+    pub connections: usize,
+    /// How long each may last; without, as long as it is alive.
+    pub limits: Option<Limits>,
+}
+
+/// The enrolment port's idle limit never falls below this at a small scale: a client's first bytes after its
+/// handshake do not come faster because a test is in a hurry.
+const MIN_IDLE: Duration = Duration::from_secs(2);
+
 /// Timers and limits of the controller.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -19,10 +43,13 @@ pub struct Settings {
     /// Handshakes a second that the spread reckons with: half of what one core measured, so that the
     /// other half is left for work.
     pub handshakes_per_second: u32,
-    /// Handshakes under way at once: beyond, the kernel's backlog holds clients back.
-    pub handshakes_at_once: usize,
-    /// Connections at once on a listener: below the 20,000 open files that a process usually has.
-    pub connections: usize,
+    /// What the port for agents and operators lets in. 15,000 connections: with the other port's, store and output
+    /// below the 20,000 open files that a process usually has. Pings find those that are gone.
+    pub agent_port: Port,
+    /// What the enrolment port lets in. It serves strangers, so it has places of its own and they are given back
+    /// soon: an enrolment is one call, a second of work, and a lost one is repeated with the same answer. 1,000
+    /// machines at once are more than a site brings up; 10 s without a byte and a minute in all bear a bad line.
+    pub enrol_port: Port,
     /// Calls that enrol a token or address may make in a minute.
     pub enrol_per_minute: u32,
     /// Life of an agent's certificate (§1.8).
@@ -44,8 +71,12 @@ impl Default for Settings {
             pass_period: Duration::from_secs(15),
             reconnect_spread_min: Duration::from_secs(2),
             handshakes_per_second: 1500,
-            handshakes_at_once: 256,
-            connections: 15_000,
+            agent_port: Port { handshakes_at_once: 256, connections: 15_000, limits: None },
+            enrol_port: Port {
+                handshakes_at_once: 64,
+                connections: 1_000,
+                limits: Some(Limits { idle: Duration::from_secs(10), life: Duration::from_mins(1) }),
+            },
             enrol_per_minute: 30,
             agent_certificate: Duration::from_hours(72),
             operator_certificate: Duration::from_hours(12),
@@ -64,6 +95,9 @@ impl Settings {
             [&mut self.heartbeat, &mut self.offer, &mut self.pass_period, &mut self.reconnect_spread_min]
         {
             *timer /= by;
+        }
+        if let Some(limits) = &mut self.enrol_port.limits {
+            limits.idle = (limits.idle / by).max(MIN_IDLE.min(limits.idle));
         }
         self
     }

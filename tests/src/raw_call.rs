@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use fleet_certs::ClientConfig;
 use prost::bytes::{Buf, BufMut as _};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -83,6 +83,15 @@ pub async fn endless(channel: &Channel, path: &str) -> Result<(), Status> {
     let path = path.parse().map_err(|_| Status::invalid_argument("no path"))?;
     let request = Request::new(tokio_stream::pending::<Vec<u8>>());
     client.streaming(request, path, Bytes).await?.into_inner().message().await.map(|_| ())
+}
+
+/// Makes a good TLS connection and says nothing.
+pub async fn silent(
+    address: SocketAddr,
+    tls: &Arc<ClientConfig>,
+) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
+    let uri: http::Uri = format!("http://{address}").parse()?;
+    Ok(connector(tls).dial(&uri).await?)
 }
 
 /// Makes a good TLS connection and sends garbage instead of HTTP/2; returns when the other side closed it.

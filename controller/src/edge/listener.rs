@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::peer::{Peer, PeerStream};
 use super::refusals::Refusals;
-use crate::settings::Settings;
+use crate::settings::Port;
 
 /// Connections that have their handshake behind them and wait for the server to take them: it takes them at
 /// once, so a few are enough.
@@ -37,20 +37,15 @@ pub struct Listener {
 
 impl Listener {
     /// Accepts until told to stop; what passes its handshake comes out of the stream.
-    pub fn start(
-        self,
-        settings: &Settings,
-        stop: CancellationToken,
-    ) -> ReceiverStream<std::io::Result<PeerStream>> {
+    pub fn start(self, port: &Port, stop: CancellationToken) -> ReceiverStream<std::io::Result<PeerStream>> {
         let (ready, stream) = mpsc::channel(READY);
-        let handshakes = Arc::new(Semaphore::new(settings.handshakes_at_once));
-        let connections = Arc::new(Semaphore::new(settings.connections));
+        let (places, limits) = (Places::new(port), port.limits);
         let listener = Arc::new(self);
         tokio::spawn(async move {
             loop {
                 let accepted = tokio::select! {
                     () = stop.cancelled() => return,
-                    accepted = admit(&listener.socket, &handshakes, &connections) => accepted,
+                    accepted = places.admit(&listener.socket) => accepted,
                 };
                 let Some((socket, address, handshake, place)) = accepted else {
                     tokio::select! {
@@ -64,7 +59,7 @@ impl Listener {
                         let (tls, peer) = peer;
                         drop(handshake);
                         // The server has stopped when nobody takes it; then the connection is closed.
-                        let _ = ready.send(Ok(PeerStream::new(tls, peer, place))).await;
+                        let _ = ready.send(Ok(PeerStream::new(tls, peer, place, limits))).await;
                     }
                 });
             }
@@ -114,20 +109,80 @@ async fn pause() {
 
 type Admitted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit, tokio::sync::OwnedSemaphorePermit);
 
-/// Takes a connection when there is a place for it and its handshake; until then the kernel holds it.
-async fn admit(
-    socket: &TcpListener,
-    handshakes: &Arc<Semaphore>,
-    connections: &Arc<Semaphore>,
-) -> Option<Admitted> {
-    // Neither semaphore is ever closed.
-    let place = Arc::clone(connections).acquire_owned().await.ok()?;
-    let handshake = Arc::clone(handshakes).acquire_owned().await.ok()?;
-    match socket.accept().await {
-        Ok((stream, address)) => Some((stream, address, handshake, place)),
-        Err(error) => {
-            tracing::warn!("accept failed: {error}");
-            None
+/// The places of one listener.
+struct Places {
+    handshakes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(port: &Port) -> Self {
+        Self {
+            handshakes: Arc::new(Semaphore::new(port.handshakes_at_once)),
+            connections: Arc::new(Semaphore::new(port.connections)),
+        }
+    }
+
+    /// Takes a connection when there is a place for it and its handshake; until then the kernel holds it.
+    async fn admit(&self, socket: &TcpListener) -> Option<Admitted> {
+        // Neither semaphore is ever closed.
+        let place = Arc::clone(&self.connections).acquire_owned().await.ok()?;
+        let handshake = Arc::clone(&self.handshakes).acquire_owned().await.ok()?;
+        match socket.accept().await {
+            Ok((stream, address)) => Some((stream, address, handshake, place)),
+            Err(error) => {
+                tracing::warn!("accept failed: {error}");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Limit of a test for one thing to happen.
+    const SOON: Duration = Duration::from_secs(5);
+    /// In which something that must not happen would have happened.
+    const AT_ONCE: Duration = Duration::from_millis(50);
+
+    async fn port(connections: usize) -> (TcpListener, Places) {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        (socket, Places::new(&Port { handshakes_at_once: 8, connections, limits: None }))
+    }
+
+    #[tokio::test]
+    async fn a_full_port_takes_no_place_of_the_other_and_goes_on_when_one_is_given_back() {
+        let ((strangers, few), (agents, own)) = (port(2).await, port(1).await);
+        let dial =
+            async |socket: &TcpListener| TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+        let (mut held, mut clients) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            clients.push(dial(&strangers).await);
+        }
+        for _ in 0..2 {
+            held.push(tokio::time::timeout(SOON, few.admit(&strangers)).await.unwrap());
+        }
+        assert!(tokio::time::timeout(AT_ONCE, few.admit(&strangers)).await.is_err(), "a third place");
+        clients.push(dial(&agents).await);
+        let agent = tokio::time::timeout(SOON, own.admit(&agents)).await;
+        assert!(agent.unwrap().is_some(), "the other port has its own places");
+        held.pop();
+        assert!(tokio::time::timeout(SOON, few.admit(&strangers)).await.unwrap().is_some(), "given back");
+    }
+
+    #[test]
+    fn both_ports_fit_into_the_files_of_a_process_and_strangers_have_the_smaller_part() {
+        let settings = crate::settings::Settings::default();
+        let (agents, strangers) = (&settings.agent_port, &settings.enrol_port);
+        // 20,000 files, less what store, output and listeners have open.
+        assert!(agents.connections + strangers.connections <= 20_000 - 2_000);
+        assert!(strangers.connections * 10 <= agents.connections);
+        for by in [1, 50, 1000] {
+            let limits = crate::settings::Settings::default().scaled(by).enrol_port.limits.unwrap();
+            assert!(limits.idle >= Duration::from_secs(2) && limits.idle <= Duration::from_secs(10));
+            assert!(limits.life > limits.idle);
         }
     }
 }

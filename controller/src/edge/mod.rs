@@ -3,6 +3,7 @@
 //! | file | what lives there |
 //! |---|---|
 //! | [`listener`] | our own accept loop: handshakes with limits, one peer a connection |
+//! | [`timed`] | a connection that is closed when it is idle or old |
 //! | [`peer`] | the identity of a connection, for everything behind it |
 //! | [`guard`] | the access table and the deny list, asked before every handler |
 //! | [`lease`] | how long a caller may hold a stream |
@@ -29,3 +30,4 @@ pub mod server;
 pub mod session;
 pub mod status;
 pub mod streams;
+pub mod timed;

@@ -21,6 +21,8 @@ use crate::service::caller::{Agent, Operator};
 
 use super::lease::Lease;
 use super::status::to_status;
+use super::timed::Timed;
+use crate::settings::Limits;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -33,15 +35,20 @@ pub struct Peer {
 
 /// A connection after its handshake. Holds its place among the connections until it is dropped.
 pub struct PeerStream {
-    stream: TlsStream<TcpStream>,
+    stream: Timed<TlsStream<TcpStream>>,
     peer: Peer,
     _place: OwnedSemaphorePermit,
 }
 
 impl PeerStream {
     /// Wraps a connection.
-    pub fn new(stream: TlsStream<TcpStream>, peer: Peer, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, peer, _place: place }
+    pub fn new(
+        stream: TlsStream<TcpStream>,
+        peer: Peer,
+        place: OwnedSemaphorePermit,
+        limits: Option<Limits>,
+    ) -> Self {
+        Self { stream: Timed::new(stream, limits), peer, _place: place }
     }
 }
 

@@ -67,7 +67,7 @@ impl Servers {
     /// Serves agents and operators until the stop.
     pub async fn main(&self, socket: TcpListener, tls: ServerTls) -> Result<(), ServeError> {
         let listener = Listener { fleet: Some(self.context.fleet.fleet), ..self.listener(socket, tls) };
-        let incoming = listener.start(&self.context.settings, self.stop.clone());
+        let incoming = listener.start(&self.context.settings.agent_port, self.stop.clone());
         let agents = Agents {
             context: Arc::clone(&self.context),
             refusals: Arc::clone(&self.refusals),
@@ -92,7 +92,7 @@ impl Servers {
 
     /// Serves enrolment and health, without client certificates, until the stop.
     pub async fn enrolment(&self, socket: TcpListener, tls: ServerTls) -> Result<(), ServeError> {
-        let incoming = self.listener(socket, tls).start(&self.context.settings, self.stop.clone());
+        let incoming = self.listener(socket, tls).start(&self.context.settings.enrol_port, self.stop.clone());
         let enrol = Enrol {
             context: Arc::clone(&self.context),
             limits: EnrolLimits::new(self.context.settings.enrol_per_minute),

@@ -1,15 +1,19 @@
-//! How long streams and calls may be held: not past the caller's certificate, not past a stop.
+//! How long streams, calls and idle connections may be held: not past the caller's certificate, not past a stop,
+//! and on the port of strangers not for nothing.
 
 use anyhow::{Context as _, Result};
 use fleet_certs::Role;
+use fleet_certs::token::{Token, TokenKind};
 use fleet_proto::pb;
 use fleet_proto::pb::agent_service_client::AgentServiceClient;
 use fleet_proto::pb::operator_service_client::OperatorServiceClient;
 use fleet_tests::audit_check::wait_for_refusal;
 use fleet_tests::fake_agent::Work;
-use fleet_tests::test_fleet::TestFleet;
+use fleet_tests::fake_agent::enrol::{self, NewKeys};
+use fleet_tests::test_fleet::{TestFleet, labels};
 use fleet_tests::wait::PATIENCE;
 use fleet_tests::{channel, raw_call};
+use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
@@ -77,6 +81,34 @@ async fn a_stop_waits_for_nobody_who_says_and_takes_nothing() -> Result<()> {
     let mut output = AgentServiceClient::new(channel::connect(fleet.controller.agent_address(), &tls).await?);
     let _output = output.output(tokio_stream::pending()).await?;
     // Stops the controller, with success and within its limit.
+    fleet.finish().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_strangers_who_say_nothing_are_closed_and_those_of_the_fleet_are_not() -> Result<()> {
+    let fleet = TestFleet::start(1).await?;
+    let view = fleet.operator.join_token("fw-x", &labels(0)).await?;
+    let token = Token::parse(TokenKind::Node, &view.token)?;
+    let own = channel::connect(fleet.controller.agent_address(), fleet.operator.tls()).await?;
+    let mut quiet = raw_call::silent(fleet.controller.agent_address(), fleet.operator.tls()).await?;
+    let tls = channel::enrolment_tls(&token)?;
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        strangers.push(raw_call::silent(fleet.controller.enrol_address(), &tls).await?);
+    }
+    for stranger in &mut strangers {
+        let mut said = Vec::new();
+        // The close may come as a reset: both are an end.
+        let _ = timeout(PATIENCE, stranger.read_to_end(&mut said)).await.context("an end by itself")?;
+    }
+    // Whoever comes to enrol is served, and the other port has closed nothing meanwhile.
+    enrol::redeem(fleet.controller.enrol_address(), None, &token, &NewKeys::generate()?).await??;
+    let mut byte = [0];
+    let still = timeout(std::time::Duration::from_millis(1), quiet.read(&mut byte)).await;
+    assert!(!matches!(still, Ok(Ok(0) | Err(_))), "an idle connection of the fleet was closed: {still:?}");
+    OperatorServiceClient::new(own).who_am_i(pb::WhoAmIRequest {}).await?;
+    assert_eq!(fleet.agents[0].links().welcomed, 1, "the agent's link was not touched");
     fleet.finish().await?;
     Ok(())
 }
