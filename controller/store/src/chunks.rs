@@ -9,7 +9,9 @@
 //! <object>/<number as u16>     the other parts, each as long as a value may be but the last
 //! ```
 //!
-//! All numbers are big endian. A small object is the head alone.
+//! All numbers are big endian. A small object is the head alone. An object that replaces a longer one leaves that
+//! one's last parts behind: they are of an older commit and beyond what the head says, so nobody reads them, and
+//! they go when the object is deleted.
 
 use crate::batch::{Batch, check_limit};
 use crate::contract::{Direction, Entry, KvStore, MAX_KEY_BYTES, MAX_SCAN_ENTRIES, MAX_VALUE_BYTES};
@@ -26,8 +28,9 @@ const HEAD_VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1 + 4 + 4 + 32;
 const HEAD_ROOM_BYTES: usize = MAX_VALUE_BYTES - HEAD_BYTES;
 const PART_SUFFIX_BYTES: usize = 3;
-// One page of a scan reads all parts of the largest object, and one that should not be there.
-const _: () = assert!(MAX_OBJECT_BYTES / MAX_VALUE_BYTES + 2 <= MAX_SCAN_ENTRIES);
+/// Parts of the largest object; one page of a scan reads them all.
+const MAX_PARTS: usize = MAX_OBJECT_BYTES / MAX_VALUE_BYTES + 1;
+const _: () = assert!(MAX_PARTS <= MAX_SCAN_ENTRIES);
 
 /// An object as it was read back. The caller compares the digest with the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,9 +42,7 @@ pub struct StoredObject {
 }
 
 /// Adds the puts of an object to a batch; the caller adds preconditions on `object` as he needs them.
-///
-/// An object that may be there already with another length must be deleted in an earlier commit
-/// ([`delete_object`]); content-addressed objects never are.
+/// It may replace an object of any length.
 pub fn put_object(
     mut batch: Batch,
     object: &Key,
@@ -71,14 +72,14 @@ pub fn put_object(
     Ok(batch)
 }
 
-/// Reads an object back, or `None` when it is absent. Parts that are missing, too many or wrong are
+/// Reads an object back, or `None` when it is absent. Parts that are missing or wrong are
 /// [`StoreError::Corrupt`]; an object that was replaced during the reading is [`StoreError::Conflict`].
 pub async fn get_object(store: &dyn KvStore, object: &Key) -> Result<Option<StoredObject>, StoreError> {
     let Some(entry) = store.get(object).await? else { return Ok(None) };
     let head = Head::parse(object, &entry)?;
     let mut bytes = head.first.to_vec();
     if head.parts > 0 {
-        let page = store.scan(&parts_prefix(object), None, head.parts + 1, Direction::Ascending).await?;
+        let page = parts(store, object, head.parts).await?;
         for (number, (key, part)) in (0_u16..).zip(&page) {
             if *key != part_key(object, number)? || part.write_id != entry.write_id {
                 return Err(changed_or_damaged(store, object, &entry, "has a part that is not its own").await);
@@ -86,7 +87,7 @@ pub async fn get_object(store: &dyn KvStore, object: &Key) -> Result<Option<Stor
             bytes.extend_from_slice(&part.value);
         }
         if page.len() != head.parts {
-            return Err(changed_or_damaged(store, object, &entry, "lacks a part or has one too many").await);
+            return Err(changed_or_damaged(store, object, &entry, "lacks a part").await);
         }
     }
     if bytes.len() != head.length || crc32c::crc32c(&bytes) != head.checksum {
@@ -95,14 +96,17 @@ pub async fn get_object(store: &dyn KvStore, object: &Key) -> Result<Option<Stor
     Ok(Some(StoredObject { digest: head.digest, bytes }))
 }
 
-/// Adds the deletes of an object to a batch, with the precondition that it is still the same; an absent object adds
-/// nothing.
+/// Adds the deletes of an object to a batch, what longer ones before it have left included, with the precondition that
+/// it is still the same; an absent object adds nothing.
 pub async fn delete_object(store: &dyn KvStore, mut batch: Batch, object: &Key) -> Result<Batch, StoreError> {
     let Some(entry) = store.get(object).await? else { return Ok(batch) };
-    let parts = Head::parse(object, &entry)?.parts;
+    Head::parse(object, &entry)?;
     batch = batch.remove(object.clone(), entry.write_id);
-    for number in (0_u16..).take(parts) {
-        batch = batch.delete(part_key(object, number)?);
+    for (key, _) in parts(store, object, MAX_PARTS).await? {
+        // What else lies below the object's key is not its own.
+        if key.as_bytes().len() == object.as_bytes().len() + PART_SUFFIX_BYTES {
+            batch = batch.delete(key);
+        }
     }
     Ok(batch)
 }
@@ -135,8 +139,9 @@ impl<'a> Head<'a> {
     }
 }
 
-fn parts_prefix(object: &Key) -> Vec<u8> {
-    [object.as_bytes(), b"/"].concat()
+/// The first parts below an object's key, in the order of their numbers.
+async fn parts(store: &dyn KvStore, object: &Key, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+    store.scan(&[object.as_bytes(), b"/"].concat(), None, limit, Direction::Ascending).await
 }
 
 fn part_key(object: &Key, number: u16) -> Result<Key, StoreError> {

@@ -32,6 +32,7 @@ macro_rules! conformance_suite {
             a_refused_append_uses_no_number, logs_are_contiguous_under_concurrency,
             records_that_cannot_be_made_fail_alone, several_records_in_one_commit,
             objects_of_all_sizes_come_back, damaged_objects_are_named, objects_are_deleted_whole,
+            objects_may_become_shorter_and_longer,
         );
     };
     (@cases $open:expr; $($case:ident),+ $(,)?) => {

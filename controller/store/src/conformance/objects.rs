@@ -38,13 +38,12 @@ pub async fn objects_of_all_sizes_come_back(store: Arc<dyn KvStore>) {
     assert!(matches!(refused(too_large), StoreError::TooLarge { .. }));
 }
 
-/// A part that is missing, of another commit, or too many.
+/// A part that is missing or of another commit.
 pub async fn damaged_objects_are_named(store: Arc<dyn KvStore>) {
     let bytes = object_bytes(40_000);
     for (name, spoil) in [
         ("damaged/missing", Batch::new(fresh_write_id()).delete(key("damaged/missing/\0\u{2}"))),
         ("damaged/foreign", Batch::new(fresh_write_id()).put(key("damaged/foreign/\0\u{1}"), vec![0; 7168])),
-        ("damaged/surplus", Batch::new(fresh_write_id()).put(key("damaged/surplus/\0\u{7}"), "more")),
         ("damaged/head", Batch::new(fresh_write_id()).put(key("damaged/head"), "\u{1}short")),
     ] {
         let batch = must(put_object(Batch::new(fresh_write_id()), &key(name), &[1; 32], &bytes));
@@ -69,4 +68,20 @@ pub async fn objects_are_deleted_whole(store: Arc<dyn KvStore>) {
     assert!(page_of(&*store, "gone/", None, 100, Direction::Ascending).await.is_empty());
     assert_eq!(value_of(&*store, &object).await, None);
     assert!(must(delete_object(&*store, Batch::new(fresh_write_id()), &object).await).ops.is_empty());
+}
+
+/// A shorter object replaces a longer one, also where both have parts, and what that one left goes with it.
+pub async fn objects_may_become_shorter_and_longer(store: Arc<dyn KvStore>) {
+    let object = key("changing/a");
+    for length in [40_000, 15_000, 22_000, 100, 8_000, 40_001] {
+        let bytes = object_bytes(length);
+        must(store.commit(must(put_object(Batch::new(fresh_write_id()), &object, &[3; 32], &bytes))).await);
+        let read = must(get_object(&*store, &object).await).map(|object| object.bytes);
+        assert!(read == Some(bytes), "{length} bytes did not come back");
+    }
+    let bytes = object_bytes(9_000);
+    must(store.commit(must(put_object(Batch::new(fresh_write_id()), &object, &[3; 32], &bytes))).await);
+    let delete = must(delete_object(&*store, Batch::new(fresh_write_id()), &object).await);
+    must(store.commit(delete).await);
+    assert!(page_of(&*store, "changing/", None, 100, Direction::Ascending).await.is_empty());
 }
