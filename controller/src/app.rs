@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::context::{Context, Operators, Trust};
+use crate::edge::listener;
 use crate::edge::refusals::Refusals;
 use crate::edge::server::Servers;
 use crate::error::ControllerError;
@@ -185,8 +186,8 @@ fn tls_settings(config: &Config, context: &Context) -> Result<TlsSettings, AppEr
     Ok(TlsSettings { mutual, enrolment, _keep: vec![keep_mutual, keep_enrolment] })
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
-    TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
+fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
+    listener::listen(address).map_err(|source| AppError::Listen { address, source })
 }
 
 /// Serves until `stop`; then drains: no new connections, goodbyes, running commits end, the store closes.
@@ -195,8 +196,8 @@ pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationTo
     let store = open_store(&config).await?;
     let context = Arc::new(open_context(&config, Arc::clone(&store), Clock::system()).await?);
     let tls = tls_settings(&config, &context)?;
-    let agent_socket = bind(config.agent_listen).await?;
-    let enrol_socket = bind(config.enrol_listen).await?;
+    let agent_socket = bind(config.agent_listen)?;
+    let enrol_socket = bind(config.enrol_listen)?;
     let ready = Ready {
         agent: agent_socket
             .local_addr()

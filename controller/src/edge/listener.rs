@@ -8,7 +8,7 @@ use std::time::Duration;
 use fleet_certs::accept::{self, AcceptError};
 use fleet_certs::tls::ServerTls;
 use fleet_types::id::FleetId;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,20 @@ use crate::settings::Port;
 const READY: usize = 64;
 /// Wait after the kernel refused to accept (no descriptors left): accepting again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that the kernel holds for us until they are accepted. After a restart a fleet comes all at once, and
+/// one that finds no room is tried again by its kernel a second later, all of them in the same second. Linux
+/// holds no more than this by default (`net.core.somaxconn`), and a few hundred bytes each.
+const BACKLOG: u32 = 4096;
+
+/// Opens a port.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait until the kernel has forgotten the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// What one listener needs.
 pub struct Listener {
@@ -170,6 +184,21 @@ mod tests {
         assert!(agent.unwrap().is_some(), "the other port has its own places");
         held.pop();
         assert!(tokio::time::timeout(SOON, few.admit(&strangers)).await.unwrap().is_some(), "given back");
+    }
+
+    #[tokio::test]
+    async fn a_fleet_that_comes_all_at_once_finds_room_before_anybody_accepts() {
+        let socket = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        // Where a machine is set to hold fewer, that is its owner's wish.
+        let kernel = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let count = kernel.trim().parse::<usize>().unwrap().min(600);
+        let mut held = Vec::new();
+        for _ in 0..count {
+            let dialled = tokio::time::timeout(SOON, TcpStream::connect(address)).await;
+            held.push(dialled.expect("room in the kernel's queue").unwrap());
+        }
+        assert_eq!(held.len(), count);
     }
 
     #[test]

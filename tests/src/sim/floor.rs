@@ -11,6 +11,7 @@ use fleet_certs::name::Identity;
 use fleet_certs::revoke::{Denied, DenyList};
 use fleet_certs::tls::{MutualServer, ServerTls, TlsClock, TlsIdentity, publish};
 use fleet_certs::{Role, accept, dispatch, files, issue};
+use fleet_controller::edge::listener;
 use fleet_proto::pb::agent_service_server::AgentServiceServer;
 use fleet_types::id::{ControllerId, FleetId};
 use fleet_types::seal::{Envelope, SigningKey};
@@ -100,7 +101,7 @@ pub async fn run(plan: FloorPlan) -> Result<()> {
         clock: TlsClock::reading(clock::now),
     };
     let (_keep, tls) = publish(tls.build()?);
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = listener::listen("127.0.0.1:0".parse()?)?;
     let address = listener.local_addr()?;
     let (ready, incoming) = mpsc::channel(READY);
     tokio::spawn(accepting(listener, tls, plan.fleet, ready));

@@ -9,9 +9,9 @@ use tempfile::TempDir;
 
 use super::crew::Member;
 use super::memory::pss_bytes;
-use super::plan::{FloorPlan, ROUNDS, Round, Said, Sizes, WorkerPlan};
+use super::plan::{FloorPlan, ROUNDS, Round, Said, Sizes, TURNS, WorkerPlan};
 use super::prepare::{Prepared, prepare};
-use super::{service, store_floor};
+use super::service;
 use crate::clock::micros;
 use crate::operator_client::order;
 use crate::orders::SignedOrder;
@@ -63,10 +63,6 @@ fn per_second(count: usize, micros: u64) -> f64 {
 fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-fn rates(count: usize, times: Vec<Duration>) -> Result<Vec<f64>> {
-    times.into_iter().map(|took| Ok(per_second(count, u64::try_from(took.as_micros())?))).collect()
 }
 
 async fn settled(pid: u32) -> Result<u64> {
@@ -214,8 +210,8 @@ pub async fn measure(count: usize) -> Result<Figures> {
     let (profile, look) = prepared.documents;
     let nodes: Vec<_> = prepared.nodes.iter().map(|node| node.node).collect();
     let asked = order(look, profile, nodes.clone(), u32::try_from(count)?);
-    let sign = || (0..ROUNDS).map(|_| prepared.operator.sign(&asked)).collect::<Result<Vec<_>>>();
-    let (orders, more_orders) = (sign()?, sign()?);
+    let sign = |rounds| (0..rounds).map(|_| prepared.operator.sign(&asked)).collect::<Result<Vec<_>>>();
+    let (orders, more_orders) = (sign(ROUNDS)?, sign(TURNS)?);
     let pid = prepared.controller.pid().context("the controller has ended")?;
     let address = prepared.controller.agent_address();
     let product = side(&prepared, address, pid, &orders, Pusher::Product(&prepared)).await?;
@@ -226,7 +222,10 @@ pub async fn measure(count: usize) -> Result<Figures> {
     let last = orders.last().context("no rounds")?;
     let sizes = sizes(&prepared, leaf, last).await?;
 
-    let service = rates(count, service::results(&prepared, &more_orders).await?)?;
+    let turns = service::results(&prepared, &more_orders, sizes).await?;
+    let rate = |took: Duration| Ok(per_second(count, u64::try_from(took.as_micros())?));
+    let service = turns.iter().map(|turn| rate(turn.service)).collect::<Result<Vec<_>>>()?;
+    let store = turns.iter().map(|turn| rate(turn.store)).collect::<Result<Vec<_>>>()?;
 
     let folder = TempDir::new()?;
     let mut sorted = nodes;
@@ -248,17 +247,13 @@ pub async fn measure(count: usize) -> Result<Figures> {
     let bare = side(&prepared, address, pid, &orders, Pusher::Floor(&mut floor)).await?;
     floor.end().await?;
 
-    let mut alone = Vec::new();
-    for round in 0..ROUNDS {
-        alone.push(store_floor::results(&folder.path().join(format!("store-{round}")), sizes, count).await?);
-    }
     Ok(Figures {
         agents: count,
         workers: prepared.files.len(),
         product,
         floor: bare,
         service_results_per_second: middle(service),
-        store_results_per_second: middle(rates(count, alone)?),
+        store_results_per_second: middle(store),
         sizes: (sizes.job, sizes.report, sizes.leaf, sizes.inbox),
     })
 }

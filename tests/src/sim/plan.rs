@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Pushes of one measurement; the middle one counts.
 pub const ROUNDS: usize = 3;
+/// Turns of service and store without a wire; they are short, so there are more of them, and the middle counts.
+pub const TURNS: usize = 11;
 /// From this many agents on, two worker processes carry them: open files a process are limited.
 pub const TWO_WORKERS_FROM: usize = 1_000;
 

@@ -1,7 +1,8 @@
 //! The controller's storing of results alone: its own service over its own store, in this process, without a wire.
 //!
 //! All that a report costs the controller between its arrival and its acknowledgement: signature, chain and run
-//! checked, records and audit leaf made, one durable commit. All reports come at once, as in the store's floor.
+//! checked, records and audit leaf made, one durable commit. All reports come at once, as in the store's floor,
+//! which takes turns with it over the same store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,25 +21,40 @@ use fleet_types::job::Outcome;
 use fleet_types::seal::Envelope;
 use tokio::task::JoinSet;
 
-use super::plan::ROUNDS;
+use super::plan::{ROUNDS, Sizes};
 use super::prepare::Prepared;
+use super::store_floor::{self, Records};
 use crate::clock;
 use crate::fake_agent::Journal;
 use crate::orders::SignedOrder;
 
-/// How long one result of each node takes, for each order, over the store that the stopped controller left.
-pub async fn results(prepared: &Prepared, orders: &[SignedOrder]) -> Result<Vec<Duration>> {
+/// How long one result of each node takes the service, and the store alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// The service.
+    pub service: Duration,
+    /// The store.
+    pub store: Duration,
+}
+
+/// One turn for each order, over the store that the stopped controller left.
+pub async fn results(prepared: &Prepared, orders: &[SignedOrder], sizes: Sizes) -> Result<Vec<Turn>> {
     let config = Config::load(&prepared.controller.config_path())?;
     let store = fleet_store::open(&config.store_url, None).await?;
     let context = Arc::new(open_context(&config, Arc::clone(&store), Clock::system()).await?);
     let mut journals = journals(prepared, &context).await?;
-    let mut times = Vec::new();
+    let records = Records::over(Arc::clone(&store), sizes)?;
+    let nodes: Vec<String> = prepared.nodes.iter().map(|node| node.node.to_string()).collect();
+    let mut turns = Vec::new();
     for order in orders {
-        times.push(round(prepared, &context, order, &mut journals).await?);
+        turns.push(Turn {
+            service: round(prepared, &context, order, &mut journals).await?,
+            store: store_floor::results(&records, &order.run.to_string(), nodes.clone()).await?,
+        });
     }
-    drop(context);
+    drop((context, records));
     store.close().await?;
-    Ok(times)
+    Ok(turns)
 }
 
 /// Each node's journal, its chain of reports where the wire's rounds left it.

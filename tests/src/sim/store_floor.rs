@@ -1,4 +1,5 @@
-//! The store alone: the records of results, committed by as many callers as there are agents.
+//! The store alone: the records of results, committed by as many callers as there are agents. Its keys are of its own
+//! kind, so that it can share a controller's store.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,12 +37,16 @@ fn filler(length: usize, seed: usize) -> Vec<u8> {
 impl Records {
     /// Opens a store in an empty directory.
     pub async fn open(path: &Path, sizes: Sizes) -> Result<Self> {
-        let store = fleet_store::open(&format!("sled:{}", path.display()), None).await?;
-        Ok(Self { store, log: LogName::new("audit")?, sizes, offered: Arc::default() })
+        Self::over(fleet_store::open(&format!("sled:{}", path.display()), None).await?, sizes)
+    }
+
+    /// Beside what is in a store already.
+    pub fn over(store: Arc<dyn KvStore>, sizes: Sizes) -> Result<Self> {
+        Ok(Self { store, log: LogName::new("floor")?, sizes, offered: Arc::default() })
     }
 
     fn key(what: &str, run: &str, node: &str) -> Result<Key, StoreError> {
-        Key::new(format!("{what}/{run}/{node}"))
+        Key::new(format!("floor/{what}/{run}/{node}"))
     }
 
     async fn many(
@@ -103,22 +108,18 @@ impl Records {
     }
 }
 
-/// How long the store alone takes for one result of each of `count` nodes, all at the same time.
-pub async fn results(path: &Path, sizes: Sizes, count: usize) -> Result<Duration> {
-    let records = Records::open(path, sizes).await?;
-    let nodes: Vec<String> = (0..count).map(|_| uuid::Uuid::new_v4().to_string()).collect();
-    records.submit("r-0", &nodes).await?;
-    records.offer("r-0", &nodes).await?;
+/// How long the store alone takes for one result of each node, all at the same time.
+pub async fn results(records: &Records, run: &str, nodes: Vec<String>) -> Result<Duration> {
+    records.submit(run, &nodes).await?;
+    records.offer(run, &nodes).await?;
     let begun = Instant::now();
     let mut committing = JoinSet::new();
     for (n, node) in nodes.into_iter().enumerate() {
-        let records = records.clone();
-        committing.spawn(async move { records.result("r-0", &node, n).await });
+        let (records, run) = (records.clone(), run.to_owned());
+        committing.spawn(async move { records.result(&run, &node, n).await });
     }
     while let Some(done) = committing.join_next().await {
         done??;
     }
-    let took = begun.elapsed();
-    records.store.close().await?;
-    Ok(took)
+    Ok(begun.elapsed())
 }
