@@ -116,6 +116,11 @@ impl Journal {
         }
     }
 
+    /// Whose journal it is.
+    pub const fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// The one job of a run.
     pub fn job(&self, run: RunId) -> Option<&Job> {
         self.jobs.get(&(run, Attempt(1)))

@@ -8,7 +8,7 @@
 //! | [`crew`] | the workers of one measurement, as the parent sees them |
 //! | [`floor`], [`floor_service`] | bare tonic, rustls, Ed25519 and store that move the same bytes and do nothing else |
 //! | [`service`] | the controller's storing of results alone, without a wire |
-//! | [`store_floor`] | the store alone, committing the same records |
+//! | [`store_floor`] | Ed25519 and the store alone, with the same bytes |
 //! | [`measure`] | connects, settles, pushes: the same steps for the product and its floor |
 //! | [`table`] | figures, ratios, verdicts |
 //! | [`memory`] | what a process holds, from the kernel's own sums |

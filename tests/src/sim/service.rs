@@ -23,18 +23,18 @@ use tokio::task::JoinSet;
 
 use super::plan::{ROUNDS, Sizes};
 use super::prepare::Prepared;
-use super::store_floor::{self, Records};
+use super::store_floor::{self, Records, Sealed};
 use crate::clock;
 use crate::fake_agent::Journal;
 use crate::orders::SignedOrder;
 
-/// How long one result of each node takes the service, and the store alone.
+/// How long one result of each node takes the service, and its floor.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
     /// The service.
     pub service: Duration,
-    /// The store.
-    pub store: Duration,
+    /// Ed25519 and the store.
+    pub floor: Duration,
 }
 
 /// One turn for each order, over the store that the stopped controller left.
@@ -44,13 +44,13 @@ pub async fn results(prepared: &Prepared, orders: &[SignedOrder], sizes: Sizes) 
     let context = Arc::new(open_context(&config, Arc::clone(&store), Clock::system()).await?);
     let mut journals = journals(prepared, &context).await?;
     let records = Records::over(Arc::clone(&store), sizes)?;
-    let nodes: Vec<String> = prepared.nodes.iter().map(|node| node.node.to_string()).collect();
+    let fleet = prepared.operator.fleet;
     let mut turns = Vec::new();
     for order in orders {
-        turns.push(Turn {
-            service: round(prepared, &context, order, &mut journals).await?,
-            store: store_floor::results(&records, &order.run.to_string(), nodes.clone()).await?,
-        });
+        let service = round(prepared, &context, order, &mut journals).await?;
+        let reports = journals.iter().map(|journal| sealed(journal, order)).collect::<Result<Vec<_>>>()?;
+        let floor = store_floor::results(&records, fleet, &order.run.to_string(), reports).await?;
+        turns.push(Turn { service, floor });
     }
     drop((context, records));
     store.close().await?;
@@ -68,6 +68,13 @@ async fn journals(prepared: &Prepared, context: &Context) -> Result<Vec<Journal>
         journals.push(journal);
     }
     Ok(journals)
+}
+
+/// A node's report of an order, as the floor sees it.
+fn sealed(journal: &Journal, order: &SignedOrder) -> Result<Sealed> {
+    let report = journal.job(order.run).and_then(|job| job.report.clone()).context("no report")?;
+    let (payload, signature) = (report.payload, report.signature);
+    Ok(Sealed { node: journal.node().to_string(), key: journal.report_key(), payload, signature })
 }
 
 async fn round(

@@ -1,5 +1,5 @@
-//! The store alone: the records of results, committed by as many callers as there are agents. Its keys are of its own
-//! kind, so that it can share a controller's store.
+//! The floor of results without a wire: Ed25519 and the store, with the same bytes, committed by as many callers as
+//! there are agents. Its keys are of its own kind, so that it can share a controller's store.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use fleet_store::{Batch, Key, KvStore, LogName, StoreError, WriteId};
+use fleet_types::digest::Digest;
+use fleet_types::id::FleetId;
+use fleet_types::seal::{Kind, PublicKey};
 use tokio::task::JoinSet;
 
 use super::plan::Sizes;
@@ -108,15 +111,33 @@ impl Records {
     }
 }
 
-/// How long the store alone takes for one result of each node, all at the same time.
-pub async fn results(records: &Records, run: &str, nodes: Vec<String>) -> Result<Duration> {
+/// A sealed report as the floor sees it: bytes, and who signed them.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    /// The node.
+    pub node: String,
+    /// Its report key.
+    pub key: PublicKey,
+    /// The report.
+    pub payload: Vec<u8>,
+    /// The node's signature.
+    pub signature: Vec<u8>,
+}
+
+/// How long bare Ed25519 and the store take for one result of each node, all at the same time.
+pub async fn results(records: &Records, fleet: FleetId, run: &str, reports: Vec<Sealed>) -> Result<Duration> {
+    let nodes: Vec<String> = reports.iter().map(|report| report.node.clone()).collect();
     records.submit(run, &nodes).await?;
     records.offer(run, &nodes).await?;
     let begun = Instant::now();
     let mut committing = JoinSet::new();
-    for (n, node) in nodes.into_iter().enumerate() {
+    for (n, report) in reports.into_iter().enumerate() {
         let (records, run) = (records.clone(), run.to_owned());
-        committing.spawn(async move { records.result(&run, &node, n).await });
+        committing.spawn(async move {
+            let digest = Digest::of(&report.payload);
+            report.key.verify(Kind::Report, fleet, digest, &report.signature)?;
+            records.result(&run, &report.node, n).await
+        });
     }
     while let Some(done) = committing.join_next().await {
         done??;
