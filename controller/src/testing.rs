@@ -1,6 +1,7 @@
 //! For unit tests: a whole context over a store in memory, made by the real `init`, and a store that can be
 //! stopped around its commits, so that races are told and not hoped for. Never part of the program.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -102,12 +103,18 @@ pub struct StagedStore {
     inner: MemoryStore,
     meet: Mutex<Option<Arc<Barrier>>>,
     hold: Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>,
+    is_short: AtomicBool,
 }
 
 impl StagedStore {
     /// From now on commits go on in groups of `count`: nobody writes before the others are there.
     pub fn meet(&self, count: usize) {
         *self.meet.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Barrier::new(count)));
+    }
+
+    /// From now on there is room for commits from the reserve only.
+    pub fn run_short(&self) {
+        self.is_short.store(true, Ordering::Release);
     }
 
     /// The next commit is written, and answered when the test says so.
@@ -136,6 +143,9 @@ impl KvStore for StagedStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        if self.is_short.load(Ordering::Acquire) && !batch.from_reserve {
+            return Err(StoreError::Full { path: "/store".into(), free_bytes: 1, floor_bytes: 2 });
+        }
         let meet = self.meet.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(meet) = meet {
             meet.wait().await;

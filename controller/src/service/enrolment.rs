@@ -249,7 +249,9 @@ async fn freeze(
     let reason = "its join token was used with two keys";
     tracing::error!(node = %node.record.name, address = redemption.address, "{reason}; the node is frozen");
     let frozen = NodeRecord { state: NodeState::Frozen { reason: reason.to_owned() }, ..node.record };
-    let batch = context.ledger.batch().replace_record(keys::node(frozen.id)?, node.write_id, &frozen)?;
+    // Holding goes on from the reserve when space is short (security-and-delivery §3.4).
+    let batch = context.ledger.batch().using_reserve();
+    let batch = batch.replace_record(keys::node(frozen.id)?, node.write_id, &frozen)?;
     let leaf = Leaf::new(redemption.actor(), "node.freeze", format!("node/{}", frozen.name)).refused(reason);
     context.ledger.commit(batch, vec![leaf]).await?;
     let id = frozen.id;
@@ -391,5 +393,17 @@ mod tests {
         held.answer.send(()).unwrap();
         second.await.unwrap();
         assert!(inventory::check_active(&context, node).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_node_is_frozen_from_the_reserve_when_space_is_short() {
+        let store = std::sync::Arc::new(StagedStore::default());
+        let test = TestContext::over(store.clone()).await;
+        let first = token(&test.context).await;
+        let node = redeem(&test.context, &first).await.unwrap().node.id;
+        store.run_short();
+        redeem(&test.context, &first).await.expect_err("the token is used with a second key");
+        let stored = load_node(&test.context, node).await.unwrap().record;
+        assert!(matches!(stored.state, NodeState::Frozen { .. }), "{:?}", stored.state);
     }
 }
