@@ -15,6 +15,7 @@ impl Stage<'_, '_> {
     pub fn tell_what_is_simulated(&mut self) {
         let folder = self.place.folder().display().to_string();
         self.tell("simulated", "units run under the agent's own supervisor, not systemd");
+        self.tell("", "each agent is one process; a real one is two, with an account each");
         self.tell("", "the firewall is a stand-in: real files, no filtering");
         self.tell("", "processor, memory, disks, interfaces are this machine's");
         self.tell("", "packages are not handled");

@@ -45,8 +45,10 @@ impl Once {
     /// The answer given before, if this call was made before.
     pub async fn answer<T: DeserializeOwned>(&self, context: &Context) -> Result<Option<T>> {
         let Some(key) = &self.key else { return Ok(None) };
-        let Some(stored) = context.repo.get::<IdempotencyRecord>(key).await? else { return Ok(None) };
-        if stored.record.arguments != self.arguments {
+        let Some(stored) = context.repo.object_record::<IdempotencyRecord>(key).await? else {
+            return Ok(None);
+        };
+        if stored.arguments != self.arguments {
             return Err(ControllerError::new(
                 Kind::Conflict,
                 "idempotency-key-reused",
@@ -54,16 +56,15 @@ impl Once {
             )
             .fix("use a new key for a new call"));
         }
-        serde_json::from_value(stored.record.answer).map(Some).map_err(ControllerError::internal)
+        serde_json::from_value(stored.answer).map(Some).map_err(ControllerError::internal)
     }
 
     /// Stores the answer with the change.
     pub fn store<T: Serialize>(&self, context: &Context, batch: Batch, answer: &T) -> Result<Batch> {
         let Some(key) = &self.key else { return Ok(batch) };
         let answer = serde_json::to_value(answer).map_err(ControllerError::internal)?;
-        batch.create_record(
-            key.clone(),
-            &IdempotencyRecord { arguments: self.arguments, answer, at: context.clock.now() },
-        )
+        let record = IdempotencyRecord { arguments: self.arguments, answer, at: context.clock.now() };
+        // An object, since answers may be long: applying a profile with its procedures lists every warning.
+        batch.if_absent(key.clone()).put_object_record(key, &record)
     }
 }
