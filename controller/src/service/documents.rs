@@ -87,6 +87,9 @@ pub async fn apply(
         if unchanged {
             continue;
         }
+        if let Some(head) = &head {
+            keeps_its_profile(context, &one.document, head.record.digest).await?;
+        }
         let record = DocumentRecord {
             kind: kind.to_string(),
             name: name.to_owned(),
@@ -119,6 +122,23 @@ pub async fn apply(
         context.ledger.commit(batch, leaves).await?;
     }
     Ok(view)
+}
+
+/// A procedure stays with its profile: otherwise the folder of one product would take the procedures of another, whose
+/// schedules and habits name them, without a word.
+async fn keeps_its_profile(context: &Context, next: &Document, current: Digest) -> Result<()> {
+    let Document::Procedure(next) = next else { return Ok(()) };
+    let Document::Procedure(current) = document(context, current).await? else { return Ok(()) };
+    if current.profile == next.profile {
+        return Ok(());
+    }
+    let (name, owner, other) = (&next.name, &current.profile, &next.profile);
+    Err(ControllerError::new(
+        Kind::Conflict,
+        "other-profile",
+        format!("procedure \"{name}\" belongs to profile \"{owner}\"; this one is of profile \"{other}\""),
+    )
+    .fix("give this one a name of its own"))
 }
 
 /// Signature, canonical form and agreement of one document with its source.
