@@ -1,7 +1,7 @@
 //! The newest stored report of each node, so that the next one of its chain is checked without reading that one.
 //!
-//! A cache and nothing else: what is not here is read from the store, and the commit of a report has the rules of
-//! the chain as preconditions (docs/adr/0010).
+//! A cache and nothing else: what is noted here was committed, what is not is read from the store, and that a report's
+//! number is free is a precondition of its commit in any case (docs/adr/0010).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
