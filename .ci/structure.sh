@@ -126,7 +126,7 @@ list '*.rs' | xargs -0 awk -v test_modules="$test_modules" '
   # Data goes one way in the controller.
   below("controller/src/service/") && code ~ /crate::(runner|edge)(::|;|$)/ {
     report("a service reaches up to the " (code ~ /crate::edge/ ? "edge" : "runner"), "docs/architecture.md, \"Arrows\"") }
-  below("controller/src/service/") && code ~ /crate::fleet::(registry|dispatch)/ {
+  below("controller/src/service/") && code ~ /crate::fleet::(sessions|wave_signer)/ {
     report("a service touches the streams; only the edge and the runner do", "docs/architecture.md, \"Arrows\"") }
   below("controller/src/runner/") && code ~ /crate::(service|edge)(::|;|$)/ {
     report("the runner reaches a service or the edge", "docs/architecture.md, \"Arrows\"") }

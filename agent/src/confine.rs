@@ -34,7 +34,7 @@ pub enum ConfineError {
 
 /// How far the kernel enforces the fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fence {
+pub enum Sandbox {
     /// All of it.
     Whole,
     /// What this kernel knows.
@@ -56,7 +56,7 @@ pub fn give_up_rights() -> Result<(), ConfineError> {
 
 /// From here on only `own` can be written, only what resolving names needs can be read, nothing can be executed,
 /// no port can be opened, and no process outside can be signalled (Landlock).
-pub fn fence_in(own: &Path) -> Result<Fence, ConfineError> {
+pub fn sandbox_in(own: &Path) -> Result<Sandbox, ConfineError> {
     let look: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let all = AccessFs::from_all(RULES);
     let status = Ruleset::default()
@@ -68,9 +68,9 @@ pub fn fence_in(own: &Path) -> Result<Fence, ConfineError> {
         .add_rules(path_beneath_rules([own], all & !AccessFs::Execute))?
         .restrict_self()?;
     Ok(match status.ruleset {
-        RulesetStatus::FullyEnforced => Fence::Whole,
-        RulesetStatus::PartiallyEnforced => Fence::Partly,
-        RulesetStatus::NotEnforced => Fence::Absent,
+        RulesetStatus::FullyEnforced => Sandbox::Whole,
+        RulesetStatus::PartiallyEnforced => Sandbox::Partly,
+        RulesetStatus::NotEnforced => Sandbox::Absent,
     })
 }
 
@@ -91,8 +91,8 @@ mod tests {
         let (folder, secret) = (own.path().to_owned(), other.path().join("secret"));
         // A thread of its own: the fence holds for it alone and ends with it.
         let fenced = thread::spawn(move || {
-            let fence = fence_in(&folder).unwrap();
-            if fence == Fence::Absent {
+            let fence = sandbox_in(&folder).unwrap();
+            if fence == Sandbox::Absent {
                 eprintln!("NOT PROVED HERE: this kernel has no Landlock");
                 return;
             }
@@ -104,7 +104,7 @@ mod tests {
             fs::write(folder.join("key"), "z").unwrap();
             assert!(fs::read_dir("/etc").is_ok());
             TcpStream::connect(address).unwrap();
-            if fence == Fence::Whole {
+            if fence == Sandbox::Whole {
                 denied(TcpListener::bind("127.0.0.1:0").unwrap_err());
             }
         });

@@ -12,7 +12,7 @@ pub enum Caller {
     Nobody,
     /// A node's agent.
     Agent,
-    /// A person with his role from the store.
+    /// A person with their role from the store.
     Operator(OperatorRole),
 }
 

@@ -23,20 +23,20 @@ use crate::edge::refusals::Refusals;
 use crate::edge::server::Servers;
 use crate::error::ControllerError;
 use crate::fleet::adopted::Adopted;
-use crate::fleet::dispatch::Dispatcher;
+use crate::fleet::node_cache::NodeCache;
 use crate::fleet::progress::Progress;
-use crate::fleet::registry::Registry;
 use crate::fleet::report_heads::ReportHeads;
-use crate::fleet::roster::Roster;
+use crate::fleet::sessions::Sessions;
+use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::{self, Keyring};
+use crate::repo::audited::AuditedCommits;
 use crate::repo::keys;
-use crate::repo::ledger::Ledger;
 use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::repo::records::FleetRecord;
 use crate::runner::run_loop;
 use crate::service::inventory;
-use crate::wake::Bell;
+use crate::wake::ChangeNotifier;
 
 /// Why the controller ended, with its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -120,16 +120,17 @@ pub async fn open_context(
     let now = clock.now();
     let statement = keyring.dispatch_statement(fleet.fleet, fleet.controller, now)?;
     let dispatch_key = keyring::load_signing_key(&config.data_directory.join("pki/dispatch.key"))?;
-    let ledger = Ledger::new(repo.clone(), clock.clone(), fleet.fleet, fleet.controller, fleet.generation)?;
+    let audited =
+        AuditedCommits::new(repo.clone(), clock.clone(), fleet.fleet, fleet.controller, fleet.generation)?;
     let context = Context {
-        dispatcher: Dispatcher::new(fleet.fleet, dispatch_key, statement),
+        wave_signer: WaveSigner::new(fleet.fleet, dispatch_key, statement),
         fleet,
         repo,
-        ledger,
+        audited,
         clock,
-        bell: Arc::new(Bell::default()),
-        registry: Registry::default(),
-        roster: Roster::default(),
+        notifier: Arc::new(ChangeNotifier::default()),
+        sessions: Sessions::default(),
+        node_cache: NodeCache::default(),
         report_heads: ReportHeads::default(),
         adopted: Adopted::default(),
         progress: Progress::default(),

@@ -1,4 +1,4 @@
-//! What services, runner and edge share: handles to the store, the ledger, the clock, the bell and what is
+//! What services, runner and edge share: handles to the store, the audited, the clock, the notifier and what is
 //! known in memory. Made once at start; holds no logic.
 
 use std::collections::HashMap;
@@ -11,18 +11,18 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::fleet::adopted::Adopted;
-use crate::fleet::dispatch::Dispatcher;
+use crate::fleet::node_cache::NodeCache;
 use crate::fleet::progress::Progress;
-use crate::fleet::registry::Registry;
 use crate::fleet::report_heads::ReportHeads;
-use crate::fleet::roster::Roster;
+use crate::fleet::sessions::Sessions;
+use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::Keyring;
-use crate::repo::ledger::Ledger;
+use crate::repo::audited::AuditedCommits;
 use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::repo::records::{FleetRecord, OperatorRecord};
 use crate::settings::Settings;
-use crate::wake::Bell;
+use crate::wake::ChangeNotifier;
 
 /// Handles that everything above the store shares.
 pub struct Context {
@@ -31,15 +31,15 @@ pub struct Context {
     /// Typed reads.
     pub repo: Repo,
     /// Commits with their audit leaves.
-    pub ledger: Ledger,
+    pub audited: AuditedCommits,
     /// Time and randomness.
     pub clock: Clock,
     /// Rings the runner.
-    pub bell: Arc<Bell>,
+    pub notifier: Arc<ChangeNotifier>,
     /// Live sessions.
-    pub registry: Registry,
+    pub sessions: Sessions,
     /// Nodes in memory.
-    pub roster: Roster,
+    pub node_cache: NodeCache,
     /// The newest report of each node.
     pub report_heads: ReportHeads,
     /// Jobs of a lost store that the log was told of.
@@ -49,7 +49,7 @@ pub struct Context {
     /// Authorities and keys.
     pub keyring: Keyring,
     /// Signs waves.
-    pub dispatcher: Dispatcher,
+    pub wave_signer: WaveSigner,
     /// Who is shut out.
     pub denied: Arc<DenyList>,
     /// Timers and limits.

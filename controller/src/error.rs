@@ -1,4 +1,4 @@
-//! What can go wrong in the controller: a kind, a text that the caller may see, and a source that he may not.
+//! What can go wrong in the controller: a kind, a text that the caller may see, and a source that they may not.
 //!
 //! Errors know nothing of gRPC; `edge/status.rs` has the one match that turns kinds into status codes.
 
@@ -12,7 +12,7 @@ const MIB: u64 = 1024 * 1024;
 pub enum Kind {
     /// The request is malformed or breaks a limit.
     Invalid,
-    /// The caller is not who he must be.
+    /// The caller is not who they must be.
     Unauthenticated,
     /// The caller may not do this.
     Refused,

@@ -17,8 +17,8 @@ use fleet_types::trust::{BUNDLE_SCHEMA, OperatorRole, RootKeys, TrustBundle};
 
 use crate::clock::Clock;
 use crate::keyring::{Keyring, create_signing_key};
+use crate::repo::audited::{AuditEntry, AuditedCommits};
 use crate::repo::keys;
-use crate::repo::ledger::{Leaf, Ledger};
 use crate::repo::reader::{BatchExt as _, Repo};
 use crate::repo::records::{FleetRecord, InviteRecord};
 
@@ -152,9 +152,9 @@ pub async fn init(store: Arc<dyn KvStore>, clock: &Clock, request: &InitRequest)
         roots,
         created: now,
     };
-    let ledger = Ledger::new(repo, clock.clone(), fleet, controller, record.generation)?;
+    let audited = AuditedCommits::new(repo, clock.clone(), fleet, controller, record.generation)?;
     let bundle_bytes = serde_json::to_vec(&signed).map_err(crate::error::ControllerError::internal)?;
-    let batch = ledger
+    let batch = audited
         .batch()
         .create_record(keys::fleet()?, &record)?
         .put_object(&keys::trust_bundle()?, &bundle_bytes)?
@@ -167,11 +167,11 @@ pub async fn init(store: Arc<dyn KvStore>, clock: &Clock, request: &InitRequest)
         address: String::new(),
     };
     let leaves = vec![
-        Leaf::new(console.clone(), "fleet.init", format!("fleet/{fleet}"))
+        AuditEntry::new(console.clone(), "fleet.init", format!("fleet/{fleet}"))
             .subject(fleet_types::digest::Digest::of(&signed.payload)),
-        Leaf::new(console, "operator.invite", format!("operator/{}", request.operator)),
+        AuditEntry::new(console, "operator.invite", format!("operator/{}", request.operator)),
     ];
-    ledger.commit(batch, leaves).await?;
+    audited.commit(batch, leaves).await?;
     cleanup.0.clear();
     Ok(Made { fleet, invite: token.expose() })
 }

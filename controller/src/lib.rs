@@ -1,8 +1,8 @@
 //! The controller: inventory, runs and their record, pushed to agents over mutually authenticated gRPC.
 //!
-//! Data goes one way. Down: `edge` decodes and authorises → `service` checks and writes → the bell rings →
+//! Data goes one way. Down: `edge` decodes and authorises → `service` checks and writes → the notifier rings →
 //! `runner` applies, saves, asks the engine → `fleet` carries it to the node's stream. Up: a node's report →
-//! `edge` → `service::jobs` stores it → the same bell. docs/architecture.md walks along one job.
+//! `edge` → `service::jobs` stores it → the same notifier. docs/architecture.md walks along one job.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | [`runner`] | passes around the pure engine |
 //! | [`fleet`] | connected agents and nodes in memory |
 //! | [`rebuild`] | records → the engine's state, for runner and views |
-//! | [`repo`] | records, keys, the ledger |
+//! | [`repo`] | records, keys, the audited |
 //! | [`config`], [`settings`], [`clock`], [`wake`], [`error`] | what all of them use |
 //! | [`keyring`], [`init`], [`app`], [`context`] | keys on disk, making a fleet, wiring |
 

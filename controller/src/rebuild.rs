@@ -55,7 +55,7 @@ pub const fn reported(state: &JobState) -> Option<Reported> {
 
 /// Is the node's link up here?
 pub fn is_online(context: &Context, node: NodeId) -> bool {
-    context.roster.get(node).is_some_and(|known| known.presence == Presence::Online)
+    context.node_cache.get(node).is_some_and(|known| known.presence == Presence::Online)
 }
 
 /// The engine's state of a run as its records and what nodes said last make it.
@@ -68,7 +68,7 @@ pub fn rollout(context: &Context, run: &RunRecord, jobs: &[JobRecord]) -> Result
     let now = context.clock.now();
     let known = jobs.iter().map(|job| {
         let live = context
-            .registry
+            .sessions
             .live(job.node, job.run)
             .filter(|(attempt, _)| *attempt == job.attempt)
             .and_then(|(_, state)| reported(&state));

@@ -1,4 +1,4 @@
-//! A bell without a message, and the set of what changed.
+//! A notifier without a message, and the set of what changed.
 //!
 //! Services note which (run, node) changed and ring; the runner takes the coalesced set and looks everything
 //! up in the store. A lost or repeated ring is harmless: at start, on conflict and after an unknown outcome
@@ -28,37 +28,37 @@ impl Changes {
     }
 }
 
-/// The bell. Its memory is bounded by the number of open jobs and nodes, since it keeps sets.
+/// The notifier. Its memory is bounded by the number of open jobs and nodes, since it keeps sets.
 #[derive(Debug)]
-pub struct Bell {
+pub struct ChangeNotifier {
     changes: Mutex<Changes>,
     notify: Notify,
-    /// Counts changes, for those who show things to people: they look again when it moves.
-    moved: watch::Sender<u64>,
+    /// Counts changes, for those who show things to people: they look again when it rises.
+    revision: watch::Sender<u64>,
 }
 
-impl Default for Bell {
+impl Default for ChangeNotifier {
     fn default() -> Self {
-        Self { changes: Mutex::default(), notify: Notify::default(), moved: watch::channel(0).0 }
+        Self { changes: Mutex::default(), notify: Notify::default(), revision: watch::channel(0).0 }
     }
 }
 
-impl Bell {
+impl ChangeNotifier {
     fn note(&self, note: impl FnOnce(&mut Changes)) {
         // The lock is held for one insert; a panic in between cannot leave the sets inconsistent.
         note(&mut self.changes.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         self.notify.notify_one();
-        self.moved();
+        self.shown_changed();
     }
 
     /// Something that is shown has changed, and nothing that the runner must look at.
-    pub fn moved(&self) {
-        self.moved.send_modify(|count| *count += 1);
+    pub fn shown_changed(&self) {
+        self.revision.send_modify(|count| *count += 1);
     }
 
     /// For views that follow changes.
     pub fn follow(&self) -> watch::Receiver<u64> {
-        self.moved.subscribe()
+        self.revision.subscribe()
     }
 
     /// A run was made or changed.
@@ -99,13 +99,13 @@ mod tests {
 
     #[tokio::test]
     async fn rings_coalesce_and_are_not_lost() {
-        let bell = Bell::default();
+        let notifier = ChangeNotifier::default();
         let run = RunId::from_number(1);
-        bell.run_changed(run);
-        bell.run_changed(run);
-        bell.rung().await;
-        let changes = bell.take();
+        notifier.run_changed(run);
+        notifier.run_changed(run);
+        notifier.rung().await;
+        let changes = notifier.take();
         assert_eq!(changes.runs.len(), 1);
-        assert!(bell.take().is_empty());
+        assert!(notifier.take().is_empty());
     }
 }

@@ -15,7 +15,7 @@ use fleet_types::seal::PublicKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::crash::Crash;
-use crate::dispatcher::{Desk, Parts};
+use crate::dispatcher::{Dispatcher, Parts};
 use crate::documents::{DocumentStore, ReportStore};
 use crate::durable::{self, Reserve};
 use crate::host::Host;
@@ -192,7 +192,7 @@ impl Executor {
 
 /// Everything opened, before the loop.
 pub(crate) struct Open {
-    pub(crate) desk: Desk,
+    pub(crate) dispatcher: Dispatcher,
     pub(crate) runs: RunSurroundings,
     pub(crate) events: mpsc::Receiver<RunEvent>,
     report_key: PublicKey,
@@ -227,7 +227,7 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         overrun_grace: config.overrun_grace,
         suspend: suspend.clone(),
     };
-    let desk = Desk::new(Parts {
+    let dispatcher = Dispatcher::new(Parts {
         state_dir: directory,
         node: config.node,
         agent_version: config.agent_version,
@@ -247,5 +247,5 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         abandoned,
         suspend,
     });
-    Ok(Open { desk, runs, events, report_key: public })
+    Ok(Open { dispatcher, runs, events, report_key: public })
 }

@@ -56,13 +56,13 @@ pub async fn serve(
     mut cores: mpsc::Receiver<Socket>,
     mut drained: oneshot::Receiver<()>,
 ) {
-    let Open { mut desk, runs, mut events, .. } = opened;
+    let Open { mut dispatcher, runs, mut events, .. } = opened;
     let mut service = Service { core: None, runs };
     service.connect(first);
-    let mut effects = vec![Effect::Send(desk.ready())];
-    effects.extend(desk.recover());
+    let mut effects = vec![Effect::Send(dispatcher.ready())];
+    effects.extend(dispatcher.recover());
     let mut draining = false;
-    while service.perform(effects).await && !desk.is_silenced() {
+    while service.perform(effects).await && !dispatcher.is_silenced() {
         let has_core = service.core.is_some();
         let next = async {
             tokio::select! {
@@ -74,7 +74,7 @@ pub async fn serve(
             }
         };
         // Without anything that waits for time, the loop sleeps until something happens.
-        let next = if desk.needs_ticks() {
+        let next = if dispatcher.needs_ticks() {
             tokio::time::timeout(TICK, next).await.unwrap_or(Next::Event(Event::Tick))
         } else {
             next.await
@@ -91,7 +91,7 @@ pub async fn serve(
             }
         };
         draining |= matches!(event, Event::Drain);
-        effects = desk.handle(event);
+        effects = dispatcher.handle(event);
     }
     service.flush().await;
 }

@@ -81,7 +81,7 @@ impl Node {
     ) -> Result<ProcessOutcome, ProcessError> {
         let invocation = Invocation::new(argv.iter().map(|a| (*a).to_owned()).collect(), limit);
         let running = Running { output: &self.output, cancel: &self.cancel };
-        let purpose = name.map_or(Purpose::Look, Purpose::Effect);
+        let purpose = name.map_or(Purpose::ReadOnly, Purpose::Effect);
         self.host.processes().run(&invocation, purpose, &running)
     }
 

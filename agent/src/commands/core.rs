@@ -15,9 +15,9 @@ use super::settings;
 use super::signals::Signals;
 use crate::args;
 use crate::config::Config;
-use crate::confine::{self, ConfineError, Fence};
+use crate::confine::{self, ConfineError, Sandbox};
 use crate::core::identity::OwnIdentity;
-use crate::core::{join_door, start};
+use crate::core::{enrolment_channel, start};
 use crate::error::{Exit, Failure};
 use crate::telemetry;
 
@@ -35,10 +35,12 @@ pub fn run(args: &args::Core) -> Result<(), Failure> {
     })?;
     let config = settings::load(&args.configured)?;
     telemetry::init(&config);
-    match confine::fence_in(&config.identity_directory).map_err(|error| Failure::of(Exit::Failed, &error))? {
-        Fence::Whole => {}
-        Fence::Partly => warn!("this kernel enforces only a part of the core's fence (Landlock)"),
-        Fence::Absent => warn!("this kernel has no Landlock: the core is held by its account alone"),
+    match confine::sandbox_in(&config.identity_directory)
+        .map_err(|error| Failure::of(Exit::Failed, &error))?
+    {
+        Sandbox::Whole => {}
+        Sandbox::Partly => warn!("this kernel enforces only a part of the core's fence (Landlock)"),
+        Sandbox::Absent => warn!("this kernel has no Landlock: the core is held by its account alone"),
     }
     // One thread is enough: the core waits most of the time.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -47,7 +49,7 @@ pub fn run(args: &args::Core) -> Result<(), Failure> {
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
     match args.node {
         Some(node) => link(&runtime, &config, node, socket),
-        None => runtime.block_on(join_door::serve(socket, &config)),
+        None => runtime.block_on(enrolment_channel::serve(socket, &config)),
     }
 }
 

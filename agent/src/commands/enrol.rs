@@ -17,8 +17,8 @@ use super::settings::{self, print};
 use crate::account::Account;
 use crate::args;
 use crate::config::Config;
+use crate::core::enrolment_channel::{Answer, EnrolmentChannel};
 use crate::core::join::{self, Begun, Brought, Order};
-use crate::core::join_door::{Answer, JoinDoor};
 use crate::error::{Exit, Failure};
 use crate::telemetry;
 
@@ -88,12 +88,12 @@ async fn join_apart(
     account.way_through(&config.state_directory, &config.identity_directory).map_err(|e| failed(&e))?;
     // Ended with this function, whatever it is doing.
     let (_core, socket) = CoreProcess::start(account, configured, None)?;
-    let mut door = JoinDoor::open(socket, config).map_err(|e| failed(&e))?;
-    match door.order(order).await? {
+    let mut channel = EnrolmentChannel::open(socket, config).map_err(|e| failed(&e))?;
+    match channel.order(order).await? {
         Answer::Already(name) => already(&name),
         Answer::Brought(brought) => {
             keep(config, order, &brought)?;
-            door.keep().await?;
+            channel.keep().await?;
             joined(&brought);
         }
     }

@@ -5,7 +5,7 @@
 //! record here, then the identity, whose pointer flips last and removes the pending key. A crash or a lost
 //! reply anywhere leaves either the old state or one from which the same command goes on
 //! (security-and-delivery §1.6, §1.8). Called by `fleet-agent enrol`, in its own process or behind
-//! [`super::join_door`].
+//! [`super::enrolment_channel`].
 
 use std::path::PathBuf;
 

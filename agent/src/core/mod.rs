@@ -4,9 +4,9 @@
 //! | module | holds |
 //! |---|---|
 //! | [`enrol`] | redeeming a join token |
-//! | [`join`], [`join_door`] | joining a fleet, the core's half, and its messages with the executor's |
+//! | [`join`], [`enrolment_channel`] | joining a fleet, the core's half, and its messages with the executor's |
 //! | [`identity`] | the certificate in use, published for new connections |
-//! | [`door`] | the executor's socket as two bounded channels |
+//! | [`channel`] | the executor's socket as two bounded channels |
 //! | [`backoff`] | how long to wait before dialling again |
 //! | [`link`] | the one session with a controller |
 //! | [`outbox`] | sealed reports and progress that wait for the link |
@@ -15,14 +15,14 @@
 //!
 //! The core owns identity, link, outbox and output spool. It never touches the journal, the report key, the
 //! local policy or the machine (security-and-delivery §1.16): everything of that kind is asked of the
-//! executor through the door, also where both run in one process.
+//! executor through the channel, also where both run in one process.
 
 pub mod backoff;
-pub mod door;
 pub mod enrol;
+pub mod enrolment_channel;
+pub mod executor_channel;
 pub mod identity;
 pub mod join;
-pub mod join_door;
 pub mod link;
 pub mod outbox;
 pub mod output;

@@ -5,7 +5,7 @@ use fleet_executor::socket::Socket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::door::Door;
+use super::executor_channel::ExecutorChannel;
 use super::identity::{self, IdentityError, OwnIdentity, Published};
 use super::link::dial::Dialer;
 use super::link::{Link, LinkError};
@@ -64,9 +64,9 @@ impl Core {
     /// Runs until `stop`, or until the executor fails.
     pub async fn run(self, socket: Socket, stop: CancellationToken) -> Result<(), CoreError> {
         let _expiry = AbortOnDropHandle::new(tokio::spawn(identity::warn_before_end(self.certificate)));
-        let door = Door::open(socket).map_err(CoreError::Socket)?;
+        let channel = ExecutorChannel::open(socket).map_err(CoreError::Socket)?;
         let link = tokio::select! {
-            link = Link::new(self.dialer, self.timers, door) => link?,
+            link = Link::new(self.dialer, self.timers, channel) => link?,
             () = stop.cancelled() => return Ok(()),
         };
         Ok(link.run(stop).await?)

@@ -19,7 +19,7 @@ use crate::error::{ExitCode, Failure, from_status};
 
 /// What is handed in.
 #[derive(Debug)]
-pub struct Redemption<'a> {
+pub struct EnrolmentRequest<'a> {
     /// The invite.
     pub invite: &'a Token,
     /// Enrolment address, host:port.
@@ -58,8 +58,8 @@ pub struct EnrolledOperator {
 }
 
 /// Redeems an invite.
-pub async fn redeem(redemption: Redemption<'_>) -> Result<EnrolledOperator, Failure> {
-    let Redemption { invite, context, limit, .. } = redemption;
+pub async fn redeem(redemption: EnrolmentRequest<'_>) -> Result<EnrolledOperator, Failure> {
+    let EnrolmentRequest { invite, context, limit, .. } = redemption;
     let server = server_name(redemption.server_name)?;
     let settings = EnrolmentClient {
         pins: invite.controller_pins.clone(),

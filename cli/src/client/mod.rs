@@ -11,5 +11,5 @@ mod streams;
 
 pub use calls::SourceDocument;
 pub use connection::Client;
-pub use enrolment::{EnrolledOperator, Redemption, redeem};
+pub use enrolment::{EnrolledOperator, EnrolmentRequest, redeem};
 pub use streams::{AuditRecords, OutputParts, Part, RunChanges};

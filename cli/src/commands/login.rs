@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::login_trust;
 use crate::args::LoginArgs;
-use crate::client::{self, EnrolledOperator, Redemption};
+use crate::client::{self, EnrolledOperator, EnrolmentRequest};
 use crate::context::{Context, ContextEntry, ContextStore, make_or_load_content_key};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block};
@@ -67,7 +67,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
     let key = identity.pending_key().map_err(|error| unusable(&error))?;
     let content_key = make_or_load_content_key(&folder.join("content-key.pem"))?;
     let csr = key.request().map_err(|error| Failure::unexpected("the request cannot be made", &error))?;
-    let enrolled = client::redeem(Redemption {
+    let enrolled = client::redeem(EnrolmentRequest {
         invite: &invite,
         address: &addresses.enrol,
         server_name: &addresses.server_name,

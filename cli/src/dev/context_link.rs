@@ -61,7 +61,7 @@ impl ContextLink {
     }
 
     fn remove(&self) -> Result<(), Failure> {
-        // Somebody may have made this name his own meanwhile.
+        // Somebody may have made this name their own meanwhile.
         if std::fs::read_link(&self.link).ok().as_deref() != Some(&*self.target) {
             return Ok(());
         }

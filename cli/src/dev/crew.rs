@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::ledger::{Ledger, end_below};
+use super::ledger::{ProcessLedger, end_below};
 use super::process::{Process, wait_for};
 use super::programs::Programs;
 use crate::error::{ExitCode, Failure};
@@ -77,7 +77,7 @@ impl Hurry {
 pub struct Crew {
     programs: Programs,
     folder: PathBuf,
-    ledger: Ledger,
+    ledger: ProcessLedger,
     controller: Option<Member>,
     agents: Vec<Member>,
     /// Configurations of nodes that may have supervised units.
@@ -89,7 +89,7 @@ pub struct Crew {
 impl Crew {
     /// Nobody yet; `folder` is that of the fleet.
     pub fn new(programs: Programs, folder: &Path) -> Self {
-        let ledger = Ledger::open(&folder.join("processes.json"));
+        let ledger = ProcessLedger::open(&folder.join("processes.json"));
         let (controller, agents, nodes) = (None, Vec::new(), Vec::new());
         Self {
             programs,
@@ -184,7 +184,7 @@ impl Crew {
         })
     }
 
-    /// Notes who ended and starts him again after a moment, as systemd would; says what was seen and done.
+    /// Notes which process ended and starts it again after a moment, as systemd would; says what was seen and done.
     pub fn look(&mut self, now: Instant) -> Vec<String> {
         let mut said = Vec::new();
         let mut members = std::mem::take(&mut self.agents);

@@ -23,12 +23,12 @@ const MAX_NOTED: usize = 500;
 
 /// The list and its file.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct ProcessLedger {
     file: PathBuf,
     marks: Vec<ProcessMark>,
 }
 
-impl Ledger {
+impl ProcessLedger {
     /// The list in a file; empty where there is none or it cannot be read.
     pub fn open(file: &Path) -> Self {
         let marks =
@@ -116,13 +116,13 @@ mod tests {
         ];
         wait_for(LIMIT, &|| false, || tail(&log).first().cloned()).unwrap();
         for process in &left {
-            Ledger::open(&file).note(process.mark().unwrap()).unwrap();
+            ProcessLedger::open(&file).note(process.mark().unwrap()).unwrap();
         }
-        assert_eq!(Ledger::open(&file).end_all(&|| true), 2);
+        assert_eq!(ProcessLedger::open(&file).end_all(&|| true), 2);
         for process in &mut left {
             assert!(process.wait(LIMIT, &|| false).is_some());
         }
-        assert_eq!(Ledger::open(&file).end_all(&|| true), 0);
+        assert_eq!(ProcessLedger::open(&file).end_all(&|| true), 0);
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
         let mark = process.mark().unwrap();
         let other = ProcessMark { start_ticks: mark.start_ticks + 1, ..mark.clone() };
         std::fs::write(&file, serde_json::to_vec(&[other]).unwrap()).unwrap();
-        assert_eq!(Ledger::open(&file).end_all(&|| false), 0);
+        assert_eq!(ProcessLedger::open(&file).end_all(&|| false), 0);
         assert!(process.ended().is_none());
     }
 

@@ -5,13 +5,13 @@
 
 use std::path::Path;
 
-use super::ledger::{Ledger, end_below};
+use super::ledger::{ProcessLedger, end_below};
 use super::place::{PREFIX, Place};
 
 /// Ends what a fleet in this folder left running; says how many processes that were.
 pub fn end_processes(place: &Place, hurry: &dyn Fn() -> bool) -> usize {
     // Agents first, or they would start again what is ended below.
-    let noted = Ledger::open(&place.path("processes.json")).end_all(hurry);
+    let noted = ProcessLedger::open(&place.path("processes.json")).end_all(hurry);
     noted + end_below(&place.path("nodes"), hurry)
 }
 
@@ -54,7 +54,7 @@ mod tests {
         let mut left =
             Process::start(Path::new("/bin/sh"), &["-c", "sleep 600"], &[], &killed.log("controller"))
                 .unwrap();
-        Ledger::open(&killed.path("processes.json")).note(left.mark().unwrap()).unwrap();
+        ProcessLedger::open(&killed.path("processes.json")).note(left.mark().unwrap()).unwrap();
         drop(killed);
         let said = sweep(parent.path(), &|| false);
         assert!(said.len() == 1 && said[0].contains("1 processes ended, removed"), "{said:?}");

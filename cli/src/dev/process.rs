@@ -140,7 +140,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Whoever lets go of a process has ended it before; this is for the paths where he could not.
+        // Whoever lets go of a process has ended it before; this is for the paths where they could not.
         self.signal(Signal::KILL);
         let _ = self.child.wait();
     }

@@ -43,7 +43,7 @@ impl Times {
         at.map_or_else(|| "-".to_owned(), |at| self.show(at))
     }
 
-    /// A point of time for a headline: never relative, since the reader wants to know when he looked.
+    /// A point of time for a headline: never relative, since the reader wants to know when they looked.
     pub fn absolute(&self, at: Timestamp) -> String {
         match self.style {
             TimeStyle::Local => in_zone(at, &self.zone),

@@ -1,4 +1,4 @@
-//! A fleet with real authorities and a scripted controller, and an operator with a folder of his own.
+//! A fleet with real authorities and a scripted controller, and an operator with a folder of their own.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

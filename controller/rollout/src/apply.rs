@@ -9,9 +9,9 @@ use fleet_types::time::Timestamp;
 
 use crate::blocked::BlockReason;
 use crate::event::{Applied, Event, EventError, JobEvent};
-use crate::invariant::{self, Truth};
+use crate::invariant::{self, Invariant};
 use crate::state::{Clock, Job, Rollout};
-use crate::table::{JobStep, Nonsense, job_step, mode_step};
+use crate::table::{InvalidTransition, JobStep, job_step, mode_step};
 
 impl Rollout {
     /// Applies one event. Applying it again is harmless. O(log n) in the number of nodes.
@@ -33,7 +33,7 @@ impl Rollout {
         };
         match (self.terminal_state(), step) {
             (Some(state), _) => Err(EventError::RunEnded { run, state, event }),
-            (None, Err(Nonsense::Pair | Nonsense::Attempt(_))) => {
+            (None, Err(InvalidTransition::Pair | InvalidTransition::Attempt(_))) => {
                 Err(EventError::Mode { run, mode: self.mode.clone(), event })
             }
             (None, Ok(mode)) => {
@@ -45,15 +45,17 @@ impl Rollout {
 
     fn on_job(&mut self, now: Timestamp, node: NodeId, event: JobEvent) -> Result<Applied, EventError> {
         let run = self.plan.run;
-        let seat = self.plan.seat(node).ok_or(EventError::UnknownNode { run, node })?;
-        let Job { phase, attempt, online, .. } = self.jobs[seat];
-        let step = job_step(phase, attempt, event).map_err(|nonsense| match nonsense {
-            Nonsense::Pair => EventError::Job { run, node, phase, event },
-            Nonsense::Attempt(got) => EventError::Attempt { run, node, phase, event, current: attempt, got },
+        let index = self.plan.index(node).ok_or(EventError::UnknownNode { run, node })?;
+        let Job { phase, attempt, online, .. } = self.jobs[index];
+        let step = job_step(phase, attempt, event).map_err(|invalid| match invalid {
+            InvalidTransition::Pair => EventError::Job { run, node, phase, event },
+            InvalidTransition::Attempt(got) => {
+                EventError::Attempt { run, node, phase, event, current: attempt, got }
+            }
         })?;
         match step {
-            JobStep::Offer => self.take_slot(now, seat, attempt)?,
-            JobStep::Move(to) => self.change(seat, |job| {
+            JobStep::Offer => self.take_slot(now, index, attempt)?,
+            JobStep::Move(to) => self.change(index, |job| {
                 // Working time counts from the acceptance, then from the first step; a later phase does
                 // not start it again.
                 let restart = matches!(job.phase, Phase::Offered | Phase::Accepted);
@@ -65,13 +67,13 @@ impl Rollout {
                     }
                 }
             }),
-            JobStep::End(outcome) => self.change(seat, |job| {
+            JobStep::End(outcome) => self.change(index, |job| {
                 *job = Job { phase: Phase::Ended(outcome), attempt: job.attempt, online: false, clock: None };
             }),
             JobStep::Presence { online: same } if same == online => return Ok(Applied::Repeated),
-            JobStep::Presence { online } => self.note_presence(now, seat, online),
+            JobStep::Presence { online } => self.note_presence(now, index, online),
             JobStep::Heard => {
-                self.change(seat, |job| {
+                self.change(index, |job| {
                     if let Some(clock) = &mut job.clock {
                         clock.heard = clock.heard.max(now);
                     }
@@ -81,39 +83,42 @@ impl Rollout {
             JobStep::Repeated => return Ok(Applied::Repeated),
             JobStep::Late => return Ok(Applied::Late),
         }
-        invariant::debug_check(self, seat);
+        invariant::debug_check(self, index);
         Ok(Applied::Changed)
     }
 
     /// Queued to offered. Only the rules that protect the fleet are checked again (security-and-delivery
     /// §2.14): an offer that was saved just before a pause is a fact and is taken.
-    fn take_slot(&mut self, now: Timestamp, seat: usize, attempt: Attempt) -> Result<(), EventError> {
-        let refusal =
-            |reason| EventError::NotAdmitted { run: self.plan.run, node: self.plan.nodes[seat].node, reason };
+    fn take_slot(&mut self, now: Timestamp, index: usize, attempt: Attempt) -> Result<(), EventError> {
+        let refusal = |reason| EventError::NotAdmitted {
+            run: self.plan.run,
+            node: self.plan.nodes[index].node,
+            reason,
+        };
         if self.in_flight.len() >= self.plan.max_parallel {
             return Err(refusal(BlockReason::CapReached {
                 in_flight: self.in_flight.len(),
                 at_most: self.plan.max_parallel,
             }));
         }
-        if let Some(partner) = self.partner_in_flight(seat) {
+        if let Some(partner) = self.partner_in_flight(index) {
             return Err(refusal(BlockReason::PartnerInFlight { partner }));
         }
-        self.change(seat, |job| {
+        self.change(index, |job| {
             job.phase = Phase::Offered;
             job.attempt = attempt;
             job.clock = Some(Clock { since: now, heard: now, offered: now });
         });
-        debug_assert!(self.in_flight.len() <= self.plan.max_parallel, "{:?}", Truth::CapHolds);
-        debug_assert!(self.partner_in_flight(seat).is_none(), "{:?}", Truth::OneOfAPair);
+        debug_assert!(self.in_flight.len() <= self.plan.max_parallel, "{:?}", Invariant::CapHolds);
+        debug_assert!(self.partner_in_flight(index).is_none(), "{:?}", Invariant::OneOfAPair);
         Ok(())
     }
 
     /// While an offer is unanswered, the node may have received it for as long as its link was up, and may
     /// have begun until the last start: working time is counted from the last contact.
-    fn note_presence(&mut self, now: Timestamp, seat: usize, online: bool) {
+    fn note_presence(&mut self, now: Timestamp, index: usize, online: bool) {
         let last_contact = now.min(self.plan.not_after);
-        self.change(seat, |job| {
+        self.change(index, |job| {
             job.online = online;
             if let Some(clock) = &mut job.clock {
                 clock.heard = clock.heard.max(now);

@@ -94,8 +94,8 @@ impl Rollout {
     /// All reasons why `node` is not going at `now`. Empty when it is in flight, or is offered its job by
     /// [`Rollout::wanted`]. Costs O(page + log n).
     pub fn blocked(&self, node: NodeId, now: Timestamp) -> Vec<BlockReason> {
-        let Some(seat) = self.plan.seat(node) else { return vec![BlockReason::NotInRun] };
-        match self.jobs[seat].phase {
+        let Some(index) = self.plan.index(node) else { return vec![BlockReason::NotInRun] };
+        match self.jobs[index].phase {
             Phase::Queued => {}
             Phase::Ended(outcome) => return vec![BlockReason::AlreadyEnded { outcome }],
             Phase::Offered | Phase::Accepted | Phase::Running | Phase::Waiting | Phase::RollingBack => {
@@ -103,17 +103,17 @@ impl Rollout {
             }
         }
         let mut reasons = self.starts_blocked(now);
-        if !self.jobs[seat].online {
+        if !self.jobs[index].online {
             reasons.push(BlockReason::Offline);
         }
-        reasons.extend(self.pair_blocked(seat));
+        reasons.extend(self.pair_blocked(index));
         let free = self.free_slots();
         if free == 0 {
             reasons.push(BlockReason::CapReached {
                 in_flight: self.in_flight.len(),
                 at_most: self.plan.max_parallel,
             });
-        } else if reasons.is_empty() && !self.next_seats().any(|next| next == seat) {
+        } else if reasons.is_empty() && !self.next_indexes().any(|next| next == index) {
             reasons.push(BlockReason::TurnNotCome { free });
         }
         reasons
@@ -138,17 +138,17 @@ impl Rollout {
     }
 
     /// The pair rule (security-and-delivery §2.14): never two nodes of a pair in flight in a changing run.
-    fn pair_blocked(&self, seat: usize) -> Option<BlockReason> {
-        if let Some(partner) = self.partner_in_flight(seat) {
+    fn pair_blocked(&self, index: usize) -> Option<BlockReason> {
+        if let Some(partner) = self.partner_in_flight(index) {
             return Some(BlockReason::PartnerInFlight { partner });
         }
-        let next = self.pairs[self.plan.pair_of[seat]?].next.filter(|next| *next != seat)?;
+        let next = self.pairs[self.plan.pair_of[index]?].next.filter(|next| *next != index)?;
         Some(BlockReason::PartnerFirst { partner: self.plan.nodes[next].node })
     }
 
     /// Another node of the same pair that is in flight, where the pair rule holds.
-    pub(crate) fn partner_in_flight(&self, seat: usize) -> Option<NodeId> {
-        let pair = &self.pairs[self.plan.pair_of[seat]?];
-        pair.in_flight.iter().find(|other| **other != seat).map(|other| self.plan.nodes[*other].node)
+    pub(crate) fn partner_in_flight(&self, index: usize) -> Option<NodeId> {
+        let pair = &self.pairs[self.plan.pair_of[index]?];
+        pair.in_flight.iter().find(|other| **other != index).map(|other| self.plan.nodes[*other].node)
     }
 }

@@ -1,4 +1,4 @@
-//! The named truths of a rollout, checked after every event in tests and, around the changed job, in debug
+//! The named invariants of a rollout, checked after every event in tests and, around the changed job, in debug
 //! builds.
 //!
 //! Must never be relied on for behaviour: nothing is repaired here. Called by `apply` and by tests.
@@ -16,7 +16,7 @@ use crate::state::Rollout;
 
 /// What must always hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Truth {
+pub enum Invariant {
     /// Never more than `max_parallel` nodes in flight.
     CapHolds,
     /// Never two nodes of a pair in flight in a run that changes nodes.
@@ -34,33 +34,34 @@ pub enum Truth {
     EveryoneEnds,
 }
 
-/// A truth that does not hold.
+/// A invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broken {
+pub struct Violation {
     /// Which.
-    pub truth: Truth,
+    pub invariant: Invariant,
     /// How it shows.
     pub how: String,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} does not hold: {}", self.truth, self.how)
+        write!(f, "{:?} does not hold: {}", self.invariant, self.how)
     }
 }
 
 /// Checks what can be seen in one state. O(n log n): for tests.
-pub fn check(rollout: &Rollout) -> Result<(), Broken> {
+pub fn check(rollout: &Rollout) -> Result<(), Violation> {
     let plan = &rollout.plan;
-    let in_flight: Vec<usize> = seats(rollout, |phase| !matches!(phase, Phase::Queued | Phase::Ended(_)));
-    ensure(in_flight.len() <= plan.max_parallel, Truth::CapHolds, || {
+    let in_flight: Vec<usize> =
+        indexes_where(rollout, |phase| !matches!(phase, Phase::Queued | Phase::Ended(_)));
+    ensure(in_flight.len() <= plan.max_parallel, Invariant::CapHolds, || {
         format!("{} in flight, at most {}", in_flight.len(), plan.max_parallel)
     })?;
     let mut pairs: BTreeMap<&str, NodeId> = BTreeMap::new();
-    for seat in in_flight.iter().filter(|_| plan.changes) {
-        let planned = &plan.nodes[*seat];
+    for index in in_flight.iter().filter(|_| plan.changes) {
+        let planned = &plan.nodes[*index];
         let other = planned.pair.as_deref().and_then(|pair| pairs.insert(pair, planned.node));
-        ensure(other.is_none(), Truth::OneOfAPair, || format!("{} and {other:?}", planned.node))?;
+        ensure(other.is_none(), Invariant::OneOfAPair, || format!("{} and {other:?}", planned.node))?;
     }
     let counts = rollout.counts;
     let counted = usize::try_from(counts.queued + counts.in_flight() + counts.ended).unwrap_or(usize::MAX);
@@ -68,25 +69,25 @@ pub fn check(rollout: &Rollout) -> Result<(), Broken> {
     let ended = rollout.tally.total_ended();
     ensure(
         counted == denominator && denominator == plan.nodes.len() && ended == counts.ended,
-        Truth::DenominatorFixed,
+        Invariant::DenominatorFixed,
         || format!("{counts:?} against {:?} and {} nodes", rollout.tally, plan.nodes.len()),
     )?;
     let agree = rollout.in_flight.iter().copied().eq(in_flight.iter().copied())
-        && rollout.queued.iter().copied().eq(seats(rollout, |phase| phase == Phase::Queued))
+        && rollout.queued.iter().copied().eq(indexes_where(rollout, |phase| phase == Phase::Queued))
         && rollout.ready.iter().copied().eq(ready(rollout))
         && rollout.due.len() == in_flight.len();
-    ensure(agree, Truth::IndexesAgree, || format!("{rollout:?}"))
+    ensure(agree, Invariant::IndexesAgree, || format!("{rollout:?}"))
 }
 
 /// Checks that the run is over and that nothing is wanted any more. O(n log n): for tests.
-pub fn check_end(rollout: &Rollout, now: Timestamp) -> Result<(), Broken> {
+pub fn check_end(rollout: &Rollout, now: Timestamp) -> Result<(), Violation> {
     check(rollout)?;
     let open: Vec<_> =
         rollout.known_jobs().filter(|(_, known)| !matches!(known.fact, JobFact::Ended { .. })).collect();
     let over = rollout.terminal_state().is_some_and(RunState::is_terminal)
         && rollout.wanted(now).is_empty()
         && rollout.next_deadline(now).is_none();
-    ensure(open.is_empty() && over, Truth::EveryoneEnds, || {
+    ensure(open.is_empty() && over, Invariant::EveryoneEnds, || {
         format!("{:?}, open: {open:?}", rollout.summary(now))
     })
 }
@@ -99,23 +100,23 @@ pub struct Witness {
 
 impl Witness {
     /// Checks the state by itself and against every earlier one. O(n log n): for tests.
-    pub fn check(&mut self, rollout: &Rollout) -> Result<(), Broken> {
+    pub fn check(&mut self, rollout: &Rollout) -> Result<(), Violation> {
         check(rollout)?;
         let first = self.seen.is_empty();
         for (node, known) in rollout.known_jobs() {
             let before = self.seen.insert(node, known.fact);
-            ensure(first || before.is_some(), Truth::DenominatorFixed, || format!("{node} is new"))?;
+            ensure(first || before.is_some(), Invariant::DenominatorFixed, || format!("{node} is new"))?;
             let Some(before) = before else { continue };
             if let JobFact::Ended { .. } = before {
-                ensure(before == known.fact, Truth::EndsStand, || {
+                ensure(before == known.fact, Invariant::EndsStand, || {
                     format!("{node}: {before:?}, then {:?}", known.fact)
                 })?;
             }
-            ensure(rank(before) <= rank(known.fact), Truth::NoNodeTwice, || {
+            ensure(rank(before) <= rank(known.fact), Invariant::NoNodeTwice, || {
                 format!("{node}: {before:?}, then {:?}", known.fact)
             })?;
         }
-        ensure(self.seen.len() == rollout.plan.nodes.len(), Truth::DenominatorFixed, || {
+        ensure(self.seen.len() == rollout.plan.nodes.len(), Invariant::DenominatorFixed, || {
             format!("{} nodes, {} before", rollout.plan.nodes.len(), self.seen.len())
         })
     }
@@ -130,44 +131,44 @@ fn rank(fact: JobFact) -> (Attempt, u8) {
     }
 }
 
-/// The truths that one event can break, in O(log n), in debug builds only.
-pub(crate) fn debug_check(rollout: &Rollout, seat: usize) {
+/// The invariants that one event can break, in O(log n), in debug builds only.
+pub(crate) fn debug_check(rollout: &Rollout, index: usize) {
     if !cfg!(debug_assertions) {
         return;
     }
-    let job = &rollout.jobs[seat];
+    let job = &rollout.jobs[index];
     let ended: u32 = Outcome::ALL.iter().map(|o| rollout.tally.count(&[*o])).sum();
-    debug_assert_eq!(ended, rollout.counts.ended, "{:?}", Truth::DenominatorFixed);
-    debug_assert_eq!(job.in_flight(), rollout.in_flight.contains(&seat), "{:?}", Truth::IndexesAgree);
+    debug_assert_eq!(ended, rollout.counts.ended, "{:?}", Invariant::DenominatorFixed);
+    debug_assert_eq!(job.in_flight(), rollout.in_flight.contains(&index), "{:?}", Invariant::IndexesAgree);
     debug_assert_eq!(
         job.in_flight(),
         !matches!(job.phase, Phase::Queued | Phase::Ended(_)),
         "{:?}",
-        Truth::IndexesAgree
+        Invariant::IndexesAgree
     );
 }
 
-fn seats(rollout: &Rollout, wanted: impl Fn(Phase) -> bool) -> Vec<usize> {
-    (0..rollout.jobs.len()).filter(|seat| wanted(rollout.jobs[*seat].phase)).collect()
+fn indexes_where(rollout: &Rollout, wanted: impl Fn(Phase) -> bool) -> Vec<usize> {
+    (0..rollout.jobs.len()).filter(|index| wanted(rollout.jobs[*index].phase)).collect()
 }
 
 /// Who could go, worked out without indexes.
 fn ready(rollout: &Rollout) -> Vec<usize> {
     let mut taken = vec![false; rollout.plan.pair_count];
-    for seat in seats(rollout, |phase| !matches!(phase, Phase::Queued | Phase::Ended(_))) {
-        if let Some(pair) = rollout.plan.pair_of[seat] {
+    for index in indexes_where(rollout, |phase| !matches!(phase, Phase::Queued | Phase::Ended(_))) {
+        if let Some(pair) = rollout.plan.pair_of[index] {
             taken[pair] = true;
         }
     }
-    let candidates = seats(rollout, |phase| phase == Phase::Queued).into_iter();
+    let candidates = indexes_where(rollout, |phase| phase == Phase::Queued).into_iter();
     candidates
-        .filter(|seat| rollout.jobs[*seat].online)
-        .filter(|seat| {
-            rollout.plan.pair_of[*seat].is_none_or(|pair| !std::mem::replace(&mut taken[pair], true))
+        .filter(|index| rollout.jobs[*index].online)
+        .filter(|index| {
+            rollout.plan.pair_of[*index].is_none_or(|pair| !std::mem::replace(&mut taken[pair], true))
         })
         .collect()
 }
 
-fn ensure(holds: bool, truth: Truth, how: impl FnOnce() -> String) -> Result<(), Broken> {
-    if holds { Ok(()) } else { Err(Broken { truth, how: how() }) }
+fn ensure(holds: bool, invariant: Invariant, how: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation { invariant, how: how() }) }
 }

@@ -18,7 +18,7 @@
 //! | `wanted` | what should be so now |
 //! | `blocked` | every reason why a node is not going |
 //! | `summary` | the run as one line: state, tally, counts |
-//! | `invariant` | the named truths |
+//! | `invariant` | the named invariants |
 
 mod apply;
 mod blocked;
@@ -39,4 +39,4 @@ pub use plan::{MAX_NODES, Plan, PlanInput, PlanProblem, PlannedNode};
 pub use restore::{JobFact, KnownJob, Live, RestoreError};
 pub use state::Rollout;
 pub use summary::{Counts, Summary};
-pub use wanted::{End, Offer, PAGE, Wanted, Wish};
+pub use wanted::{Directive, End, Offer, PAGE, Wanted};

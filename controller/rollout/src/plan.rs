@@ -157,7 +157,7 @@ impl Plan {
     }
 
     /// The place of a node in the plan.
-    pub(crate) fn seat(&self, node: NodeId) -> Option<usize> {
+    pub(crate) fn index(&self, node: NodeId) -> Option<usize> {
         self.nodes.binary_search_by_key(&node, |n| n.node).ok()
     }
 }

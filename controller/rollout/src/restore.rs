@@ -93,15 +93,15 @@ impl Rollout {
         let mut rollout = Self::empty(plan, mode, listening_since);
         let mut seen = vec![false; rollout.jobs.len()];
         for (node, known) in known {
-            let seat = rollout.plan.seat(node).ok_or(RestoreError::Unknown(node))?;
-            if std::mem::replace(&mut seen[seat], true) {
+            let index = rollout.plan.index(node).ok_or(RestoreError::Unknown(node))?;
+            if std::mem::replace(&mut seen[index], true) {
                 return Err(RestoreError::Twice(node));
             }
-            rollout.jobs[seat] = rollout.restored(known);
-            rollout.attach(seat);
+            rollout.jobs[index] = rollout.restored(known);
+            rollout.attach(index);
         }
         match seen.iter().position(|s| !s) {
-            Some(seat) => Err(RestoreError::Missing(rollout.plan.nodes[seat].node)),
+            Some(index) => Err(RestoreError::Missing(rollout.plan.nodes[index].node)),
             None => Ok(rollout),
         }
     }
@@ -113,7 +113,7 @@ impl Rollout {
 
     /// Everything known of one job; `None` when the node is not part of the run.
     pub fn job(&self, node: NodeId) -> Option<KnownJob> {
-        self.plan.seat(node).map(|seat| known(&self.jobs[seat]))
+        self.plan.index(node).map(|index| known(&self.jobs[index]))
     }
 
     fn restored(&self, known: KnownJob) -> Job {

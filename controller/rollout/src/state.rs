@@ -50,7 +50,7 @@ impl Job {
 pub(crate) struct Pair {
     /// Queued and online.
     pub(crate) candidates: BTreeSet<usize>,
-    /// Normally at most one; records written by an older truth may say otherwise.
+    /// Normally at most one; records written by an older invariant may say otherwise.
     pub(crate) in_flight: BTreeSet<usize>,
     /// The candidate that stands in `ready` for the pair.
     pub(crate) next: Option<usize>,
@@ -79,8 +79,8 @@ impl Rollout {
     /// A rollout with every job queued, and every node offline until its presence is told.
     pub fn new(plan: Plan) -> Self {
         let mut rollout = Self::empty(plan, Mode::Going, Timestamp::clamped(i64::MIN));
-        for seat in 0..rollout.jobs.len() {
-            rollout.attach(seat);
+        for index in 0..rollout.jobs.len() {
+            rollout.attach(index);
         }
         rollout
     }
@@ -120,59 +120,59 @@ impl Rollout {
     }
 
     /// Changes one job and keeps the indexes true. O(log n).
-    pub(crate) fn change(&mut self, seat: usize, change: impl FnOnce(&mut Job)) {
-        self.detach(seat);
-        change(&mut self.jobs[seat]);
-        self.attach(seat);
+    pub(crate) fn change(&mut self, index: usize, change: impl FnOnce(&mut Job)) {
+        self.detach(index);
+        change(&mut self.jobs[index]);
+        self.attach(index);
     }
 
-    pub(crate) fn attach(&mut self, seat: usize) {
-        let job = self.jobs[seat];
+    pub(crate) fn attach(&mut self, index: usize) {
+        let job = self.jobs[index];
         *self.counts.of(job.phase) += 1;
         if let Phase::Ended(outcome) = job.phase {
             self.tally.add(outcome);
         }
         if job.phase == Phase::Queued {
-            self.queued.insert(seat);
+            self.queued.insert(index);
         }
         if let Some(clock) = job.clock {
-            self.in_flight.insert(seat);
-            self.due.insert((self.due_at(clock), seat));
+            self.in_flight.insert(index);
+            self.due.insert((self.due_at(clock), index));
         }
         let candidate = job.phase == Phase::Queued && job.online;
-        match self.plan.pair_of[seat] {
+        match self.plan.pair_of[index] {
             Some(pair) => {
                 if candidate {
-                    self.pairs[pair].candidates.insert(seat);
+                    self.pairs[pair].candidates.insert(index);
                 }
                 if job.in_flight() {
-                    self.pairs[pair].in_flight.insert(seat);
+                    self.pairs[pair].in_flight.insert(index);
                 }
                 self.choose_next_of(pair);
             }
             None if candidate => {
-                self.ready.insert(seat);
+                self.ready.insert(index);
             }
             None => {}
         }
     }
 
-    fn detach(&mut self, seat: usize) {
-        let job = self.jobs[seat];
+    fn detach(&mut self, index: usize) {
+        let job = self.jobs[index];
         *self.counts.of(job.phase) -= 1;
-        self.queued.remove(&seat);
-        self.in_flight.remove(&seat);
+        self.queued.remove(&index);
+        self.in_flight.remove(&index);
         if let Some(clock) = job.clock {
-            self.due.remove(&(self.due_at(clock), seat));
+            self.due.remove(&(self.due_at(clock), index));
         }
-        match self.plan.pair_of[seat] {
+        match self.plan.pair_of[index] {
             Some(pair) => {
-                self.pairs[pair].candidates.remove(&seat);
-                self.pairs[pair].in_flight.remove(&seat);
+                self.pairs[pair].candidates.remove(&index);
+                self.pairs[pair].in_flight.remove(&index);
                 self.choose_next_of(pair);
             }
             None => {
-                self.ready.remove(&seat);
+                self.ready.remove(&index);
             }
         }
     }

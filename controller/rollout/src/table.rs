@@ -35,7 +35,7 @@ pub(crate) enum JobStep {
 
 /// Why an event cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Nonsense {
+pub(crate) enum InvalidTransition {
     /// The pair is not in the table.
     Pair,
     /// The attempt does not exist.
@@ -43,7 +43,11 @@ pub(crate) enum Nonsense {
 }
 
 /// Jobs: phase × event.
-pub(crate) fn job_step(phase: Phase, attempt: Attempt, event: JobEvent) -> Result<JobStep, Nonsense> {
+pub(crate) fn job_step(
+    phase: Phase,
+    attempt: Attempt,
+    event: JobEvent,
+) -> Result<JobStep, InvalidTransition> {
     use JobEvent as E;
     use Phase as P;
     if let E::Offered { attempt: got } | E::Reported { attempt: got, .. } | E::Ended { attempt: got, .. } =
@@ -53,7 +57,7 @@ pub(crate) fn job_step(phase: Phase, attempt: Attempt, event: JobEvent) -> Resul
             (std::cmp::Ordering::Equal, _) => {}
             // News of a former attempt, which is over by definition (security-and-delivery §2.4).
             (std::cmp::Ordering::Less, E::Reported { .. } | E::Ended { .. }) => return Ok(JobStep::Late),
-            _ => return Err(Nonsense::Attempt(got)),
+            _ => return Err(InvalidTransition::Attempt(got)),
         }
     }
     match (phase, event) {
@@ -61,11 +65,11 @@ pub(crate) fn job_step(phase: Phase, attempt: Attempt, event: JobEvent) -> Resul
         (P::Offered | P::Accepted | P::Running | P::Waiting | P::RollingBack, E::Offered { .. }) => {
             Ok(JobStep::Repeated)
         }
-        (P::Ended(_), E::Offered { .. }) => Err(Nonsense::Pair),
+        (P::Ended(_), E::Offered { .. }) => Err(InvalidTransition::Pair),
 
         // A node cannot have what was never offered to it. After a restore from a backup the offer is
         // saved first, then its report is applied.
-        (P::Queued, E::Reported { .. }) => Err(Nonsense::Pair),
+        (P::Queued, E::Reported { .. }) => Err(InvalidTransition::Pair),
         (
             P::Offered | P::Accepted | P::Running | P::Waiting | P::RollingBack,
             E::Reported { phase: said, .. },
@@ -79,7 +83,7 @@ pub(crate) fn job_step(phase: Phase, attempt: Attempt, event: JobEvent) -> Resul
                 // Repeated or overtaken on its way: older than what is known.
                 Ok(JobStep::Heard)
             } else {
-                Err(Nonsense::Pair)
+                Err(InvalidTransition::Pair)
             }
         }
         (P::Ended(_), E::Reported { .. }) => Ok(JobStep::Late),
@@ -87,12 +91,12 @@ pub(crate) fn job_step(phase: Phase, attempt: Attempt, event: JobEvent) -> Resul
         // What was never offered can only end as the table's own line for `queued` says: it did nothing.
         (P::Queued, E::Ended { outcome, .. }) => match check_transition(phase, P::Ended(outcome)) {
             Ok(()) => Ok(JobStep::End(outcome)),
-            Err(_) => Err(Nonsense::Pair),
+            Err(_) => Err(InvalidTransition::Pair),
         },
         (P::Offered | P::Accepted | P::Running | P::Waiting | P::RollingBack, E::Ended { outcome, .. }) => {
             match check_reachable(phase, P::Ended(outcome)) {
                 Ok(()) => Ok(JobStep::End(outcome)),
-                Err(_) => Err(Nonsense::Pair),
+                Err(_) => Err(InvalidTransition::Pair),
             }
         }
         (P::Ended(was), E::Ended { outcome, .. }) if was == outcome => Ok(JobStep::Repeated),
@@ -105,14 +109,14 @@ pub(crate) fn job_step(phase: Phase, attempt: Attempt, event: JobEvent) -> Resul
 }
 
 /// The run: mode × order. `None` where nothing changes, an error where it makes no sense.
-pub(crate) fn mode_step(mode: &Mode, event: &Event) -> Result<Option<Mode>, Nonsense> {
+pub(crate) fn mode_step(mode: &Mode, event: &Event) -> Result<Option<Mode>, InvalidTransition> {
     match (mode, event) {
         (_, Event::Job { .. }) => Ok(None),
         (Mode::Going, Event::Pause { reason }) => Ok(Some(Mode::Paused { reason: reason.clone() })),
         (Mode::Paused { .. }, Event::Pause { .. }) | (Mode::Going, Event::Resume) => Ok(None),
         (Mode::Paused { .. }, Event::Resume) => Ok(Some(Mode::Going)),
-        (Mode::Halting { .. }, Event::Pause { .. }) => Err(Nonsense::Pair),
-        (Mode::Halting { .. }, Event::Resume) => Err(Nonsense::Pair),
+        (Mode::Halting { .. }, Event::Pause { .. }) => Err(InvalidTransition::Pair),
+        (Mode::Halting { .. }, Event::Resume) => Err(InvalidTransition::Pair),
         (Mode::Going | Mode::Paused { .. }, Event::Cancel { reason }) => {
             Ok(Some(Mode::Halting { reason: reason.clone() }))
         }

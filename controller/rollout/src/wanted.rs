@@ -8,7 +8,7 @@
 //!   The node itself says `expired` when it receives an offer too late.
 //! - A job that waits keeps its slot until there is a signed `Proceed`, because the node goes on by itself.
 //!
-//! Must never change the state. Called by the controller's runner, and `wish` by whoever delivers.
+//! Must never change the state. Called by the controller's runner, and `directive` by whoever delivers.
 
 use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::{Outcome, Phase};
@@ -64,7 +64,7 @@ pub struct End {
 
 /// What one node should be doing for this run, for its stream and at reconcile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Directive {
     /// Carry out this attempt; repeated, it is a question.
     Work {
         /// Which try.
@@ -81,12 +81,12 @@ impl Rollout {
     /// What should be so at `now`. After its parts were saved and applied, ask again: answers are pages.
     pub fn wanted(&self, now: Timestamp) -> Wanted {
         let offer = if self.starts_blocked(now).is_empty() {
-            self.next_seats().map(|seat| self.offer(seat)).collect()
+            self.next_indexes().map(|index| self.offer(index)).collect()
         } else {
             Vec::new()
         };
         let cancel = match self.mode {
-            Mode::Halting { .. } => self.in_flight.iter().map(|seat| self.plan.nodes[*seat].node).collect(),
+            Mode::Halting { .. } => self.in_flight.iter().map(|index| self.plan.nodes[*index].node).collect(),
             Mode::Going | Mode::Paused { .. } => Vec::new(),
         };
         Wanted { offer, end: self.ends(now), cancel }
@@ -96,21 +96,21 @@ impl Rollout {
     ///
     /// An offer that was not answered for as long as the procedure may work is not repeated: what is left
     /// until the job counts as lost is for the answer, so that no node begins what is about to be given up.
-    pub fn wish(&self, node: NodeId, now: Timestamp) -> Option<Wish> {
-        let job = &self.jobs[self.plan.seat(node)?];
+    pub fn directive(&self, node: NodeId, now: Timestamp) -> Option<Directive> {
+        let job = &self.jobs[self.plan.index(node)?];
         let (attempt, clock) = (job.attempt, job.clock?);
         if let Mode::Halting { .. } = self.mode {
-            return Some(Wish::Stop { attempt });
+            return Some(Directive::Stop { attempt });
         }
         let answer_by = clock.since.plus(self.plan.job_deadline.saturating_sub(LOST_GRACE));
-        (job.phase != Phase::Offered || now < answer_by).then_some(Wish::Work { attempt })
+        (job.phase != Phase::Offered || now < answer_by).then_some(Directive::Work { attempt })
     }
 
     /// The nodes in flight, with what they should be doing. At most `max_parallel`.
-    pub fn wishes(&self, now: Timestamp) -> impl Iterator<Item = (NodeId, Wish)> {
-        self.in_flight.iter().filter_map(move |seat| {
-            let node = self.plan.nodes[*seat].node;
-            self.wish(node, now).map(|wish| (node, wish))
+    pub fn directives(&self, now: Timestamp) -> impl Iterator<Item = (NodeId, Directive)> {
+        self.in_flight.iter().filter_map(move |index| {
+            let node = self.plan.nodes[*index].node;
+            self.directive(node, now).map(|directive| (node, directive))
         })
     }
 
@@ -120,19 +120,19 @@ impl Rollout {
     }
 
     /// The next page of nodes that may go, as far as presence, pairs and the cap say.
-    pub(crate) fn next_seats(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn next_indexes(&self) -> impl Iterator<Item = usize> {
         self.ready.iter().copied().take(self.free_slots().min(PAGE))
     }
 
-    fn offer(&self, seat: usize) -> Offer {
-        Offer { node: self.plan.nodes[seat].node, attempt: self.jobs[seat].attempt }
+    fn offer(&self, index: usize) -> Offer {
+        Offer { node: self.plan.nodes[index].node, attempt: self.jobs[index].attempt }
     }
 
     /// Lost ones first: they give slots back.
     fn ends(&self, now: Timestamp) -> Vec<End> {
-        let lost = self.due.range(..=(now, usize::MAX)).map(|(_, seat)| {
-            let reason = lost_reason(&self.jobs[*seat]);
-            self.end(*seat, Outcome::Lost, reason)
+        let lost = self.due.range(..=(now, usize::MAX)).map(|(_, index)| {
+            let reason = lost_reason(&self.jobs[*index]);
+            self.end(*index, Outcome::Lost, reason)
         });
         let queued = match &self.mode {
             Mode::Halting { reason } => Some((Outcome::Cancelled, format!("the run was ended: {reason}"))),
@@ -142,16 +142,16 @@ impl Rollout {
             Mode::Going | Mode::Paused { .. } => None,
         };
         let never_began = queued.into_iter().flat_map(|(outcome, reason)| {
-            self.queued.iter().map(move |seat| {
-                let offline = if self.jobs[*seat].online { "" } else { "; the node is offline" };
-                self.end(*seat, outcome, format!("{reason}{offline}"))
+            self.queued.iter().map(move |index| {
+                let offline = if self.jobs[*index].online { "" } else { "; the node is offline" };
+                self.end(*index, outcome, format!("{reason}{offline}"))
             })
         });
         lost.chain(never_began).take(PAGE).collect()
     }
 
-    fn end(&self, seat: usize, outcome: Outcome, reason: String) -> End {
-        End { node: self.plan.nodes[seat].node, attempt: self.jobs[seat].attempt, outcome, reason }
+    fn end(&self, index: usize, outcome: Outcome, reason: String) -> End {
+        End { node: self.plan.nodes[index].node, attempt: self.jobs[index].attempt, outcome, reason }
     }
 }
 

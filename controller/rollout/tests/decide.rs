@@ -4,7 +4,8 @@
 mod support;
 
 use fleet_rollout::{
-    Event, JobFact, LOST_GRACE, Mode, Offer, PAGE, Plan, PlanProblem, Reported, RestoreError, Rollout, Wish,
+    Directive, Event, JobFact, LOST_GRACE, Mode, Offer, PAGE, Plan, PlanProblem, Reported, RestoreError,
+    Rollout,
 };
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::run::RunState;
@@ -133,12 +134,15 @@ fn what_has_not_started_by_the_last_start_expires() {
 #[test]
 fn a_cancel_ends_what_is_queued_and_stops_what_is_in_flight() {
     let mut rollout = rollout(2, &[Phase::Running, Phase::Queued]);
-    assert_eq!(rollout.wish(node(1), at(1)), Some(Wish::Work { attempt: FIRST }));
+    assert_eq!(rollout.directive(node(1), at(1)), Some(Directive::Work { attempt: FIRST }));
     rollout.apply(at(1), &Event::Cancel { reason: "wrong file".to_owned() }).unwrap();
     let wanted = rollout.wanted(at(1));
     assert_eq!(wanted.cancel, [node(1)]);
     assert_eq!(ends(&rollout, at(1)), [(Outcome::Cancelled, "the run was ended: wrong file".to_owned())]);
-    assert_eq!(rollout.wishes(at(1)).collect::<Vec<_>>(), [(node(1), Wish::Stop { attempt: FIRST })]);
+    assert_eq!(
+        rollout.directives(at(1)).collect::<Vec<_>>(),
+        [(node(1), Directive::Stop { attempt: FIRST })]
+    );
     assert_eq!(why(&rollout, 2, at(1)), ["run is ending: wrong file"]);
     assert_eq!(rollout.state(at(1)), RunState::Halting);
     for n in [1, 2] {
@@ -170,8 +174,8 @@ fn silence_is_borne_until_the_deadline_and_its_grace() {
 fn an_unanswered_offer_is_repeated_in_time_and_then_lost() {
     let mut rollout = online(plan(1, singles(1)));
     rollout.apply(at(0), &Event::offered(node(1), FIRST)).unwrap();
-    assert_eq!(rollout.wish(node(1), at(599)), Some(Wish::Work { attempt: FIRST }));
-    assert_eq!(rollout.wish(node(1), at(600)), None, "the grace is left for the answer");
+    assert_eq!(rollout.directive(node(1), at(599)), Some(Directive::Work { attempt: FIRST }));
+    assert_eq!(rollout.directive(node(1), at(600)), None, "the grace is left for the answer");
     assert_eq!(
         ends(&rollout, at(900))[0].1,
         "no answer since it was offered at 2026-01-01T00:00:00Z; whether it began is not known"
@@ -187,7 +191,7 @@ fn an_unanswered_offer_is_repeated_in_time_and_then_lost() {
     rollout.apply(at(730), &Event::reported(node(1), FIRST, Reported::Waiting)).unwrap();
     rollout.apply(at(740), &Event::reported(node(1), FIRST, Reported::Running)).unwrap();
     assert_eq!(rollout.next_deadline(at(740)), Some(at(1620)));
-    assert_eq!(rollout.wish(node(1), at(1619)), Some(Wish::Work { attempt: FIRST }));
+    assert_eq!(rollout.directive(node(1), at(1619)), Some(Directive::Work { attempt: FIRST }));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The simulated fleet: random links, lost offers, repeated and overtaken reports, crashes of the
-//! controller between any two of its steps, cancels; the truths are checked after each event, and at the
+//! controller between any two of its steps, cancels; the invariants are checked after each event, and at the
 //! end everyone has ended and so has the run.
 //!
 //! `FLEET_SIM_SEEDS=100000 cargo nextest run -p fleet-rollout --test sim` tries that many seeds.

@@ -116,7 +116,7 @@ fn every_mode_with_every_order() {
 #[test]
 fn the_attempt_must_be_the_known_one() {
     for phase in all_phases() {
-        // A later attempt than any that exists is nonsense everywhere.
+        // A later attempt than any that exists is invalid everywhere.
         for event in &job_events(Attempt(2))[..14] {
             let error = rollout(1, &[phase]).apply(at(60), event).unwrap_err();
             assert!(matches!(error, EventError::Attempt { .. }), "{phase:?} {event}: {error}");

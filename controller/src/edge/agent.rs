@@ -79,7 +79,7 @@ impl AgentService for Agents {
         request: Request<Streaming<pb::OutputChunk>>,
     ) -> Result<Response<Self::OutputStream>, Status> {
         let (agent, _) = peer::agent(&self.context, &request)?;
-        let lease = peer::lease(&self.context, &request, &self.stop)?;
+        let permit = peer::permit(&self.context, &request, &self.stop)?;
         let (out, stream) = mpsc::channel(CREDITS);
         let (context, refusals) = (Arc::clone(&self.context), Arc::clone(&self.refusals));
         self.tracker.spawn(async move {
@@ -91,7 +91,7 @@ impl AgentService for Agents {
                     let _ = out.send(Err(status)).await;
                 }
             };
-            lease.hold(&out, work).await;
+            permit.hold(&out, work).await;
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -163,7 +163,7 @@ async fn take_chunk(
     };
     allowed.check(context, agent, &of).await?;
     let offset = output::append(context, &of, chunk.offset, chunk.data).await?;
-    context.bell.moved();
+    context.notifier.shown_changed();
     Ok(pb::OutputCredit {
         run: chunk.run,
         attempt: chunk.attempt,

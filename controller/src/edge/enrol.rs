@@ -13,7 +13,7 @@ use super::refusals::Refusals;
 use super::status::to_status;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
-use crate::service::enrolment::{self, Redemption};
+use crate::service::enrolment::{self, EnrolmentRequest};
 
 /// Serves tokens and invites.
 pub struct Enrol {
@@ -41,7 +41,7 @@ impl Enrol {
     async fn node(&self, request: &pb::EnrolRequest, address: std::net::IpAddr) -> Result<pb::EnrolReply> {
         self.limits.check(&request.token_id, address)?;
         let text = address.to_string();
-        let redemption = Redemption {
+        let redemption = EnrolmentRequest {
             token_id: &request.token_id,
             secret: &request.token_secret,
             csr: &request.csr,
@@ -69,7 +69,7 @@ impl Enrol {
     ) -> Result<pb::EnrolOperatorReply> {
         self.limits.check(&request.invite_id, address)?;
         let text = address.to_string();
-        let redemption = Redemption {
+        let redemption = EnrolmentRequest {
             token_id: &request.invite_id,
             secret: &request.invite_secret,
             csr: &request.csr,

@@ -53,7 +53,7 @@ impl Listener {
     /// Accepts until told to stop; what passes its handshake comes out of the stream.
     pub fn start(self, port: &Port, stop: CancellationToken) -> ReceiverStream<std::io::Result<PeerStream>> {
         let (ready, stream) = mpsc::channel(READY);
-        let (places, limits) = (Places::new(port), port.limits);
+        let (places, limits) = (ConnectionPermits::new(port), port.limits);
         let listener = Arc::new(self);
         tokio::spawn(async move {
             loop {
@@ -124,12 +124,12 @@ async fn pause() {
 type Admitted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit, tokio::sync::OwnedSemaphorePermit);
 
 /// The places of one listener.
-struct Places {
+struct ConnectionPermits {
     handshakes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
 }
 
-impl Places {
+impl ConnectionPermits {
     fn new(port: &Port) -> Self {
         Self {
             handshakes: Arc::new(Semaphore::new(port.handshakes_at_once)),
@@ -161,9 +161,9 @@ mod tests {
     /// In which something that must not happen would have happened.
     const AT_ONCE: Duration = Duration::from_millis(50);
 
-    async fn port(connections: usize) -> (TcpListener, Places) {
+    async fn port(connections: usize) -> (TcpListener, ConnectionPermits) {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        (socket, Places::new(&Port { handshakes_at_once: 8, connections, limits: None }))
+        (socket, ConnectionPermits::new(&Port { handshakes_at_once: 8, connections, limits: None }))
     }
 
     #[tokio::test]

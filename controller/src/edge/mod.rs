@@ -6,7 +6,7 @@
 //! | [`timed`] | a connection that is closed when it is idle or old |
 //! | [`peer`] | the identity of a connection, for everything behind it |
 //! | [`guard`] | the access table and the deny list, asked before every handler |
-//! | [`lease`] | how long a caller may hold a stream |
+//! | [`stream_permit`] | how long a caller may hold a stream |
 //! | [`refusals`] | refused calls, counted and written to the audit log |
 //! | [`status`] | the one match from errors to status codes |
 //! | [`limits`] | rate of the enrolment port |
@@ -20,7 +20,6 @@
 pub mod agent;
 pub mod enrol;
 pub mod guard;
-pub mod lease;
 pub mod limits;
 pub mod listener;
 pub mod operator;
@@ -29,5 +28,6 @@ pub mod refusals;
 pub mod server;
 pub mod session;
 pub mod status;
+pub mod stream_permit;
 pub mod streams;
 pub mod timed;

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-use super::lease::Lease;
 use super::peer;
 use super::status::to_status;
+use super::stream_permit::StreamPermit;
 use super::streams;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
@@ -46,12 +46,12 @@ impl Operators {
     /// Serves a stream as long as its caller may hold it.
     fn stream<T: Send + 'static, W: Future<Output = ()> + Send + 'static>(
         &self,
-        lease: Lease,
+        permit: StreamPermit,
         work: impl FnOnce(Arc<Context>, mpsc::Sender<Result<T, Status>>) -> W,
     ) -> Response<ReceiverStream<Result<T, Status>>> {
         let (out, stream) = mpsc::channel(STREAM);
         let work = work(Arc::clone(&self.context), out.clone());
-        self.tracker.spawn(async move { lease.hold(&out, work).await });
+        self.tracker.spawn(async move { permit.hold(&out, work).await });
         Response::new(ReceiverStream::new(stream))
     }
 }
@@ -207,22 +207,22 @@ impl OperatorService for Operators {
         &self,
         request: Request<pb::RunRequest>,
     ) -> Result<Response<Self::WatchRunStream>, Status> {
-        let lease = peer::lease(&self.context, &request, &self.stop)?;
+        let permit = peer::permit(&self.context, &request, &self.stop)?;
         let run = run_id(&request.get_ref().run)?;
         runs::load(&self.context, run).await.map_err(to_status)?;
-        Ok(self.stream(lease, |context, out| streams::watch_run(context, run, out)))
+        Ok(self.stream(permit, |context, out| streams::watch_run(context, run, out)))
     }
 
     async fn read_output(
         &self,
         request: Request<pb::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
-        let lease = peer::lease(&self.context, &request, &self.stop)?;
+        let permit = peer::permit(&self.context, &request, &self.stop)?;
         let r = request.into_inner();
         let run = run_id(&r.run)?;
         let node = views::find(&self.context, &r.node).map_err(to_status)?.record.id;
         let reader = streams::OutputReader { run, node, step: r.step, offset: r.offset, follow: r.follow };
-        Ok(self.stream(lease, |context, out| streams::read_output(context, reader, out)))
+        Ok(self.stream(permit, |context, out| streams::read_output(context, reader, out)))
     }
 
     async fn cancel_run(&self, request: Request<pb::CancelRunRequest>) -> Reply {
@@ -254,9 +254,9 @@ impl OperatorService for Operators {
         &self,
         request: Request<pb::ReadAuditRequest>,
     ) -> Result<Response<Self::ReadAuditStream>, Status> {
-        let lease = peer::lease(&self.context, &request, &self.stop)?;
+        let permit = peer::permit(&self.context, &request, &self.stop)?;
         let pb::ReadAuditRequest { from, to } = request.into_inner();
-        Ok(self.stream(lease, |context, out| streams::read_audit(context, from, to, out)))
+        Ok(self.stream(permit, |context, out| streams::read_audit(context, from, to, out)))
     }
 
     async fn get_audit_head(&self, _: Request<pb::AuditHeadRequest>) -> Reply {

@@ -19,8 +19,8 @@ use crate::context::Context;
 use crate::error::{ControllerError, Kind};
 use crate::service::caller::{Agent, Operator};
 
-use super::lease::Lease;
 use super::status::to_status;
+use super::stream_permit::StreamPermit;
 use super::timed::Timed;
 use crate::settings::Limits;
 
@@ -94,9 +94,13 @@ pub fn of<T>(request: &Request<T>) -> Result<Peer, Status> {
 }
 
 /// How long the caller of a request may hold its stream.
-pub fn lease<T>(context: &Context, request: &Request<T>, stop: &CancellationToken) -> Result<Lease, Status> {
+pub fn permit<T>(
+    context: &Context,
+    request: &Request<T>,
+    stop: &CancellationToken,
+) -> Result<StreamPermit, Status> {
     let identity = of(request)?.identity.ok_or_else(|| Status::unauthenticated("no identity"))?;
-    Ok(Lease::new(Arc::clone(&context.denied), identity, context.clock.now(), stop.clone()))
+    Ok(StreamPermit::new(Arc::clone(&context.denied), identity, context.clock.now(), stop.clone()))
 }
 
 /// The operator behind a request.

@@ -9,7 +9,7 @@ use fleet_types::audit::Actor;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::repo::ledger::Leaf;
+use crate::repo::audited::AuditEntry;
 use crate::service::caller::nobody;
 
 /// How often counts are written: soon enough for a person who looks, seldom enough for a log.
@@ -60,11 +60,11 @@ impl Refusals {
                     .into_iter()
                     .map(|(refusal, (count, actor))| {
                         let object = format!("{}/{count}", refusal.action);
-                        Leaf::new(actor, "refused", object).refused(refusal.reason)
+                        AuditEntry::new(actor, "refused", object).refused(refusal.reason)
                     })
                     .collect();
-                let batch = context.ledger.batch().using_reserve();
-                if let Err(error) = context.ledger.commit(batch, leaves).await {
+                let batch = context.audited.batch().using_reserve();
+                if let Err(error) = context.audited.commit(batch, leaves).await {
                     tracing::error!("refusals could not be written to the audit log: {error}");
                 }
             }

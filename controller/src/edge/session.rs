@@ -24,7 +24,7 @@ use super::refusals::Refusals;
 use super::status::to_status;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
-use crate::fleet::registry::ToNode;
+use crate::fleet::sessions::ToNode;
 use crate::repo::records::InboxRecord;
 use crate::runner::deliver;
 use crate::service::caller::Agent;
@@ -125,7 +125,7 @@ impl Session {
         };
         tracing::info!(node = %self.agent.name, epoch = self.epoch.0, "node connected");
         let outcome = self.serve(&mut inbound, outbox, &stop).await;
-        if self.context.registry.unregister(self.agent.node, self.epoch) {
+        if self.context.sessions.unregister(self.agent.node, self.epoch) {
             inventory::disconnected(&self.context, self.agent.node);
         }
         match outcome {
@@ -196,7 +196,7 @@ impl Session {
             ));
         }
         self.epoch = inventory::connect(&self.context, &self.agent, &facts).await?;
-        let outbox = self.context.registry.register(self.agent.node, self.epoch).ok_or_else(|| {
+        let outbox = self.context.sessions.register(self.agent.node, self.epoch).ok_or_else(|| {
             ControllerError::new(Kind::Conflict, "newer-link", "a newer link of this node came between")
         })?;
         // A freeze either finds this session and closes it, or is found here.
@@ -205,12 +205,12 @@ impl Session {
             Err(frozen) => Err(frozen),
         };
         if let Err(error) = welcomed {
-            if self.context.registry.unregister(self.agent.node, self.epoch) {
+            if self.context.sessions.unregister(self.agent.node, self.epoch) {
                 inventory::disconnected(&self.context, self.agent.node);
             }
             return Err(error);
         }
-        self.context.bell.node_changed(self.agent.node);
+        self.context.notifier.node_changed(self.agent.node);
         Ok(outbox)
     }
 
@@ -224,8 +224,8 @@ impl Session {
             protocol: *PROTOCOL.end(),
             generation: self.context.fleet.generation.0,
             heartbeat_interval_ms: millis(settings.heartbeat),
-            reconnect_spread_ms: millis(settings.reconnect_spread(self.context.registry.connected())),
-            dispatch: convert::to_json(self.context.dispatcher.statement()),
+            reconnect_spread_ms: millis(settings.reconnect_spread(self.context.sessions.connected())),
+            dispatch: convert::to_json(self.context.wave_signer.statement()),
             trust_bundle: if newer { convert::to_json(&trust.1) } else { Vec::new() },
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
@@ -273,7 +273,7 @@ impl Session {
             }
             match woken {
                 Woken::Stop => {
-                    let spread = self.context.settings.reconnect_spread(self.context.registry.connected());
+                    let spread = self.context.settings.reconnect_spread(self.context.sessions.connected());
                     let retry_after_ms = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX);
                     let goodbye = pb::Goodbye { reason: "the controller stops".to_owned(), retry_after_ms };
                     self.send(ControllerBody::Goodbye(goodbye)).await?;
@@ -327,7 +327,7 @@ impl Session {
         if silent >= self.context.settings.heartbeat * STALE_AFTER {
             self.set_presence(Presence::Stale);
         }
-        if self.reconciled && self.context.registry.take_missed(self.agent.node, self.epoch) {
+        if self.reconciled && self.context.sessions.take_missed(self.agent.node, self.epoch) {
             self.send_inbox().await?;
         }
         let due: Vec<RunId> =
@@ -346,9 +346,9 @@ impl Session {
 
     fn set_presence(&self, presence: Presence) {
         let node = self.agent.node;
-        if self.context.roster.get(node).is_some_and(|known| known.presence != presence) {
-            self.context.roster.update(node, |known| known.presence = presence);
-            self.context.bell.node_changed(node);
+        if self.context.node_cache.get(node).is_some_and(|known| known.presence != presence) {
+            self.context.node_cache.update(node, |known| known.presence = presence);
+            self.context.notifier.node_changed(node);
         }
     }
 
@@ -390,7 +390,7 @@ impl Session {
                 format!("{} on link {}: a message of another link", message.link_epoch, self.epoch.0),
             ));
         }
-        if !self.context.registry.is_current(self.agent.node, self.epoch) {
+        if !self.context.sessions.is_current(self.agent.node, self.epoch) {
             return Err(ControllerError::new(
                 Kind::Conflict,
                 "newer-link",
@@ -407,7 +407,7 @@ impl Session {
         self.seq_in = message.seq;
         self.heard = Instant::now();
         let now = self.context.clock.now();
-        self.context.roster.touch(self.agent.node, now);
+        self.context.node_cache.touch(self.agent.node, now);
         self.set_presence(Presence::Online);
         match message.body {
             Some(AgentBody::Heartbeat(_)) => {

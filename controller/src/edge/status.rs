@@ -37,7 +37,7 @@ fn encode(detail: &ErrorDetail) -> Vec<u8> {
     }
 }
 
-/// For the caller. What he may not see is logged here, once, under an id that he is given.
+/// For the caller. What they may not see is logged here, once, under an id that they are given.
 pub fn to_status(error: ControllerError) -> Status {
     let mut detail = *error.detail;
     // A limit without a cause behind it says all that there is to say, and is met by many callers at once.

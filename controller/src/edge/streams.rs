@@ -1,7 +1,7 @@
 //! What operators follow: a run as it changes, output as it grows, the bytes of the audit log.
 //!
 //! Each stream is one task that looks again when something moved, at most a few times a second. A reader that
-//! does not take anything blocks its own task alone, and that no longer than its caller may hold it (`lease.rs`).
+//! does not take anything blocks its own task alone, and that no longer than its caller may hold it (`permit.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ async fn moved<T>(follow: &mut watch::Receiver<u64>, out: &mpsc::Sender<T>) -> b
 
 /// Sends a run and its changed jobs until it has ended.
 pub async fn watch_run(context: Arc<Context>, run: RunId, out: mpsc::Sender<Result<pb::View, Status>>) {
-    let mut follow = context.bell.follow();
+    let mut follow = context.notifier.follow();
     let mut shown: BTreeMap<NodeId, JobItem> = BTreeMap::new();
     let mut last_view = None;
     loop {
@@ -101,7 +101,7 @@ pub async fn read_output(
     reader: OutputReader,
     out: mpsc::Sender<Result<pb::OutputPart, Status>>,
 ) {
-    let mut follow = context.bell.follow();
+    let mut follow = context.notifier.follow();
     let mut offsets: BTreeMap<String, u64> = BTreeMap::new();
     loop {
         follow.mark_unchanged();

@@ -2,18 +2,18 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | [`roster`] | every node by id and name, presence, health, and the counts a site |
-//! | [`registry`] | live sessions: link epochs, bounded outboxes, live job states |
+//! | [`node_cache`] | every node by id and name, presence, health, and the counts a site |
+//! | [`sessions`] | live sessions: link epochs, bounded outboxes, live job states |
 //! | [`adopted`] | jobs of a lost store that the audit log was told of |
 //! | [`progress`] | how far open runs are |
 //! | [`report_heads`] | the newest report of each node |
-//! | [`dispatch`] | signs waves of assignments with the dispatch key |
+//! | [`wave_signer`] | signs waves of assignments with the dispatch key |
 //!
 //! Nothing here is durable and nothing here is decided: the store and the runner do that.
 
 pub mod adopted;
-pub mod dispatch;
+pub mod node_cache;
 pub mod progress;
-pub mod registry;
 pub mod report_heads;
-pub mod roster;
+pub mod sessions;
+pub mod wave_signer;

@@ -62,7 +62,7 @@ pub fn operator(id: OperatorId) -> Made {
     key(format!("{OPERATORS}{id}"))
 }
 
-/// An operator's name, pointing to his id.
+/// An operator's name, pointing to their id.
 pub fn operator_name(name: &str) -> Made {
     key(format!("operator-name/{name}"))
 }

@@ -1,19 +1,19 @@
-//! Repositories: typed records over the key-value store, and the ledger that joins them to the audit log.
+//! Repositories: typed records over the key-value store, and the audited that joins them to the audit log.
 //!
 //! | file | what lives there |
 //! |---|---|
 //! | [`keys`] | the text of every key, built nowhere else |
 //! | [`codec`] | a version in front of every stored value |
 //! | [`records`] | the records themselves: data only |
-//! | [`ledger`] | a commit together with its audit leaves |
+//! | [`audited`] | a commit together with its audit leaves |
 //! | [`reader`] | typed reads: one record, a page, a whole prefix at start |
 //! | [`output_files`] | output of steps, in files beside the store |
 //!
 //! Services and the runner call these; nothing here decides anything.
 
+pub mod audited;
 pub mod codec;
 pub mod keys;
-pub mod ledger;
 pub mod output_files;
 pub mod reader;
 pub mod records;

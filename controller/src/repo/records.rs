@@ -177,11 +177,11 @@ pub struct OperatorRecord {
     pub name: Name,
     /// His role.
     pub role: OperatorRole,
-    /// The public half of his content key.
+    /// The public half of their content key.
     pub content_key: PublicKey,
-    /// Serial of his certificate, hexadecimal.
+    /// Serial of their certificate, hexadecimal.
     pub serial: String,
-    /// When he came.
+    /// When they joined.
     pub created: Timestamp,
 }
 record!(OperatorRecord, "operator", 1);

@@ -8,7 +8,7 @@ use fleet_types::id::{JobId, LinkEpoch, NodeId, RunId};
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::fleet::registry::ToNode;
+use crate::fleet::sessions::ToNode;
 use crate::repo::keys;
 use crate::repo::records::InboxRecord;
 
@@ -35,16 +35,16 @@ pub fn offers(context: &Context, run: RunId, offers: Vec<(NodeId, InboxRecord)>)
     let assignments: Vec<Assignment> = offers
         .into_iter()
         .filter_map(|(node, entry)| {
-            let epoch = context.registry.epoch(node)?;
+            let epoch = context.sessions.epoch(node)?;
             Some(assignment(context, node, run, epoch, entry))
         })
         .collect();
     if assignments.is_empty() {
         return;
     }
-    for (assignment, proof) in context.dispatcher.sign(assignments) {
+    for (assignment, proof) in context.wave_signer.sign(assignments) {
         let node = assignment.job.node;
-        if !context.registry.send(node, ToNode::Assign(Box::new((assignment, proof)))) {
+        if !context.sessions.send(node, ToNode::Assign(Box::new((assignment, proof)))) {
             tracing::debug!(%node, %run, "offer not sent now; the session offers it again");
         }
     }
@@ -73,7 +73,7 @@ pub async fn inbox(context: &Context, node: NodeId, epoch: LinkEpoch) -> Result<
         assignments.push(assignment(context, node, run, epoch, stored.record));
     }
     if !assignments.is_empty() {
-        inbox.offers = context.dispatcher.sign(assignments);
+        inbox.offers = context.wave_signer.sign(assignments);
     }
     Ok(inbox)
 }

@@ -4,14 +4,14 @@
 //! |---|---|
 //! | [`active`] | one open run in memory: records beside the engine's state |
 //! | [`pass`] | one pass over one run: apply, save, offer, end, finish |
-//! | [`reminders`] | when a node was last told to stop |
-//! | [`run_loop`] | wakes passes: bell, deadline, period |
+//! | [`cancel_retries`] | when a node was last told to stop |
+//! | [`run_loop`] | wakes passes: notifier, deadline, period |
 //! | [`deliver`] | puts saved assignments and cancels on their way |
 //!
 //! Data goes one way: services ring, the runner reads. It never calls a service and never waits for a node.
 
 pub mod active;
+pub mod cancel_retries;
 pub mod deliver;
 pub mod pass;
-pub mod reminders;
 pub mod run_loop;

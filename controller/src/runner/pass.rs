@@ -14,14 +14,14 @@ use fleet_types::run::RunState;
 use tokio::time::Instant;
 
 use super::active::Active;
+use super::cancel_retries::CancelRetries;
 use super::deliver;
-use super::reminders::Reminders;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
-use crate::fleet::registry::ToNode;
+use crate::fleet::sessions::ToNode;
 use crate::rebuild;
+use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
-use crate::repo::ledger::Leaf;
 use crate::repo::reader::BatchExt as _;
 use crate::repo::records::{JobRecord, RunRecord};
 
@@ -57,7 +57,7 @@ fn apply_job(context: &Context, active: &mut Active, node: NodeId, job: &JobReco
     if let JobState::Ended { outcome, .. } = &job.state {
         return apply(context, active, &Event::ended(node, job.attempt, *outcome));
     }
-    if let Some((attempt, state)) = context.registry.live(node, job.run)
+    if let Some((attempt, state)) = context.sessions.live(node, job.run)
         && let Some(reported) = rebuild::reported(&state)
         && job.state != JobState::Queued
     {
@@ -76,7 +76,11 @@ fn apply(context: &Context, active: &mut Active, event: &Event) -> Result<()> {
 }
 
 /// Saves and says everything that is wanted now. True when the run has ended.
-pub async fn settle(context: &Context, active: &mut Active, reminders: &mut Reminders) -> Result<bool> {
+pub async fn settle(
+    context: &Context,
+    active: &mut Active,
+    cancel_retries: &mut CancelRetries,
+) -> Result<bool> {
     loop {
         let wanted = active.rollout.wanted(context.clock.now());
         if !wanted.end.is_empty() {
@@ -87,7 +91,7 @@ pub async fn settle(context: &Context, active: &mut Active, reminders: &mut Remi
             save_offers(context, active, &wanted).await?;
             continue;
         }
-        ask_to_stop(context, active, &wanted.cancel, reminders).await?;
+        ask_to_stop(context, active, &wanted.cancel, cancel_retries).await?;
         break;
     }
     save_phase(context, active).await
@@ -96,7 +100,7 @@ pub async fn settle(context: &Context, active: &mut Active, reminders: &mut Remi
 async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> Result<()> {
     let run = active.run.record.run;
     let now = context.clock.now();
-    let mut batch = context.ledger.batch().using_reserve();
+    let mut batch = context.audited.batch().using_reserve();
     let (mut leaves, mut written) = (Vec::new(), Vec::new());
     for end in &wanted.end {
         let Some(known) = active.jobs.get(&end.node) else { continue };
@@ -111,7 +115,7 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
             .replace_record(keys::job(run, end.node)?, known.write_id, &record)?
             .delete(keys::inbox_entry(end.node, run)?);
         leaves.push(
-            Leaf::new(context.ledger.actor(), "job.end", format!("run/{run}"))
+            AuditEntry::new(context.audited.actor(), "job.end", format!("run/{run}"))
                 .job(fleet_types::id::JobId { run, node: end.node }, end.attempt)
                 .subject(active.run.record.request)
                 .outcome(end.outcome)
@@ -119,12 +123,12 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
         );
         written.push(record);
     }
-    let write_id = context.ledger.commit(batch, leaves).await?;
+    let write_id = context.audited.commit(batch, leaves).await?;
     for record in written {
         if let JobState::Ended { outcome, .. } = &record.state {
             apply(context, active, &Event::ended(record.node, record.attempt, *outcome))?;
         }
-        context.registry.clear_live(record.node, run);
+        context.sessions.clear_live(record.node, run);
         active.put_job(record, write_id);
     }
     Ok(())
@@ -134,7 +138,7 @@ async fn save_offers(context: &Context, active: &mut Active, wanted: &Wanted) ->
     let run = active.run.record.run;
     let now = context.clock.now();
     // Only while the run is as it was read: no wave may start after a cancel was confirmed.
-    let mut batch = context.ledger.batch().if_write_id(keys::run(run)?, active.run.write_id);
+    let mut batch = context.audited.batch().if_write_id(keys::run(run)?, active.run.write_id);
     let (mut written, mut entries) = (Vec::new(), Vec::new());
     for offer in &wanted.offer {
         let Some(known) = active.jobs.get(&offer.node) else { continue };
@@ -154,11 +158,11 @@ async fn save_offers(context: &Context, active: &mut Active, wanted: &Wanted) ->
     let mut leaves: Vec<_> = written.iter().map(|record| record.node).collect();
     leaves.sort_unstable();
     let root = merkle::root(&leaves.iter().map(|node| node_leaf(*node)).collect::<Vec<_>>());
-    let leaf = Leaf::new(context.ledger.actor(), "run.wave", format!("run/{run}"))
+    let leaf = AuditEntry::new(context.audited.actor(), "run.wave", format!("run/{run}"))
         .subject(active.run.record.request)
         .nodes(root)
         .because(format!("{} nodes", written.len()));
-    let write_id = context.ledger.commit(batch, vec![leaf]).await?;
+    let write_id = context.audited.commit(batch, vec![leaf]).await?;
     for record in written {
         apply(context, active, &Event::offered(record.node, record.attempt))?;
         active.put_job(record, write_id);
@@ -173,12 +177,12 @@ async fn ask_to_stop(
     context: &Context,
     active: &Active,
     nodes: &[NodeId],
-    reminders: &mut Reminders,
+    cancel_retries: &mut CancelRetries,
 ) -> Result<()> {
     let run = active.run.record.run;
     let reason = &active.run.record.stopped_because;
     let now = Instant::now();
-    for node in reminders.due(nodes, now, context.settings.offer) {
+    for node in cancel_retries.due(nodes, now, context.settings.offer) {
         let Some(job) = active.jobs.get(&node) else { continue };
         let key = keys::inbox_entry(node, run)?;
         let marked = context
@@ -190,17 +194,17 @@ async fn ask_to_stop(
             let entry = active.inbox(&job.record, Some(reason.clone()))?;
             // Only while the job is as it was: its end takes the entry away, and it must stay away.
             let batch = context
-                .ledger
+                .audited
                 .batch()
                 .using_reserve()
                 .if_write_id(keys::job(run, node)?, job.write_id)
                 .put_record(key, &entry)?;
-            context.ledger.commit(batch, vec![]).await?;
+            context.audited.commit(batch, vec![]).await?;
         }
         let message = ToNode::Cancel { run, attempt: job.record.attempt, reason: reason.clone() };
         // Not connected, or no room: the session finds the mark in the inbox.
-        context.registry.send(node, message);
-        reminders.told(node, now);
+        context.sessions.send(node, message);
+        cancel_retries.told(node, now);
     }
     Ok(())
 }
@@ -221,7 +225,7 @@ async fn save_phase(context: &Context, active: &mut Active) -> Result<bool> {
         ended: ended.then_some(now),
         ..before.clone()
     };
-    let mut batch = context.ledger.batch().using_reserve().replace_record(
+    let mut batch = context.audited.batch().using_reserve().replace_record(
         keys::run(run)?,
         active.run.write_id,
         &record,
@@ -234,12 +238,12 @@ async fn save_phase(context: &Context, active: &mut Active) -> Result<bool> {
     if ended || before.state == RunState::Planned {
         let action = if ended { "run.end" } else { "run.begin" };
         leaves.push(
-            Leaf::new(context.ledger.actor(), action, format!("run/{run}"))
+            AuditEntry::new(context.audited.actor(), action, format!("run/{run}"))
                 .subject(record.request)
                 .because(state.as_str()),
         );
     }
-    active.run.write_id = context.ledger.commit(batch, leaves).await?;
+    active.run.write_id = context.audited.commit(batch, leaves).await?;
     active.run.record = record;
     Ok(ended)
 }

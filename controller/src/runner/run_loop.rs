@@ -1,4 +1,4 @@
-//! Wakes passes: when the bell rings, when a deadline of a run is due, and periodically in case a ring was
+//! Wakes passes: when the notifier rings, when a deadline of a run is due, and periodically in case a ring was
 //! lost. Starting up and running on are the same code: at start every open run is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::active::Active;
+use super::cancel_retries::CancelRetries;
 use super::pass;
-use super::reminders::Reminders;
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::repo::keys;
@@ -25,7 +25,7 @@ struct Runs {
     active: HashMap<RunId, Active>,
     by_node: BTreeMap<NodeId, BTreeSet<RunId>>,
     /// Who was told to stop, by run, as long as the run is open.
-    reminders: HashMap<RunId, Reminders>,
+    cancel_retries: HashMap<RunId, CancelRetries>,
 }
 
 impl Runs {
@@ -62,7 +62,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
                 Err(error) => log("reading open runs", &error),
             }
         }
-        let changes = context.bell.take();
+        let changes = context.notifier.take();
         let touched = touched(&runs, &changes);
         for (run, (jobs, nodes)) in touched {
             one(&context, &mut runs, run, changes.runs.contains(&run), &jobs, &nodes).await;
@@ -78,7 +78,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
         for run in due {
             one(&context, &mut runs, run, false, &BTreeSet::new(), &BTreeSet::new()).await;
         }
-        // On a clock of its own, however often the bell rings: a run that was set aside is read again, and a
+        // On a clock of its own, however often the notifier rings: a run that was set aside is read again, and a
         // lost ring is made good.
         if Instant::now() >= next_full {
             read_all = true;
@@ -88,7 +88,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
         let next = next_wake(&context, &runs).unwrap_or(next_full).min(next_full);
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = timeout_at(next, context.bell.rung()) => {}
+            _ = timeout_at(next, context.notifier.rung()) => {}
         }
     }
 }
@@ -104,7 +104,7 @@ async fn read_open(context: &Context, runs: &mut Runs) -> Result<()> {
             after = Some(key);
             let Some(run) = run else { continue };
             if !runs.active.contains_key(&run) {
-                context.bell.run_changed(run);
+                context.notifier.run_changed(run);
             }
         }
         if last {
@@ -148,7 +148,7 @@ async fn one(
             }
             match Active::load(context, run).await {
                 Ok(active) if active.run.record.state.is_terminal() => {
-                    runs.reminders.remove(&run);
+                    runs.cancel_retries.remove(&run);
                     return;
                 }
                 Ok(active) => (active, true),
@@ -156,10 +156,10 @@ async fn one(
             }
         }
     };
-    let reminders = runs.reminders.entry(run).or_default();
+    let cancel_retries = runs.cancel_retries.entry(run).or_default();
     let outcome = async {
         pass::refresh(context, &mut active, jobs, nodes).await?;
-        pass::settle(context, &mut active, reminders).await
+        pass::settle(context, &mut active, cancel_retries).await
     }
     .await;
     match &outcome {
@@ -168,7 +168,7 @@ async fn one(
         Err(_) => {}
     }
     // What the pass wrote is shown somewhere.
-    context.bell.moved();
+    context.notifier.shown_changed();
     match outcome {
         Ok(false) if fresh => runs.insert(active),
         // The index holds its nodes already: an event must not cost as much as the run has nodes.
@@ -177,13 +177,13 @@ async fn one(
         }
         Ok(true) => {
             runs.forget(&active);
-            runs.reminders.remove(&run);
+            runs.cancel_retries.remove(&run);
         }
         Err(error) => {
             runs.forget(&active);
             // Read it anew: at once after a conflict, else when the period is over.
             if error.kind == Kind::Conflict {
-                context.bell.run_changed(run);
+                context.notifier.run_changed(run);
             } else {
                 log(&format!("run {run}"), &error);
             }

@@ -117,6 +117,6 @@ async fn item(context: &Context, record: AuditRecord) -> Result<AuditItem> {
         None => None,
     };
     let node_name =
-        record.job.and_then(|job| context.roster.get(job.node)).map(|known| known.record.name.clone());
+        record.job.and_then(|job| context.node_cache.get(job.node)).map(|known| known.record.name.clone());
     Ok(AuditItem { record, free_text: text, node_name })
 }

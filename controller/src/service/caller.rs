@@ -8,12 +8,12 @@ use fleet_types::id::{Name, NodeId};
 
 use crate::repo::records::OperatorRecord;
 
-/// An operator with his record, and where he calls from.
+/// An operator with their record, and where they call from.
 #[derive(Debug, Clone)]
 pub struct Operator {
     /// His record.
     pub record: Arc<OperatorRecord>,
-    /// SHA-256 of his certificate.
+    /// SHA-256 of their certificate.
     pub certificate: Digest,
     /// When that ends.
     pub certificate_not_after: fleet_types::time::Timestamp,
@@ -39,7 +39,7 @@ impl Operator {
 pub struct Agent {
     /// The node of its certificate.
     pub node: NodeId,
-    /// Its name, as the roster has it.
+    /// Its name, as the node_cache has it.
     pub name: Name,
     /// SHA-256 of its certificate.
     pub certificate: Digest,

@@ -12,8 +12,8 @@ use super::caller::Operator;
 use super::idempotency::Once;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
+use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
-use crate::repo::ledger::Leaf;
 use crate::repo::reader::BatchExt as _;
 use crate::repo::records::DocumentRecord;
 
@@ -63,7 +63,7 @@ pub async fn apply(
         items: Vec::new(),
         warnings: check_sources(context, &checked).await?,
     };
-    let mut batch = context.ledger.batch();
+    let mut batch = context.audited.batch();
     let mut leaves = Vec::new();
     let now = context.clock.now();
     for one in &checked {
@@ -111,7 +111,7 @@ pub async fn apply(
             .put_object(&keys::content(&one.digest)?, &envelope)?
             .put_object(&keys::source(&one.digest)?, &one.submitted.source)?;
         leaves.push(
-            Leaf::new(caller.actor(), "document.apply", format!("{kind}/{name}/{revision}"))
+            AuditEntry::new(caller.actor(), "document.apply", format!("{kind}/{name}/{revision}"))
                 .subject(one.digest)
                 .idempotency(idempotency_key)
                 .text(reason),
@@ -119,7 +119,7 @@ pub async fn apply(
     }
     if !dry_run && !leaves.is_empty() {
         batch = once.store(context, batch, &view)?;
-        context.ledger.commit(batch, leaves).await?;
+        context.audited.commit(batch, leaves).await?;
     }
     Ok(view)
 }

@@ -21,8 +21,8 @@ use super::idempotency::Once;
 use super::inventory;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
+use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
-use crate::repo::ledger::Leaf;
 use crate::repo::reader::{BatchExt as _, Stored};
 use crate::repo::records::{
     Bytes, InviteRecord, NodePointer, NodeRecord, NodeState, OperatorPointer, OperatorRecord, TokenRecord,
@@ -38,7 +38,7 @@ const DEFAULT_TOKEN_LIFE: Duration = Duration::from_hours(1);
 pub struct EnrolledNode {
     /// The node's record.
     pub node: NodeRecord,
-    /// Leaf first, DER.
+    /// AuditEntry first, DER.
     pub chain: Vec<Vec<u8>>,
 }
 
@@ -47,7 +47,7 @@ pub struct EnrolledNode {
 pub struct EnrolledOperator {
     /// The operator's record.
     pub operator: OperatorRecord,
-    /// Leaf first, DER.
+    /// AuditEntry first, DER.
     pub chain: Vec<Vec<u8>>,
 }
 
@@ -76,7 +76,7 @@ pub async fn create_join_token(
         return Ok(answer);
     }
     let now = context.clock.now();
-    let mut batch = context.ledger.batch();
+    let mut batch = context.audited.batch();
     let node = match context.repo.get::<NodePointer>(&keys::node_name(name.as_str())?).await? {
         None => {
             let node = NodeRecord {
@@ -135,10 +135,10 @@ pub async fn create_join_token(
     // The stored answer must not hold the secret: a repeated call is told so instead.
     let remembered = JoinTokenView { token: "shown once; make a new one".to_owned(), ..view.clone() };
     batch = once.store(context, batch, &remembered)?;
-    let leaf =
-        Leaf::new(caller.actor(), "join-token.create", format!("node/{name}")).idempotency(idempotency_key);
-    context.ledger.commit(batch, vec![leaf]).await?;
-    context.roster.advance(node);
+    let leaf = AuditEntry::new(caller.actor(), "join-token.create", format!("node/{name}"))
+        .idempotency(idempotency_key);
+    context.audited.commit(batch, vec![leaf]).await?;
+    context.node_cache.advance(node);
     Ok(view)
 }
 
@@ -157,7 +157,7 @@ fn chain_bytes(issued: &issue::Issued) -> Vec<Vec<u8>> {
 }
 
 /// What a caller of the enrolment port hands in.
-pub struct Redemption<'a> {
+pub struct EnrolmentRequest<'a> {
     /// The token's id as text.
     pub token_id: &'a str,
     /// Its secret.
@@ -170,7 +170,7 @@ pub struct Redemption<'a> {
     pub address: &'a str,
 }
 
-impl Redemption<'_> {
+impl EnrolmentRequest<'_> {
     fn token(&self) -> Result<(TokenId, TokenSecret)> {
         let id = self.token_id.parse().map_err(|_| refused())?;
         Ok((id, TokenSecret::from_slice(self.secret).map_err(|_| refused())?))
@@ -186,7 +186,7 @@ impl Redemption<'_> {
 }
 
 /// A node redeems its token.
-pub async fn enrol_node(context: &Context, redemption: &Redemption<'_>) -> Result<EnrolledNode> {
+pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) -> Result<EnrolledNode> {
     let (id, secret) = redemption.token()?;
     let key = keys::join_token(&id.to_string())?;
     let stored = context.repo.get::<TokenRecord>(&key).await?.ok_or_else(refused)?;
@@ -229,14 +229,14 @@ pub async fn enrol_node(context: &Context, redemption: &Redemption<'_>) -> Resul
         ..node.record.clone()
     };
     let batch = context
-        .ledger
+        .audited
         .batch()
         .replace_record(key, stored.write_id, &TokenRecord { used: Some(used), ..stored.record })?
         .replace_record(keys::node(active.id)?, node.write_id, &active)?;
-    let leaf = Leaf::new(redemption.actor(), "node.enrol", format!("node/{}", active.name))
+    let leaf = AuditEntry::new(redemption.actor(), "node.enrol", format!("node/{}", active.name))
         .subject(issued.fingerprint);
-    context.ledger.commit(batch, vec![leaf]).await?;
-    context.roster.advance(active.clone());
+    context.audited.commit(batch, vec![leaf]).await?;
+    context.node_cache.advance(active.clone());
     Ok(EnrolledNode { node: active, chain })
 }
 
@@ -244,27 +244,31 @@ pub async fn enrol_node(context: &Context, redemption: &Redemption<'_>) -> Resul
 async fn freeze(
     context: &Context,
     node: Stored<NodeRecord>,
-    redemption: &Redemption<'_>,
+    redemption: &EnrolmentRequest<'_>,
 ) -> Result<ControllerError> {
     let reason = "its join token was used with two keys";
     tracing::error!(node = %node.record.name, address = redemption.address, "{reason}; the node is frozen");
     let frozen = NodeRecord { state: NodeState::Frozen { reason: reason.to_owned() }, ..node.record };
     // Holding goes on from the reserve when space is short (security-and-delivery §3.4).
-    let batch = context.ledger.batch().using_reserve();
+    let batch = context.audited.batch().using_reserve();
     let batch = batch.replace_record(keys::node(frozen.id)?, node.write_id, &frozen)?;
-    let leaf = Leaf::new(redemption.actor(), "node.freeze", format!("node/{}", frozen.name)).refused(reason);
-    context.ledger.commit(batch, vec![leaf]).await?;
+    let leaf =
+        AuditEntry::new(redemption.actor(), "node.freeze", format!("node/{}", frozen.name)).refused(reason);
+    context.audited.commit(batch, vec![leaf]).await?;
     let id = frozen.id;
-    context.roster.update(id, |known| known.record = std::sync::Arc::new(frozen));
+    context.node_cache.update(id, |known| known.record = std::sync::Arc::new(frozen));
     // Whichever of the two holds the live link: it may be the wrong one.
-    if context.registry.close(id) {
+    if context.sessions.close(id) {
         inventory::disconnected(context, id);
     }
     Ok(refused())
 }
 
 /// A person redeems an invite.
-pub async fn enrol_operator(context: &Context, redemption: &Redemption<'_>) -> Result<EnrolledOperator> {
+pub async fn enrol_operator(
+    context: &Context,
+    redemption: &EnrolmentRequest<'_>,
+) -> Result<EnrolledOperator> {
     let (id, secret) = redemption.token()?;
     let key = keys::invite(&id.to_string())?;
     let stored = context.repo.get::<InviteRecord>(&key).await?.ok_or_else(refused)?;
@@ -311,7 +315,7 @@ pub async fn enrol_operator(context: &Context, redemption: &Redemption<'_>) -> R
     };
     let invite = InviteRecord { used: Some(used), operator: Some(operator_id), ..stored.record };
     let batch = context
-        .ledger
+        .audited
         .batch()
         .replace_record(key, stored.write_id, &invite)?
         .create_record(keys::operator(operator_id)?, &operator)?
@@ -319,9 +323,9 @@ pub async fn enrol_operator(context: &Context, redemption: &Redemption<'_>) -> R
             keys::operator_name(operator.name.as_str())?,
             &OperatorPointer { operator: operator_id },
         )?;
-    let leaf = Leaf::new(redemption.actor(), "operator.enrol", format!("operator/{}", operator.name))
+    let leaf = AuditEntry::new(redemption.actor(), "operator.enrol", format!("operator/{}", operator.name))
         .subject(issued.fingerprint);
-    context.ledger.commit(batch, vec![leaf]).await?;
+    context.audited.commit(batch, vec![leaf]).await?;
     context.operators.put(operator.clone());
     Ok(EnrolledOperator { operator, chain })
 }
@@ -343,7 +347,7 @@ mod tests {
     }
 
     async fn redeem(context: &Context, token: &Token) -> Result<EnrolledNode> {
-        let redemption = Redemption {
+        let redemption = EnrolmentRequest {
             token_id: &token.id.to_string(),
             secret: token.secret.expose(),
             csr: &PrivateKey::generate().unwrap().request().unwrap(),
@@ -369,7 +373,7 @@ mod tests {
         redeem(&context, &token).await.expect_err("the token is used with a second key");
         held.answer.send(()).unwrap();
         let node = first.await.unwrap().expect("it was enrolled before").node.id;
-        let known = context.roster.get(node).unwrap();
+        let known = context.node_cache.get(node).unwrap();
         assert!(matches!(known.record.state, NodeState::Frozen { .. }), "{:?}", known.record.state);
         assert_eq!(inventory::check_active(&context, node).unwrap_err().detail.code, "node-frozen");
         let stored = load_node(&context, node).await.unwrap().record;

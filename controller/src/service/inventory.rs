@@ -10,7 +10,7 @@ use fleet_types::view::{Health, Presence};
 use super::caller::Agent;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
-use crate::fleet::roster::Known;
+use crate::fleet::node_cache::Known;
 use crate::repo::keys;
 use crate::repo::reader::{BatchExt as _, Repo};
 use crate::repo::records::{JobRecord, Mark, NodeRecord, NodeState, OperatorRecord, SeenRecord};
@@ -45,7 +45,7 @@ pub async fn fill(context: &Context) -> Result<()> {
             known.actions = Arc::from(seen.record.actions);
         }
         known.health = newest_health(&context.repo, id).await?;
-        context.roster.put(known);
+        context.node_cache.put(known);
     }
     Ok(())
 }
@@ -78,7 +78,7 @@ pub async fn newest_jobs(repo: &Repo, node: NodeId, limit: usize) -> Result<Vec<
 
 /// May this node's agent connect? Its record says so, not its certificate alone.
 pub fn check_active(context: &Context, node: NodeId) -> Result<Known> {
-    let known = context.roster.get(node).ok_or_else(|| {
+    let known = context.node_cache.get(node).ok_or_else(|| {
         ControllerError::new(Kind::Refused, "node-unknown", "this controller has no record of the node")
     })?;
     match &known.record.state {
@@ -131,16 +131,16 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
             .fix("enrol the machine as a new node; accepting an old image is not built yet"));
         }
         // Reports are stored from the reserve when space is short, and they come over links.
-        let batch = context.ledger.batch().using_reserve();
+        let batch = context.audited.batch().using_reserve();
         let batch = match &before {
             Some(before) => batch.replace_record(key, before.write_id, &record)?,
             None => batch.create_record(key, &record)?,
         };
         let batch = batch.put_object(&keys::facts(agent.node)?, &facts)?;
-        match context.ledger.commit(batch, vec![]).await {
+        match context.audited.commit(batch, vec![]).await {
             Ok(_) => {
                 let epoch = record.link_epoch;
-                context.roster.update(agent.node, |known| {
+                context.node_cache.update(agent.node, |known| {
                     known.presence = Presence::Online;
                     known.last_seen = Some(now);
                     known.agent_version = record.agent_version;
@@ -158,8 +158,8 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
 
 /// Notes that a node's link is gone.
 pub fn disconnected(context: &Context, node: NodeId) {
-    context.roster.update(node, |known| known.presence = Presence::Offline);
-    context.bell.node_changed(node);
+    context.node_cache.update(node, |known| known.presence = Presence::Offline);
+    context.notifier.node_changed(node);
 }
 
 /// A node's facts.

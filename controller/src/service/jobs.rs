@@ -10,8 +10,8 @@ use fleet_types::run::RunState;
 use super::caller::Agent;
 use crate::context::Context;
 use crate::error::Result;
+use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
-use crate::repo::ledger::Leaf;
 use crate::repo::records::{JobRecord, RunRecord, StoredReport};
 
 /// Runs that the leaf of a reconcile names; the rest is counted. A leaf has at most 4 KiB.
@@ -38,13 +38,13 @@ pub async fn update(context: &Context, agent: &Agent, update: &JobUpdate) -> Res
     if update.state.outcome().is_some() || !is_open(context, agent, update).await? {
         return Ok(());
     }
-    context.registry.set_live(agent.node, update.run, update.attempt, update.state.clone());
+    context.sessions.set_live(agent.node, update.run, update.attempt, update.state.clone());
     // The job may have ended between the look and the note; then its end had nothing to clear away.
     if !is_open(context, agent, update).await? {
-        context.registry.clear_live(agent.node, update.run);
+        context.sessions.clear_live(agent.node, update.run);
         return Ok(());
     }
-    context.bell.job_changed(update.run, agent.node);
+    context.notifier.job_changed(update.run, agent.node);
     Ok(())
 }
 
@@ -67,9 +67,9 @@ pub async fn reconcile(context: &Context, agent: &Agent, page: &[JobUpdate]) -> 
     }
     unknown.retain(|listed| !context.adopted.is_told(agent.node, listed.run, listed.attempt));
     if !unknown.is_empty() {
-        let leaf =
-            Leaf::new(agent.actor(), "job.adopt", format!("node/{}", agent.name)).because(adopted(&unknown));
-        context.ledger.commit(context.ledger.batch().using_reserve(), vec![leaf]).await?;
+        let leaf = AuditEntry::new(agent.actor(), "job.adopt", format!("node/{}", agent.name))
+            .because(adopted(&unknown));
+        context.audited.commit(context.audited.batch().using_reserve(), vec![leaf]).await?;
         for listed in unknown {
             context.adopted.note(agent.node, listed.run, listed.attempt);
         }
@@ -155,8 +155,8 @@ mod tests {
             health: None,
         };
         let key = keys::job(record.run, agent.node).unwrap();
-        let batch = context.ledger.batch().put_record(key, &record).unwrap();
-        context.ledger.commit(batch, vec![]).await.unwrap();
+        let batch = context.audited.batch().put_record(key, &record).unwrap();
+        context.audited.commit(batch, vec![]).await.unwrap();
     }
 
     async fn adoptions(context: &Context) -> Vec<AuditRecord> {
@@ -180,14 +180,14 @@ mod tests {
         // A word of another attempt takes nothing's place.
         update(context, &a, &said(1, 2, JobState::Queued)).await.unwrap();
         let kept: Vec<u64> = (1..100)
-            .filter(|run| context.registry.live(a.node, RunId::from_number(*run)).is_some())
+            .filter(|run| context.sessions.live(a.node, RunId::from_number(*run)).is_some())
             .collect();
         assert_eq!(kept, [1]);
         assert_eq!(
-            context.registry.live(a.node, RunId::from_number(1)),
+            context.sessions.live(a.node, RunId::from_number(1)),
             Some((Attempt(1), JobState::Accepted))
         );
-        assert_eq!(context.bell.take().jobs.len(), 1, "the runner is woken for open jobs only");
+        assert_eq!(context.notifier.take().jobs.len(), 1, "the runner is woken for open jobs only");
     }
 
     #[tokio::test]

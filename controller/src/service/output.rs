@@ -2,7 +2,7 @@
 //!
 //! The bytes lie in files beside the store (`repo/output_files.rs`): the node sends head and tail and marks what
 //! it dropped. Taken is only the output of a node's own jobs, of their present attempt, for steps that their
-//! procedure has; so nobody can fill the disk under names of his making.
+//! procedure has; so nobody can fill the disk under names of their making.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -105,7 +105,7 @@ pub async fn read(context: &Context, of: &OutputOf, offset: u64) -> Result<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::roster::Known;
+    use crate::fleet::node_cache::Known;
     use crate::repo::records::{NodeRecord, NodeState};
     use crate::testing::{TestContext, agent};
 
@@ -126,7 +126,7 @@ mod tests {
         let of =
             OutputOf { run: RunId::from_number(1), node: a.node, attempt: Attempt(1), step: "s".to_owned() };
         let code = async |state| {
-            test.context.roster.put(Known::new(record(state)));
+            test.context.node_cache.put(Known::new(record(state)));
             let mut allowed = Allowed::default();
             allowed.check(&test.context, &a, &of).await.unwrap_err().detail.code.clone()
         };

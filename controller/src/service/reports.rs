@@ -17,8 +17,8 @@ use fleet_types::view::Health;
 use super::caller::Agent;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
+use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
-use crate::repo::ledger::Leaf;
 use crate::repo::reader::{BatchExt as _, Stored};
 use crate::repo::records::{BackupRecord, JobRecord, Mark, ReportRecord, RunRecord, StoredReport};
 
@@ -75,7 +75,7 @@ fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<R
     if arrived.payload.len() > MAX_REPORT_BYTES {
         return Err(refuse(format!("{} bytes, at most {MAX_REPORT_BYTES}", arrived.payload.len())));
     }
-    let known = context.roster.get(agent.node).ok_or_else(|| refuse("the node is unknown".to_owned()))?;
+    let known = context.node_cache.get(agent.node).ok_or_else(|| refuse("the node is unknown".to_owned()))?;
     let key = known.record.report_key.ok_or_else(|| refuse("the node has no report key".to_owned()))?;
     key.verify(SealKind::Report, context.fleet.fleet, Digest::of(&arrived.payload), &arrived.signature)
         .map_err(|error| refuse(error.to_string()))?;
@@ -160,12 +160,12 @@ async fn store(
     // Storing reports goes on from the reserve when space is short (§3.4).
     let report_key = keys::report(node, at.sequence)?;
     let mut batch = context
-        .ledger
+        .audited
         .batch()
         .using_reserve()
         .if_absent(report_key.clone())
         .put_object_record(&report_key, &stored_report)?;
-    let leaf = Leaf::new(agent.actor(), "job.end", format!("run/{run}"))
+    let leaf = AuditEntry::new(agent.actor(), "job.end", format!("run/{run}"))
         .job(JobId { run, node }, attempt)
         .subject(report.request)
         .outcome(report.outcome)
@@ -177,7 +177,7 @@ async fn store(
             .if_absent(keys::run(run)?)
             .create_record(keys::job(run, node)?, &record)?
             .put_record(keys::node_job(node, run)?, &Mark {})?;
-        context.ledger.commit(batch, vec![leaf.because("adopted: unknown to this store")]).await?;
+        context.audited.commit(batch, vec![leaf.because("adopted: unknown to this store")]).await?;
         context.adopted.forget(node, run);
         return Ok(());
     };
@@ -186,7 +186,7 @@ async fn store(
     if late {
         let record = JobRecord { late_report: Some(at), ..job.record };
         batch = batch.replace_record(keys::job(run, node)?, job.write_id, &record)?;
-        context.ledger.commit(batch, vec![leaf.because("late: the job had ended here")]).await?;
+        context.audited.commit(batch, vec![leaf.because("late: the job had ended here")]).await?;
         return Ok(());
     }
     // A queued job that a node reports on was offered by a store that has since been restored.
@@ -209,12 +209,12 @@ async fn store(
     for backup in backups_of(agent, report) {
         batch = batch.put_record(keys::backup(node, backup.made.as_millis(), &backup.sha256)?, &backup)?;
     }
-    context.ledger.commit(batch, vec![leaf]).await?;
-    context.registry.clear_live(node, run);
+    context.audited.commit(batch, vec![leaf]).await?;
+    context.sessions.clear_live(node, run);
     if let Some(health) = health {
-        context.roster.update(node, |known| known.health = Some(health));
+        context.node_cache.update(node, |known| known.health = Some(health));
     }
-    context.bell.job_changed(run, node);
+    context.notifier.job_changed(run, node);
     Ok(())
 }
 

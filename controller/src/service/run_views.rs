@@ -145,7 +145,7 @@ fn blocked(context: &Context, rollout: Option<&Rollout>, node: NodeId) -> Vec<St
             match reason {
                 fleet_rollout::BlockReason::PartnerInFlight { partner }
                 | fleet_rollout::BlockReason::PartnerFirst { partner } => {
-                    context.roster.get(*partner).map_or(text.clone(), |known| {
+                    context.node_cache.get(*partner).map_or(text.clone(), |known| {
                         text.replace(&partner.to_string(), known.record.name.as_str())
                     })
                 }
@@ -158,12 +158,12 @@ fn blocked(context: &Context, rollout: Option<&Rollout>, node: NodeId) -> Vec<St
 /// A job for lists: its record, with what the node said last laid over it.
 pub fn job_item(context: &Context, record: JobRecord, procedure: String, blocked: Vec<String>) -> JobItem {
     let live =
-        context.registry.live(record.node, record.run).filter(|(attempt, _)| *attempt == record.attempt);
+        context.sessions.live(record.node, record.run).filter(|(attempt, _)| *attempt == record.attempt);
     let state = match (&record.state, live) {
         (JobState::Ended { .. }, _) | (_, None) => record.state.clone(),
         (_, Some((_, live))) => live,
     };
-    let online = context.roster.get(record.node).is_some_and(|known| known.presence == Presence::Online);
+    let online = context.node_cache.get(record.node).is_some_and(|known| known.presence == Presence::Online);
     JobItem {
         run: record.run,
         node: record.node,

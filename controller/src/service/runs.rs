@@ -21,9 +21,9 @@ use super::documents;
 use super::idempotency::Once;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
-use crate::fleet::roster::Known;
+use crate::fleet::node_cache::Known;
+use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
-use crate::repo::ledger::Leaf;
 use crate::repo::reader::{BatchExt as _, Stored};
 use crate::repo::records::{JobRecord, Mark, NodeState, RunRecord};
 
@@ -38,10 +38,10 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
     let mut unknown = Vec::new();
     let mut nodes: Vec<Known> = Vec::new();
     if names.is_empty() {
-        nodes = context.roster.page(&selector, None, fleet_types::request::MAX_NODES + 1);
+        nodes = context.node_cache.page(&selector, None, fleet_types::request::MAX_NODES + 1);
     } else {
         for name in names {
-            match context.roster.by_name(name) {
+            match context.node_cache.by_name(name) {
                 Some(known) if selector.matches(&known.record.name, &known.record.labels) => {
                     nodes.push(known);
                 }
@@ -92,7 +92,7 @@ pub async fn start(
     }
     match write(context, caller, &start, &envelope, &once, idempotency_key).await {
         Ok(()) => {
-            context.bell.run_changed(run);
+            context.notifier.run_changed(run);
             Ok(run)
         }
         // The same call made twice at once: the other one was first.
@@ -127,19 +127,19 @@ async fn write(
     let record = run_record(context, caller, start, digest);
     let stored = serde_json::to_vec(envelope).map_err(ControllerError::internal)?;
     let mut batch = context
-        .ledger
+        .audited
         .batch()
         .create_record(keys::run(run)?, &record)?
         .create_record(keys::open_run(run)?, &Mark {})?
         .put_object(&keys::content(&digest)?, &stored)?;
     batch = once.store(context, batch, &run)?;
     let action = if record.verb == Verb::Run { "run.start" } else { "run.plan" };
-    let leaf = Leaf::new(caller.actor(), action, format!("run/{run}"))
+    let leaf = AuditEntry::new(caller.actor(), action, format!("run/{run}"))
         .subject(digest)
         .nodes(record.nodes_root)
         .idempotency(idempotency_key)
         .text(&record.reason);
-    context.ledger.commit(batch, vec![leaf]).await?;
+    context.audited.commit(batch, vec![leaf]).await?;
     Ok(())
 }
 
@@ -202,7 +202,7 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
         .collect();
     let (mut nodes, mut faults) = (Vec::with_capacity(ids.len()), Vec::new());
     for id in ids {
-        let Some(known) = context.roster.get(*id).filter(|known| known.presence != Presence::NotEnrolled)
+        let Some(known) = context.node_cache.get(*id).filter(|known| known.presence != Presence::NotEnrolled)
         else {
             faults.push(format!("node {id} does not exist or is not enrolled"));
             continue;
@@ -243,7 +243,7 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
 /// Writes the jobs, only as long as there is no run: a call repeated late must not set ended jobs back.
 async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
     for (chunk_index, chunk) in start.nodes.chunks(JOBS_A_COMMIT).enumerate() {
-        let mut batch = context.ledger.batch().if_absent(keys::run(start.request.run)?);
+        let mut batch = context.audited.batch().if_absent(keys::run(start.request.run)?);
         for (offset, known) in chunk.iter().enumerate() {
             let index = u32::try_from(chunk_index * JOBS_A_COMMIT + offset).unwrap_or(u32::MAX);
             let record = JobRecord {
@@ -267,7 +267,7 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
                 .put_record(keys::job(record.run, record.node)?, &record)?
                 .put_record(keys::node_job(record.node, record.run)?, &Mark {})?;
         }
-        context.ledger.commit(batch, vec![]).await?;
+        context.audited.commit(batch, vec![]).await?;
     }
     Ok(())
 }
@@ -336,18 +336,18 @@ pub async fn cancel(
             format!("cancelled by {}: {reason}", caller.record.name)
         };
         let record = RunRecord { state: RunState::Halting, stopped_because: because, ..stored.record };
-        let mut batch = context.ledger.batch().using_reserve().replace_record(
+        let mut batch = context.audited.batch().using_reserve().replace_record(
             keys::run(run)?,
             stored.write_id,
             &record,
         )?;
         batch = once.store(context, batch, &run)?;
-        let leaf = Leaf::new(caller.actor(), "run.cancel", format!("run/{run}"))
+        let leaf = AuditEntry::new(caller.actor(), "run.cancel", format!("run/{run}"))
             .idempotency(idempotency_key)
             .text(reason);
-        match context.ledger.commit(batch, vec![leaf]).await {
+        match context.audited.commit(batch, vec![leaf]).await {
             Ok(_) => {
-                context.bell.run_changed(run);
+                context.notifier.run_changed(run);
                 return Ok(run);
             }
             // The runner wrote a phase in between: look again.

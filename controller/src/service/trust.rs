@@ -8,8 +8,8 @@ use super::caller::Operator;
 use super::idempotency::Once;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
+use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
-use crate::repo::ledger::Leaf;
 use crate::repo::reader::BatchExt as _;
 
 /// The newest bundle.
@@ -63,12 +63,12 @@ pub async fn publish(
     // Only in the place of the very bundle that this one was judged against: of two with one version the store
     // takes one, whoever writes them.
     let key = keys::trust_bundle()?;
-    let mut batch = context.ledger.batch().if_write_id(key.clone(), seen).put_object(&key, &stored)?;
+    let mut batch = context.audited.batch().if_write_id(key.clone(), seen).put_object(&key, &stored)?;
     batch = once.store(context, batch, &answer)?;
-    let leaf = Leaf::new(caller.actor(), "trust.publish", format!("trust-bundle/{next}"))
+    let leaf = AuditEntry::new(caller.actor(), "trust.publish", format!("trust-bundle/{next}"))
         .subject(fleet_types::digest::Digest::of(&signed.payload))
         .idempotency(idempotency_key);
-    match context.ledger.commit(batch, vec![leaf]).await {
+    match context.audited.commit(batch, vec![leaf]).await {
         Ok(_) => {}
         Err(error) if error.kind == Kind::Conflict => {
             // The other one may have been this very call, made twice at once.

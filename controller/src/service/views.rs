@@ -9,7 +9,7 @@ use super::caller::Operator;
 use super::{inventory, reports, run_views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
-use crate::fleet::roster::Known;
+use crate::fleet::node_cache::Known;
 use crate::repo::keys;
 use crate::repo::records::{BackupRecord, NodeState};
 
@@ -49,13 +49,14 @@ pub fn who_am_i(context: &Context, caller: &Operator) -> WhoAmI {
 
 /// The fleet on one screen, from kept counts.
 pub async fn status(context: &Context) -> Result<Status> {
-    let mut attention: Vec<Attention> = context.roster.attention(LINES).iter().map(attention_of).collect();
+    let mut attention: Vec<Attention> =
+        context.node_cache.attention(LINES).iter().map(attention_of).collect();
     attention.truncate(LINES);
     Ok(Status {
         schema: "fleet/v1/status".to_owned(),
         fleet_name: context.fleet.name.clone(),
         as_of: context.clock.now(),
-        sites: context.roster.sites(),
+        sites: context.node_cache.sites(),
         attention,
         active_runs: run_views::open(context, LINES).await?,
     })
@@ -86,14 +87,14 @@ pub fn nodes(context: &Context, selector: &str, after: &str, limit: usize) -> Re
         Some(after.parse().map_err(|error| ControllerError::invalid("after", error))?)
     };
     let items: Vec<NodeItem> =
-        context.roster.page(&selector, after.as_ref(), limit).iter().map(Known::item).collect();
+        context.node_cache.page(&selector, after.as_ref(), limit).iter().map(Known::item).collect();
     let next = (items.len() == limit).then(|| items.last().map(|item| item.name.to_string())).flatten();
     Ok(Page { schema: "fleet/v1/node-list".to_owned(), items, next })
 }
 
 /// A node by name, or an error that names the nearest one.
 pub fn find(context: &Context, name: &str) -> Result<Known> {
-    context.roster.by_name(name).ok_or_else(|| {
+    context.node_cache.by_name(name).ok_or_else(|| {
         let shown: String = name.chars().filter(|c| !c.is_control()).take(128).collect();
         ControllerError::not_found("node", shown).fix("list them: fleetctl node list")
     })

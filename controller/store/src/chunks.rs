@@ -41,7 +41,7 @@ pub struct StoredObject {
     pub bytes: Vec<u8>,
 }
 
-/// Adds the puts of an object to a batch; the caller adds preconditions on `object` as he needs them.
+/// Adds the puts of an object to a batch; the caller adds preconditions on `object` as needed.
 /// It may replace an object of any length.
 pub fn put_object(
     mut batch: Batch,

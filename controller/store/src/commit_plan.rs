@@ -134,7 +134,7 @@ impl<'v, V: StoredView> GroupPlan<'v, V> {
                     what: format!("log {log} has a record {index} above its counter"),
                 });
             }
-            // A panic in the caller's closure must fail his request, not the writer that serves everybody.
+            // A panic in the caller's closure must fail that request, not the writer that serves everybody.
             let record = catch_unwind(AssertUnwindSafe(|| make(index))).map_err(|_| StoreError::Invalid {
                 reason: format!("making a record of log {log} panicked"),
             })?;

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// Schema of the bundles of this release.
 pub const BUNDLE_SCHEMA: &str = "fleet/v1/trust-bundle";
 
-/// What an operator may do at most with what his key signs; scoped further in the store.
+/// What an operator may do at most with what their key signs; scoped further in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperatorRole {

@@ -44,7 +44,7 @@ pub struct WhoAmI {
     pub fleet: FleetId,
     /// The fleet's name.
     pub fleet_name: Name,
-    /// When his certificate ends.
+    /// When their certificate ends.
     pub certificate_not_after: Timestamp,
     /// His registered content key.
     pub content_key: PublicKey,

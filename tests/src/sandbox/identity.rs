@@ -22,7 +22,7 @@ pub fn authority(controller: &ControllerProcess, role: Role) -> Result<Authority
     Ok(Authority::from_pem(role, &certificate, &key)?)
 }
 
-/// Gives the operator the certificate that he would have got at `issued` for so long; gives its end.
+/// Gives the operator the certificate that they would have got at `issued` for so long; gives its end.
 pub fn reissue(sandbox: &Sandbox, issued: Timestamp, lifetime: Duration) -> Result<Timestamp> {
     let authority = authority(&sandbox.controller, Role::Operator)?;
     reissue_by(sandbox, &authority, issued, lifetime)

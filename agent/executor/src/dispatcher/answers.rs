@@ -13,13 +13,13 @@ use fleet_types::report::{BootSpan, REPORT_SCHEMA, Report};
 use fleet_types::seal::Kind;
 use fleet_types::time::Timestamp;
 
-use super::desk::Desk;
+use super::state::Dispatcher;
 use crate::crash::CrashPoint;
 use crate::documents::StoredReport;
 use crate::journal::{Entry, Finished, JobKey};
 use crate::run::{Draft, fit};
 
-impl Desk {
+impl Dispatcher {
     /// A job's state, as it is told to the controller.
     pub(super) fn update_of(&self, key: &JobKey) -> Option<JobUpdate> {
         let job = self.parts.table.get(key)?;
@@ -47,8 +47,14 @@ impl Desk {
     /// Says how a job stands that the journal does not know.
     pub(super) fn answer_unknown(&mut self, key: &JobKey, state: JobState) {
         let journal_sequence = self.parts.journal.sequence();
-        let update =
-            JobUpdate { run: key.0, attempt: key.1, state, journal_sequence, report: None, request: None };
+        let update = JobUpdate {
+            run: key.0,
+            attempt: key.1,
+            state,
+            journal_sequence,
+            report: None,
+            request: None,
+        };
         self.send(ToCore::Job(pb::JobUpdate::from(&update)));
     }
 

@@ -13,11 +13,11 @@ use fleet_types::request::Request;
 use fleet_types::seal::Envelope;
 use fleet_types::time::Timestamp;
 
-use super::desk::{Desk, Open, Pending};
+use super::state::{Dispatcher, Open, Pending};
 use crate::crash::CrashPoint;
 use crate::documents::DOCUMENT_WAIT;
 use crate::journal::{Accepted, Entry, JobKey};
-use crate::policy::{self, Admitted, Candidate, Conditions, Opened, Refusal};
+use crate::policy::{self, Admitted, Candidate, NodeConditions, Opened, Refusal};
 use crate::resolve::ResolveInput;
 use crate::run::Draft;
 use crate::tasks::CancelFlag;
@@ -39,7 +39,7 @@ enum Gathered {
     Missing(Vec<Digest>),
 }
 
-impl Desk {
+impl Dispatcher {
     pub(super) fn on_assign(&mut self, assign: &pb::Assign) {
         let parsed = convert::json::<Assignment>("assign.assignment", &assign.assignment)
             .and_then(|a| Ok((a, convert::json::<WaveProof>("assign.proof", &assign.proof)?)));
@@ -259,10 +259,10 @@ impl Desk {
             .map(drop)
     }
 
-    fn conditions(&self) -> Conditions {
+    fn conditions(&self) -> NodeConditions {
         let parts = &self.parts;
         let within = parts.policy.max_disruptive_jobs.within.length();
-        Conditions {
+        NodeConditions {
             free_bytes: free_bytes(&parts.state_dir),
             // Through the host: on a development node the file lies below its root.
             held: is_held(parts.host.as_ref(), &parts.policy.hold_file),

@@ -4,8 +4,8 @@ use fleet_proto::pb;
 use fleet_proto::pb::executor_message::Body as ToCore;
 use fleet_types::job::{JobState, Outcome};
 
-use super::desk::{Desk, job_key};
 use super::event::Effect;
+use super::state::{Dispatcher, job_key};
 use crate::journal::{Entry, JobKey};
 use crate::run::{Ending, Work};
 
@@ -13,7 +13,7 @@ use crate::run::{Ending, Work};
 /// kept waiting by a long backup, few enough for the smallest node.
 const MAX_READING: usize = 4;
 
-impl Desk {
+impl Dispatcher {
     /// Starts what may start: one changing job at a time, in order; reading ones beside it.
     pub(super) fn start_next(&mut self) {
         if self.is_stopping() || self.trouble.is_some() || !self.unwritten.is_empty() {

@@ -7,14 +7,14 @@ use fleet_types::digest::Digest;
 use fleet_types::id::{Generation, LinkEpoch};
 use fleet_types::trust::SignedDispatch;
 
-use super::desk::{Desk, job_key};
+use super::state::{Dispatcher, job_key};
 use crate::journal::{Entry, JobKey};
 use crate::policy::LinkTrust;
 
 /// Jobs a page (security-and-delivery §2.8).
 const PAGE_JOBS: usize = 256;
 
-impl Desk {
+impl Dispatcher {
     pub(super) fn on_link_up(&mut self, link: &pb::LinkUp) {
         match self.check_link(link) {
             Ok(trust) => {

@@ -1,16 +1,16 @@
 //! The dispatcher: the one owner of the executor's state, and its one synchronous decision per event.
 //!
-//! `desk` holds the state and the table of events; `link`, `intake` and `jobs` are its rooms by subject. A
+//! `state` holds the state and the table of events; `link`, `intake` and `jobs` are its rooms by subject. A
 //! handler writes what must be durable (journal, state, stores) before it returns the effects that leave
 //! the executor; nothing is sent before what explains it is on the disk.
 
 mod answers;
-mod desk;
 mod event;
 mod intake;
 mod jobs;
 mod link;
 mod recovery;
+mod state;
 
-pub use desk::{Desk, Parts};
 pub use event::{Effect, Event};
+pub use state::{Dispatcher, Parts};

@@ -8,14 +8,14 @@ use fleet_types::document::Document;
 use fleet_types::job::Outcome;
 use fleet_types::request::Request;
 
-use super::desk::{Desk, Open};
 use super::event::Effect;
+use super::state::{Dispatcher, Open};
 use crate::journal::{Accepted, JobKey, JobRecord};
 use crate::policy::Admitted;
 use crate::resolve::ResolveInput;
 use crate::tasks::CancelFlag;
 
-impl Desk {
+impl Dispatcher {
     /// Takes up what was open. Called once, before the first event.
     pub fn recover(&mut self) -> Vec<Effect> {
         if let Some((sequence, digest)) = self.parts.table.newest_report()

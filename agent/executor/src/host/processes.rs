@@ -93,7 +93,7 @@ impl fmt::Display for UnitName {
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose<'a> {
     /// It reads only. It is done anew after a crash, and nothing of it is kept.
-    Look,
+    ReadOnly,
     /// It may change something. When a record of this name exists, the program is re-attached to instead of
     /// being started a second time.
     Effect(&'a UnitName),

@@ -107,8 +107,8 @@ fn search_path(files: &dyn Files) -> String {
 /// A user and a group by number.
 type UserAndGroup = (u32, u32);
 
-/// Whom to become, and his home. Nobody but root can become another user; on a development node `root` means
-/// whoever owns it, because everything in its root is his.
+/// The account to become, and its home. Nobody but root can become another user; on a development node `root` means
+/// the account that owns it, because everything in its root is theirs.
 fn user(files: &dyn Files, name: Option<&str>) -> Result<(Option<UserAndGroup>, String), String> {
     let own = rustix::process::geteuid().as_raw();
     let Some(name) = name else { return Ok((None, "/".to_owned())) };

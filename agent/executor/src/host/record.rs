@@ -108,7 +108,7 @@ impl Record {
         &self.folder
     }
 
-    /// Makes the folder with what is to be started; durable when it returns. Only the agent's user looks in.
+    /// Makes the folder with what is to be started; durable when it returns. Only the agent's user probes in.
     pub(crate) fn prepare(&self, spec: &Spec) -> io::Result<()> {
         make_durably(&self.folder)?;
         self.write("spec", spec)

@@ -70,8 +70,8 @@ impl LinuxProcesses {
         Self { files, supervisor, state: state.to_owned() }
     }
 
-    fn looks(&self) -> PathBuf {
-        self.state.join("looks")
+    fn probes(&self) -> PathBuf {
+        self.state.join("probes")
     }
 
     fn runs(&self) -> PathBuf {
@@ -82,10 +82,10 @@ impl LinuxProcesses {
         Record::at(&self.runs().join(UnitName::run_folder(name.run())).join(name.record_name()))
     }
 
-    /// Ends what looks of an earlier life of this agent left running, and removes their records.
+    /// Ends what probes of an earlier life of this agent left running, and removes their records.
     pub(crate) fn sweep_looks(&self) {
         let boot_id = LinuxClock.boot_id();
-        for entry in std::fs::read_dir(self.looks()).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(self.probes()).into_iter().flatten().flatten() {
             let record = Record::at(&entry.path());
             if let Ok(Some(program)) = record.started() {
                 program.signal_group(&boot_id, Signal::KILL);
@@ -156,8 +156,8 @@ impl Processes for LinuxProcesses {
         let attach = Attach { running, limit: invocation.time_limit + SUPERVISOR_GRACE };
         match purpose {
             Purpose::Effect(name) => self.run_effect(&spec, name, &attach),
-            Purpose::Look => {
-                let record = Record::at(&self.looks().join(&spec.nonce));
+            Purpose::ReadOnly => {
+                let record = Record::at(&self.probes().join(&spec.nonce));
                 let outcome =
                     self.start(&record, &spec).and_then(|child| attach.follow(&record, &spec, Some(child)));
                 if let Err(error) = record.remove() {

@@ -43,7 +43,7 @@ struct Fault {
     problem: FileProblem,
 }
 
-/// What the test sets and looks at.
+/// What the test sets and probes at.
 #[derive(Debug)]
 pub struct Script {
     /// Wall time.

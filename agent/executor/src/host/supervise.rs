@@ -48,14 +48,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(Err(error));
+            log_stderr(Err(error));
             ExitCode::FAILURE
         }
     }
 }
 
 /// Speaks to the file of the record that the agent put behind standard error; there is nobody else.
-fn complain(outcome: io::Result<()>) {
+fn log_stderr(outcome: io::Result<()>) {
     if let Err(error) = outcome {
         let _ = writeln!(io::stderr(), "the supervisor failed: {error}");
     }
@@ -96,11 +96,11 @@ fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
             // From here on nothing may end the supervisor before its program: a record that cannot be written
             // (a full disk) costs knowledge, not the time limit.
             if let Some(program) = ProcessId::of(child.id(), &boot_id) {
-                complain(record.write_started(&program));
+                log_stderr(record.write_started(&program));
             }
             ended.exit = Some(watch(&mut child, spec.time_limit_ms, since)?);
             if let Ok(copied) = output.recv_timeout(OUTPUT_GRACE) {
-                complain(record.write_tail(&copied.tail));
+                log_stderr(record.write_tail(&copied.tail));
                 ended.output_bytes = copied.bytes;
                 ended.output_sha256 = copied.sha256;
             }

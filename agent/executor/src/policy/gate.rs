@@ -4,7 +4,7 @@
 
 use fleet_types::request::{Request, Verb};
 
-use super::judge::{Conditions, judge};
+use super::judge::{NodeConditions, judge};
 use super::local::{LocalPolicy, Mode};
 use super::refusal::Refusal;
 use crate::resolve::{Resolution, ResolveInput, resolve};
@@ -71,7 +71,7 @@ pub type Verdict = Result<Admitted, Vec<Refusal>>;
 ///
 /// A plan is admitted with the reasons that a run of it would meet, except where nothing from a controller
 /// is taken at all.
-pub fn admit(candidate: &Candidate<'_>, policy: &LocalPolicy, conditions: &Conditions) -> Verdict {
+pub fn admit(candidate: &Candidate<'_>, policy: &LocalPolicy, conditions: &NodeConditions) -> Verdict {
     let resolution = resolve(&candidate.input);
     let mut against = resolution.refusals.clone();
     against.extend(judge(&resolution, policy, conditions, &candidate.input.node.labels));

@@ -14,7 +14,7 @@ use crate::resolve::{Resolution, ResolvedStep};
 
 /// What the machine and the executor are like at the instant of acceptance.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Conditions {
+pub struct NodeConditions {
     /// Room on the state directory's disk; none when it cannot be read.
     pub free_bytes: Option<u64>,
     /// Does the hold file exist?
@@ -31,7 +31,7 @@ pub struct Conditions {
 pub fn judge(
     resolution: &Resolution,
     policy: &LocalPolicy,
-    conditions: &Conditions,
+    conditions: &NodeConditions,
     labels: &Labels,
 ) -> Vec<Refusal> {
     let mut refusals = Vec::new();
@@ -39,7 +39,7 @@ pub fn judge(
         let message = "this node's local policy is locked: nothing from a controller";
         refusals.push(Refusal::new("mode-locked", message, "set mode in the node's agent.toml"));
     }
-    let changing = resolution.active().chain(&resolution.finally).find(|step| step.reach.changes);
+    let changing = resolution.active().chain(&resolution.finally).find(|step| step.effects.changes);
     if let Some(step) = changing {
         against_changes(step, resolution, policy, conditions, &mut refusals);
     }
@@ -57,7 +57,7 @@ fn against_changes(
     step: &ResolvedStep,
     resolution: &Resolution,
     policy: &LocalPolicy,
-    conditions: &Conditions,
+    conditions: &NodeConditions,
     refusals: &mut Vec<Refusal>,
 ) {
     let mut refuse = |rule, message: String, remedy| refusals.push(Refusal::new(rule, message, remedy));
@@ -114,19 +114,19 @@ fn against_step(step: &ResolvedStep, policy: &LocalPolicy, refusals: &mut Vec<Re
     } else if !any_matches(&policy.allow_actions, action) {
         refuse("action-not-allowed", format!("step {id}: allow_actions does not name {action}"), REMEDY);
     }
-    for command in step.reach.commands.iter().filter(|c| !any_matches(&policy.allow_commands, c)) {
+    for command in step.effects.commands.iter().filter(|c| !any_matches(&policy.allow_commands, c)) {
         let message = format!("step {id}: allow_commands does not name {command}");
         refuse("command-not-allowed", message, REMEDY);
     }
-    if step.reach.touches_network {
+    if step.effects.touches_network {
         let message = format!("step {id} can cut the node off and this build has no guard");
         refuse("guard-missing", message, "do this change by hand, with a way back to the node");
     }
-    for unit in step.reach.units_stopped.iter().filter(|unit| policy.protected_services.contains(unit)) {
+    for unit in step.effects.units_stopped.iter().filter(|unit| policy.protected_services.contains(unit)) {
         refuse("protected-service", format!("step {id} would stop {unit}, which is protected"), REMEDY);
     }
-    let written = step.reach.writes.iter().map(|path| (path, false));
-    for (path, whole_tree) in written.chain(step.reach.replaces.iter().map(|path| (path, true))) {
+    let written = step.effects.writes.iter().map(|path| (path, false));
+    for (path, whole_tree) in written.chain(step.effects.replaces.iter().map(|path| (path, true))) {
         if let Some(protected) = policy.protected_paths.iter().find(|p| reaches(path, p, whole_tree)) {
             let message = format!("step {id} would write {path}, which reaches into {protected}");
             refuse("protected-path", message, REMEDY);
@@ -137,7 +137,7 @@ fn against_step(step: &ResolvedStep, policy: &LocalPolicy, refusals: &mut Vec<Re
 /// Rules against work that disturbs what the node does for others.
 fn against_disruption(
     policy: &LocalPolicy,
-    conditions: &Conditions,
+    conditions: &NodeConditions,
     labels: &Labels,
     refusals: &mut Vec<Refusal>,
 ) {
@@ -158,7 +158,7 @@ fn against_disruption(
     }
 }
 
-/// Would writing `path` reach into `protected`? Where a whole tree or a pattern is written, what lies below
+/// Would writing `path` effects into `protected`? Where a whole tree or a pattern is written, what lies below
 /// its fixed part counts too.
 fn reaches(path: &str, protected: &str, whole_tree: bool) -> bool {
     let pattern = path.find(['*', '?', '[']);

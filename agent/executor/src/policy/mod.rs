@@ -15,7 +15,7 @@ mod trust;
 
 pub use authority::{LinkTrust, Opened, check_assignment, open_documents, open_request};
 pub use gate::{Admitted, Candidate, Verdict, admit};
-pub use judge::{Conditions, judge};
+pub use judge::{NodeConditions, judge};
 pub use local::{
     DisruptiveLimit, LocalPolicy, LocalWindow, Mode, OverrideWindow, PolicyError, Reboot, RequireSignature,
 };

@@ -5,16 +5,16 @@
 
 mod arguments;
 mod conditions;
+mod effects;
 mod node_plan;
 mod parameters;
-mod reach;
 mod resolution;
 mod task_table;
 mod values;
 
 pub use conditions::FactContext;
+pub use effects::Effects;
 pub use node_plan::node_plan;
-pub use reach::Reach;
 pub use resolution::{Resolution, ResolveInput, ResolvedStep, resolve};
 pub use task_table::TaskTable;
 pub use values::PlaceholderValues;

@@ -50,6 +50,6 @@ pub fn node_plan(
         }
         steps.push(planned);
     }
-    let changes = resolution.active().any(|step| step.reach.changes);
+    let changes = resolution.active().any(|step| step.effects.changes);
     NodePlan { schema: PLAN_SCHEMA.to_owned(), node, procedure, profile, changes, steps, refusals: problems }
 }

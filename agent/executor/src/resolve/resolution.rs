@@ -19,7 +19,7 @@ use fleet_types::time::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::conditions::FactContext;
-use super::reach::{self, Reach};
+use super::effects::{self, Effects};
 use super::task_table::TaskTable;
 use super::values::PlaceholderValues;
 use super::{arguments, parameters};
@@ -75,8 +75,8 @@ pub struct ResolvedStep {
     pub undoes: Vec<String>,
     /// Final entries: outcomes after which it does not run.
     pub except: Vec<Outcome>,
-    /// What it can reach.
-    pub reach: Reach,
+    /// What it can effects.
+    pub effects: Effects,
 }
 
 impl std::fmt::Debug for ResolvedStep {
@@ -117,12 +117,12 @@ impl Resolution {
 
     /// Does any step that will run, or final entry, change the node?
     pub fn changes(&self) -> bool {
-        self.active().chain(&self.finally).any(|step| step.reach.changes)
+        self.active().chain(&self.finally).any(|step| step.effects.changes)
     }
 
     /// Is any of them disruptive?
     pub fn is_disruptive(&self) -> bool {
-        self.active().chain(&self.finally).any(|step| step.reach.disruptive)
+        self.active().chain(&self.finally).any(|step| step.effects.disruptive)
     }
 }
 
@@ -197,7 +197,7 @@ impl Resolver<'_> {
         let mut resolved = self.resolve(&parts, skipped)?;
         resolved.retries.clone_from(&step.retries);
         resolved.on_failure = step.on_failure;
-        if resolved.skipped.is_none() && step.kind == StepKind::Gate && resolved.reach.changes {
+        if resolved.skipped.is_none() && step.kind == StepKind::Gate && resolved.effects.changes {
             let message = format!("gate {} uses {}, which would change the node", step.id, parts.uses);
             self.refuse("gate-changes", message, "make it a task");
         }
@@ -231,7 +231,7 @@ impl Resolver<'_> {
             on_failure: OnFailure::Abort,
             undoes: Vec::new(),
             except: Vec::new(),
-            reach: Reach::default(),
+            effects: Effects::default(),
         };
         if resolved.skipped.is_some() {
             return Some(resolved);
@@ -249,13 +249,13 @@ impl Resolver<'_> {
         let profile = &self.input.profile;
         let sources = self.values.sources(&profile.vars);
         let filled = arguments::fill(action, parts.with, profile, &sources).and_then(|arguments| {
-            let reach = reach::of(action, &arguments, profile, &sources);
-            reach.map(|reach| (arguments, reach)).map_err(|e| ("placeholder", e.to_string()))
+            let effects = effects::of(action, &arguments, profile, &sources);
+            effects.map(|effects| (arguments, effects)).map_err(|e| ("placeholder", e.to_string()))
         });
         match filled {
-            Ok((arguments, reach)) => {
+            Ok((arguments, effects)) => {
                 resolved.with = Arc::new(arguments.iter().map(|(k, v)| (k.clone(), as_json(v))).collect());
-                resolved.reach = reach;
+                resolved.effects = effects;
                 Some(resolved)
             }
             Err((rule, why)) => {

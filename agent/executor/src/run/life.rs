@@ -187,7 +187,7 @@ impl Run {
                 StepState::Succeeded | StepState::Skipped => {}
                 StepState::Failed => {
                     self.pass_over(&steps[index + 1..], "not run: an earlier step failed");
-                    // Undoing on top of an unknown effect could do harm; a person looks first.
+                    // Undoing on top of an unknown effect could do harm; a person probes first.
                     let roll_back = step.on_failure == OnFailure::Rollback && !unknown;
                     return Ok(Forward::Failed { reason, roll_back });
                 }

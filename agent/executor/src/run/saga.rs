@@ -16,12 +16,12 @@ use crate::resolve::ResolvedStep;
 use crate::tasks::Task;
 
 /// How the way back went.
-pub(super) struct Rolled {
+pub(super) struct RollbackResult {
     failed: Vec<String>,
     undone: usize,
 }
 
-impl Rolled {
+impl RollbackResult {
     /// The job's outcome and reason, given why it went back.
     pub(super) fn told(self, why: &str) -> (Outcome, String) {
         if self.failed.is_empty() {
@@ -34,11 +34,11 @@ impl Rolled {
 
 impl Run {
     /// Undoes what began; none when the executor stops half-way.
-    pub(super) fn roll_back(&mut self) -> Result<Option<Rolled>, JournalError> {
+    pub(super) fn roll_back(&mut self) -> Result<Option<RollbackResult>, JournalError> {
         self.rolling_back = true;
         let admitted = Arc::clone(&self.admitted);
         let resolution = admitted.resolution();
-        let mut rolled = Rolled { failed: Vec::new(), undone: 0 };
+        let mut rolled = RollbackResult { failed: Vec::new(), undone: 0 };
         let mut entries: Vec<(ResolvedStep, Option<serde_json::Value>)> = Vec::new();
         if resolution.rollback.is_empty() && resolution.procedure.rollback.is_empty() {
             for step in resolution.steps.iter().rev() {
@@ -56,8 +56,8 @@ impl Run {
             entries.extend(wanted.map(|entry| (entry.clone(), None)));
         }
         for (entry, undo) in &entries {
-            let act = undo.as_ref().map_or(Act::Way, Act::Revert);
-            match self.way_step(entry, act)? {
+            let act = undo.as_ref().map_or(Act::Compensation, Act::Revert);
+            match self.run_compensation(entry, act)? {
                 None => return Ok(None),
                 Some(true) => rolled.undone += 1,
                 // The others are undone all the same: each is one thing less for a person.
@@ -78,7 +78,7 @@ impl Run {
             if !wanted || entry.except.iter().any(|except| named(*except) == outcome) {
                 continue;
             }
-            match self.way_step(entry, Act::Way)? {
+            match self.run_compensation(entry, Act::Compensation)? {
                 None => return Ok(None),
                 Some(true) => {}
                 Some(false) => failed.push(entry.id.as_str()),
@@ -92,7 +92,7 @@ impl Run {
     }
 
     /// One entry: its recorded end, or carried out now. None when the executor stops.
-    fn way_step(&mut self, entry: &ResolvedStep, act: Act<'_>) -> Result<Option<bool>, JournalError> {
+    fn run_compensation(&mut self, entry: &ResolvedStep, act: Act<'_>) -> Result<Option<bool>, JournalError> {
         let report = match self.record.step(&entry.id).and_then(|known| known.report.clone()) {
             Some(recorded) => recorded,
             None if self.surroundings.suspend.is_cancelled() => return Ok(None),

@@ -22,7 +22,7 @@ pub enum Act<'a> {
     /// Its work, with its undo noted first.
     Forward,
     /// Its work as the undo or end of others: nothing undoes it in turn.
-    Way,
+    Compensation,
     /// Puts back what this undo says.
     Revert(&'a serde_json::Value),
 }
@@ -117,7 +117,9 @@ impl Run {
 
     fn state_of(&self, step: &ResolvedStep, act: Act<'_>) -> JobState {
         match act {
-            Act::Way | Act::Revert(_) if self.rolling_back => JobState::RollingBack { step: step.id.clone() },
+            Act::Compensation | Act::Revert(_) if self.rolling_back => {
+                JobState::RollingBack { step: step.id.clone() }
+            }
             _ => JobState::Running { step: step.id.clone(), since: self.now() },
         }
     }
@@ -134,7 +136,7 @@ impl Run {
             return Ok(known.undo.clone());
         }
         match (act, step.task) {
-            (Act::Forward, Some(Task::Change(change))) if step.reach.changes => {
+            (Act::Forward, Some(Task::Change(change))) if step.effects.changes => {
                 let undo = self.call(step, try_number, limit, move |context| change.undo(context))?;
                 let size = serde_json::to_vec(&undo).map_or(usize::MAX, |bytes| bytes.len());
                 if size > MAX_UNDO_BYTES {

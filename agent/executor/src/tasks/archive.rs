@@ -17,7 +17,7 @@ use fleet_types::id::{NodeId, RunId};
 use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::patience::{Halt, Patience};
+use super::deadline::{Deadline, Halt};
 use crate::host::{FileError, FileKind, Files, Found, ReadFile, Stat, WriteFile};
 
 /// Schema of comment and manifest.
@@ -172,9 +172,9 @@ pub(super) fn write(
     found: &[Found],
     label: &Label,
     mut to: Box<dyn WriteFile>,
-    patience: Patience<'_>,
+    deadline: Deadline<'_>,
 ) -> Result<Summary, ArchiveError> {
-    let summary = stream(files, found, label, &mut to, patience)?;
+    let summary = stream(files, found, label, &mut to, deadline)?;
     to.sync()?;
     Ok(summary)
 }
@@ -185,13 +185,13 @@ fn stream(
     found: &[Found],
     label: &Label,
     to: impl Write + Send,
-    patience: Patience<'_>,
+    deadline: Deadline<'_>,
 ) -> Result<Summary, ArchiveError> {
     let comment = serde_json::to_vec(label).map_err(|e| ArchiveError::Write(e.into()))?;
     let (send, receive) = sync_channel(BLOCKS);
     std::thread::scope(|scope| {
         let compressing = scope.spawn(move || compress(&receive, comment, to));
-        let packed = pack(files, found, label, Blocks::new(send), patience);
+        let packed = pack(files, found, label, Blocks::new(send), deadline);
         let compressed = compressing
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the compressor ended unexpectedly")))
@@ -220,12 +220,12 @@ fn pack(
     found: &[Found],
     label: &Label,
     to: Blocks,
-    patience: Patience<'_>,
+    deadline: Deadline<'_>,
 ) -> Result<Vec<Member>, ArchiveError> {
     let mut tar = tar::Builder::new(to);
     let mut members = Vec::with_capacity(found.len());
     for one in found {
-        patience.check()?;
+        deadline.check()?;
         members.extend(append(files, one, &mut tar)?);
     }
     let manifest = Manifest { label: label.clone(), members };
@@ -382,7 +382,7 @@ pub(super) fn label(files: &dyn Files, path: &Path) -> Result<Option<Label>, Fil
 pub(super) fn verify(
     files: &dyn Files,
     path: &Path,
-    patience: Patience<'_>,
+    deadline: Deadline<'_>,
 ) -> Result<Summary, ArchiveError> {
     let damaged = |why: String| ArchiveError::Damaged { path: path.to_owned(), why };
     let broken = |e: io::Error| damaged(format!("it cannot be read: {e}"));
@@ -393,7 +393,7 @@ pub(super) fn verify(
     {
         let mut tar = tar::Archive::new(&mut gzip);
         for entry in tar.entries().map_err(broken)? {
-            patience.check()?;
+            deadline.check()?;
             let mut entry = entry.map_err(broken)?;
             if manifest.is_some() {
                 return Err(damaged("something follows its manifest".to_owned()));

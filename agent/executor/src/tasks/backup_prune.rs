@@ -7,9 +7,9 @@ use fleet_types::severity::Severity;
 
 use super::args;
 use super::contract::{Change, TaskContext, TaskError, TaskPlan};
+use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{bounded, change, problem};
-use super::patience::Patience;
 use super::retention::{self, Kept};
 
 /// The task.
@@ -30,7 +30,7 @@ fn doomed(
     report: &mut TaskReport,
 ) -> Result<Vec<Kept>, TaskError> {
     let kept = retention::list(context, id.as_str(), backup)?;
-    let good = retention::last_good(context.host.files(), &kept, Patience::of(context), report)?;
+    let good = retention::last_good(context.host.files(), &kept, Deadline::of(context), report)?;
     if good.is_none() && !kept.is_empty() {
         let message = "no archive reads back whole, so none is removed";
         report.problems.push(problem(Severity::Critical, "no_good_backup", id.as_str(), message));

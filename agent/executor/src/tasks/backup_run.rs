@@ -14,9 +14,9 @@ use fleet_types::severity::Severity;
 use super::archive::{self, ArchiveError, Label, Summary};
 use super::args;
 use super::contract::{Change, TaskContext, TaskError, TaskPlan};
+use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{bounded, change, number, problem, sample};
-use super::patience::Patience;
 use super::retention::{self, checksum_beside};
 use crate::host::{
     FileError, FileKind, FileProblem, Files, Found, Glob, temporary_beside, walk_trees, write_atomic,
@@ -195,7 +195,7 @@ fn settle(context: &TaskContext<'_>, order: &mut Order<'_>) -> Result<Option<Sum
 /// The finished archive of this very run.
 fn taken(context: &TaskContext<'_>, order: &Order<'_>) -> Result<Summary, ArchiveError> {
     let files = context.host.files();
-    let summary = archive::verify(files, &order.path, Patience::of(context))?;
+    let summary = archive::verify(files, &order.path, Deadline::of(context))?;
     write_checksum(files, &order.path, &summary)?;
     Ok(summary)
 }
@@ -260,8 +260,8 @@ fn make(context: &TaskContext<'_>, order: &Order<'_>, found: &[Found]) -> Result
     let temporary = temporary_beside(&order.path);
     let made = (|| {
         let file = files.create(&temporary, 0o600)?;
-        let written = archive::write(files, found, &order.label, file, Patience::of(context))?;
-        let read = archive::verify(files, &temporary, Patience::of(context))?;
+        let written = archive::write(files, found, &order.label, file, Deadline::of(context))?;
+        let read = archive::verify(files, &temporary, Deadline::of(context))?;
         if written != read {
             let why = "it does not read back as it was written".to_owned();
             return Err(ArchiveError::Damaged { path: temporary.clone(), why });

@@ -9,9 +9,9 @@ use fleet_types::severity::Severity;
 
 use super::archive::{self, ArchiveError};
 use super::contract::{Inspect, TaskContext, TaskError, TaskPlan};
+use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{bounded, problem};
-use super::patience::Patience;
 use super::retention::{Kept, checksum_beside, list};
 use super::{args, service_state};
 use crate::host::read_all;
@@ -71,7 +71,7 @@ fn verify(
         return finding(Severity::Critical, "no_backup", id.to_string(), message);
     };
     let path = one.path.display().to_string();
-    let summary = match archive::verify(files, &one.path, Patience::of(context)) {
+    let summary = match archive::verify(files, &one.path, Deadline::of(context)) {
         Ok(summary) => summary,
         Err(ArchiveError::Halted(halt)) => return Err(halt.end(std::mem::take(report))),
         Err(error) => return finding(Severity::Critical, "damaged_backup", path, error.to_string()),

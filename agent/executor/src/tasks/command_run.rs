@@ -61,7 +61,7 @@ impl Change for CommandRun {
         let (id, command, given) = declared(context)?;
         let ready = programs::ready(context, id, command, &given)?;
         let name = UnitName::new(context.step, "main");
-        let purpose = if command.changes { Purpose::Effect(&name) } else { Purpose::Look };
+        let purpose = if command.changes { Purpose::Effect(&name) } else { Purpose::ReadOnly };
         let outcome = programs::run(context, &ready.invocation, purpose)
             .map_err(|error| programs::broken(&error, TaskReport::default()))?;
         let mut report = TaskReport {

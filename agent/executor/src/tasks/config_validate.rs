@@ -11,9 +11,9 @@ use fleet_types::report::{Problem, TaskReport};
 use fleet_types::severity::Severity;
 
 use super::contract::{Inspect, TaskContext, TaskError, TaskPlan};
+use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{bounded, problem};
-use super::patience::Patience;
 use super::service_state::judge;
 use super::{args, programs, service_state, syntax};
 use crate::host::{FileKind, Found, Glob, Purpose, walk};
@@ -37,7 +37,7 @@ impl Inspect for ConfigValidate {
         let mut report = TaskReport::default();
         let (mut invalid, mut looked_at) = (Vec::new(), 0);
         for (at, (id, validator)) in validators.iter().enumerate() {
-            if let Err(halt) = Patience::of(context).check() {
+            if let Err(halt) = Deadline::of(context).check() {
                 return Err(halt.end(report));
             }
             looked_at += 1;
@@ -118,7 +118,7 @@ fn command(
         return Err(declared("its command changes the node"));
     }
     let ready = programs::ready(context, name, command, &BTreeMap::new())?;
-    let (message, evidence) = match programs::run(context, &ready.invocation, Purpose::Look) {
+    let (message, evidence) = match programs::run(context, &ready.invocation, Purpose::ReadOnly) {
         Ok(outcome) if outcome.exit.is_success() => return Ok(Vec::new()),
         Ok(outcome) => {
             report.output_tail = programs::tail(&outcome.output);

@@ -1,10 +1,10 @@
 //! `health.check`: declared checks, side by side, each with a time limit; and a health score. Reads only.
 //!
 //! A check that hangs is a failed check: its thread is left behind and its check is not started again until that
-//! thread has ended, so that looks every ten seconds do not pile threads up. Row: Z02.
+//! thread has ended, so that probes every ten seconds do not pile threads up. Row: Z02.
 //!
 //! *Score.* 100, less 40 for each critical, 25 for each high, 10 for each medium and 5 for each low problem, never
-//! below 0. So one critical check keeps a node below 75, and warnings alone take ten to reach 0.
+//! below 0. So one critical check keeps a node below 75, and warnings alone take ten to effects 0.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -18,16 +18,16 @@ use fleet_types::severity::Severity;
 use fleet_types::time::Timestamp;
 
 use super::contract::{CancelFlag, Inspect, RetryKind, TaskContext, TaskError, TaskPlan};
-use super::health_look::{Look, Looker};
+use super::health_probe::{Probe, Prober};
 use super::part::{bounded, problem, sample};
 use super::{args, programs};
 use crate::host::Host;
 
 /// Checks that look at once. Each waits more than it works; 32 threads cost 256 KiB of stack in use.
 const AT_ONCE: usize = 32;
-/// How often waiting for checks looks at a cancel.
+/// How often waiting for checks probes at a cancel.
 const SLICE: Duration = Duration::from_millis(100);
-/// Between looks of `stable_for`.
+/// Between probes of `stable_for`.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The name of the note that says since when checks are bad.
 const NOTE: &str = "checks.json";
@@ -48,7 +48,7 @@ impl Inspect for HealthCheck {
         let lookers = lookers(context, &checks)?;
         Ok(TaskPlan {
             summary: format!("{} checks", checks.len()),
-            commands: lookers.into_iter().filter_map(Looker::argv).collect(),
+            commands: lookers.into_iter().filter_map(Prober::argv).collect(),
             changes: Vec::new(),
         })
     }
@@ -79,8 +79,8 @@ impl Inspect for HealthCheck {
     }
 }
 
-fn lookers(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<Vec<Looker>, TaskError> {
-    checks.iter().map(|(id, check)| Looker::new(context, id, check)).collect()
+fn lookers(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<Vec<Prober>, TaskError> {
+    checks.iter().map(|(id, check)| Prober::new(context, id, check)).collect()
 }
 
 /// One look of all checks.
@@ -89,14 +89,14 @@ fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskRepo
     let mut lasting = Lasting::load(context.host);
     let mut bad = Vec::new();
     let mut rest = lookers(context, checks)?;
-    let mut looks = BTreeMap::new();
+    let mut probes = BTreeMap::new();
     while !rest.is_empty() {
         let later = rest.split_off(rest.len().min(AT_ONCE));
-        looks.extend(side_by_side(context, rest)?);
+        probes.extend(side_by_side(context, rest)?);
         rest = later;
     }
     for (id, check) in checks {
-        let Some(look) = looks.remove(id.as_str()) else { continue };
+        let Some(look) = probes.remove(id.as_str()) else { continue };
         if let Some(value) = look.value {
             report.samples.push(sample(look.metric, id.as_str(), value, look.unit));
         }
@@ -141,17 +141,17 @@ struct Pending {
 
 fn side_by_side(
     context: &TaskContext<'_>,
-    lookers: Vec<Looker>,
-) -> Result<BTreeMap<String, Look>, TaskError> {
+    lookers: Vec<Prober>,
+) -> Result<BTreeMap<String, Probe>, TaskError> {
     // One answer a check: nobody ever waits to send, so a late thread ends as soon as its look does.
     let (send, receive) = sync_channel(lookers.len().max(1));
-    let mut looks = BTreeMap::new();
+    let mut probes = BTreeMap::new();
     let mut pending = BTreeMap::new();
     for looker in lookers {
         let id = looker.id().to_string();
         let hung_id = format!("{}/{id}", context.step.node);
         if hung().get(&hung_id) == Some(&true) {
-            looks.insert(id, Look::hung("it still hangs from an earlier look", Duration::ZERO));
+            probes.insert(id, Probe::hung("it still hangs from an earlier look", Duration::ZERO));
             continue;
         }
         let limit = looker.time_limit().min(programs::left(context));
@@ -160,8 +160,8 @@ fn side_by_side(
         start(context, looker, hung_id, cancel, &send);
     }
     drop(send);
-    collect(context, &receive, &mut pending, &mut looks)?;
-    Ok(looks)
+    collect(context, &receive, &mut pending, &mut probes)?;
+    Ok(probes)
 }
 
 fn hung() -> std::sync::MutexGuard<'static, BTreeMap<String, bool>> {
@@ -170,10 +170,10 @@ fn hung() -> std::sync::MutexGuard<'static, BTreeMap<String, bool>> {
 
 fn start(
     context: &TaskContext<'_>,
-    looker: Looker,
+    looker: Prober,
     hung_id: String,
     cancel: CancelFlag,
-    send: &SyncSender<(String, Look)>,
+    send: &SyncSender<(String, Probe)>,
 ) {
     let host = context.host.handle();
     let send = send.clone();
@@ -188,15 +188,15 @@ fn start(
 
 fn collect(
     context: &TaskContext<'_>,
-    receive: &Receiver<(String, Look)>,
+    receive: &Receiver<(String, Probe)>,
     pending: &mut BTreeMap<String, Pending>,
-    looks: &mut BTreeMap<String, Look>,
+    probes: &mut BTreeMap<String, Probe>,
 ) -> Result<(), TaskError> {
     while !pending.is_empty() {
         match receive.recv_timeout(SLICE) {
             Ok((id, look)) => {
                 if pending.remove(&id).is_some() {
-                    looks.insert(id, look);
+                    probes.insert(id, look);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -217,7 +217,7 @@ fn collect(
                 *flag = true;
             }
             let message = format!("it did not answer within {} s", late.limit.as_secs_f32());
-            looks.insert(id, Look::hung(&message, late.limit));
+            probes.insert(id, Probe::hung(&message, late.limit));
         }
         if context.cancel.is_cancelled() {
             for late in pending.values() {
@@ -260,7 +260,7 @@ impl Lasting {
 
     /// The problem of a look. With `for`, one that was good at the look before and has not been bad long enough
     /// is pending; where nobody looked regularly, nothing is known of before and it counts at once.
-    fn judge(&mut self, id: &Id, check: &Check, look: Look) -> Option<Problem> {
+    fn judge(&mut self, id: &Id, check: &Check, look: Probe) -> Option<Problem> {
         let now = self.now;
         let before = self.seen.remove(id.as_str());
         let Some(severity) = look.bad else {

@@ -17,10 +17,10 @@ use fleet_types::severity::Severity;
 
 use super::args;
 use super::contract::{Change, TaskContext, TaskError, TaskPlan};
+use super::deadline::{Deadline, Halt};
 use super::fill::Filler;
 use super::log_rules::{Move, Rules};
 use super::part::{bounded, change, number, problem, sample};
-use super::patience::{Halt, Patience};
 use crate::host::{FileError, FileKind, FileProblem, Files, Found, Stat, WriteFile, temporary_beside, walk};
 
 /// So many files are worked on before the open files are looked up again; a look costs some 20 ms.
@@ -174,7 +174,7 @@ fn each_closed<T>(
         if at % FILES_A_LOOK == 0 {
             open = context.host.files().open_for_writing()?;
         }
-        Patience::of(context).check()?;
+        Deadline::of(context).check()?;
         let known = stat(&one);
         if open.contains(&(known.device, known.inode)) {
             work.open += 1;

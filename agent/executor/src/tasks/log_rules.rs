@@ -31,7 +31,7 @@ pub(super) struct Rules {
     pub(super) paths: Vec<Glob>,
     pub(super) missing_ok: bool,
     pub(super) delete_after: Option<Duration>,
-    /// Where `delete` looks.
+    /// Where `delete` probes.
     pub(super) delete: Vec<Glob>,
     /// Top folder and those that stay.
     pub(super) empty_folders: Option<(PathBuf, Vec<PathBuf>)>,

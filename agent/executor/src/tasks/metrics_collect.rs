@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contract::{Inspect, TaskContext, TaskError, TaskPlan};
 use super::fill::Filler;
-use super::health_look::cpu_used;
+use super::health_probe::cpu_used;
 use super::part::{bounded, number, problem, sample};
 use super::service_state::judge;
 use super::{args, programs};
@@ -258,7 +258,7 @@ fn security(context: &TaskContext<'_>, report: &mut TaskReport) -> Result<(), Ta
         TaskError::Declared(format!("status: the profile declares no command \"{id}\" that only reads"))
     })?;
     let ready = programs::ready(context, id, command, &BTreeMap::new())?;
-    match programs::run(context, &ready.invocation, Purpose::Look) {
+    match programs::run(context, &ready.invocation, Purpose::ReadOnly) {
         Ok(outcome) => {
             let good = outcome.exit.is_success();
             report.samples.push(sample("security_status", id.as_str(), f64::from(u8::from(good)), "count"));

@@ -15,9 +15,9 @@ use fleet_types::time::Timestamp;
 
 use super::archive::{self, Label};
 use super::contract::{TaskContext, TaskError};
+use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{change, problem};
-use super::patience::Patience;
 use crate::host::{FileError, FileKind, FileProblem, Files, Glob, walk};
 
 /// An archive on the disk.
@@ -95,11 +95,11 @@ pub(super) fn list(context: &TaskContext<'_>, id: &str, backup: &Backup) -> Resu
 pub(super) fn last_good(
     files: &dyn Files,
     kept: &[Kept],
-    patience: Patience<'_>,
+    deadline: Deadline<'_>,
     report: &mut TaskReport,
 ) -> Result<Option<usize>, TaskError> {
     for (index, one) in kept.iter().enumerate() {
-        match archive::verify(files, &one.path, patience) {
+        match archive::verify(files, &one.path, deadline) {
             Ok(_) => return Ok(Some(index)),
             Err(archive::ArchiveError::Halted(halt)) => return Err(halt.end(std::mem::take(report))),
             Err(error) => {

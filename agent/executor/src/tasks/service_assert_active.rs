@@ -13,7 +13,7 @@ use super::service_state::{judge, names};
 use super::{args, programs};
 
 /// How often services are looked at while they must stay up. A crash loop with systemd's default pause of 100 ms
-/// shows within a few looks.
+/// shows within a few probes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The task.

@@ -91,7 +91,7 @@ fn call(context: &TaskContext<'_>, front: &[&str], files: &[Found]) -> Result<Pr
         };
         argv.push(text.to_owned());
     }
-    match programs::run(context, &Invocation::new(argv, TIME_LIMIT), Purpose::Look) {
+    match programs::run(context, &Invocation::new(argv, TIME_LIMIT), Purpose::ReadOnly) {
         Ok(outcome) => Ok(outcome),
         Err(ProcessError::NotStarted { program, why }) => {
             let message = format!("cannot start {program}: {why}");

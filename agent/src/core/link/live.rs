@@ -11,23 +11,23 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::Desk;
 use super::documents::Fetched;
 use super::ending::{Ended, Lost};
 use super::opened::Opened;
 use super::output_stream::{self, Heard, OutputStream};
 use super::owner::LinkError;
+use super::state::LinkState;
 use crate::clock;
 use crate::config::Timers;
-use crate::core::door::Door;
+use crate::core::executor_channel::ExecutorChannel;
 
 /// Heartbeats without an answer after which the link counts as dead (T10).
 const SILENT_BEATS: u32 = 3;
 
 /// A link that is up.
 pub(super) struct Live<'a> {
-    pub(super) desk: &'a mut Desk,
-    pub(super) door: &'a mut Door,
+    pub(super) state: &'a mut LinkState,
+    pub(super) channel: &'a mut ExecutorChannel,
     pub(super) timers: &'a Timers,
     pub(super) link: Opened,
     pub(super) beat: Duration,
@@ -47,25 +47,25 @@ pub(super) struct Live<'a> {
 /// Lives over an opened link until it ends.
 pub async fn run(
     link: Opened,
-    desk: &mut Desk,
-    door: &mut Door,
+    state: &mut LinkState,
+    channel: &mut ExecutorChannel,
     timers: &Timers,
     stop: &CancellationToken,
 ) -> Result<Ended, LinkError> {
     let now = Instant::now();
     let beat = link.beat(timers.heartbeat);
-    desk.outbox.on_link_up();
-    desk.wanted.on_link_up(now);
-    desk.spool.on_stream_lost();
-    door.to.push(core_message::Body::LinkUp(pb::LinkUp {
+    state.outbox.on_link_up();
+    state.wanted.on_link_up(now);
+    state.spool.on_stream_lost();
+    channel.to.push(core_message::Body::LinkUp(pb::LinkUp {
         generation: link.welcome.generation,
         link_epoch: link.epoch,
         dispatch: link.welcome.dispatch.clone(),
         trust_bundle: link.welcome.trust_bundle.clone(),
     }));
     let mut live = Live {
-        desk,
-        door,
+        state,
+        channel,
         timers,
         beat,
         next_beat: now + beat,
@@ -91,7 +91,7 @@ enum Event {
     Controller(Result<Option<pb::ControllerMessage>, tonic::Status>),
     Executor(Option<executor_message::Body>),
     /// The executor took a message, or it is time to look.
-    Look,
+    Check,
     /// There is room on the session.
     SessionReady,
     Fetched(Option<Fetched>),
@@ -107,8 +107,8 @@ impl Live<'_> {
             if let Some(ended) = self.is_over(now)? {
                 return Ok(ended);
             }
-            self.desk.wanted.start(now, &self.link.clients.documents, &mut self.fetches);
-            if self.output.is_none() && self.desk.spool.has_next() && now >= self.output_after {
+            self.state.wanted.start(now, &self.link.clients.documents, &mut self.fetches);
+            if self.output.is_none() && self.state.spool.has_next() && now >= self.output_after {
                 self.output = Some(OutputStream::open(self.link.clients.control.clone()));
             }
             let event = self.next_event(now, stop).await;
@@ -120,25 +120,25 @@ impl Live<'_> {
 
     /// Waits for everything at once. Each source is safe to be dropped at its await.
     async fn next_event(&mut self, now: Instant, stop: &CancellationToken) -> Event {
-        let due = now >= self.next_beat || self.desk.outbox.due(now).is_some_and(|due| due <= now);
+        let due = now >= self.next_beat || self.state.outbox.due(now).is_some_and(|due| due <= now);
         // Of a session that the controller has closed only the rest is read: it says why.
         let to_send = due && !self.link.outgoing.is_closed();
         let next = self.next_look(now, due);
         let (pieces, credits) = self.output.as_mut().map(|o| (&o.pieces, &mut o.credits)).unzip();
         tokio::select! {
             () = stop.cancelled(), if self.flush_until.is_none() => Event::Stop,
-            message = self.link.incoming.message(), if self.door.to.has_room() => Event::Controller(message),
-            message = self.door.from.next(), if self.executor_open && self.desk.outbox.has_room() => {
+            message = self.link.incoming.message(), if self.channel.to.has_room() => Event::Controller(message),
+            message = self.channel.from.next(), if self.executor_open && self.state.outbox.has_room() => {
                 Event::Executor(message)
             }
-            () = self.door.to.progress() => Event::Look,
+            () = self.channel.to.progress() => Event::Check,
             permit = self.link.outgoing.reserve(), if to_send => {
-                if permit.is_ok() { Event::SessionReady } else { Event::Look }
+                if permit.is_ok() { Event::SessionReady } else { Event::Check }
             }
             Some(done) = self.fetches.join_next() => Event::Fetched(done.ok()),
             said = output_stream::heard(credits) => Event::Output(said),
-            ready = output_stream::has_room(pieces), if self.desk.spool.has_next() => Event::OutputReady(ready),
-            () = sleep_until(next) => Event::Look,
+            ready = output_stream::has_room(pieces), if self.state.spool.has_next() => Event::OutputReady(ready),
+            () = sleep_until(next) => Event::Check,
         }
     }
 
@@ -149,7 +149,7 @@ impl Live<'_> {
             Event::Stop => self.flush_until = Some(now + self.timers.drain * 2),
             Event::Controller(message) => return Ok(self.on_controller(message)),
             Event::Executor(message) => return self.on_executor(message),
-            Event::Look => {}
+            Event::Check => {}
             Event::SessionReady => {
                 if let Some(body) = self.next_body(now) {
                     // This loop alone sends, and it has just seen room; a closed stream shows by itself.
@@ -157,15 +157,15 @@ impl Live<'_> {
                 }
             }
             Event::Fetched(fetched) => {
-                let arrived = fetched.and_then(|fetched| self.desk.wanted.on_fetched(fetched, now));
+                let arrived = fetched.and_then(|fetched| self.state.wanted.on_fetched(fetched, now));
                 if let Some(arrived) = arrived {
-                    self.door.to.push(core_message::Body::Document(arrived));
+                    self.channel.to.push(core_message::Body::Document(arrived));
                 }
             }
             Event::Output(heard) => self.on_output(heard),
             Event::OutputReady(false) => self.on_output(None),
             Event::OutputReady(true) => {
-                if let (Some(open), Some(chunk)) = (&self.output, self.desk.spool.next_chunk()) {
+                if let (Some(open), Some(chunk)) = (&self.output, self.state.spool.next_chunk()) {
                     // As above; what is lost with a broken stream is sent again over the next.
                     let _ = open.pieces.try_send(chunk);
                 }
@@ -177,18 +177,18 @@ impl Live<'_> {
     fn next_body(&mut self, now: Instant) -> Option<agent_message::Body> {
         if now >= self.next_beat {
             self.next_beat = now + self.beat;
-            let jobs_open = self.desk.jobs_open();
+            let jobs_open = self.state.jobs_open();
             return Some(agent_message::Body::Heartbeat(pb::Heartbeat {
                 time_ms: clock::now().as_millis(),
                 jobs_open,
             }));
         }
-        self.desk.outbox.next(now)
+        self.state.outbox.next(now)
     }
 
     /// Ends that come with time alone.
     fn is_over(&self, now: Instant) -> Result<Option<Ended>, LinkError> {
-        if self.door.to.stuck_at().is_some_and(|at| now >= at) {
+        if self.channel.to.stuck_at().is_some_and(|at| now >= at) {
             return Err(LinkError::ExecutorStuck);
         }
         let silence = now.saturating_duration_since(self.last_reply);
@@ -196,13 +196,13 @@ impl Live<'_> {
             Some(Lost::Silent(silence))
         } else if self.answer_due.is_some_and(|due| now >= due) {
             Some(Lost::NoAnswer)
-        } else if self.desk.outbox.must_relist() {
+        } else if self.state.outbox.must_relist() {
             Some(Lost::Relist)
         } else {
             None
         };
         if let Some(until) = self.flush_until {
-            let flushed = !self.executor_open && self.desk.outbox.is_flushed();
+            let flushed = !self.executor_open && self.state.outbox.is_flushed();
             return Ok((flushed || now >= until || lost.is_some()).then_some(Ended::Stopped));
         }
         Ok(lost.map(Ended::Lost))
@@ -214,12 +214,12 @@ impl Live<'_> {
             Some(self.last_reply + self.beat * SILENT_BEATS),
             // What is due already waits for room on the stream, not for time.
             Some(self.next_beat).filter(|at| *at > now),
-            self.desk.outbox.due(now).filter(|_| !due),
-            self.desk.wanted.due(self.fetches.len()),
+            self.state.outbox.due(now).filter(|_| !due),
+            self.state.wanted.due(self.fetches.len()),
             self.answer_due,
             self.flush_until,
-            self.door.to.stuck_at(),
-            (self.output.is_none() && self.desk.spool.has_next()).then_some(self.output_after),
+            self.channel.to.stuck_at(),
+            (self.output.is_none() && self.state.spool.has_next()).then_some(self.output_after),
         ];
         wakes.into_iter().flatten().min().unwrap_or(now + self.beat)
     }

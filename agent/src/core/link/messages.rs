@@ -27,7 +27,7 @@ impl Live<'_> {
             Ok(body) => body,
             Err(fault) => return Some(Ended::Lost(fault.into())),
         };
-        self.door.to.push(match body {
+        self.channel.to.push(match body {
             Body::Heartbeat(_) => {
                 self.last_reply = Instant::now();
                 return None;
@@ -38,7 +38,7 @@ impl Live<'_> {
                 return Some(Ended::Goodbye { reason, retry_after });
             }
             Body::ReportAck(ack) => {
-                if !self.desk.on_report_ack(&ack) {
+                if !self.state.on_report_ack(&ack) {
                     return None;
                 }
                 core_message::Body::ReportAck(ack)
@@ -62,17 +62,17 @@ impl Live<'_> {
         match message {
             None if self.flush_until.is_some() => self.executor_open = false,
             None => return Err(LinkError::ExecutorGone),
-            Some(executor_message::Body::LinkRefused(refused)) if !self.desk.executor_is_behind() => {
+            Some(executor_message::Body::LinkRefused(refused)) if !self.state.executor_is_behind() => {
                 return Ok(Some(Ended::Lost(Lost::Refused(refused.reason))));
             }
             Some(body) => {
                 let answers =
-                    matches!(body, executor_message::Body::Reconcile(_)) && !self.desk.executor_is_behind();
+                    matches!(body, executor_message::Body::Reconcile(_)) && !self.state.executor_is_behind();
                 if answers && self.answer_due.take().is_some() {
-                    self.desk.on_link_accepted(self.link.welcome.generation, self.link.epoch);
+                    self.state.on_link_accepted(self.link.welcome.generation, self.link.epoch);
                 }
-                if let Some(answer) = self.desk.on_executor(body) {
-                    self.door.to.push(answer);
+                if let Some(answer) = self.state.on_executor(body) {
+                    self.channel.to.push(answer);
                 }
             }
         }
@@ -82,14 +82,14 @@ impl Live<'_> {
     pub(super) fn on_output(&mut self, heard: Option<Heard>) {
         match heard {
             Some(Heard::Credit(credit)) => {
-                if let Some(answer) = self.desk.spool.on_credit(&credit) {
-                    self.door.to.push(core_message::Body::OutputCredit(answer));
+                if let Some(answer) = self.state.spool.on_credit(&credit) {
+                    self.channel.to.push(core_message::Body::OutputCredit(answer));
                 }
             }
-            Some(Heard::Refused) => self.desk.spool.on_stream_refused(),
+            Some(Heard::Refused) => self.state.spool.on_stream_refused(),
             None => {
                 self.output = None;
-                self.desk.spool.on_stream_lost();
+                self.state.spool.on_stream_lost();
                 self.output_after = Instant::now() + self.timers.report_resend;
             }
         }

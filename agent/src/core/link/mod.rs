@@ -9,14 +9,13 @@
 //! | [`messages`] | what is done with what arrives over it |
 //! | [`ending`] | how a link ends, in words |
 //! | [`session`] | numbers and checks of the session's messages; pure |
-//! | [`desk`] | everything that outlives a link: outbox, spool, wanted documents, facts for Hello |
+//! | [`state`] | everything that outlives a link: outbox, spool, wanted documents, facts for Hello |
 //! | [`documents`] | fetching what the executor needs |
 //! | [`output_stream`] | the output's own stream |
 //!
-//! Generated messages are known here, in the outbox and at the door, nowhere else in the agent. Losing the
+//! Generated messages are known here, in the outbox and at the channel, nowhere else in the agent. Losing the
 //! controller changes nothing for the executor but a message that says so.
 
-pub mod desk;
 pub mod dial;
 pub mod documents;
 pub mod ending;
@@ -26,5 +25,6 @@ pub mod opened;
 pub mod output_stream;
 pub mod owner;
 pub mod session;
+pub mod state;
 
 pub use owner::{Link, LinkError};

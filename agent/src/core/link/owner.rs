@@ -5,15 +5,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::desk::Desk;
 use super::dial::Dialer;
 use super::ending::Ended;
 use super::live;
 use super::opened::Opened;
+use super::state::LinkState;
 use crate::clock;
 use crate::config::Timers;
 use crate::core::backoff::{Backoff, Ending};
-use crate::core::door::{Door, STUCK_LIMIT};
+use crate::core::executor_channel::{ExecutorChannel, STUCK_LIMIT};
 
 /// Why the core cannot go on. Losing a controller is none of these.
 #[derive(Debug, thiserror::Error)]
@@ -39,19 +39,23 @@ pub enum LinkError {
 pub struct Link {
     dialer: Dialer,
     timers: Timers,
-    door: Door,
-    desk: Desk,
+    channel: ExecutorChannel,
+    state: LinkState,
 }
 
 impl Link {
     /// Waits for the executor's first message, which brings what Hello needs.
-    pub async fn new(dialer: Dialer, timers: Timers, mut door: Door) -> Result<Self, LinkError> {
-        let first = timeout(STUCK_LIMIT, door.from.next()).await.map_err(|_| LinkError::NotReady)?;
+    pub async fn new(
+        dialer: Dialer,
+        timers: Timers,
+        mut channel: ExecutorChannel,
+    ) -> Result<Self, LinkError> {
+        let first = timeout(STUCK_LIMIT, channel.from.next()).await.map_err(|_| LinkError::NotReady)?;
         let Some(executor_message::Body::Ready(pb::Ready { hello: Some(hello) })) = first else {
             return Err(first.map_or(LinkError::ExecutorGone, |_| LinkError::NotReadyFirst));
         };
-        let desk = Desk::new(hello, &timers);
-        Ok(Self { dialer, timers, door, desk })
+        let state = LinkState::new(hello, &timers);
+        Ok(Self { dialer, timers, channel, state })
     }
 
     /// Runs until `stop`, then lets the executor finish and flushes within the grace period.
@@ -64,7 +68,7 @@ impl Link {
             let length = pause.fixed + clock::uniform(pause.jitter);
             info!(pause_ms = length.as_millis(), "dialling again after a pause");
             let pause = sleep_until(Instant::now() + length);
-            if absorbing(&mut self.door, &mut self.desk, &stop, pause).await?.is_none() {
+            if absorbing(&mut self.channel, &mut self.state, &stop, pause).await?.is_none() {
                 return Ok(());
             }
         }
@@ -72,13 +76,13 @@ impl Link {
 
     /// One attempt, from dialling to the end of the link; `None` when the agent is to stop.
     async fn one_link(&mut self, stop: &CancellationToken) -> Result<Option<Ending>, LinkError> {
-        let (dialer, hello) = (self.dialer.clone(), self.desk.hello());
+        let (dialer, hello) = (self.dialer.clone(), self.state.hello());
         let limit = self.timers.hello;
         let opening = async move {
             let clients = dialer.dial().await?;
             Opened::open(clients, hello, limit).await
         };
-        let opened = match absorbing(&mut self.door, &mut self.desk, stop, opening).await? {
+        let opened = match absorbing(&mut self.channel, &mut self.state, stop, opening).await? {
             None => return Ok(None),
             Some(Some(opened)) => opened,
             Some(None) => {
@@ -91,10 +95,10 @@ impl Link {
         let began = Instant::now();
         info!(endpoint = opened.clients.endpoint, link_epoch = opened.epoch, "link is up");
         let spread = opened.spread().unwrap_or(self.timers.spread);
-        let ended = live::run(opened, &mut self.desk, &mut self.door, &self.timers, stop).await?;
+        let ended = live::run(opened, &mut self.state, &mut self.channel, &self.timers, stop).await?;
         let lasted = began.elapsed();
-        self.door.to.push(core_message::Body::LinkDown(pb::LinkDown {}));
-        self.desk.on_link_down();
+        self.channel.to.push(core_message::Body::LinkDown(pb::LinkDown {}));
+        self.state.on_link_down();
         Ok(match ended {
             Ended::Stopped => None,
             Ended::Goodbye { reason, retry_after } => {
@@ -111,24 +115,24 @@ impl Link {
 
 /// Drives `work` while the executor's messages are taken in; `None` when the agent is to stop.
 async fn absorbing<T>(
-    door: &mut Door,
-    desk: &mut Desk,
+    channel: &mut ExecutorChannel,
+    state: &mut LinkState,
     stop: &CancellationToken,
     work: impl Future<Output = T>,
 ) -> Result<Option<T>, LinkError> {
     let mut work = std::pin::pin!(work);
     loop {
-        let stuck = door.to.stuck_at();
+        let stuck = channel.to.stuck_at();
         tokio::select! {
             done = &mut work => return Ok(Some(done)),
             () = stop.cancelled() => return Ok(None),
-            message = door.from.next(), if desk.outbox.has_room() => {
+            message = channel.from.next(), if state.outbox.has_room() => {
                 let message = message.ok_or(LinkError::ExecutorGone)?;
-                if let Some(answer) = desk.on_executor(message) {
-                    door.to.push(answer);
+                if let Some(answer) = state.on_executor(message) {
+                    channel.to.push(answer);
                 }
             }
-            () = door.to.progress() => {}
+            () = channel.to.progress() => {}
             () = sleep_until(stuck.unwrap_or_else(Instant::now)), if stuck.is_some() => {
                 return Err(LinkError::ExecutorStuck);
             }

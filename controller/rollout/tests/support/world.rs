@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fleet_rollout::invariant::{Witness, check_end};
-use fleet_rollout::{Applied, Event, JobEvent, JobFact, LOST_GRACE, Mode, Plan, PlanInput, Rollout, Wish};
+use fleet_rollout::{
+    Applied, Directive, Event, JobEvent, JobFact, LOST_GRACE, Mode, Plan, PlanInput, Rollout,
+};
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::Outcome;
 use fleet_types::time::Timestamp;
@@ -100,7 +102,7 @@ impl World {
         }
         for _ in 0..PASSES_TO_THE_END {
             if self.engine.is_done() {
-                check_end(&self.engine, self.now).unwrap_or_else(|broken| panic!("{broken}"));
+                check_end(&self.engine, self.now).unwrap_or_else(|violation| panic!("{violation}"));
                 return;
             }
             self.pass();
@@ -161,13 +163,13 @@ impl World {
                 return;
             }
         }
-        let wishes: Vec<_> = self.engine.wishes(self.now).collect();
-        for (id, wish) in wishes {
+        let directives: Vec<_> = self.engine.directives(self.now).collect();
+        for (id, directive) in directives {
             let agent = self.agents.get_mut(&id).unwrap();
             if agent.link && !self.random.chance(self.loss_percent) {
-                match wish {
-                    Wish::Work { attempt } => agent.on_work(self.now, attempt, &mut self.random),
-                    Wish::Stop { attempt } => agent.on_stop(attempt),
+                match directive {
+                    Directive::Work { attempt } => agent.on_work(self.now, attempt, &mut self.random),
+                    Directive::Stop { attempt } => agent.on_stop(attempt),
                 }
                 self.say(id);
             }
@@ -262,9 +264,9 @@ impl World {
         Some(applied)
     }
 
-    /// The truths, after each event.
+    /// The invariants, after each event.
     fn check(&mut self) {
-        self.witness.check(&self.engine).unwrap_or_else(|broken| panic!("{broken}"));
+        self.witness.check(&self.engine).unwrap_or_else(|violation| panic!("{violation}"));
         let known: Vec<_> = self.engine.known_jobs().collect();
         for (id, job) in &known {
             assert_eq!(job.fact, self.store[id], "memory and store say the same of {id}");

@@ -126,7 +126,7 @@ impl Writer {
                 }
                 (_, verdict) => verdict,
             };
-            // A caller who has gone away treats his commit as unknown; there is nobody to tell.
+            // A caller who has gone away treats that commit as unknown; there is nobody to tell.
             drop(one.answer.send(answer));
         }
     }

@@ -14,7 +14,7 @@ use crate::core::output::Spool;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Desk {
+pub struct LinkState {
     /// What waits for the link.
     pub outbox: Outbox,
     /// Output that waits for the link.
@@ -27,7 +27,7 @@ pub struct Desk {
     jobs_open: std::collections::BTreeSet<JobKey>,
 }
 
-impl Desk {
+impl LinkState {
     /// Begins with what the executor's first message said.
     pub fn new(hello: pb::Hello, timers: &Timers) -> Self {
         Self {
@@ -189,23 +189,23 @@ mod tests {
             document: second,
             drain: second,
         };
-        let mut desk = Desk::new(pb::Hello::default(), &timers);
+        let mut state = LinkState::new(pb::Hello::default(), &timers);
         for _ in 0..2 {
-            assert!(desk.on_executor(update(JobState::Accepted)).is_none());
+            assert!(state.on_executor(update(JobState::Accepted)).is_none());
         }
-        assert_eq!((desk.jobs_open(), desk.hello().journal_sequence), (1, 3));
+        assert_eq!((state.jobs_open(), state.hello().journal_sequence), (1, 3));
         let refused = JobState::Ended { outcome: Outcome::Refused, reason: "policy".to_owned() };
-        desk.on_executor(update(refused));
-        assert_eq!(desk.jobs_open(), 0);
-        desk.on_executor(update(JobState::Accepted));
-        desk.on_link_down();
-        assert_eq!(desk.jobs_open(), 0);
+        state.on_executor(update(refused));
+        assert_eq!(state.jobs_open(), 0);
+        state.on_executor(update(JobState::Accepted));
+        state.on_link_down();
+        assert_eq!(state.jobs_open(), 0);
         // The executor's next word is still of the link that has ended.
-        desk.on_executor(executor_message::Body::Reconcile(pb::ReconcilePage { jobs: vec![], last: true }));
-        assert!(desk.outbox.next(tokio::time::Instant::now()).is_none());
-        assert!(desk.executor_is_behind());
+        state.on_executor(executor_message::Body::Reconcile(pb::ReconcilePage { jobs: vec![], last: true }));
+        assert!(state.outbox.next(tokio::time::Instant::now()).is_none());
+        assert!(state.executor_is_behind());
         let hello = Some(pb::Hello { boot_id: "next".to_owned(), ..Default::default() });
-        desk.on_executor(executor_message::Body::Ready(pb::Ready { hello }));
-        assert!(!desk.executor_is_behind() && desk.hello().boot_id == "next");
+        state.on_executor(executor_message::Body::Ready(pb::Ready { hello }));
+        assert!(!state.executor_is_behind() && state.hello().boot_id == "next");
     }
 }

@@ -34,12 +34,12 @@ impl Halt {
 
 /// What bounds a task.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience<'a> {
+pub(super) struct Deadline<'a> {
     cancel: &'a CancelFlag,
     deadline: Instant,
 }
 
-impl<'a> Patience<'a> {
+impl<'a> Deadline<'a> {
     /// The bounds of this step.
     pub(super) const fn of(context: &TaskContext<'a>) -> Self {
         Self { cancel: context.cancel, deadline: context.deadline }

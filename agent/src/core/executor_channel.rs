@@ -40,16 +40,16 @@ pub struct FromExecutor {
 
 /// Both ways.
 #[derive(Debug)]
-pub struct Door {
+pub struct ExecutorChannel {
     /// To the executor.
     pub to: ToExecutor,
     /// From the executor.
     pub from: FromExecutor,
 }
 
-impl Door {
-    /// A door over the core's end of the socket pair. Two tasks move the messages, because a frame must not
-    /// be cut by a wait that is dropped; they end with the socket or with the door.
+impl ExecutorChannel {
+    /// A channel over the core's end of the socket pair. Two tasks move the messages, because a frame must not
+    /// be cut by a wait that is dropped; they end with the socket or with the channel.
     pub fn open(socket: Socket) -> std::io::Result<Self> {
         let (mut sender, mut receiver) = CorePort::bind(socket)?.split();
         let (to, mut outgoing) = mpsc::channel::<pb::CoreMessage>(SOCKET_MESSAGES);

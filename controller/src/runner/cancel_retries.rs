@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 /// The nodes of one run that were told; as many as are in flight.
 #[derive(Debug, Default)]
-pub struct Reminders(BTreeMap<NodeId, Instant>);
+pub struct CancelRetries(BTreeMap<NodeId, Instant>);
 
-impl Reminders {
+impl CancelRetries {
     /// Those of `nodes` that are to be told now. All others are forgotten: their jobs have ended.
     pub fn due(&mut self, nodes: &[NodeId], now: Instant, every: Duration) -> Vec<NodeId> {
         let open: BTreeSet<&NodeId> = nodes.iter().collect();
@@ -37,7 +37,7 @@ mod tests {
         let every = Duration::from_secs(30);
         let start = Instant::now();
         let [a, b] = [1, 2].map(|n| NodeId::from_uuid(uuid::Uuid::from_u128(n)));
-        let mut reminders = Reminders::default();
+        let mut cancel_retries = CancelRetries::default();
         let mut told = Vec::new();
         for second in 0..=60 {
             let now = start + Duration::from_secs(second);
@@ -47,12 +47,12 @@ mod tests {
                 10..45 => &[a, b],
                 _ => &[b],
             };
-            for node in reminders.due(nodes, now, every) {
+            for node in cancel_retries.due(nodes, now, every) {
                 told.push((second, node));
-                reminders.told(node, now);
+                cancel_retries.told(node, now);
             }
         }
         assert_eq!(told, [(0, a), (10, b), (30, a), (40, b)]);
-        assert_eq!(reminders.0.len(), 1, "ended jobs are forgotten");
+        assert_eq!(cancel_retries.0.len(), 1, "ended jobs are forgotten");
     }
 }

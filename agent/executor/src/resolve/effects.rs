@@ -1,4 +1,4 @@
-//! What a step can reach: does it change the node, can it cut it off, what does it run, stop and write.
+//! What a step can effects: does it change the node, can it cut it off, what does it run, stop and write.
 //!
 //! Pure, from the signed profile and the catalogue alone; the judge holds it against local policy. Where
 //! something is not known, it is taken to be the worse.
@@ -12,9 +12,9 @@ use fleet_types::document::profile::{Profile, Tuning};
 
 use super::arguments::{Arguments, ids_of};
 
-/// The reach of one step.
+/// The effects of one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reach {
+pub struct Effects {
     /// Does it change the node?
     pub changes: bool,
     /// Can it cut the node off?
@@ -31,40 +31,41 @@ pub struct Reach {
     pub replaces: BTreeSet<String>,
 }
 
-/// Works out the reach of an action with checked arguments.
+/// Works out the effects of an action with checked arguments.
 pub fn of(
     action: &Action,
     arguments: &Arguments,
     profile: &Profile,
     sources: &Sources<'_>,
-) -> Result<Reach, PlaceholderError> {
+) -> Result<Effects, PlaceholderError> {
     let ids = |table| ids_of(action, arguments, profile, table);
-    let mut reach = Reach { commands: commands_of(action, arguments, profile), ..Reach::default() };
-    let commands: Vec<_> = reach.commands.iter().filter_map(|id| profile.commands.get(id.as_str())).collect();
+    let mut effects = Effects { commands: commands_of(action, arguments, profile), ..Effects::default() };
+    let commands: Vec<_> =
+        effects.commands.iter().filter_map(|id| profile.commands.get(id.as_str())).collect();
     let declared = match (action.changes, action.name) {
         // That of a command is by its id: counted below.
         (Answer::No, _) | (Answer::ById, "command.run") => false,
         (Answer::Yes, _) => true,
         (Answer::ById, _) => arguments.get("plan_only").and_then(Value::as_bool) != Some(true),
     };
-    reach.changes = declared || commands.iter().any(|command| command.changes);
-    reach.touches_network = action.guard == Answer::Yes
+    effects.changes = declared || commands.iter().any(|command| command.changes);
+    effects.touches_network = action.guard == Answer::Yes
         || commands.iter().any(|command| command.touches_network)
         || (action.guard == Answer::ById && ids_touch_network(&ids, profile));
     // health.repair is not among them: it starts what is down and leaves alone what runs.
     let stops = matches!(action.name, "service.stop" | "service.restart");
     if stops {
         let services = ids(Table::Service);
-        reach.units_stopped = services
+        effects.units_stopped = services
             .iter()
             .filter_map(|id| profile.services.get(id.as_str()))
             .map(|s| s.unit.clone())
             .collect();
     }
     let heavy = ["package.upgrade", "package.downgrade", "tuning.apply", "tuning.revert", "snapshot.revert"];
-    reach.disruptive = reach.touches_network || stops || heavy.contains(&action.name);
-    collect_paths(action, arguments, profile, sources, &mut reach)?;
-    Ok(reach)
+    effects.disruptive = effects.touches_network || stops || heavy.contains(&action.name);
+    collect_paths(action, arguments, profile, sources, &mut effects)?;
+    Ok(effects)
 }
 
 fn ids_touch_network(ids: &dyn Fn(Table) -> Vec<String>, profile: &Profile) -> bool {
@@ -102,7 +103,7 @@ fn collect_paths(
     arguments: &Arguments,
     profile: &Profile,
     sources: &Sources<'_>,
-    reach: &mut Reach,
+    effects: &mut Effects,
 ) -> Result<(), PlaceholderError> {
     let ids = |table| ids_of(action, arguments, profile, table);
     let mut writes: Vec<String> = Vec::new();
@@ -125,7 +126,7 @@ fn collect_paths(
             _ => {}
         }
     }
-    if reach.changes {
+    if effects.changes {
         for log in ids(Table::Log).iter().filter_map(|id| profile.logs.get(id.as_str())) {
             replaces.extend(log.paths.iter().cloned());
             replaces.extend(log.archive.as_ref().map(|archive| archive.directory.clone()));
@@ -140,7 +141,7 @@ fn collect_paths(
             }
         }
     }
-    reach.writes = writes.iter().map(|path| expand(path, sources)).collect::<Result<_, _>>()?;
-    reach.replaces = replaces.iter().map(|path| expand(path, sources)).collect::<Result<_, _>>()?;
+    effects.writes = writes.iter().map(|path| expand(path, sources)).collect::<Result<_, _>>()?;
+    effects.replaces = replaces.iter().map(|path| expand(path, sources)).collect::<Result<_, _>>()?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A commit together with its audit leaves: state and record are one write (security-and-delivery §3.4).
 //!
-//! Every mutating path of the controller goes through [`Ledger::commit`]. The store's writer assigns the
+//! Every mutating path of the controller goes through [`AuditedCommits::commit`]. The store's writer assigns the
 //! index; the record's bytes are made in that instant, stored and hashed verbatim. Free text is committed to
 //! by a salted hash and kept beside the log.
 
@@ -18,7 +18,7 @@ use crate::error::Result;
 
 /// What a leaf says, before it has a place.
 #[derive(Debug, Clone)]
-pub struct Leaf {
+pub struct AuditEntry {
     actor: Actor,
     action: &'static str,
     object: String,
@@ -35,7 +35,7 @@ pub struct Leaf {
     text: Option<String>,
 }
 
-impl Leaf {
+impl AuditEntry {
     /// Somebody did something to an object.
     pub fn new(actor: Actor, action: &'static str, object: impl Into<String>) -> Self {
         Self {
@@ -137,7 +137,7 @@ pub fn controller_actor(controller: ControllerId) -> Actor {
 
 /// Joins commits to the audit log.
 #[derive(Clone)]
-pub struct Ledger {
+pub struct AuditedCommits {
     repo: Repo,
     clock: Clock,
     log: LogName,
@@ -146,7 +146,7 @@ pub struct Ledger {
     generation: Generation,
 }
 
-impl Ledger {
+impl AuditedCommits {
     /// For one fleet and controller.
     pub fn new(
         repo: Repo,
@@ -175,7 +175,7 @@ impl Ledger {
 
     /// Writes a batch and its leaves, or nothing. An unknown outcome is read back before this returns.
     /// Returns the write id, with which the batch's records can be changed later.
-    pub async fn commit(&self, mut batch: Batch, leaves: Vec<Leaf>) -> Result<WriteId> {
+    pub async fn commit(&self, mut batch: Batch, leaves: Vec<AuditEntry>) -> Result<WriteId> {
         let time = self.clock.now();
         for leaf in leaves {
             let id = RecordId::from_uuid(self.clock.uuid());

@@ -23,7 +23,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The executor's end.
 #[derive(Debug)]
-pub struct JoinDoor {
+pub struct EnrolmentChannel {
     port: ExecutorJoinPort,
     answer_limit: Duration,
 }
@@ -37,7 +37,7 @@ pub enum Answer {
     Brought(Box<Brought>),
 }
 
-impl JoinDoor {
+impl EnrolmentChannel {
     /// Binds the executor's end to the runtime of the caller.
     pub fn open(socket: Socket, config: &Config) -> io::Result<Self> {
         // What dialling and the call may take, and the start of the process.

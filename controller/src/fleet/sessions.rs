@@ -50,18 +50,18 @@ struct Inner {
 }
 
 /// All sessions of this controller.
-pub struct Registry {
+pub struct Sessions {
     inner: Mutex<Inner>,
     count: watch::Sender<usize>,
 }
 
-impl Default for Registry {
+impl Default for Sessions {
     fn default() -> Self {
         Self { inner: Mutex::default(), count: watch::channel(0).0 }
     }
 }
 
-impl Registry {
+impl Sessions {
     fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
         act(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -170,24 +170,24 @@ mod tests {
 
     #[test]
     fn an_older_link_never_replaces_a_newer_one() {
-        let registry = Registry::default();
+        let sessions = Sessions::default();
         let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
-        let mut first = registry.register(node, LinkEpoch(4)).unwrap();
-        assert!(registry.register(node, LinkEpoch(4)).is_none());
-        assert!(registry.register(node, LinkEpoch(3)).is_none());
-        let _second = registry.register(node, LinkEpoch(5)).unwrap();
+        let mut first = sessions.register(node, LinkEpoch(4)).unwrap();
+        assert!(sessions.register(node, LinkEpoch(4)).is_none());
+        assert!(sessions.register(node, LinkEpoch(3)).is_none());
+        let _second = sessions.register(node, LinkEpoch(5)).unwrap();
         assert!(first.try_recv().is_err_and(|e| e == mpsc::error::TryRecvError::Disconnected));
-        assert!(!registry.unregister(node, LinkEpoch(4)), "the old session must not remove the new one");
-        assert_eq!(registry.connected(), 1);
+        assert!(!sessions.unregister(node, LinkEpoch(4)), "the old session must not remove the new one");
+        assert_eq!(sessions.connected(), 1);
     }
 
     #[test]
     fn a_node_that_talks_of_endless_jobs_fills_no_memory() {
-        let registry = Registry::default();
+        let sessions = Sessions::default();
         let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
-        let say = |n: usize, state| registry.set_live(node, RunId::from_number(n as u64), Attempt(1), state);
+        let say = |n: usize, state| sessions.set_live(node, RunId::from_number(n as u64), Attempt(1), state);
         (0..2 * MAX_LIVE).for_each(|n| say(n, JobState::Accepted));
-        let heard = |n: usize| registry.live(node, RunId::from_number(n as u64));
+        let heard = |n: usize| sessions.live(node, RunId::from_number(n as u64));
         assert!(heard(MAX_LIVE - 1).is_some() && heard(MAX_LIVE).is_none());
         say(0, JobState::RollingBack { step: "s".to_owned() });
         assert!(heard(0).is_some_and(|(_, state)| state.as_str() == "rolling_back"), "known ones go on");
@@ -195,14 +195,14 @@ mod tests {
 
     #[test]
     fn a_full_outbox_drops_and_says_so() {
-        let registry = Registry::default();
+        let sessions = Sessions::default();
         let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
-        let _outbox = registry.register(node, LinkEpoch(1)).unwrap();
+        let _outbox = sessions.register(node, LinkEpoch(1)).unwrap();
         let cancel =
             ToNode::Cancel { run: RunId::from_number(1), attempt: Attempt(1), reason: String::new() };
-        let accepted = (0..=OUTBOX).filter(|_| registry.send(node, cancel.clone())).count();
+        let accepted = (0..=OUTBOX).filter(|_| sessions.send(node, cancel.clone())).count();
         assert_eq!(accepted, OUTBOX);
-        assert!(registry.take_missed(node, LinkEpoch(1)), "the session learns of it");
-        assert!(!registry.take_missed(node, LinkEpoch(1)), "once");
+        assert!(sessions.take_missed(node, LinkEpoch(1)), "the session learns of it");
+        assert!(!sessions.take_missed(node, LinkEpoch(1)), "once");
     }
 }

@@ -6,13 +6,13 @@ use fleet_types::seal::SigningKey;
 use fleet_types::trust::SignedDispatch;
 
 /// The controller's dispatch key with the authority's statement about it.
-pub struct Dispatcher {
+pub struct WaveSigner {
     fleet: FleetId,
     key: SigningKey,
     statement: SignedDispatch,
 }
 
-impl Dispatcher {
+impl WaveSigner {
     /// From a key and the statement that vouches for it.
     pub fn new(fleet: FleetId, key: SigningKey, statement: SignedDispatch) -> Self {
         Self { fleet, key, statement }

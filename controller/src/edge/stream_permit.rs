@@ -1,4 +1,4 @@
-//! How long a caller may hold a stream: until the stop, until he is shut out, at most until his certificate ends
+//! How long a caller may hold a stream: until the stop, until they are shut out, at most until their certificate ends
 //! (security-and-delivery §1.10). For streams of operators and of output; a node's session asks by itself.
 
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use tonic::Status;
 use super::status::to_status;
 use crate::error::{ControllerError, Kind};
 
-/// Wait for a reader to take the reason why his stream ends: one that reads takes it at once, one that does not
+/// Wait for a reader to take the reason why the stream ends: one that reads takes it at once, one that does not
 /// must not keep the stream.
 const REASON_LIMIT: Duration = Duration::from_secs(1);
 
 /// A caller's hold on one stream.
-pub struct Lease {
+pub struct StreamPermit {
     denied: Arc<DenyList>,
     identity: Arc<PeerIdentity>,
     expires: Instant,
     stop: CancellationToken,
 }
 
-impl Lease {
+impl StreamPermit {
     /// For a caller that the guard let through at `now`.
     pub fn new(
         denied: Arc<DenyList>,
@@ -103,10 +103,10 @@ mod tests {
     async fn held(life: Duration, act: impl AsyncFnOnce(&DenyList, &CancellationToken)) -> Option<Status> {
         let (denied, stop) = (DenyList::new(Denied::default()), CancellationToken::new());
         let (out, mut reader) = mpsc::channel::<Result<u32, Status>>(1);
-        let lease = Lease::new(denied.clone(), operator(life), Timestamp::clamped(NOW), stop.clone());
+        let permit = StreamPermit::new(denied.clone(), operator(life), Timestamp::clamped(NOW), stop.clone());
         let stream = tokio::spawn(async move {
             // The second message waits for a reader who never takes the first.
-            lease
+            permit
                 .hold(&out, async {
                     for n in 0.. {
                         out.send(Ok(n)).await.unwrap();
@@ -165,7 +165,7 @@ mod tests {
         let (out, _reader) = mpsc::channel::<Result<u32, Status>>(1);
         out.send(Ok(0)).await.unwrap();
         let life = Duration::from_millis(50);
-        let lease = Lease::new(denied, operator(life), Timestamp::clamped(NOW), stop);
-        timeout(SOON, lease.hold(&out, std::future::pending())).await.expect("the stream to end");
+        let permit = StreamPermit::new(denied, operator(life), Timestamp::clamped(NOW), stop);
+        timeout(SOON, permit.hold(&out, std::future::pending())).await.expect("the stream to end");
     }
 }

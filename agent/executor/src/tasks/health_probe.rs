@@ -26,7 +26,7 @@ const MAX_CERTIFICATE_BYTES: u64 = 1024 * 1024;
 
 /// What one look saw.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Look {
+pub(super) struct Probe {
     /// How bad it is; none when it is good.
     pub(super) bad: Option<Severity>,
     /// Word of the problem.
@@ -45,7 +45,7 @@ pub(super) struct Look {
     pub(super) took: Duration,
 }
 
-impl Look {
+impl Probe {
     /// A look that did not end.
     pub(super) fn hung(message: &str, took: Duration) -> Self {
         Self { took, ..Self::bad(Severity::High, "check_hung", message.to_owned()) }
@@ -74,7 +74,7 @@ impl Look {
 }
 
 /// Everything a look needs, so that it can be made on a thread that outlives the step.
-pub(super) struct Looker {
+pub(super) struct Prober {
     id: Id,
     check: Check,
     path: Option<PathBuf>,
@@ -83,7 +83,7 @@ pub(super) struct Looker {
     invocation: Option<Invocation>,
 }
 
-impl Looker {
+impl Prober {
     /// Fills in what the profile declares.
     pub(super) fn new(context: &TaskContext<'_>, id: &Id, check: &Check) -> Result<Self, TaskError> {
         let what = format!("check {id}");
@@ -133,7 +133,7 @@ impl Looker {
     }
 
     /// Looks.
-    pub(super) fn look(&self, host: &dyn Host, cancel: &CancelFlag) -> Look {
+    pub(super) fn look(&self, host: &dyn Host, cancel: &CancelFlag) -> Probe {
         let since = host.clock().instant();
         let mut look = match self.check.kind {
             CheckKind::Service => self.service(host),
@@ -141,15 +141,15 @@ impl Looker {
             CheckKind::DiskFree => self.disk(host, "disk_free", |used| 100.0 - used),
             CheckKind::MemoryUsed => match host.system().memory() {
                 Ok(memory) => self.limited("memory_used", memory.used_percent(), "percent", host.system()),
-                Err(error) => Look::not_available(&error),
+                Err(error) => Probe::not_available(&error),
             },
             CheckKind::CpuUsed => match cpu_used(host, cancel) {
                 Ok(used) => self.limited("cpu_used", used, "percent", host.system()),
-                Err(why) => Look::not_available(&why),
+                Err(why) => Probe::not_available(&why),
             },
             CheckKind::Load => match host.system().load() {
                 Ok(load) => self.limited("load", load.one, "count", host.system()),
-                Err(error) => Look::not_available(&error),
+                Err(error) => Probe::not_available(&error),
             },
             CheckKind::ConntrackUsed => self.conntrack(host),
             CheckKind::Command => self.command(host, cancel),
@@ -163,12 +163,12 @@ impl Looker {
         look
     }
 
-    fn path(&self) -> Result<&Path, Box<Look>> {
-        self.path.as_deref().ok_or_else(|| Box::new(Look::not_available(&"the check names no path")))
+    fn path(&self) -> Result<&Path, Box<Probe>> {
+        self.path.as_deref().ok_or_else(|| Box::new(Probe::not_available(&"the check names no path")))
     }
 
     /// A value against `warn` and `critical`. Free space and days left must be more, all else not more.
-    fn limited(&self, metric: &'static str, value: f64, unit: &'static str, system: &dyn System) -> Look {
+    fn limited(&self, metric: &'static str, value: f64, unit: &'static str, system: &dyn System) -> Probe {
         let must_be_more = matches!(self.check.kind, CheckKind::DiskFree | CheckKind::CertExpiry);
         #[allow(clippy::cast_possible_truncation)] // percentages, loads and days are far below 2^53
         let thousandths = (value * 1000.0).round() as i64;
@@ -180,7 +180,7 @@ impl Looker {
         let over = [(&self.check.critical, Severity::Critical), (&self.check.warn, Severity::Medium)]
             .into_iter()
             .find_map(|(limit, severity)| Some((limit.as_ref().filter(|l| beyond(l))?, severity)));
-        let mut look = Look { value: Some(value), unit, ..Look::good(metric) };
+        let mut look = Probe { value: Some(value), unit, ..Probe::good(metric) };
         if let Some((limit, severity)) = over {
             let word = if must_be_more { "not more than" } else { "more than" };
             look.bad = Some(severity);
@@ -189,56 +189,60 @@ impl Looker {
         look
     }
 
-    fn service(&self, host: &dyn Host) -> Look {
+    fn service(&self, host: &dyn Host) -> Probe {
         let verdicts: Vec<_> =
             self.services.iter().map(|(_, service)| judge(host, service, service.expect)).collect();
         let bad: Vec<_> = verdicts.iter().filter(|verdict| !verdict.good).collect();
         let seen = |verdicts: &[&super::service_state::Verdict]| {
             verdicts.iter().map(|verdict| verdict.seen.as_str()).collect::<Vec<_>>().join(", ")
         };
-        if bad.is_empty() { Look::good("service") } else { Look::bad(Severity::High, "service", seen(&bad)) }
+        if bad.is_empty() {
+            Probe::good("service")
+        } else {
+            Probe::bad(Severity::High, "service", seen(&bad))
+        }
     }
 
-    fn disk(&self, host: &dyn Host, metric: &'static str, value: impl Fn(f64) -> f64) -> Look {
+    fn disk(&self, host: &dyn Host, metric: &'static str, value: impl Fn(f64) -> f64) -> Probe {
         let path = match self.path() {
             Ok(path) => path,
             Err(look) => return *look,
         };
         match host.files().space(path) {
             Ok(space) => self.limited(metric, value(space.used_percent()), "percent", host.system()),
-            Err(error) => Look::not_available(&error),
+            Err(error) => Probe::not_available(&error),
         }
     }
 
-    fn conntrack(&self, host: &dyn Host) -> Look {
+    fn conntrack(&self, host: &dyn Host) -> Probe {
         match host.system().conntrack() {
-            Ok((_, 0)) => Look::not_available(&"the table has no size"),
+            Ok((_, 0)) => Probe::not_available(&"the table has no size"),
             Ok((count, most)) => {
                 let used = super::part::number(count) * 100.0 / super::part::number(most);
                 self.limited("conntrack_used", used, "percent", host.system())
             }
-            Err(error) => Look::not_available(&error),
+            Err(error) => Probe::not_available(&error),
         }
     }
 
-    fn command(&self, host: &dyn Host, cancel: &CancelFlag) -> Look {
+    fn command(&self, host: &dyn Host, cancel: &CancelFlag) -> Probe {
         let Some(invocation) = &self.invocation else {
-            return Look::not_available(&"the check names no command");
+            return Probe::not_available(&"the check names no command");
         };
         let mut bounded = invocation.clone();
         bounded.time_limit = bounded.time_limit.min(self.time_limit());
-        match host.processes().run(&bounded, Purpose::Look, &Running { output: &Nowhere, cancel }) {
-            Ok(outcome) if outcome.exit.is_success() => Look::good("command"),
+        match host.processes().run(&bounded, Purpose::ReadOnly, &Running { output: &Nowhere, cancel }) {
+            Ok(outcome) if outcome.exit.is_success() => Probe::good("command"),
             Ok(outcome) => {
                 let code = if outcome.exit == Exit::TimedOut { "check_hung" } else { "command" };
                 let evidence = programs::tail(&outcome.output).trim().chars().take(300).collect();
-                Look { evidence, ..Look::bad(Severity::High, code, outcome.exit.to_string()) }
+                Probe { evidence, ..Probe::bad(Severity::High, code, outcome.exit.to_string()) }
             }
-            Err(error) => Look::bad(Severity::High, "command", error.to_string()),
+            Err(error) => Probe::bad(Severity::High, "command", error.to_string()),
         }
     }
 
-    fn certificate(&self, host: &dyn Host) -> Look {
+    fn certificate(&self, host: &dyn Host) -> Probe {
         let path = match self.path() {
             Ok(path) => path,
             Err(look) => return *look,
@@ -247,43 +251,43 @@ impl Looker {
             .map_err(|e| e.to_string())
             .and_then(|bytes| certificate::days_left(&bytes, host.clock().now()));
         match days {
-            Err(why) => Look::not_available(&why),
-            Ok(days) if days < 0.0 => Look {
+            Err(why) => Probe::not_available(&why),
+            Ok(days) if days < 0.0 => Probe {
                 value: Some(days),
                 unit: "days",
-                ..Look::bad(Severity::Critical, "cert_expiry", format!("it ended {:.1} days ago", -days))
+                ..Probe::bad(Severity::Critical, "cert_expiry", format!("it ended {:.1} days ago", -days))
             },
             Ok(days) => self.limited("cert_expiry", days, "days", host.system()),
         }
     }
 
-    fn port(&self, host: &dyn Host) -> Look {
-        let Some(port) = self.check.port else { return Look::not_available(&"the check names no port") };
+    fn port(&self, host: &dyn Host) -> Probe {
+        let Some(port) = self.check.port else { return Probe::not_available(&"the check names no port") };
         let address = match &self.address {
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
             Some(text) => match text.parse() {
                 Ok(address) => address,
-                Err(_) => return Look::not_available(&format!("\"{text}\" is no address")),
+                Err(_) => return Probe::not_available(&format!("\"{text}\" is no address")),
             },
         };
         let address = SocketAddr::new(address, port);
         match host.system().connect(address, self.time_limit()) {
-            Ok(()) => Look::good("port"),
-            Err(error) => Look::bad(Severity::High, "port", format!("{address}: {}", error.why)),
+            Ok(()) => Probe::good("port"),
+            Err(error) => Probe::bad(Severity::High, "port", format!("{address}: {}", error.why)),
         }
     }
 
-    fn file_age(&self, host: &dyn Host) -> Look {
+    fn file_age(&self, host: &dyn Host) -> Probe {
         let path = match self.path() {
             Ok(path) => path,
             Err(look) => return *look,
         };
         let stat = match host.files().canonical(path).and_then(|real| host.files().stat(&real)) {
             Ok(stat) => stat,
-            Err(error) => return Look::bad(Severity::High, "file_age", error.to_string()),
+            Err(error) => return Probe::bad(Severity::High, "file_age", error.to_string()),
         };
         let age = host.clock().now().since(stat.modified);
-        let mut look = Look { value: Some(age.as_secs_f64()), unit: "seconds", ..Look::good("file_age") };
+        let mut look = Probe { value: Some(age.as_secs_f64()), unit: "seconds", ..Probe::good("file_age") };
         if let Some(within) = self.check.within.as_ref().filter(|within| age > within.length()) {
             look.bad = Some(Severity::High);
             look.message =
@@ -292,14 +296,14 @@ impl Looker {
         look
     }
 
-    fn vrrp_state(&self, host: &dyn Host) -> Look {
+    fn vrrp_state(&self, host: &dyn Host) -> Probe {
         let path = match self.path() {
             Ok(path) => path,
             Err(look) => return *look,
         };
         let bytes = match read_all(host.files(), path, MAX_STATE_BYTES) {
             Ok(bytes) => bytes,
-            Err(error) => return Look::bad(Severity::High, "vrrp_state", error.to_string()),
+            Err(error) => return Probe::bad(Severity::High, "vrrp_state", error.to_string()),
         };
         // 1 is master and 0 is backup, so that a change of mastership is a step in the graph.
         let word = String::from_utf8_lossy(&bytes).trim().to_owned();
@@ -308,23 +312,23 @@ impl Looker {
             "BACKUP" => 0.0,
             other => {
                 let shown: String = other.chars().filter(|c| !c.is_control()).take(32).collect();
-                return Look::bad(Severity::High, "vrrp_state", format!("the state is \"{shown}\""));
+                return Probe::bad(Severity::High, "vrrp_state", format!("the state is \"{shown}\""));
             }
         };
-        Look { value: Some(value), unit: "count", ..Look::good("vrrp_state") }
+        Probe { value: Some(value), unit: "count", ..Probe::good("vrrp_state") }
     }
 
-    fn address(&self, host: &dyn Host) -> Look {
+    fn address(&self, host: &dyn Host) -> Probe {
         let wanted = self.address.as_deref().unwrap_or_default();
         // A label may be written with its prefix length, as interfaces are configured.
         let plain = wanted.split('/').next().unwrap_or_default();
         let Ok(wanted) = plain.parse::<IpAddr>() else {
-            return Look::not_available(&format!("\"{wanted}\" is no address"));
+            return Probe::not_available(&format!("\"{wanted}\" is no address"));
         };
         match host.system().addresses() {
-            Ok(addresses) if addresses.contains(&wanted) => Look::good("address"),
-            Ok(_) => Look::bad(Severity::High, "address", format!("{wanted} is on no interface")),
-            Err(error) => Look::not_available(&error),
+            Ok(addresses) if addresses.contains(&wanted) => Probe::good("address"),
+            Ok(_) => Probe::bad(Severity::High, "address", format!("{wanted} is on no interface")),
+            Err(error) => Probe::not_available(&error),
         }
     }
 }
@@ -350,12 +354,12 @@ mod tests {
     use crate::host::scripted::ScriptedHost;
     use crate::tasks::testing::Bench;
 
-    fn look(bench: &Bench, id: &str) -> Look {
+    fn look(bench: &Bench, id: &str) -> Probe {
         let with = bench.with("{}");
         let context = bench.context(&with);
         let (id, check) = bench.profile.checks.get_key_value(id).unwrap();
         let host: &ScriptedHost = &bench.host;
-        Looker::new(&context, id, check).unwrap().look(host, &CancelFlag::default())
+        Prober::new(&context, id, check).unwrap().look(host, &CancelFlag::default())
     }
 
     #[test]

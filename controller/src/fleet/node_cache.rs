@@ -125,11 +125,11 @@ impl Inner {
 
 /// All nodes.
 #[derive(Default)]
-pub struct Roster {
+pub struct NodeCache {
     inner: RwLock<Inner>,
 }
 
-impl Roster {
+impl NodeCache {
     fn read<T>(&self, read: impl FnOnce(&Inner) -> T) -> T {
         read(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -239,9 +239,9 @@ mod tests {
     }
 
     /// The counts worked out anew from all nodes: what the kept ones must equal.
-    fn recount(roster: &Roster) -> Vec<SiteStatus> {
-        let fresh = Roster::default();
-        for node in roster.page(&Selector::all(), None, usize::MAX) {
+    fn recount(node_cache: &NodeCache) -> Vec<SiteStatus> {
+        let fresh = NodeCache::default();
+        for node in node_cache.page(&Selector::all(), None, usize::MAX) {
             fresh.put(node);
         }
         fresh.sites()
@@ -249,24 +249,24 @@ mod tests {
 
     #[test]
     fn counts_follow_every_change() {
-        let roster = Roster::default();
+        let node_cache = NodeCache::default();
         let health =
             |problems| Some(Health { score: 90, problems, worst: String::new(), at: Timestamp::clamped(0) });
         for n in 0..6 {
-            roster.put(known(n, if n < 4 { "fra1" } else { "ams2" }));
+            node_cache.put(known(n, if n < 4 { "fra1" } else { "ams2" }));
         }
         let id = |n| NodeId::from_uuid(uuid::Uuid::from_u128(n));
         for n in 0..5 {
-            roster.update(id(n), |k| k.presence = Presence::Online);
-            assert_eq!(roster.sites(), recount(&roster));
+            node_cache.update(id(n), |k| k.presence = Presence::Online);
+            assert_eq!(node_cache.sites(), recount(&node_cache));
         }
-        roster.update(id(0), |k| k.health = health(0));
-        roster.update(id(1), |k| k.health = health(2));
-        roster.update(id(2), |k| k.presence = Presence::Stale);
-        roster.put(known(3, "ams2"));
-        assert_eq!(roster.sites(), recount(&roster));
-        let fra = roster.sites().into_iter().find(|s| s.site == "fra1").unwrap();
+        node_cache.update(id(0), |k| k.health = health(0));
+        node_cache.update(id(1), |k| k.health = health(2));
+        node_cache.update(id(2), |k| k.presence = Presence::Stale);
+        node_cache.put(known(3, "ams2"));
+        assert_eq!(node_cache.sites(), recount(&node_cache));
+        let fra = node_cache.sites().into_iter().find(|s| s.site == "fra1").unwrap();
         assert_eq!((fra.nodes, fra.ok, fra.warn, fra.stale), (3, 1, 1, 1));
-        assert_eq!(roster.attention(9).len(), 4, "fw-1 warns, fw-2 is stale, fw-3 and fw-5 are offline");
+        assert_eq!(node_cache.attention(9).len(), 4, "fw-1 warns, fw-2 is stale, fw-3 and fw-5 are offline");
     }
 }

@@ -28,7 +28,7 @@ use crate::run::{Abandoned, Draft, OutputHub, RunEvent};
 use crate::state::SmallState;
 use crate::tasks::CancelFlag;
 
-/// What the desk is made of.
+/// What the dispatcher is made of.
 pub struct Parts {
     /// Where durable things lie; its disk must have room.
     pub state_dir: PathBuf,
@@ -87,7 +87,7 @@ pub(super) struct Open {
 }
 
 /// The dispatcher's state.
-pub struct Desk {
+pub struct Dispatcher {
     pub(super) parts: Parts,
     pub(super) link: Option<LinkTrust>,
     pub(super) pending: BTreeMap<JobKey, Pending>,
@@ -104,8 +104,8 @@ pub struct Desk {
     pub(super) effects: Vec<Effect>,
 }
 
-impl Desk {
-    /// A desk; [`Desk::recover`] comes next.
+impl Dispatcher {
+    /// A dispatcher; [`Dispatcher::recover`] comes next.
     pub fn new(parts: Parts) -> Self {
         Self {
             parts,
