@@ -2,10 +2,12 @@
 //!
 //! Called at the edges only: controller/edge, the agent's link, the executor's socket, the CLI's client.
 
+use std::time::Duration;
+
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, RunId};
-use fleet_types::job::JobState;
+use fleet_types::job::{JobLimits, JobState};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -75,6 +77,8 @@ pub struct JobUpdate {
     pub report: Option<Digest>,
     /// The request it was accepted for; none where the node refused before reading it.
     pub request: Option<Digest>,
+    /// How long it may still take; none of a job that has ended, and from nodes that do not say.
+    pub limits: Option<JobLimits>,
 }
 
 fn optional_digest(field: &'static str, bytes: &[u8]) -> Result<Option<Digest>, FieldError> {
@@ -92,8 +96,26 @@ impl TryFrom<&pb::JobUpdate> for JobUpdate {
             journal_sequence: wire.journal_sequence,
             report: optional_digest("job.report_digest", &wire.report_digest)?,
             request: optional_digest("job.request_digest", &wire.request_digest)?,
+            limits: limits(wire)?,
         })
     }
+}
+
+fn limits(wire: &pb::JobUpdate) -> Result<Option<JobLimits>, FieldError> {
+    if wire.job_left_ms == 0 {
+        return Ok(None);
+    }
+    let behind = if wire.behind.is_empty() { None } else { Some(text("job.behind", &wire.behind)?) };
+    Ok(Some(JobLimits {
+        phase_left: Duration::from_millis(wire.phase_left_ms),
+        job_left: Duration::from_millis(wire.job_left_ms),
+        behind,
+    }))
+}
+
+/// At least one millisecond, since zero means that nothing is said.
+fn millis(left: Duration) -> u64 {
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 impl From<&JobUpdate> for pb::JobUpdate {
@@ -106,6 +128,14 @@ impl From<&JobUpdate> for pb::JobUpdate {
             journal_sequence: update.journal_sequence,
             report_digest: bytes(&update.report),
             request_digest: bytes(&update.request),
+            phase_left_ms: update.limits.as_ref().map_or(0, |limits| millis(limits.phase_left)),
+            job_left_ms: update.limits.as_ref().map_or(0, |limits| millis(limits.job_left)),
+            behind: update
+                .limits
+                .as_ref()
+                .and_then(|l| l.behind)
+                .map(|run| run.to_string())
+                .unwrap_or_default(),
         }
     }
 }

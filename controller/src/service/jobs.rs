@@ -133,7 +133,7 @@ mod tests {
 
     fn said(run: u64, attempt: u32, state: JobState) -> JobUpdate {
         let (run, attempt) = (RunId::from_number(run), Attempt(attempt));
-        JobUpdate { run, attempt, state, journal_sequence: 1, report: None, request: None }
+        JobUpdate { run, attempt, state, journal_sequence: 1, report: None, request: None, limits: None }
     }
 
     async fn put_job(context: &Context, agent: &Agent, run: u64, state: JobState) {

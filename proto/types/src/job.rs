@@ -3,8 +3,11 @@
 //! The table is that of the design ("The life of a job"). Controller and agent both ask it; neither has
 //! another one. Terminal states never change (security-and-delivery §2.2).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::id::RunId;
 use crate::time::Timestamp;
 
 /// How a job ended. Exactly one of these, with a reason.
@@ -104,6 +107,18 @@ pub enum JobState {
         /// Why, in words.
         reason: String,
     },
+}
+
+/// A node's word on how long a job may still take, counted from when it is said, on the node's boot time. The
+/// controller judges silence by it (DESIGN, "Silence").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobLimits {
+    /// The present phase: the wait for a turn, the working time, the way back.
+    pub phase_left: Duration,
+    /// The whole job to its end, the way back and the final entries included.
+    pub job_left: Duration,
+    /// While it waits for its turn: the run of the job before it on the node.
+    pub behind: Option<RunId>,
 }
 
 /// A state without its particulars: one row and column of the table.

@@ -237,6 +237,7 @@ impl Journal {
             journal_sequence: self.frames,
             report: job.report.as_ref().map(|report| report.digest),
             request: Some(job.request),
+            limits: None,
         }))
     }
 

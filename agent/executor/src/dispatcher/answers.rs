@@ -32,6 +32,7 @@ impl Dispatcher {
             journal_sequence: self.parts.journal.sequence(),
             report: job.finished.as_ref().map(|finished| finished.report),
             request: of_accepted.or_else(|| job.finished.as_ref().map(|finished| finished.request)),
+            limits: None,
         })
     }
 
@@ -54,6 +55,7 @@ impl Dispatcher {
             journal_sequence,
             report: None,
             request: None,
+            limits: None,
         };
         self.send(ToCore::Job(pb::JobUpdate::from(&update)));
     }

@@ -169,6 +169,7 @@ mod tests {
             journal_sequence: 3,
             report: None,
             request: None,
+            limits: None,
         };
         executor_message::Body::Job((&update).into())
     }
