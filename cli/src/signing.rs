@@ -99,6 +99,7 @@ impl Signer {
             nodes: NodeList::of(&nodes),
             plans: None,
             max_parallel: order.max_parallel,
+            max_failures: None,
             not_before: now.minus(BACK_DATED),
             not_after: now.plus(order.valid_for),
             reason: order.reason,

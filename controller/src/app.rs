@@ -24,7 +24,7 @@ use crate::edge::server::Servers;
 use crate::error::ControllerError;
 use crate::fleet::adopted::Adopted;
 use crate::fleet::node_cache::NodeCache;
-use crate::fleet::progress::Progress;
+use crate::fleet::open_runs::OpenRuns;
 use crate::fleet::report_heads::ReportHeads;
 use crate::fleet::sessions::Sessions;
 use crate::fleet::wave_signer::WaveSigner;
@@ -133,11 +133,10 @@ pub async fn open_context(
         node_cache: NodeCache::default(),
         report_heads: ReportHeads::default(),
         adopted: Adopted::default(),
-        progress: Progress::default(),
+        open_runs: OpenRuns::default(),
         keyring,
         denied: DenyList::new(Denied::default()),
         settings: config.settings.clone(),
-        listening_since: now,
         output: OutputFiles::new(config.data_directory.join("output"), config.settings.output_floor_bytes),
         trust: Trust::new(bundle, signed),
         operators: Operators::default(),

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
+use fleet_rollout::{Moment, Mono};
 use fleet_types::id::RunId;
 use fleet_types::time::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -19,14 +21,15 @@ pub struct Clock {
 
 #[derive(Clone)]
 enum Source {
-    System,
+    /// Monotonic time counts from here.
+    System(Instant),
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Self {
-        Self { source: Source::System, random: SystemRandom::new() }
+        Self { source: Source::System(Instant::now()), random: SystemRandom::new() }
     }
 
     /// A clock that stands still until it is moved; for tests.
@@ -46,13 +49,23 @@ impl Clock {
     #[allow(clippy::disallowed_methods)] // This is the file the ban points to.
     pub fn now(&self) -> Timestamp {
         match &self.source {
-            Source::System => {
+            Source::System(_) => {
                 let since_epoch =
                     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 Timestamp::clamped(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
             }
             Source::Manual(ms) => Timestamp::clamped(ms.load(Ordering::SeqCst)),
         }
+    }
+
+    /// Now on both clocks. The monotonic one stands still while the machine is suspended; a manual clock's moves
+    /// with it.
+    pub fn moment(&self) -> Moment {
+        let mono = match &self.source {
+            Source::System(start) => start.elapsed(),
+            Source::Manual(ms) => Duration::from_millis(ms.load(Ordering::SeqCst).unsigned_abs()),
+        };
+        Moment { wall: self.now(), mono: Mono::new(mono) }
     }
 
     /// Random bytes from the operating system.

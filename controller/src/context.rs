@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::fleet::adopted::Adopted;
 use crate::fleet::node_cache::NodeCache;
-use crate::fleet::progress::Progress;
+use crate::fleet::open_runs::OpenRuns;
 use crate::fleet::report_heads::ReportHeads;
 use crate::fleet::sessions::Sessions;
 use crate::fleet::wave_signer::WaveSigner;
@@ -44,8 +44,8 @@ pub struct Context {
     pub report_heads: ReportHeads,
     /// Jobs of a lost store that the log was told of.
     pub adopted: Adopted,
-    /// How far open runs are.
-    pub progress: Progress,
+    /// The engines of the open runs.
+    pub open_runs: OpenRuns,
     /// Authorities and keys.
     pub keyring: Keyring,
     /// Signs waves.
@@ -54,8 +54,6 @@ pub struct Context {
     pub denied: Arc<DenyList>,
     /// Timers and limits.
     pub settings: Settings,
-    /// When this process began to listen to nodes: silence before that is held against nobody.
-    pub listening_since: fleet_types::time::Timestamp,
     /// Output of steps.
     pub output: OutputFiles,
     /// The newest trust bundle.

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use fleet_rollout::{JobFact, KnownJob, Live, Mode, Plan, PlanInput, PlannedNode, Reported, Rollout};
+use fleet_rollout::{
+    Event, Holder, JobFact, KnownJob, Mode, Moment, Mono, Plan, PlanInput, PlannedNode, Reported, Rollout,
+};
 use fleet_types::id::NodeId;
 use fleet_types::job::JobState;
 use fleet_types::run::RunState;
@@ -12,6 +14,7 @@ use fleet_types::view::Presence;
 
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
+use crate::fleet::open_runs::Engine;
 use crate::repo::records::{JobRecord, RunRecord};
 
 /// The engine's plan of a run.
@@ -22,10 +25,16 @@ fn plan(run: &RunRecord, jobs: &[JobRecord]) -> Result<Plan> {
         max_parallel: run.max_parallel,
         not_before: run.not_before,
         not_after: run.not_after,
-        job_deadline: Duration::from_millis(run.job_limit_ms) + fleet_rollout::LOST_GRACE,
+        job_limit: Duration::from_millis(run.job_limit_ms),
+        max_failures: run.max_failures,
         nodes: jobs
             .iter()
-            .map(|job| PlannedNode { node: job.node, pair: job.pair.clone(), site: job.site.clone() })
+            .map(|job| PlannedNode {
+                node: job.node,
+                name: job.node_name.to_string(),
+                pair: job.pair.clone(),
+                site: job.site.clone(),
+            })
             .collect(),
     };
     Plan::new(input).map_err(|problems| {
@@ -34,7 +43,7 @@ fn plan(run: &RunRecord, jobs: &[JobRecord]) -> Result<Plan> {
 }
 
 /// What a record says.
-pub fn fact(job: &JobRecord) -> JobFact {
+fn fact(job: &JobRecord) -> JobFact {
     match &job.state {
         JobState::Queued => JobFact::Queued,
         JobState::Ended { outcome, .. } => JobFact::Ended { attempt: job.attempt, outcome: *outcome },
@@ -43,7 +52,7 @@ pub fn fact(job: &JobRecord) -> JobFact {
 }
 
 /// What a node says, in the engine's words; `None` for what is not between offer and end.
-pub const fn reported(state: &JobState) -> Option<Reported> {
+const fn reported(state: &JobState) -> Option<Reported> {
     match state {
         JobState::Accepted => Some(Reported::Accepted),
         JobState::Running { .. } => Some(Reported::Running),
@@ -58,27 +67,57 @@ pub fn is_online(context: &Context, node: NodeId) -> bool {
     context.node_cache.get(node).is_some_and(|known| known.presence == Presence::Online)
 }
 
-/// The engine's state of a run as its records and what nodes said last make it.
-pub fn rollout(context: &Context, run: &RunRecord, jobs: &[JobRecord]) -> Result<Rollout> {
+/// What is known beyond the records when a run is read anew in the same process.
+#[derive(Default)]
+pub struct Known {
+    /// The engine's state before.
+    pub before: Option<Engine>,
+    /// Since when this process has listened without a break.
+    pub listening_since: Mono,
+}
+
+/// The engine's state of a run as its records, what nodes said last, and the holds of pairs make it.
+pub fn rollout(
+    context: &Context,
+    run: &RunRecord,
+    jobs: &[JobRecord],
+    known: &Known,
+    held: Vec<(String, Holder)>,
+) -> Result<Rollout> {
     let mode = match run.state {
         RunState::Halting => Mode::Halting { reason: run.stopped_because.clone() },
         RunState::Paused => Mode::Paused { reason: run.stopped_because.clone() },
         _ => Mode::Going,
     };
-    let now = context.clock.now();
-    let known = jobs.iter().map(|job| {
-        let live = context
-            .sessions
-            .live(job.node, job.run)
-            .filter(|(attempt, _)| *attempt == job.attempt)
-            .and_then(|(_, state)| reported(&state));
-        let live = live.map(|reported| Live {
-            reported: Some(reported),
-            since: job.offered.unwrap_or(now),
-            heard: now,
-        });
-        (job.node, KnownJob { fact: fact(job), live, online: is_online(context, job.node) })
+    let before = known.before.as_ref().map(Engine::read);
+    let before = before.as_deref();
+    let anchor = before.map_or_else(|| context.clock.moment(), Rollout::anchor);
+    let jobs_known = jobs.iter().map(|job| {
+        let fact = fact(job);
+        let before = before.and_then(|rollout| rollout.job(job.node)).filter(|job| job.fact == fact);
+        let live = before.and_then(|job| job.live);
+        (job.node, KnownJob { fact, live, online: is_online(context, job.node) })
     });
-    Rollout::restore(plan(run, jobs)?, mode, context.listening_since, known)
-        .map_err(ControllerError::internal)
+    let plan = plan(run, jobs)?;
+    let mut rollout = Rollout::restore(plan, mode, anchor, known.listening_since, jobs_known, held)
+        .map_err(ControllerError::internal)?;
+    for job in jobs.iter().filter(|job| job.state.outcome().is_none()) {
+        if let Some(event) = said(context, job) {
+            rollout.apply(event.0, &event.1).map_err(ControllerError::internal)?;
+        }
+    }
+    Ok(rollout)
+}
+
+/// What a node said last of an offered job, and when.
+pub fn said(context: &Context, job: &JobRecord) -> Option<(Moment, Event)> {
+    if job.state == JobState::Queued {
+        return None;
+    }
+    let live = context.sessions.live(job.node, job.run).filter(|live| live.attempt == job.attempt)?;
+    let left = live.limits.map(|limits| limits.job_left);
+    let now = context.clock.moment();
+    // The wall clock as it was when the node spoke, as far as the present one is right.
+    let at = Moment { wall: now.wall.minus(now.mono.since(live.said)), mono: live.said };
+    Some((at, Event::reported(job.node, job.attempt, reported(&live.state)?, left)))
 }

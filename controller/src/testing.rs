@@ -41,6 +41,11 @@ impl TestContext {
 
     /// Over a store of the test's choice.
     pub async fn over(store: Arc<dyn KvStore>) -> Self {
+        Self::at(store, Clock::system()).await
+    }
+
+    /// Over a store and on a clock of the test's choice.
+    pub async fn at(store: Arc<dyn KvStore>, clock: Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let request = InitRequest {
@@ -49,13 +54,13 @@ impl TestContext {
             data_directory: data.clone(),
             root_key: folder.path().join("root.key"),
         };
-        init(Arc::clone(&store), &Clock::system(), &request).await.unwrap();
+        init(Arc::clone(&store), &clock, &request).await.unwrap();
         let text = format!(
             "data_directory = \"{}\"\n[server]\nserver_names = [\"localhost\"]\n[storage]\nbackend = \"memory\"",
             data.display()
         );
         let config = Config::from_text("test.toml", &text).unwrap();
-        let context = app::open_context(&config, store, Clock::system()).await.unwrap();
+        let context = app::open_context(&config, store, clock).await.unwrap();
         let root = keyring::load_signing_key(&request.root_key).unwrap();
         Self { context: Arc::new(context), root, _folder: folder }
     }

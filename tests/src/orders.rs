@@ -135,6 +135,7 @@ pub fn sign_request(key: &SigningKey, fleet: FleetId, order: &Order, now: Timest
         nodes: NodeList::of(&nodes),
         plans: None,
         max_parallel: order.max_parallel,
+        max_failures: None,
         // As fleetctl: clocks may be a little apart.
         not_before: now.minus(Duration::from_mins(5)),
         not_after: now.plus(order.valid_for),

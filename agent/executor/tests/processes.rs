@@ -148,7 +148,7 @@ fn a_program_runs_in_a_clean_environment_without_a_shell() {
     assert_eq!(outcome.output_sha256, Digest::of(&outcome.output));
     assert!(matches!(node.run(&["/bin/sh"], LONG, None), Err(ProcessError::NotStarted { .. })));
     // Nothing of a look is kept.
-    assert_eq!(std::fs::read_dir(node.folder.path().join("state/looks")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(node.folder.path().join("state/probes")).unwrap().count(), 0);
 }
 
 #[test]

@@ -58,6 +58,7 @@ impl Order {
             nodes: NodeList::of(&[node]),
             plans: None,
             max_parallel: 1,
+            max_failures: None,
             not_before: clock::now().minus(Duration::from_mins(1)),
             not_after: clock::now().plus(Duration::from_hours(1)),
             reason: "test".to_owned(),

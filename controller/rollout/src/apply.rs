@@ -3,20 +3,27 @@
 //! Must never leave a half-made change: an error has changed nothing. Called by the controller's runner,
 //! after it has saved what the event says.
 
+use std::time::Duration;
+
 use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::Phase;
-use fleet_types::time::Timestamp;
 
 use crate::blocked::BlockReason;
 use crate::event::{Applied, Event, EventError, JobEvent};
+use crate::holds::Holder;
 use crate::invariant::{self, Invariant};
-use crate::state::{Clock, Job, Rollout};
+use crate::moment::Moment;
+use crate::state::{Contact, Job, Rollout};
 use crate::table::{InvalidTransition, JobStep, job_step, mode_step};
 
 impl Rollout {
     /// Applies one event. Applying it again is harmless. O(log n) in the number of nodes.
-    pub fn apply(&mut self, now: Timestamp, event: &Event) -> Result<Applied, EventError> {
+    pub fn apply(&mut self, now: Moment, event: &Event) -> Result<Applied, EventError> {
         match event {
+            Event::PairHeld { pair, holder } => {
+                let changed = self.hold_pair(pair, holder.as_ref());
+                Ok(if changed { Applied::Changed } else { Applied::Repeated })
+            }
             Event::Job { node, what } => self.on_job(now, *node, *what),
             Event::Pause { .. } | Event::Resume | Event::Cancel { .. } => self.on_order(event),
         }
@@ -29,7 +36,7 @@ impl Rollout {
             (Ok(None), _) => return Ok(Applied::Repeated),
             (_, Event::Pause { .. }) => "pause",
             (_, Event::Cancel { .. }) => "cancel",
-            (_, Event::Resume | Event::Job { .. }) => "resume",
+            (_, Event::Resume | Event::Job { .. } | Event::PairHeld { .. }) => "resume",
         };
         match (self.terminal_state(), step) {
             (Some(state), _) => Err(EventError::RunEnded { run, state, event }),
@@ -43,7 +50,7 @@ impl Rollout {
         }
     }
 
-    fn on_job(&mut self, now: Timestamp, node: NodeId, event: JobEvent) -> Result<Applied, EventError> {
+    fn on_job(&mut self, now: Moment, node: NodeId, event: JobEvent) -> Result<Applied, EventError> {
         let run = self.plan.run;
         let index = self.plan.index(node).ok_or(EventError::UnknownNode { run, node })?;
         let Job { phase, attempt, online, .. } = self.jobs[index];
@@ -55,29 +62,15 @@ impl Rollout {
         })?;
         match step {
             JobStep::Offer => self.take_slot(now, index, attempt)?,
-            JobStep::Move(to) => self.change(index, |job| {
-                // Working time counts from the acceptance, then from the first step; a later phase does
-                // not start it again.
-                let restart = matches!(job.phase, Phase::Offered | Phase::Accepted);
-                job.phase = to;
-                if let Some(clock) = &mut job.clock {
-                    clock.heard = clock.heard.max(now);
-                    if restart {
-                        clock.since = clock.since.max(now);
-                    }
-                }
-            }),
+            JobStep::Move(to) => self.hear(now, index, Some(to), left_of(event)),
             JobStep::End(outcome) => self.change(index, |job| {
-                *job = Job { phase: Phase::Ended(outcome), attempt: job.attempt, online: false, clock: None };
+                *job =
+                    Job { phase: Phase::Ended(outcome), attempt: job.attempt, online: false, contact: None };
             }),
             JobStep::Presence { online: same } if same == online => return Ok(Applied::Repeated),
             JobStep::Presence { online } => self.note_presence(now, index, online),
             JobStep::Heard => {
-                self.change(index, |job| {
-                    if let Some(clock) = &mut job.clock {
-                        clock.heard = clock.heard.max(now);
-                    }
-                });
+                self.hear(now, index, None, left_of(event));
                 return Ok(Applied::Repeated);
             }
             JobStep::Repeated => return Ok(Applied::Repeated),
@@ -89,7 +82,7 @@ impl Rollout {
 
     /// Queued to offered. Only the rules that protect the fleet are checked again (security-and-delivery
     /// §2.14): an offer that was saved just before a pause is a fact and is taken.
-    fn take_slot(&mut self, now: Timestamp, index: usize, attempt: Attempt) -> Result<(), EventError> {
+    fn take_slot(&mut self, now: Moment, index: usize, attempt: Attempt) -> Result<(), EventError> {
         let refusal = |reason| EventError::NotAdmitted {
             run: self.plan.run,
             node: self.plan.nodes[index].node,
@@ -104,28 +97,64 @@ impl Rollout {
         if let Some(partner) = self.partner_in_flight(index) {
             return Err(refusal(BlockReason::PartnerInFlight { partner }));
         }
+        if let Some(holder) = self.held_by_another(index, attempt) {
+            return Err(refusal(BlockReason::PairHeld { holder: holder.clone() }));
+        }
+        let ends = self.ends_if_begun_last(now);
         self.change(index, |job| {
             job.phase = Phase::Offered;
             job.attempt = attempt;
-            job.clock = Some(Clock { since: now, heard: now, offered: now });
+            job.contact = Some(Contact { offered: now.wall, ends, heard: now.mono });
         });
         debug_assert!(self.in_flight.len() <= self.plan.max_parallel, "{:?}", Invariant::CapHolds);
         debug_assert!(self.partner_in_flight(index).is_none(), "{:?}", Invariant::OneOfAPair);
         Ok(())
     }
 
-    /// While an offer is unanswered, the node may have received it for as long as its link was up, and may
-    /// have begun until the last start: working time is counted from the last contact.
-    fn note_presence(&mut self, now: Timestamp, index: usize, online: bool) {
-        let last_contact = now.min(self.plan.not_after);
+    /// The hold on a job's pair, where it is not this very job's.
+    fn held_by_another(&self, index: usize, attempt: Attempt) -> Option<&Holder> {
+        let holder = self.pairs[self.plan.pair_of[index]?].held.as_ref()?;
+        let own = holder.run == self.plan.run
+            && holder.node == self.plan.nodes[index].node
+            && holder.attempt == attempt;
+        (!own).then_some(holder)
+    }
+
+    /// The node spoke of its job: it may have gone on, and its time ends where it says. A node that does not say
+    /// has the time that the documents give it, from its first step on; until then it may wait for its turn.
+    fn hear(&mut self, now: Moment, index: usize, to: Option<Phase>, left: Option<Duration>) {
+        let last = self.ends_if_begun_last(now);
+        let said = left.map(|left| self.ends_by_word(now, left));
+        let begun = now.mono.plus(self.plan.job_limit);
         self.change(index, |job| {
-            job.online = online;
-            if let Some(clock) = &mut job.clock {
-                clock.heard = clock.heard.max(now);
-                if job.phase == Phase::Offered {
-                    clock.since = clock.since.max(last_contact);
-                }
+            let began = matches!(job.phase, Phase::Offered | Phase::Accepted);
+            job.phase = to.unwrap_or(job.phase);
+            let waits = job.phase == Phase::Accepted;
+            if let Some(contact) = &mut job.contact {
+                contact.heard = contact.heard.max(now.mono);
+                contact.ends = match said {
+                    Some(said) => said,
+                    None if waits => contact.ends.max(last),
+                    None if began => begun,
+                    None => contact.ends,
+                };
             }
         });
+    }
+
+    fn note_presence(&mut self, now: Moment, index: usize, online: bool) {
+        self.change(index, |job| {
+            job.online = online;
+            if let Some(contact) = &mut job.contact {
+                contact.heard = contact.heard.max(now.mono);
+            }
+        });
+    }
+}
+
+const fn left_of(event: JobEvent) -> Option<Duration> {
+    match event {
+        JobEvent::Reported { left, .. } => left,
+        _ => None,
     }
 }

@@ -10,6 +10,8 @@ use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
 use crate::event::Mode;
+use crate::holds::Holder;
+use crate::moment::Moment;
 use crate::state::Rollout;
 
 /// One reason why a node is not going.
@@ -44,15 +46,27 @@ pub enum BlockReason {
     },
     /// The node's link is down.
     Offline,
+    /// So many jobs failed that none starts any more.
+    FailedTooOften {
+        /// Failed, rolled back or lost.
+        failed: u32,
+        /// The run stops there.
+        at_most: u32,
+    },
     /// A node of the same pair is in flight, and the run changes nodes.
     PartnerInFlight {
-        /// That node.
-        partner: NodeId,
+        /// Its name.
+        partner: String,
+    },
+    /// The pair is held for a job of another run, or for one that got lost and may still be changing its node.
+    PairHeld {
+        /// Whose job.
+        holder: Holder,
     },
     /// A node of the same pair goes first.
     PartnerFirst {
-        /// That node.
-        partner: NodeId,
+        /// Its name.
+        partner: String,
     },
     /// Every slot is taken.
     CapReached {
@@ -78,6 +92,12 @@ impl fmt::Display for BlockReason {
             Self::BeforeStart { not_before } => write!(f, "starts at {not_before} at the earliest"),
             Self::AfterLastStart { not_after } => write!(f, "too late: last start was {not_after}"),
             Self::Offline => f.write_str("offline"),
+            Self::FailedTooOften { failed, at_most } => {
+                write!(f, "{failed} failed, and the run stops at {at_most}")
+            }
+            Self::PairHeld { holder } => {
+                write!(f, "its pair is held for {} in run {}", holder.name, holder.run)
+            }
             Self::PartnerInFlight { partner } => write!(f, "partner {partner} is in flight"),
             Self::PartnerFirst { partner } => write!(f, "partner {partner} goes first"),
             Self::CapReached { in_flight, at_most } => {
@@ -93,7 +113,7 @@ impl fmt::Display for BlockReason {
 impl Rollout {
     /// All reasons why `node` is not going at `now`. Empty when it is in flight, or is offered its job by
     /// [`Rollout::wanted`]. Costs O(page + log n).
-    pub fn blocked(&self, node: NodeId, now: Timestamp) -> Vec<BlockReason> {
+    pub fn blocked(&self, node: NodeId, now: Moment) -> Vec<BlockReason> {
         let Some(index) = self.plan.index(node) else { return vec![BlockReason::NotInRun] };
         match self.jobs[index].phase {
             Phase::Queued => {}
@@ -102,7 +122,7 @@ impl Rollout {
                 return Vec::new();
             }
         }
-        let mut reasons = self.starts_blocked(now);
+        let mut reasons = self.starts_blocked(now.wall);
         if !self.jobs[index].online {
             reasons.push(BlockReason::Offline);
         }
@@ -134,21 +154,35 @@ impl Rollout {
         if now >= not_after {
             reasons.push(BlockReason::AfterLastStart { not_after });
         }
+        reasons.extend(self.failed_too_often());
         reasons
     }
 
-    /// The pair rule (security-and-delivery §2.14): never two nodes of a pair in flight in a changing run.
+    /// Have so many jobs failed, were rolled back or got lost that none may start any more? A job that was refused,
+    /// cancelled or came too late has changed nothing, and says nothing of the next node.
+    pub(crate) fn failed_too_often(&self) -> Option<BlockReason> {
+        use Outcome::{Failed, Lost, RollbackFailed, RolledBack};
+        let at_most = self.plan.max_failures?;
+        let failed = self.tally.count(&[Failed, RolledBack, RollbackFailed, Lost]);
+        (failed >= at_most).then_some(BlockReason::FailedTooOften { failed, at_most })
+    }
+
+    /// The pair rule (security-and-delivery §2.14): never two nodes of a pair in change at once, over all runs.
     fn pair_blocked(&self, index: usize) -> Option<BlockReason> {
         if let Some(partner) = self.partner_in_flight(index) {
             return Some(BlockReason::PartnerInFlight { partner });
         }
-        let next = self.pairs[self.plan.pair_of[index]?].next.filter(|next| *next != index)?;
-        Some(BlockReason::PartnerFirst { partner: self.plan.nodes[next].node })
+        let pair = &self.pairs[self.plan.pair_of[index]?];
+        if let Some(holder) = &pair.held {
+            return Some(BlockReason::PairHeld { holder: holder.clone() });
+        }
+        let next = pair.next.filter(|next| *next != index)?;
+        Some(BlockReason::PartnerFirst { partner: self.plan.nodes[next].name.clone() })
     }
 
     /// Another node of the same pair that is in flight, where the pair rule holds.
-    pub(crate) fn partner_in_flight(&self, index: usize) -> Option<NodeId> {
+    pub(crate) fn partner_in_flight(&self, index: usize) -> Option<String> {
         let pair = &self.pairs[self.plan.pair_of[index]?];
-        pair.in_flight.iter().find(|other| **other != index).map(|other| self.plan.nodes[*other].node)
+        pair.in_flight.iter().find(|other| **other != index).map(|other| self.plan.nodes[*other].name.clone())
     }
 }

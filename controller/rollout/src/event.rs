@@ -4,6 +4,7 @@
 //! Must never hold decisions; those are in `table`. Made by the controller's runner.
 
 use std::fmt;
+use std::time::Duration;
 
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
@@ -11,6 +12,7 @@ use fleet_types::run::RunState;
 use serde::{Deserialize, Serialize};
 
 use crate::blocked::BlockReason;
+use crate::holds::Holder;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,13 @@ pub enum Event {
         node: NodeId,
         /// What happened.
         what: JobEvent,
+    },
+    /// A pair was taken for a job, in this or another run, or is free again.
+    PairHeld {
+        /// The pair.
+        pair: String,
+        /// Whose job; none when it is free.
+        holder: Option<Holder>,
     },
     /// An operator stops new starts.
     Pause {
@@ -50,6 +59,8 @@ pub enum JobEvent {
         attempt: Attempt,
         /// Where it stands.
         phase: Reported,
+        /// How long the whole job may still take, by the node's word; `None` when it does not say.
+        left: Option<Duration>,
     },
     /// The end was saved: reported by the node, or decided here ([`crate::Wanted::end`]).
     Ended {
@@ -96,8 +107,8 @@ impl Event {
     }
 
     /// The node said where its job stands.
-    pub const fn reported(node: NodeId, attempt: Attempt, phase: Reported) -> Self {
-        Self::Job { node, what: JobEvent::Reported { attempt, phase } }
+    pub const fn reported(node: NodeId, attempt: Attempt, phase: Reported, left: Option<Duration>) -> Self {
+        Self::Job { node, what: JobEvent::Reported { attempt, phase, left } }
     }
 
     /// The end of the node's job was saved.
@@ -120,6 +131,8 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Job { what, .. } => what.fmt(f),
+            Self::PairHeld { pair, holder: Some(_) } => write!(f, "pair {pair} held"),
+            Self::PairHeld { pair, holder: None } => write!(f, "pair {pair} free"),
             Self::Pause { .. } => f.write_str("pause"),
             Self::Resume => f.write_str("resume"),
             Self::Cancel { .. } => f.write_str("cancel"),

@@ -9,8 +9,8 @@ use std::fmt;
 use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::run::RunState;
-use fleet_types::time::Timestamp;
 
+use crate::moment::Moment;
 use crate::restore::JobFact;
 use crate::state::Rollout;
 
@@ -75,20 +75,25 @@ pub fn check(rollout: &Rollout) -> Result<(), Violation> {
     let agree = rollout.in_flight.iter().copied().eq(in_flight.iter().copied())
         && rollout.queued.iter().copied().eq(indexes_where(rollout, |phase| phase == Phase::Queued))
         && rollout.ready.iter().copied().eq(ready(rollout))
-        && rollout.due.len() == in_flight.len();
+        && rollout.silent.iter().all(|(_, index)| rollout.in_flight.contains(index))
+        && in_flight.iter().all(|index| {
+            let job = &rollout.jobs[*index];
+            rollout.silent.iter().any(|(_, silent)| silent == index)
+                != (job.online && job.phase != Phase::Offered)
+        });
     ensure(agree, Invariant::IndexesAgree, || format!("{rollout:?}"))
 }
 
 /// Checks that the run is over and that nothing is wanted any more. O(n log n): for tests.
-pub fn check_end(rollout: &Rollout, now: Timestamp) -> Result<(), Violation> {
+pub fn check_end(rollout: &Rollout, now: Moment) -> Result<(), Violation> {
     check(rollout)?;
     let open: Vec<_> =
         rollout.known_jobs().filter(|(_, known)| !matches!(known.fact, JobFact::Ended { .. })).collect();
     let over = rollout.terminal_state().is_some_and(RunState::is_terminal)
         && rollout.wanted(now).is_empty()
-        && rollout.next_deadline(now).is_none();
+        && rollout.next_look(now).is_none();
     ensure(open.is_empty() && over, Invariant::EveryoneEnds, || {
-        format!("{:?}, open: {open:?}", rollout.summary(now))
+        format!("{:?}, open: {open:?}", rollout.summary(now.wall))
     })
 }
 
@@ -154,7 +159,7 @@ fn indexes_where(rollout: &Rollout, wanted: impl Fn(Phase) -> bool) -> Vec<usize
 
 /// Who could go, worked out without indexes.
 fn ready(rollout: &Rollout) -> Vec<usize> {
-    let mut taken = vec![false; rollout.plan.pair_count];
+    let mut taken: Vec<bool> = rollout.pairs.iter().map(|pair| pair.held.is_some()).collect();
     for index in indexes_where(rollout, |phase| !matches!(phase, Phase::Queued | Phase::Ended(_))) {
         if let Some(pair) = rollout.plan.pair_of[index] {
             taken[pair] = true;

@@ -2,7 +2,7 @@
 //!
 //! For: the controller's runner, which applies an event that it has saved ([`Rollout::apply`]), asks what
 //! each node should be doing now ([`Rollout::wanted`]) and when to look again
-//! ([`Rollout::next_deadline`]), and shows why a node is not going ([`Rollout::blocked`]).
+//! ([`Rollout::next_look`]), and shows why a node is not going ([`Rollout::blocked`]).
 //!
 //! Must never: do I/O, read a clock, draw random numbers, write a log. Time is handed in.
 //!
@@ -14,7 +14,9 @@
 //! | `state` | the rollout's data and its indexes |
 //! | `restore` | a rollout from records |
 //! | `apply` | carrying out what the table says |
-//! | `deadline` | until when silence is borne, and when to look again |
+//! | `moment` | an instant on both clocks |
+//! | `silence` | when a silent job is lost, and when to look again |
+//! | `holds` | pairs that are taken, over all runs |
 //! | `wanted` | what should be so now |
 //! | `blocked` | every reason why a node is not going |
 //! | `summary` | the run as one line: state, tally, counts |
@@ -22,21 +24,25 @@
 
 mod apply;
 mod blocked;
-mod deadline;
 mod event;
+mod holds;
 pub mod invariant;
+mod moment;
 mod plan;
 mod restore;
+mod silence;
 mod state;
 mod summary;
 mod table;
 mod wanted;
 
 pub use blocked::BlockReason;
-pub use deadline::LOST_GRACE;
 pub use event::{Applied, Event, EventError, JobEvent, Mode, Reported};
+pub use holds::{Holder, Holds};
+pub use moment::{Moment, Mono};
 pub use plan::{MAX_NODES, Plan, PlanInput, PlanProblem, PlannedNode};
 pub use restore::{JobFact, KnownJob, Live, RestoreError};
+pub use silence::LOST_GRACE;
 pub use state::Rollout;
 pub use summary::{Counts, Summary};
-pub use wanted::{Directive, End, Offer, PAGE, Wanted};
+pub use wanted::{End, Offer, PAGE, Wanted};

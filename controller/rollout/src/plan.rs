@@ -1,7 +1,6 @@
 //! What was asked for: the nodes of a run, its limits and its times.
 //!
-//! Fixed for the life of the run, and with it the denominator. Rings, windows and budgets will be more
-//! fields here and more conditions of admission in `blocked`; the engine around them stays.
+//! Fixed for the life of the run, and with it the denominator.
 //! Must never change after [`Plan::new`]. Called by whoever starts or reloads a run.
 
 use std::collections::BTreeMap;
@@ -9,8 +8,6 @@ use std::time::Duration;
 
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::time::Timestamp;
-
-use crate::deadline::LOST_GRACE;
 
 /// More nodes than this in one run are a mistake; ten times the largest fleet that is measured.
 pub const MAX_NODES: usize = 1_000_000;
@@ -20,6 +17,8 @@ pub const MAX_NODES: usize = 1_000_000;
 pub struct PlannedNode {
     /// The node.
     pub node: NodeId,
+    /// Its name, for reasons that people read.
+    pub name: String,
     /// The pair that it belongs to (label `ha_group`), if any.
     pub pair: Option<String>,
     /// Its site (label `site`), `-` where none is assigned.
@@ -39,8 +38,11 @@ pub struct PlanInput {
     pub not_before: Timestamp,
     /// No node is offered its job at or after this instant; the end of first starts.
     pub not_after: Timestamp,
-    /// The working-time limit of the procedure with the grace for `lost` ([`LOST_GRACE`]) included.
-    pub job_deadline: Duration,
+    /// The longest that a job may take once it has begun: working time, way back and final entries, as the
+    /// signed documents say. Counts where the node has not said more.
+    pub job_limit: Duration,
+    /// New starts end once so many jobs have failed, were rolled back or got lost; `None` for no such limit.
+    pub max_failures: Option<u32>,
     /// The selected nodes, in any order.
     pub nodes: Vec<PlannedNode>,
 }
@@ -71,9 +73,12 @@ pub enum PlanProblem {
         /// First starts until here.
         not_after: Timestamp,
     },
-    /// Shorter than the grace alone.
-    #[error("a job deadline of {} s does not even hold the grace of {} s", .0.as_secs(), LOST_GRACE.as_secs())]
-    DeadlineTooShort(Duration),
+    /// No job could do anything.
+    #[error("a job limit of 0 s leaves no time for work")]
+    NoWorkingTime,
+    /// Nothing could ever start.
+    #[error("at most 0 failures lets none start: allow at least 1, or set no limit")]
+    NoFailures,
 }
 
 /// A checked plan. Nodes are held in the order of their ids, which is also the order in which they go, so
@@ -85,11 +90,13 @@ pub struct Plan {
     pub(crate) max_parallel: usize,
     pub(crate) not_before: Timestamp,
     pub(crate) not_after: Timestamp,
-    pub(crate) job_deadline: Duration,
+    pub(crate) job_limit: Duration,
+    pub(crate) max_failures: Option<u32>,
     pub(crate) nodes: Vec<PlannedNode>,
     /// For each node the number of its pair, where the pair rule holds.
     pub(crate) pair_of: Vec<Option<usize>>,
-    pub(crate) pair_count: usize,
+    /// The numbers of pairs by their names.
+    pub(crate) pair_index: BTreeMap<String, usize>,
 }
 
 impl Plan {
@@ -115,13 +122,16 @@ impl Plan {
         if input.not_after <= input.not_before {
             problems.push(PlanProblem::NoTime { not_before: input.not_before, not_after: input.not_after });
         }
-        if input.job_deadline <= LOST_GRACE {
-            problems.push(PlanProblem::DeadlineTooShort(input.job_deadline));
+        if input.job_limit.is_zero() {
+            problems.push(PlanProblem::NoWorkingTime);
+        }
+        if input.max_failures == Some(0) {
+            problems.push(PlanProblem::NoFailures);
         }
         if !problems.is_empty() {
             return Err(problems);
         }
-        let (pair_of, pair_count) = number_pairs(&nodes, input.changes);
+        let (pair_of, pair_index) = number_pairs(&nodes, input.changes);
         Ok(Self {
             run: input.run,
             changes: input.changes,
@@ -129,10 +139,11 @@ impl Plan {
             max_parallel: usize::try_from(input.max_parallel).unwrap_or(usize::MAX),
             not_before: input.not_before,
             not_after: input.not_after,
-            job_deadline: input.job_deadline,
+            job_limit: input.job_limit,
+            max_failures: input.max_failures,
             nodes,
             pair_of,
-            pair_count,
+            pair_index,
         })
     }
 
@@ -156,6 +167,16 @@ impl Plan {
         &self.nodes
     }
 
+    /// The pairs that a changing run must hold while one of their nodes is in flight; none where it only reads.
+    pub fn pairs(&self) -> impl Iterator<Item = &str> {
+        self.pair_index.keys().map(String::as_str)
+    }
+
+    /// The pair of a node, where the pair rule holds.
+    pub fn pair_of(&self, node: NodeId) -> Option<&str> {
+        self.nodes[self.index(node)?].pair.as_deref().filter(|_| self.changes)
+    }
+
     /// The place of a node in the plan.
     pub(crate) fn index(&self, node: NodeId) -> Option<usize> {
         self.nodes.binary_search_by_key(&node, |n| n.node).ok()
@@ -163,15 +184,15 @@ impl Plan {
 }
 
 /// Gives pairs numbers; none where the run only reads.
-fn number_pairs(nodes: &[PlannedNode], changes: bool) -> (Vec<Option<usize>>, usize) {
-    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+fn number_pairs(nodes: &[PlannedNode], changes: bool) -> (Vec<Option<usize>>, BTreeMap<String, usize>) {
+    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
     let pair_of = nodes
         .iter()
         .map(|node| {
-            let name = node.pair.as_deref().filter(|_| changes)?;
+            let name = node.pair.as_ref().filter(|_| changes)?;
             let next = numbers.len();
-            Some(*numbers.entry(name).or_insert(next))
+            Some(*numbers.entry(name.clone()).or_insert(next))
         })
         .collect();
-    (pair_of, numbers.len())
+    (pair_of, numbers)
 }

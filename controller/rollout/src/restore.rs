@@ -9,8 +9,10 @@ use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
 use crate::event::{Mode, Reported};
+use crate::holds::Holder;
+use crate::moment::{Moment, Mono};
 use crate::plan::Plan;
-use crate::state::{Clock, Job, Rollout};
+use crate::state::{Contact, Job, Rollout};
 
 /// What a stored job record says (security-and-delivery §2.2: the offer and the end are stored).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +40,10 @@ pub enum JobFact {
 pub struct Live {
     /// What the node said last; `None` when it has not answered the offer.
     pub reported: Option<Reported>,
-    /// Where its working time is counted from.
-    pub since: Timestamp,
-    /// When something was last heard of it.
-    pub heard: Timestamp,
+    /// Where its time ends, by the node's word or else by the documents.
+    pub ends: Mono,
+    /// The last word, or the last instant at which the link was up.
+    pub heard: Mono,
 }
 
 /// One job for [`Rollout::restore`].
@@ -79,18 +81,23 @@ pub enum RestoreError {
 impl Rollout {
     /// Rebuilds a rollout from what is stored and, where it is still there, what is known beyond it.
     ///
-    /// `listening_since` is when this process began to listen to nodes: for [`crate::LOST_GRACE`] from
-    /// then nobody is `lost`, so that what ended during an outage of the controller can be reported. Where
-    /// what was known in memory is not handed over, pass the present time: until now anything may have begun.
-    /// Records that break the cap or the pair rule are taken as they are (facts are facts); nothing is
-    /// offered until they no longer do.
+    /// `anchor` is now, or that of the rollout which this one replaces in the same process. `listening_since` is
+    /// since when this process has listened to nodes without a break: for [`crate::LOST_GRACE`] from then nobody
+    /// is `lost`, so that what ended during an outage of the controller can be reported. `held` are the pairs that
+    /// the store says are held. Records that break the cap or the pair rule are taken as they are (facts are
+    /// facts); nothing is offered until they no longer do.
     pub fn restore(
         plan: Plan,
         mode: Mode,
-        listening_since: Timestamp,
+        anchor: Moment,
+        listening_since: Mono,
         known: impl IntoIterator<Item = (NodeId, KnownJob)>,
+        held: impl IntoIterator<Item = (String, Holder)>,
     ) -> Result<Self, RestoreError> {
-        let mut rollout = Self::empty(plan, mode, listening_since);
+        let mut rollout = Self::empty(plan, mode, anchor, listening_since);
+        for (pair, holder) in held {
+            rollout.hold_pair(&pair, Some(&holder));
+        }
         let mut seen = vec![false; rollout.jobs.len()];
         for (node, known) in known {
             let index = rollout.plan.index(node).ok_or(RestoreError::Unknown(node))?;
@@ -120,19 +127,23 @@ impl Rollout {
         match known.fact {
             JobFact::Queued => Job { online: known.online, ..Job::queued() },
             JobFact::Offered { attempt, at } => {
-                // With nothing known beyond the offer, the node may have received it and begun until this
-                // process began to listen, or until the last start.
-                let last_contact = self.listening_since.min(self.plan.not_after).max(at);
-                let live = known.live.unwrap_or(Live { reported: None, since: last_contact, heard: at });
+                // With nothing known beyond the offer, the node may have received it and may begin until the last
+                // start.
+                let unknown = || Live {
+                    reported: None,
+                    ends: self.ends_if_begun_last(self.anchor),
+                    heard: self.anchor.mono,
+                };
+                let live = known.live.unwrap_or_else(unknown);
                 Job {
                     phase: live.reported.map_or(Phase::Offered, Reported::phase),
                     attempt,
                     online: known.online,
-                    clock: Some(Clock { since: live.since, heard: live.heard, offered: at }),
+                    contact: Some(Contact { offered: at, ends: live.ends, heard: live.heard }),
                 }
             }
             JobFact::Ended { attempt, outcome } => {
-                Job { phase: Phase::Ended(outcome), attempt, online: false, clock: None }
+                Job { phase: Phase::Ended(outcome), attempt, online: false, contact: None }
             }
         }
     }
@@ -146,11 +157,11 @@ fn known(job: &Job) -> KnownJob {
         Phase::RollingBack => Some(Reported::RollingBack),
         Phase::Queued | Phase::Offered | Phase::Ended(_) => None,
     };
-    let fact = match (job.phase, job.clock) {
+    let fact = match (job.phase, job.contact) {
         (Phase::Ended(outcome), _) => JobFact::Ended { attempt: job.attempt, outcome },
-        (_, Some(clock)) => JobFact::Offered { attempt: job.attempt, at: clock.offered },
+        (_, Some(contact)) => JobFact::Offered { attempt: job.attempt, at: contact.offered },
         (_, None) => JobFact::Queued,
     };
-    let live = job.clock.map(|clock| Live { reported, since: clock.since, heard: clock.heard });
+    let live = job.contact.map(|contact| Live { reported, ends: contact.ends, heard: contact.heard });
     KnownJob { fact, live, online: job.online }
 }

@@ -12,16 +12,20 @@ use fleet_types::run::Tally;
 use fleet_types::time::Timestamp;
 
 use crate::event::Mode;
+use crate::holds::Holder;
+use crate::moment::{Moment, Mono};
 use crate::plan::Plan;
 use crate::summary::Counts;
 
 /// The times of a job in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Clock {
-    pub(crate) since: Timestamp,
-    pub(crate) heard: Timestamp,
+pub(crate) struct Contact {
     /// When the offer was saved.
     pub(crate) offered: Timestamp,
+    /// Where its time ends, by the node's word or else by the documents.
+    pub(crate) ends: Mono,
+    /// The last word, or the last instant at which the link was up.
+    pub(crate) heard: Mono,
 }
 
 /// One job.
@@ -32,16 +36,24 @@ pub(crate) struct Job {
     pub(crate) attempt: Attempt,
     pub(crate) online: bool,
     /// Present exactly while in flight.
-    pub(crate) clock: Option<Clock>,
+    pub(crate) contact: Option<Contact>,
 }
 
 impl Job {
     pub(crate) const fn queued() -> Self {
-        Self { phase: Phase::Queued, attempt: Attempt(1), online: false, clock: None }
+        Self { phase: Phase::Queued, attempt: Attempt(1), online: false, contact: None }
     }
 
     pub(crate) const fn in_flight(&self) -> bool {
-        self.clock.is_some()
+        self.contact.is_some()
+    }
+
+    /// From when its silence counts; `None` for one that is not in flight, and for one of which a connected node
+    /// says that it has it.
+    fn silent_from(&self) -> Option<Mono> {
+        let contact = self.contact?;
+        let answered = !matches!(self.phase, Phase::Offered);
+        (!(self.online && answered)).then_some(contact.ends.max(contact.heard))
     }
 }
 
@@ -54,6 +66,8 @@ pub(crate) struct Pair {
     pub(crate) in_flight: BTreeSet<usize>,
     /// The candidate that stands in `ready` for the pair.
     pub(crate) next: Option<usize>,
+    /// Whose job holds the pair, in whatever run.
+    pub(crate) held: Option<Holder>,
 }
 
 /// A run's rollout. Nodes are held by their place in the plan.
@@ -62,7 +76,9 @@ pub struct Rollout {
     pub(crate) plan: Plan,
     pub(crate) mode: Mode,
     /// Silence before this instant is not held against a node: nobody was listening.
-    pub(crate) listening_since: Timestamp,
+    pub(crate) listening_since: Mono,
+    /// When the run was read: where its times lie on the monotonic clock, whatever the wall clock does later.
+    pub(crate) anchor: Moment,
     pub(crate) jobs: Vec<Job>,
     pub(crate) tally: Tally,
     pub(crate) counts: Counts,
@@ -70,15 +86,15 @@ pub struct Rollout {
     /// Queued, online, and of a pair with nobody in flight only the first: who could go if a slot is free.
     pub(crate) ready: BTreeSet<usize>,
     pub(crate) in_flight: BTreeSet<usize>,
-    /// When silence is no longer borne, for every job in flight.
-    pub(crate) due: BTreeSet<(Timestamp, usize)>,
+    /// From when silence counts, for every job in flight of which no connected node says that it has it.
+    pub(crate) silent: BTreeSet<(Mono, usize)>,
     pub(crate) pairs: Vec<Pair>,
 }
 
 impl Rollout {
-    /// A rollout with every job queued, and every node offline until its presence is told.
-    pub fn new(plan: Plan) -> Self {
-        let mut rollout = Self::empty(plan, Mode::Going, Timestamp::clamped(i64::MIN));
+    /// A rollout with every job queued, every node offline until its presence is told, and no pair held.
+    pub fn new(plan: Plan, now: Moment) -> Self {
+        let mut rollout = Self::empty(plan, Mode::Going, now, Mono::default());
         for index in 0..rollout.jobs.len() {
             rollout.attach(index);
         }
@@ -95,17 +111,28 @@ impl Rollout {
         &self.mode
     }
 
-    /// When this process began to listen to nodes; the lowest instant for a rollout made by
-    /// [`Rollout::new`].
-    pub const fn listening_since(&self) -> Timestamp {
+    /// Since when this process has listened to nodes without a break.
+    pub const fn listening_since(&self) -> Mono {
         self.listening_since
     }
 
-    pub(crate) fn empty(plan: Plan, mode: Mode, listening_since: Timestamp) -> Self {
+    /// When the run was read.
+    pub const fn anchor(&self) -> Moment {
+        self.anchor
+    }
+
+    /// The pairs of this run that are held, and for whose job.
+    pub fn held(&self) -> impl Iterator<Item = (&str, &Holder)> {
+        let names = self.plan.pair_index.iter();
+        names.filter_map(|(name, pair)| Some((name.as_str(), self.pairs[*pair].held.as_ref()?)))
+    }
+
+    pub(crate) fn empty(plan: Plan, mode: Mode, anchor: Moment, listening_since: Mono) -> Self {
         let nodes = plan.nodes.len();
         Self {
             mode,
             listening_since,
+            anchor,
             jobs: vec![Job::queued(); nodes],
             // Plan::new bounds the number of nodes far below u32::MAX.
             tally: Tally::new(u32::try_from(nodes).unwrap_or(u32::MAX)),
@@ -113,8 +140,8 @@ impl Rollout {
             queued: BTreeSet::new(),
             ready: BTreeSet::new(),
             in_flight: BTreeSet::new(),
-            due: BTreeSet::new(),
-            pairs: vec![Pair::default(); plan.pair_count],
+            silent: BTreeSet::new(),
+            pairs: vec![Pair::default(); plan.pair_index.len()],
             plan,
         }
     }
@@ -135,10 +162,10 @@ impl Rollout {
         if job.phase == Phase::Queued {
             self.queued.insert(index);
         }
-        if let Some(clock) = job.clock {
+        if job.in_flight() {
             self.in_flight.insert(index);
-            self.due.insert((self.due_at(clock), index));
         }
+        self.silent.extend(job.silent_from().map(|from| (from, index)));
         let candidate = job.phase == Phase::Queued && job.online;
         match self.plan.pair_of[index] {
             Some(pair) => {
@@ -162,8 +189,8 @@ impl Rollout {
         *self.counts.of(job.phase) -= 1;
         self.queued.remove(&index);
         self.in_flight.remove(&index);
-        if let Some(clock) = job.clock {
-            self.due.remove(&(self.due_at(clock), index));
+        if let Some(from) = job.silent_from() {
+            self.silent.remove(&(from, index));
         }
         match self.plan.pair_of[index] {
             Some(pair) => {
@@ -177,10 +204,23 @@ impl Rollout {
         }
     }
 
-    /// Of a pair, only the first candidate may stand in `ready`, and only while nobody is in flight.
+    /// Notes who holds a pair; false when that is no news, or the run has no such pair.
+    pub(crate) fn hold_pair(&mut self, pair: &str, holder: Option<&Holder>) -> bool {
+        let Some(&pair) = self.plan.pair_index.get(pair) else { return false };
+        if self.pairs[pair].held.as_ref() == holder {
+            return false;
+        }
+        self.pairs[pair].held = holder.cloned();
+        self.choose_next_of(pair);
+        true
+    }
+
+    /// Of a pair, only the first candidate may stand in `ready`, and only while nobody is in flight and nobody
+    /// holds it.
     fn choose_next_of(&mut self, pair: usize) {
         let pair = &mut self.pairs[pair];
-        let next = pair.candidates.first().copied().filter(|_| pair.in_flight.is_empty());
+        let next =
+            pair.candidates.first().copied().filter(|_| pair.in_flight.is_empty() && pair.held.is_none());
         if next != pair.next {
             if let Some(old) = pair.next {
                 self.ready.remove(&old);

@@ -111,7 +111,7 @@ pub(crate) fn job_step(
 /// The run: mode × order. `None` where nothing changes, an error where it makes no sense.
 pub(crate) fn mode_step(mode: &Mode, event: &Event) -> Result<Option<Mode>, InvalidTransition> {
     match (mode, event) {
-        (_, Event::Job { .. }) => Ok(None),
+        (_, Event::Job { .. } | Event::PairHeld { .. }) => Ok(None),
         (Mode::Going, Event::Pause { reason }) => Ok(Some(Mode::Paused { reason: reason.clone() })),
         (Mode::Paused { .. }, Event::Pause { .. }) | (Mode::Going, Event::Resume) => Ok(None),
         (Mode::Paused { .. }, Event::Resume) => Ok(Some(Mode::Going)),

@@ -3,19 +3,20 @@
 //! Decisions made here, with their reasons:
 //! - Only nodes that are online are offered their job. An offline node stays queued, takes no slot, and
 //!   goes when it comes back or ends as `expired` with the run's last start.
-//! - A node in flight that goes offline keeps its slot, and its pair's, until its deadline: it may be changing.
+//! - A node in flight that goes offline keeps its slot until it answers or is lost, and its pair's hold for longer:
+//!   until it answers or an operator releases it, because a lost node may still be changing.
 //! - An offer that was never answered ends as `lost`, not `expired`: whether the node began is not known.
 //!   The node itself says `expired` when it receives an offer too late.
 //! - A job that waits keeps its slot until there is a signed `Proceed`, because the node goes on by itself.
 //!
-//! Must never change the state. Called by the controller's runner, and `directive` by whoever delivers.
+//! Must never change the state. Called by the controller's runner.
 
 use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
-use crate::deadline::LOST_GRACE;
 use crate::event::Mode;
+use crate::moment::Moment;
 use crate::state::{Job, Rollout};
 
 /// At most this many offers, and as many ends, in one answer. Each is two or three writes (record, inbox,
@@ -62,25 +63,10 @@ pub struct End {
     pub reason: String,
 }
 
-/// What one node should be doing for this run, for its stream and at reconcile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Directive {
-    /// Carry out this attempt; repeated, it is a question.
-    Work {
-        /// Which try.
-        attempt: Attempt,
-    },
-    /// Stop this attempt.
-    Stop {
-        /// Which try.
-        attempt: Attempt,
-    },
-}
-
 impl Rollout {
     /// What should be so at `now`. After its parts were saved and applied, ask again: answers are pages.
-    pub fn wanted(&self, now: Timestamp) -> Wanted {
-        let offer = if self.starts_blocked(now).is_empty() {
+    pub fn wanted(&self, now: Moment) -> Wanted {
+        let offer = if self.starts_blocked(now.wall).is_empty() {
             self.next_indexes().map(|index| self.offer(index)).collect()
         } else {
             Vec::new()
@@ -90,28 +76,6 @@ impl Rollout {
             Mode::Going | Mode::Paused { .. } => Vec::new(),
         };
         Wanted { offer, end: self.ends(now), cancel }
-    }
-
-    /// What `node` should be doing for this run; `None` when nothing.
-    ///
-    /// An offer that was not answered for as long as the procedure may work is not repeated: what is left
-    /// until the job counts as lost is for the answer, so that no node begins what is about to be given up.
-    pub fn directive(&self, node: NodeId, now: Timestamp) -> Option<Directive> {
-        let job = &self.jobs[self.plan.index(node)?];
-        let (attempt, clock) = (job.attempt, job.clock?);
-        if let Mode::Halting { .. } = self.mode {
-            return Some(Directive::Stop { attempt });
-        }
-        let answer_by = clock.since.plus(self.plan.job_deadline.saturating_sub(LOST_GRACE));
-        (job.phase != Phase::Offered || now < answer_by).then_some(Directive::Work { attempt })
-    }
-
-    /// The nodes in flight, with what they should be doing. At most `max_parallel`.
-    pub fn directives(&self, now: Timestamp) -> impl Iterator<Item = (NodeId, Directive)> {
-        self.in_flight.iter().filter_map(move |index| {
-            let node = self.plan.nodes[*index].node;
-            self.directive(node, now).map(|directive| (node, directive))
-        })
     }
 
     /// Slots that nobody holds.
@@ -129,17 +93,14 @@ impl Rollout {
     }
 
     /// Lost ones first: they give slots back.
-    fn ends(&self, now: Timestamp) -> Vec<End> {
-        let lost = self.due.range(..=(now, usize::MAX)).map(|(_, index)| {
-            let reason = lost_reason(&self.jobs[*index]);
-            self.end(*index, Outcome::Lost, reason)
+    fn ends(&self, now: Moment) -> Vec<End> {
+        let lost = self.lost(now).map(|index| {
+            let reason = lost_reason(&self.jobs[index], now);
+            self.end(index, Outcome::Lost, reason)
         });
         let queued = match &self.mode {
             Mode::Halting { reason } => Some((Outcome::Cancelled, format!("the run was ended: {reason}"))),
-            Mode::Going | Mode::Paused { .. } if now >= self.plan.not_after => {
-                Some((Outcome::Expired, format!("not started before the last start {}", self.plan.not_after)))
-            }
-            Mode::Going | Mode::Paused { .. } => None,
+            Mode::Going | Mode::Paused { .. } => self.starts_over(now.wall),
         };
         let never_began = queued.into_iter().flat_map(|(outcome, reason)| {
             self.queued.iter().map(move |index| {
@@ -150,19 +111,28 @@ impl Rollout {
         lost.chain(never_began).take(PAGE).collect()
     }
 
+    /// How and why queued jobs end although the run goes on, if they do.
+    fn starts_over(&self, now: Timestamp) -> Option<(Outcome, String)> {
+        if let Some(reason) = self.failed_too_often() {
+            return Some((Outcome::Cancelled, format!("not started: {reason}")));
+        }
+        let last_start = self.plan.not_after;
+        (now >= last_start)
+            .then(|| (Outcome::Expired, format!("not started before the last start {last_start}")))
+    }
+
     fn end(&self, index: usize, outcome: Outcome, reason: String) -> End {
         End { node: self.plan.nodes[index].node, attempt: self.jobs[index].attempt, outcome, reason }
     }
 }
 
-fn lost_reason(job: &Job) -> String {
-    match (job.phase, job.clock) {
-        (Phase::Offered, Some(clock)) => {
-            format!("no answer since it was offered at {}; whether it began is not known", clock.offered)
-        }
-        (_, Some(clock)) => {
-            format!("nothing heard since {}; its time and grace are over", clock.heard)
-        }
-        (_, None) => "its time and grace are over".to_owned(),
+fn lost_reason(job: &Job, now: Moment) -> String {
+    let silent = job.contact.map_or(0, |contact| now.mono.since(contact.heard).as_secs());
+    match (job.phase, job.contact) {
+        (Phase::Offered, Some(contact)) => format!(
+            "no answer since it was offered at {}, {silent} s without contact; whether it began is not known",
+            contact.offered
+        ),
+        _ => format!("nothing heard for {silent} s, longer than it may take; how it ended is not known"),
     }
 }

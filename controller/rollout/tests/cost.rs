@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fleet_rollout::{Event, Plan, Reported, Rollout};
 use fleet_types::job::Outcome;
-use support::{FIRST, at, input, node, planned};
+use support::{FIRST, input, node, now, planned};
 
 /// A whole run over `count` nodes, half of them in pairs and a quarter in one group much too large to be a
 /// pair, asking what is wanted, why and when after every event. Returns the time an event took on average.
@@ -19,22 +19,22 @@ fn cost_of_an_event(count: u32) -> Duration {
             _ => planned(n, None),
         })
         .collect();
-    let mut rollout = Rollout::new(Plan::new(input(50, nodes)).unwrap());
+    let mut rollout = Rollout::new(Plan::new(input(50, nodes)).unwrap(), now(0));
     let begin = Instant::now();
     let mut events = 0;
     let mut apply = |rollout: &mut Rollout, event: &Event| {
-        rollout.apply(at(1), event).unwrap();
+        rollout.apply(now(1), event).unwrap();
         events += 1;
-        let wanted = rollout.wanted(at(1));
-        assert!(wanted.offer.len() <= 50 && rollout.next_deadline(at(1)).is_some() != rollout.is_done());
+        let wanted = rollout.wanted(now(1));
+        assert!(wanted.offer.len() <= 50 && (rollout.next_look(now(1)).is_none() || !rollout.is_done()));
         wanted.offer
     };
     for n in 0..count {
         apply(&mut rollout, &Event::online(node(n)));
     }
-    while let Some(offer) = rollout.wanted(at(1)).offer.first().copied() {
+    while let Some(offer) = rollout.wanted(now(1)).offer.first().copied() {
         apply(&mut rollout, &Event::offered(offer.node, offer.attempt));
-        apply(&mut rollout, &Event::reported(offer.node, offer.attempt, Reported::Running));
+        apply(&mut rollout, &Event::reported(offer.node, offer.attempt, Reported::Running, None));
         apply(&mut rollout, &Event::ended(offer.node, FIRST, Outcome::Succeeded));
     }
     assert!(rollout.is_done());

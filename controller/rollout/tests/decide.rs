@@ -3,46 +3,49 @@
 
 mod support;
 
+use std::time::Duration;
+
 use fleet_rollout::{
-    Directive, Event, JobFact, LOST_GRACE, Mode, Offer, PAGE, Plan, PlanProblem, Reported, RestoreError,
+    Event, Holder, JobFact, LOST_GRACE, Mode, Moment, Offer, PAGE, Plan, PlanProblem, Reported, RestoreError,
     Rollout,
 };
+use fleet_types::id::RunId;
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::run::RunState;
-use fleet_types::time::Timestamp;
-use support::{FIRST, MINUTE, at, input, known, node, plan, planned, rollout, singles};
+use support::{FIRST, at, input, mono, node, now, plan, planned, rollout, singles};
 
 /// A rollout with everyone online.
 fn online(plan: Plan) -> Rollout {
     let nodes: Vec<_> = plan.nodes().iter().map(|n| n.node).collect();
-    let mut rollout = Rollout::new(plan);
+    let mut rollout = Rollout::new(plan, now(0));
     for node in nodes {
-        rollout.apply(at(0), &Event::online(node)).unwrap();
+        rollout.apply(now(0), &Event::online(node)).unwrap();
     }
     rollout
 }
 
-fn offers(rollout: &Rollout, now: Timestamp) -> Vec<Offer> {
-    rollout.wanted(now).offer
+fn offers(rollout: &Rollout, at: Moment) -> Vec<Offer> {
+    rollout.wanted(at).offer
 }
 
 fn offer_of(n: u32) -> Offer {
     Offer { node: node(n), attempt: FIRST }
 }
 
-fn why(rollout: &Rollout, n: u32, now: Timestamp) -> Vec<String> {
-    rollout.blocked(node(n), now).iter().map(ToString::to_string).collect()
+fn why(rollout: &Rollout, n: u32, at: Moment) -> Vec<String> {
+    rollout.blocked(node(n), at).iter().map(ToString::to_string).collect()
 }
 
-fn ends(rollout: &Rollout, now: Timestamp) -> Vec<(Outcome, String)> {
-    rollout.wanted(now).end.into_iter().map(|end| (end.outcome, end.reason)).collect()
+fn ends(rollout: &Rollout, at: Moment) -> Vec<(Outcome, String)> {
+    rollout.wanted(at).end.into_iter().map(|end| (end.outcome, end.reason)).collect()
 }
 
 #[test]
 fn all_problems_of_a_plan_at_once() {
     let mut bad = input(0, vec![planned(2, None), planned(1, Some("")), planned(2, None)]);
     bad.not_after = bad.not_before;
-    bad.job_deadline = LOST_GRACE;
+    bad.job_limit = Duration::ZERO;
+    bad.max_failures = Some(0);
     let problems = Plan::new(bad).unwrap_err();
     assert_eq!(
         problems,
@@ -51,7 +54,8 @@ fn all_problems_of_a_plan_at_once() {
             PlanProblem::EmptyPair(node(1)),
             PlanProblem::NoneAtOnce,
             PlanProblem::NoTime { not_before: at(0), not_after: at(0) },
-            PlanProblem::DeadlineTooShort(LOST_GRACE),
+            PlanProblem::NoWorkingTime,
+            PlanProblem::NoFailures,
         ]
     );
     assert_eq!(Plan::new(input(1, Vec::new())).unwrap_err(), [PlanProblem::NoNodes]);
@@ -60,35 +64,35 @@ fn all_problems_of_a_plan_at_once() {
 #[test]
 fn the_first_nodes_go_up_to_the_cap_in_the_order_of_their_ids() {
     let mut rollout = online(plan(2, vec![planned(3, None), planned(1, None), planned(2, None)]));
-    assert_eq!(offers(&rollout, at(1)), [offer_of(1), offer_of(2)]);
-    assert_eq!(why(&rollout, 3, at(1)), ["its turn has not come: 2 free slots, others go first"]);
+    assert_eq!(offers(&rollout, now(1)), [offer_of(1), offer_of(2)]);
+    assert_eq!(why(&rollout, 3, now(1)), ["its turn has not come: 2 free slots, others go first"]);
     assert_eq!(rollout.state(at(1)), RunState::Planned);
-    rollout.apply(at(1), &Event::offered(node(1), FIRST)).unwrap();
-    rollout.apply(at(1), &Event::offered(node(2), FIRST)).unwrap();
-    assert_eq!(why(&rollout, 3, at(1)), ["all slots taken: 2 of 2 nodes in flight"]);
+    rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap();
+    rollout.apply(now(1), &Event::offered(node(2), FIRST)).unwrap();
+    assert_eq!(why(&rollout, 3, now(1)), ["all slots taken: 2 of 2 nodes in flight"]);
     assert_eq!(rollout.state(at(1)), RunState::Running);
-    rollout.apply(at(2), &Event::ended(node(1), FIRST, Outcome::Failed)).unwrap();
-    assert_eq!(offers(&rollout, at(2)), [offer_of(3)]);
-    assert_eq!(why(&rollout, 1, at(2)), ["already ended: failed"]);
+    rollout.apply(now(2), &Event::ended(node(1), FIRST, Outcome::Failed)).unwrap();
+    assert_eq!(offers(&rollout, now(2)), [offer_of(3)]);
+    assert_eq!(why(&rollout, 1, now(2)), ["already ended: failed"]);
 }
 
 #[test]
 fn a_pair_goes_one_after_the_other_only_where_the_run_changes_nodes() {
     let nodes = || vec![planned(1, Some("a")), planned(2, Some("a")), planned(3, None)];
     let mut rollout = online(plan(3, nodes()));
-    assert_eq!(offers(&rollout, at(1)), [offer_of(1), offer_of(3)]);
-    assert_eq!(why(&rollout, 2, at(1)), [format!("partner {} goes first", node(1))]);
-    rollout.apply(at(1), &Event::offered(node(1), FIRST)).unwrap();
-    assert_eq!(why(&rollout, 2, at(1)), [format!("partner {} is in flight", node(1))]);
+    assert_eq!(offers(&rollout, now(1)), [offer_of(1), offer_of(3)]);
+    assert_eq!(why(&rollout, 2, now(1)), ["partner fw-1 goes first"]);
+    rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap();
+    assert_eq!(why(&rollout, 2, now(1)), ["partner fw-1 is in flight"]);
     // It may be changing, so being offline does not free its partner.
-    rollout.apply(at(1), &Event::offline(node(1))).unwrap();
-    assert_eq!(offers(&rollout, at(1)), [offer_of(3)]);
-    rollout.apply(at(2), &Event::ended(node(1), FIRST, Outcome::Succeeded)).unwrap();
-    assert_eq!(offers(&rollout, at(2)), [offer_of(2), offer_of(3)]);
+    rollout.apply(now(1), &Event::offline(node(1))).unwrap();
+    assert_eq!(offers(&rollout, now(1)), [offer_of(3)]);
+    rollout.apply(now(2), &Event::ended(node(1), FIRST, Outcome::Succeeded)).unwrap();
+    assert_eq!(offers(&rollout, now(2)), [offer_of(2), offer_of(3)]);
 
     let mut reading = input(3, nodes());
     reading.changes = false;
-    assert_eq!(offers(&online(Plan::new(reading).unwrap()), at(1)).len(), 3);
+    assert_eq!(offers(&online(Plan::new(reading).unwrap()), now(1)).len(), 3);
 }
 
 #[test]
@@ -96,126 +100,220 @@ fn an_offline_node_holds_nobody_up_and_every_reason_is_named() {
     let mut delayed = input(1, singles(2));
     delayed.not_before = at(10);
     let mut rollout = online(Plan::new(delayed).unwrap());
-    rollout.apply(at(1), &Event::offline(node(1))).unwrap();
-    rollout.apply(at(1), &Event::Pause { reason: "lunch".to_owned() }).unwrap();
+    rollout.apply(now(1), &Event::offline(node(1))).unwrap();
+    rollout.apply(now(1), &Event::Pause { reason: "lunch".to_owned() }).unwrap();
     assert_eq!(rollout.state(at(1)), RunState::Paused);
     assert_eq!(
-        why(&rollout, 1, at(1)),
+        why(&rollout, 1, now(1)),
         ["run paused: lunch", "starts at 2026-01-01T00:00:10Z at the earliest", "offline"]
     );
-    assert_eq!(offers(&rollout, at(20)), []);
-    rollout.apply(at(20), &Event::Resume).unwrap();
-    assert_eq!(offers(&rollout, at(9)), []);
-    assert_eq!(rollout.next_deadline(at(9)), Some(at(10)));
-    assert_eq!(offers(&rollout, at(10)), [offer_of(2)]);
-    assert_eq!(rollout.next_deadline(at(10)), Some(at(3600)));
-    assert_eq!(why(&rollout, 1, at(10)), ["offline"]);
-    assert_eq!(why(&rollout, 9, at(10)), ["not part of this run"]);
+    assert_eq!(offers(&rollout, now(20)), []);
+    rollout.apply(now(20), &Event::Resume).unwrap();
+    assert_eq!(offers(&rollout, now(9)), []);
+    assert_eq!(look_in(&rollout, 9), Some(1));
+    assert_eq!(offers(&rollout, now(10)), [offer_of(2)]);
+    assert_eq!(look_in(&rollout, 10), Some(3590));
+    assert_eq!(why(&rollout, 1, now(10)), ["offline"]);
+    assert_eq!(why(&rollout, 9, now(10)), ["not part of this run"]);
 }
 
 #[test]
 fn what_has_not_started_by_the_last_start_expires() {
     let mut rollout = rollout(1, &[Phase::Running, Phase::Queued, Phase::Queued]);
-    rollout.apply(at(0), &Event::offline(node(3))).unwrap();
-    let heard = at(3599);
-    rollout.apply(heard, &Event::reported(node(1), FIRST, Reported::Running)).unwrap();
-    assert_eq!(rollout.wanted(at(900)).end, []);
-    let expired = rollout.wanted(at(3600)).end;
+    rollout.apply(now(0), &Event::offline(node(3))).unwrap();
+    rollout.apply(now(3599), &Event::reported(node(1), FIRST, Reported::Running, None)).unwrap();
+    assert_eq!(rollout.wanted(now(900)).end, []);
+    let expired = rollout.wanted(now(3600)).end;
     let of: Vec<_> = expired.iter().map(|end| (end.node, end.outcome)).collect();
     assert_eq!(of.last_chunk(), Some(&[(node(2), Outcome::Expired), (node(3), Outcome::Expired)]));
     assert_eq!(
         expired.last().unwrap().reason,
         "not started before the last start 2026-01-01T01:00:00Z; the node is offline"
     );
-    assert_eq!(why(&rollout, 2, at(3600))[0], "too late: last start was 2026-01-01T01:00:00Z");
-    assert_eq!(offers(&rollout, at(3600)), []);
+    assert_eq!(why(&rollout, 2, now(3600))[0], "too late: last start was 2026-01-01T01:00:00Z");
+    assert_eq!(offers(&rollout, now(3600)), []);
 }
 
 #[test]
 fn a_cancel_ends_what_is_queued_and_stops_what_is_in_flight() {
     let mut rollout = rollout(2, &[Phase::Running, Phase::Queued]);
-    assert_eq!(rollout.directive(node(1), at(1)), Some(Directive::Work { attempt: FIRST }));
-    rollout.apply(at(1), &Event::Cancel { reason: "wrong file".to_owned() }).unwrap();
-    let wanted = rollout.wanted(at(1));
+    rollout.apply(now(1), &Event::Cancel { reason: "wrong file".to_owned() }).unwrap();
+    let wanted = rollout.wanted(now(1));
     assert_eq!(wanted.cancel, [node(1)]);
-    assert_eq!(ends(&rollout, at(1)), [(Outcome::Cancelled, "the run was ended: wrong file".to_owned())]);
-    assert_eq!(
-        rollout.directives(at(1)).collect::<Vec<_>>(),
-        [(node(1), Directive::Stop { attempt: FIRST })]
-    );
-    assert_eq!(why(&rollout, 2, at(1)), ["run is ending: wrong file"]);
+    assert_eq!(ends(&rollout, now(1)), [(Outcome::Cancelled, "the run was ended: wrong file".to_owned())]);
+    assert_eq!(why(&rollout, 2, now(1)), ["run is ending: wrong file"]);
     assert_eq!(rollout.state(at(1)), RunState::Halting);
     for n in [1, 2] {
-        rollout.apply(at(2), &Event::ended(node(n), FIRST, Outcome::Cancelled)).unwrap();
+        rollout.apply(now(2), &Event::ended(node(n), FIRST, Outcome::Cancelled)).unwrap();
     }
     assert_eq!(rollout.terminal_state(), Some(RunState::Cancelled));
-    assert!(rollout.wanted(at(2)).is_empty() && rollout.is_done());
+    assert!(rollout.wanted(now(2)).is_empty() && rollout.is_done());
+}
+
+/// The seconds until the engine wants to be asked again.
+fn look_in(rollout: &Rollout, at: u64) -> Option<u64> {
+    rollout.next_look(now(at)).map(|wait| wait.as_secs())
+}
+
+const GRACE: u64 = LOST_GRACE.as_secs();
+
+fn running(n: u32, left: u64) -> Event {
+    Event::reported(node(n), FIRST, Reported::Running, Some(Duration::from_secs(left)))
 }
 
 #[test]
-fn silence_is_borne_until_the_deadline_and_its_grace() {
-    // Fifteen minutes a job, five of them grace; running since 0, last heard at 0.
-    let mut silent = rollout(1, &[Phase::Running]);
-    assert_eq!(silent.next_deadline(at(0)), Some(at(900)));
-    assert_eq!(ends(&silent, at(899)), []);
-    let lost =
-        (Outcome::Lost, "nothing heard since 2026-01-01T00:00:00Z; its time and grace are over".to_owned());
-    assert_eq!(ends(&silent, at(900)), [lost]);
-    // Who still talks is not silent …
-    silent.apply(at(890), &Event::reported(node(1), FIRST, Reported::Running)).unwrap();
-    assert_eq!(silent.next_deadline(at(890)), Some(at(890).plus(LOST_GRACE)));
-    // … but is not borne for longer than the deadline once more.
-    silent.apply(at(1790), &Event::reported(node(1), FIRST, Reported::Running)).unwrap();
-    assert_eq!(ends(&silent, at(1799)), []);
-    assert_eq!(ends(&silent, at(1800)).len(), 1);
-}
-
-#[test]
-fn an_unanswered_offer_is_repeated_in_time_and_then_lost() {
+fn a_connected_node_that_says_it_has_the_job_is_never_lost() {
     let mut rollout = online(plan(1, singles(1)));
-    rollout.apply(at(0), &Event::offered(node(1), FIRST)).unwrap();
-    assert_eq!(rollout.directive(node(1), at(599)), Some(Directive::Work { attempt: FIRST }));
-    assert_eq!(rollout.directive(node(1), at(600)), None, "the grace is left for the answer");
-    assert_eq!(
-        ends(&rollout, at(900))[0].1,
-        "no answer since it was offered at 2026-01-01T00:00:00Z; whether it began is not known"
-    );
-    // It may have received the offer until its link went down, and may work from then on.
-    rollout.apply(at(500), &Event::offline(node(1))).unwrap();
-    assert_eq!(rollout.next_deadline(at(500)), Some(at(1400)));
-    // An acceptance starts the clock anew; so does the first step, and nothing else.
-    rollout.apply(at(700), &Event::online(node(1))).unwrap();
-    rollout.apply(at(710), &Event::reported(node(1), FIRST, Reported::Accepted)).unwrap();
-    assert_eq!(rollout.next_deadline(at(710)), Some(at(1610)));
-    rollout.apply(at(720), &Event::reported(node(1), FIRST, Reported::Running)).unwrap();
-    rollout.apply(at(730), &Event::reported(node(1), FIRST, Reported::Waiting)).unwrap();
-    rollout.apply(at(740), &Event::reported(node(1), FIRST, Reported::Running)).unwrap();
-    assert_eq!(rollout.next_deadline(at(740)), Some(at(1620)));
-    assert_eq!(rollout.directive(node(1), at(1619)), Some(Directive::Work { attempt: FIRST }));
+    rollout.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
+    rollout.apply(now(1), &running(1, 60)).unwrap();
+    assert_eq!(look_in(&rollout, 1), None);
+    assert_eq!(ends(&rollout, now(1_000_000)), []);
+    // Its silence begins with the end of its link.
+    rollout.apply(now(5_000), &Event::offline(node(1))).unwrap();
+    assert_eq!(look_in(&rollout, 5_000), Some(GRACE));
+    assert_eq!(ends(&rollout, now(5_000 + GRACE - 1)), []);
+    let lost = "nothing heard for 300 s, longer than it may take; how it ended is not known";
+    assert_eq!(ends(&rollout, now(5_000 + GRACE)), [(Outcome::Lost, lost.to_owned())]);
 }
 
 #[test]
-fn an_outage_of_the_controller_is_not_held_against_the_nodes() {
+fn a_silent_node_has_the_time_that_it_said_and_the_grace() {
+    let mut rollout = online(plan(1, singles(1)));
+    rollout.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
+    rollout.apply(now(10), &running(1, 1_000)).unwrap();
+    rollout.apply(now(20), &Event::offline(node(1))).unwrap();
+    assert_eq!(look_in(&rollout, 20), Some(990 + GRACE));
+    // Without a word, working time counts from the first step; here ten minutes.
+    let mut old = online(plan(1, singles(1)));
+    old.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
+    old.apply(now(10), &Event::reported(node(1), FIRST, Reported::Running, None)).unwrap();
+    old.apply(now(20), &Event::reported(node(1), FIRST, Reported::Waiting, None)).unwrap();
+    old.apply(now(30), &Event::offline(node(1))).unwrap();
+    assert_eq!(look_in(&old, 30), Some(580 + GRACE));
+    // One word does not keep a run open for ever: last start, and twice the limit.
+    let mut liar = online(plan(1, singles(1)));
+    liar.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
+    liar.apply(now(0), &running(1, 1_000_000_000)).unwrap();
+    liar.apply(now(0), &Event::offline(node(1))).unwrap();
+    assert_eq!(ends(&liar, now(3_600 + 2 * 600 + GRACE - 1)), []);
+    assert_eq!(ends(&liar, now(3_600 + 2 * 600 + GRACE)).len(), 1);
+}
+
+#[test]
+fn what_waits_on_a_node_may_wait_until_the_last_start() {
+    for word in [None, Some(Reported::Accepted)] {
+        let mut rollout = online(plan(1, singles(1)));
+        rollout.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
+        if let Some(word) = word {
+            rollout.apply(now(1), &Event::reported(node(1), FIRST, word, None)).unwrap();
+        }
+        rollout.apply(now(2), &Event::offline(node(1))).unwrap();
+        // An hour until the last start, ten minutes of work, the grace.
+        let lost = 3_600 + 600 + GRACE;
+        assert_eq!(ends(&rollout, now(lost - 1)).len(), 0, "{word:?}");
+        assert_eq!(ends(&rollout, now(lost)).len(), 1, "{word:?}");
+    }
+    // Unanswered, it is lost even on a link that is up: whether it was taken is not known.
+    let mut deaf = online(plan(1, singles(1)));
+    deaf.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
+    assert_eq!(
+        ends(&deaf, now(3_600 + 600 + GRACE))[0].1,
+        "no answer since it was offered at 2026-01-01T00:00:00Z, 4500 s without contact; whether it began is not known"
+    );
+}
+
+#[test]
+fn a_wall_clock_that_steps_makes_nobody_lost() {
+    let mut rollout = online(plan(1, singles(1)));
+    let stepped = |seconds, ahead| Moment { wall: at(seconds + ahead), mono: mono(seconds) };
+    rollout.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
+    // Ahead by half an hour when the node answers, and by a day later on.
+    let accepted = Event::reported(node(1), FIRST, Reported::Accepted, None);
+    rollout.apply(stepped(1, 1_800), &accepted).unwrap();
+    rollout.apply(stepped(2, 86_400), &Event::offline(node(1))).unwrap();
+    assert_eq!(ends(&rollout, stepped(3_600 + 600 + GRACE - 1, 86_400)), []);
+    assert_eq!(ends(&rollout, stepped(3_600 + 600 + GRACE, 0)).len(), 1);
+}
+
+#[test]
+fn a_standstill_of_the_controller_is_not_held_against_the_nodes() {
+    let mut rollout = online(plan(1, singles(1)));
+    rollout.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
+    rollout.apply(now(1), &running(1, 60)).unwrap();
+    rollout.apply(now(2), &Event::offline(node(1))).unwrap();
+    // Suspended for ten hours: the first thing after it is to say so.
+    rollout.listening_from(mono(36_000));
+    assert_eq!(ends(&rollout, now(36_000 + GRACE - 1)), []);
+    assert_eq!(look_in(&rollout, 36_000), Some(GRACE));
+    assert_eq!(ends(&rollout, now(36_000 + GRACE)).len(), 1);
+    // The same after a start, with nothing known beyond the offer: it may begin until the last start.
     let fact = JobFact::Offered { attempt: FIRST, at: at(0) };
-    let long_after = at(90_000);
-    let restore =
-        |known| Rollout::restore(plan(1, singles(1)), Mode::Going, long_after, [(node(1), known)]).unwrap();
-    // With nothing else known, it may have begun until the last start, and that is long ago.
-    let restored = restore(fact.into());
-    assert_eq!(ends(&restored, long_after), []);
-    assert_eq!(restored.next_deadline(long_after), Some(long_after.plus(LOST_GRACE)));
-    // The same with what was known from before.
-    assert_eq!(ends(&restore(known(Phase::Running, FIRST)), long_after), []);
-    // Soon after the offer, it may have begun until now.
-    let soon = Rollout::restore(plan(1, singles(1)), Mode::Going, at(300), [(node(1), fact.into())]).unwrap();
-    assert_eq!(soon.next_deadline(at(300)), Some(at(300).plus(15 * MINUTE)));
+    let restore = |at: u64| {
+        let known = [(node(1), fact.into())];
+        Rollout::restore(plan(1, singles(1)), Mode::Going, now(at), mono(at), known, []).unwrap()
+    };
+    assert_eq!(look_in(&restore(90_000), 90_000), Some(600 + GRACE));
+    assert_eq!(look_in(&restore(300), 300), Some(3_300 + 600 + GRACE));
+}
+
+#[test]
+fn a_pair_that_is_held_elsewhere_waits_and_says_for_whom() {
+    let nodes = vec![planned(1, Some("a")), planned(2, Some("b"))];
+    let mut rollout = online(plan(2, nodes));
+    let holder =
+        Holder { run: RunId::from_number(9), node: node(5), name: "fw-5".to_owned(), attempt: FIRST };
+    let taken = Event::PairHeld { pair: "a".to_owned(), holder: Some(holder) };
+    rollout.apply(now(1), &taken).unwrap();
+    assert_eq!(offers(&rollout, now(1)), [offer_of(2)]);
+    assert_eq!(why(&rollout, 1, now(1)), ["its pair is held for fw-5 in run r-0000000009"]);
+    let error = rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap_err().to_string();
+    assert!(error.contains("held for fw-5"), "{error}");
+    let free = Event::PairHeld { pair: "a".to_owned(), holder: None };
+    rollout.apply(now(2), &free).unwrap();
+    assert_eq!(offers(&rollout, now(2)), [offer_of(1), offer_of(2)]);
+    // Of a pair that this run has nothing to do with nothing is kept.
+    rollout.apply(now(2), &Event::PairHeld { pair: "x".to_owned(), holder: None }).unwrap();
+    assert_eq!(rollout.held().count(), 0);
+}
+
+#[test]
+fn a_lost_job_keeps_its_pair_until_the_hold_goes() {
+    let mut rollout = online(plan(2, vec![planned(1, Some("a")), planned(2, Some("a"))]));
+    let own = Holder { run: RunId::from_number(7), node: node(1), name: "fw-1".to_owned(), attempt: FIRST };
+    rollout.apply(now(1), &Event::PairHeld { pair: "a".to_owned(), holder: Some(own) }).unwrap();
+    rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap();
+    rollout.apply(now(2), &Event::ended(node(1), FIRST, Outcome::Lost)).unwrap();
+    assert_eq!(offers(&rollout, now(3)), []);
+    assert_eq!(why(&rollout, 2, now(3)), ["its pair is held for fw-1 in run r-0000000007"]);
+    rollout.apply(now(3), &Event::PairHeld { pair: "a".to_owned(), holder: None }).unwrap();
+    assert_eq!(offers(&rollout, now(3)), [offer_of(2)]);
+}
+
+#[test]
+fn starts_end_after_so_many_failures() {
+    let mut limited = input(1, singles(5));
+    limited.max_failures = Some(2);
+    let mut rollout = online(Plan::new(limited).unwrap());
+    let mut end = |n, outcome| {
+        rollout.apply(now(1), &Event::offered(node(n), FIRST)).unwrap();
+        rollout.apply(now(1), &Event::ended(node(n), FIRST, outcome)).unwrap();
+        rollout.wanted(now(2))
+    };
+    assert_eq!(end(1, Outcome::Failed).offer, [offer_of(2)]);
+    assert_eq!(end(2, Outcome::Refused).offer, [offer_of(3)], "a refusal changed nothing");
+    let over = end(3, Outcome::RolledBack);
+    assert_eq!(over.offer, []);
+    let cancelled = over.end.iter().map(|end| (end.node, end.outcome)).collect::<Vec<_>>();
+    assert_eq!(cancelled, [(node(4), Outcome::Cancelled), (node(5), Outcome::Cancelled)]);
+    assert_eq!(over.end[0].reason, "not started: 2 failed, and the run stops at 2");
+    assert_eq!(why(&rollout, 4, now(2)), ["2 failed, and the run stops at 2"]);
 }
 
 #[test]
 fn records_must_fit_the_plan_and_are_taken_as_they_are() {
     let restore = |known: &[u32]| {
         let known = known.iter().map(|n| (node(*n), JobFact::Queued.into()));
-        Rollout::restore(plan(1, singles(2)), Mode::Going, at(0), known).map(|_| ())
+        Rollout::restore(plan(1, singles(2)), Mode::Going, now(0), mono(0), known, []).map(|_| ())
     };
     assert_eq!(restore(&[2, 1]), Ok(()));
     assert_eq!(restore(&[1]), Err(RestoreError::Missing(node(2))));
@@ -223,23 +321,23 @@ fn records_must_fit_the_plan_and_are_taken_as_they_are() {
     assert_eq!(restore(&[1, 2, 3]), Err(RestoreError::Unknown(node(3))));
     // More in flight than allowed: nothing is offered until that is over.
     let mut over = rollout(1, &[Phase::Running, Phase::Offered, Phase::Queued]);
-    assert_eq!(why(&over, 3, at(1)), ["all slots taken: 2 of 1 nodes in flight"]);
-    over.apply(at(1), &Event::ended(node(1), FIRST, Outcome::Succeeded)).unwrap();
-    assert_eq!(offers(&over, at(1)), []);
-    over.apply(at(1), &Event::ended(node(2), FIRST, Outcome::Succeeded)).unwrap();
-    assert_eq!(offers(&over, at(1)), [offer_of(3)]);
+    assert_eq!(why(&over, 3, now(1)), ["all slots taken: 2 of 1 nodes in flight"]);
+    over.apply(now(1), &Event::ended(node(1), FIRST, Outcome::Succeeded)).unwrap();
+    assert_eq!(offers(&over, now(1)), []);
+    over.apply(now(1), &Event::ended(node(2), FIRST, Outcome::Succeeded)).unwrap();
+    assert_eq!(offers(&over, now(1)), [offer_of(3)]);
 }
 
 #[test]
 fn answers_are_pages() {
     let many = u32::try_from(PAGE).unwrap() * 2;
     let rollout = online(plan(many, singles(many)));
-    assert_eq!(offers(&rollout, at(1)).len(), PAGE);
+    assert_eq!(offers(&rollout, now(1)).len(), PAGE);
     assert_eq!(
-        why(&rollout, many, at(1)),
+        why(&rollout, many, now(1)),
         [format!("its turn has not come: {many} free slots, others go first")]
     );
-    assert_eq!(rollout.wanted(at(3600)).end.len(), PAGE);
+    assert_eq!(rollout.wanted(now(3600)).end.len(), PAGE);
 }
 
 #[test]

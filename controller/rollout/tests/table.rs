@@ -9,12 +9,12 @@ use std::fmt::Write as _;
 use fleet_rollout::{Applied, Event, EventError, JobFact, Mode, Reported, Rollout};
 use fleet_types::id::Attempt;
 use fleet_types::job::{Outcome, Phase};
-use support::{FIRST, all_phases, at, node, plan, rollout, singles};
+use support::{FIRST, all_phases, at, mono, node, now, plan, rollout, singles};
 
 fn job_events(attempt: Attempt) -> Vec<Event> {
     let mut events = vec![Event::offered(node(1), attempt)];
     for phase in [Reported::Accepted, Reported::Running, Reported::Waiting, Reported::RollingBack] {
-        events.push(Event::reported(node(1), attempt, phase));
+        events.push(Event::reported(node(1), attempt, phase, None));
     }
     events.extend(Outcome::ALL.map(|outcome| Event::ended(node(1), attempt, outcome)));
     events.extend([Event::online(node(1)), Event::offline(node(1))]);
@@ -41,7 +41,7 @@ fn stands(rollout: &Rollout) -> String {
 
 fn line(before: &str, event: &Event, mut rollout: Rollout) -> String {
     let untouched = rollout.clone();
-    let answer = match rollout.apply(at(60), event) {
+    let answer = match rollout.apply(now(60), event) {
         Ok(Applied::Changed) => format!("-> {}", stands(&rollout)),
         Ok(Applied::Repeated) => {
             assert_eq!(stands(&rollout), stands(&untouched));
@@ -98,8 +98,9 @@ fn every_mode_with_every_order() {
                     JobFact::Queued
                 };
                 let known = [(node(1), fact.into())];
-                let mut rollout = Rollout::restore(plan(1, singles(1)), mode.clone(), at(0), known).unwrap();
-                let answer = match rollout.apply(at(1), order) {
+                let mut rollout =
+                    Rollout::restore(plan(1, singles(1)), mode.clone(), now(0), mono(0), known, []).unwrap();
+                let answer = match rollout.apply(now(1), order) {
                     Ok(Applied::Repeated) => "= repeated".to_owned(),
                     Ok(_) => format!("-> {}", rollout.mode().as_str()),
                     Err(error) => format!("! {error}"),
@@ -118,17 +119,18 @@ fn the_attempt_must_be_the_known_one() {
     for phase in all_phases() {
         // A later attempt than any that exists is invalid everywhere.
         for event in &job_events(Attempt(2))[..14] {
-            let error = rollout(1, &[phase]).apply(at(60), event).unwrap_err();
+            let error = rollout(1, &[phase]).apply(now(60), event).unwrap_err();
             assert!(matches!(error, EventError::Attempt { .. }), "{phase:?} {event}: {error}");
         }
     }
     let second = JobFact::Offered { attempt: Attempt(2), at: at(0) };
     let mut rollout =
-        Rollout::restore(plan(1, singles(1)), Mode::Going, at(0), [(node(1), second.into())]).unwrap();
+        Rollout::restore(plan(1, singles(1)), Mode::Going, now(0), mono(0), [(node(1), second.into())], [])
+            .unwrap();
     // What is left over from the first attempt is kept beside, and changes nothing.
-    let late = rollout.apply(at(1), &Event::ended(node(1), FIRST, Outcome::Failed));
+    let late = rollout.apply(now(1), &Event::ended(node(1), FIRST, Outcome::Failed));
     assert_eq!(late, Ok(Applied::Late));
-    let error = rollout.apply(at(1), &Event::offered(node(1), FIRST)).unwrap_err();
+    let error = rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -142,23 +144,23 @@ fn the_attempt_must_be_the_known_one() {
 #[test]
 fn errors_name_the_phase_and_the_event() {
     let error = rollout(1, &[Phase::Queued])
-        .apply(at(1), &Event::reported(node(1), FIRST, Reported::Running))
+        .apply(now(1), &Event::reported(node(1), FIRST, Reported::Running, None))
         .unwrap_err();
     assert!(error.to_string().ends_with("is queued and cannot be reported running"), "{error}");
-    let error = rollout(1, &[Phase::Running]).apply(at(1), &Event::online(node(9))).unwrap_err();
+    let error = rollout(1, &[Phase::Running]).apply(now(1), &Event::online(node(9))).unwrap_err();
     assert!(matches!(error, EventError::UnknownNode { .. }), "{error}");
 }
 
 #[test]
 fn an_offer_that_breaks_a_rule_of_safety_is_refused() {
     let mut full = rollout(1, &[Phase::Running, Phase::Queued]);
-    let error = full.apply(at(1), &Event::offered(node(2), FIRST)).unwrap_err();
+    let error = full.apply(now(1), &Event::offered(node(2), FIRST)).unwrap_err();
     assert!(error.to_string().contains("all slots taken: 1 of 1 nodes in flight"), "{error}");
     let pair = vec![support::planned(1, Some("a")), support::planned(2, Some("a"))];
-    let mut both = Rollout::new(plan(2, pair));
-    both.apply(at(1), &Event::offered(node(1), FIRST)).unwrap();
-    let error = both.apply(at(1), &Event::offered(node(2), FIRST)).unwrap_err();
-    assert!(error.to_string().contains(&format!("partner {} is in flight", node(1))), "{error}");
+    let mut both = Rollout::new(plan(2, pair), now(0));
+    both.apply(now(1), &Event::offered(node(1), FIRST)).unwrap();
+    let error = both.apply(now(1), &Event::offered(node(2), FIRST)).unwrap_err();
+    assert!(error.to_string().contains("partner fw-1 is in flight"), "{error}");
 }
 
 #[test]

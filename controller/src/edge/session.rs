@@ -334,10 +334,13 @@ impl Session {
             self.offers.iter().filter(|(_, offer)| offer.again_at <= now).map(|(run, _)| *run).collect();
         for run in due {
             let Some(offer) = self.offers.remove(&run) else { continue };
-            // A job that has ended here must not be begun there.
             let entry = crate::repo::keys::inbox_entry(self.agent.node, run)?;
             if self.context.repo.get::<InboxRecord>(&entry).await?.is_none() {
                 continue;
+            }
+            // What has ended here must not be begun there: the word to stop comes first, and answers the offer.
+            if let Some(reason) = deliver::stop_reason(&self.context, self.agent.node, run).await? {
+                self.cancel(run, offer.assignment.attempt, reason).await?;
             }
             self.offer(offer.assignment, offer.proof).await?;
         }
@@ -373,14 +376,14 @@ impl Session {
             }
             ToNode::Cancel { run, attempt, reason } => {
                 // An offer that was not answered stays: the node answers it by the cancel, with a report.
-                self.send(ControllerBody::Cancel(pb::Cancel {
-                    run: run.to_string(),
-                    attempt: attempt.0,
-                    reason,
-                }))
-                .await
+                self.cancel(run, attempt, reason).await
             }
         }
+    }
+
+    async fn cancel(&mut self, run: RunId, attempt: Attempt, reason: String) -> Result<()> {
+        let cancel = pb::Cancel { run: run.to_string(), attempt: attempt.0, reason };
+        self.send(ControllerBody::Cancel(cancel)).await
     }
 
     async fn on_message(&mut self, message: pb::AgentMessage) -> Result<()> {
@@ -498,12 +501,7 @@ impl Session {
     async fn send_inbox(&mut self) -> Result<()> {
         let inbox = deliver::inbox(&self.context, self.agent.node, self.epoch).await?;
         for (run, attempt, reason) in inbox.cancels {
-            self.send(ControllerBody::Cancel(pb::Cancel {
-                run: run.to_string(),
-                attempt: attempt.0,
-                reason,
-            }))
-            .await?;
+            self.cancel(run, attempt, reason).await?;
         }
         for (assignment, proof) in inbox.offers {
             if !self.known.contains(&(assignment.job.run, assignment.attempt)) {

@@ -5,7 +5,7 @@
 //! | [`node_cache`] | every node by id and name, presence, health, and the counts a site |
 //! | [`sessions`] | live sessions: link epochs, bounded outboxes, live job states |
 //! | [`adopted`] | jobs of a lost store that the audit log was told of |
-//! | [`progress`] | how far open runs are |
+//! | [`open_runs`] | the engines of the open runs |
 //! | [`report_heads`] | the newest report of each node |
 //! | [`wave_signer`] | signs waves of assignments with the dispatch key |
 //!
@@ -13,7 +13,7 @@
 
 pub mod adopted;
 pub mod node_cache;
-pub mod progress;
+pub mod open_runs;
 pub mod report_heads;
 pub mod sessions;
 pub mod wave_signer;

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use fleet_rollout::Mono;
 use fleet_types::assignment::{Assignment, WaveProof};
 use fleet_types::id::{Attempt, LinkEpoch, NodeId, RunId};
-use fleet_types::job::JobState;
+use fleet_types::job::{JobLimits, JobState};
 use tokio::sync::{mpsc, watch};
 
 /// What the controller says to a node outside of answers.
@@ -26,6 +27,19 @@ pub enum ToNode {
         /// Why.
         reason: String,
     },
+}
+
+/// What a node said last of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveJob {
+    /// The attempt that it spoke of.
+    pub attempt: Attempt,
+    /// Where it stands.
+    pub state: JobState,
+    /// How long it may still take, from `said`; `None` when the node does not say.
+    pub limits: Option<JobLimits>,
+    /// When it said so.
+    pub said: Mono,
 }
 
 /// Messages a session may be behind with. A node has one changing job and a few reading ones at a time; the
@@ -46,7 +60,7 @@ struct Session {
 #[derive(Default)]
 struct Inner {
     sessions: HashMap<NodeId, Session>,
-    live: HashMap<NodeId, HashMap<RunId, (Attempt, JobState)>>,
+    live: HashMap<NodeId, HashMap<RunId, LiveJob>>,
 }
 
 /// All sessions of this controller.
@@ -137,17 +151,17 @@ impl Sessions {
     }
 
     /// Notes what a node says of a job; beyond [`MAX_LIVE`] jobs nothing new is noted.
-    pub fn set_live(&self, node: NodeId, run: RunId, attempt: Attempt, state: JobState) {
+    pub fn set_live(&self, node: NodeId, run: RunId, said: LiveJob) {
         self.with(|inner| {
             let jobs = inner.live.entry(node).or_default();
             if jobs.len() < MAX_LIVE || jobs.contains_key(&run) {
-                jobs.insert(run, (attempt, state));
+                jobs.insert(run, said);
             }
         });
     }
 
     /// What a node said last of a job.
-    pub fn live(&self, node: NodeId, run: RunId) -> Option<(Attempt, JobState)> {
+    pub fn live(&self, node: NodeId, run: RunId) -> Option<LiveJob> {
         self.with(|inner| inner.live.get(&node)?.get(&run).cloned())
     }
 
@@ -185,12 +199,15 @@ mod tests {
     fn a_node_that_talks_of_endless_jobs_fills_no_memory() {
         let sessions = Sessions::default();
         let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
-        let say = |n: usize, state| sessions.set_live(node, RunId::from_number(n as u64), Attempt(1), state);
+        let say = |n: usize, state| {
+            let said = LiveJob { attempt: Attempt(1), state, limits: None, said: Mono::default() };
+            sessions.set_live(node, RunId::from_number(n as u64), said);
+        };
         (0..2 * MAX_LIVE).for_each(|n| say(n, JobState::Accepted));
         let heard = |n: usize| sessions.live(node, RunId::from_number(n as u64));
         assert!(heard(MAX_LIVE - 1).is_some() && heard(MAX_LIVE).is_none());
         say(0, JobState::RollingBack { step: "s".to_owned() });
-        assert!(heard(0).is_some_and(|(_, state)| state.as_str() == "rolling_back"), "known ones go on");
+        assert!(heard(0).is_some_and(|live| live.state.as_str() == "rolling_back"), "known ones go on");
     }
 
     #[test]

@@ -143,6 +143,18 @@ pub fn inbox_entry(node: NodeId, run: RunId) -> Made {
     key(format!("{}{run}", inbox(node)))
 }
 
+/// Prefix of the pairs that are held.
+pub const PAIR_HOLDS: &str = "hold/pair/";
+/// The hold of a pair: there while a job may be changing one of its nodes.
+pub fn pair_hold(pair: &str) -> Made {
+    key(format!("{PAIR_HOLDS}{pair}"))
+}
+
+/// The pair at the end of a key, behind a prefix; `None` when the key is of another shape.
+pub fn pair_in<'a>(key: &'a Key, prefix: &str) -> Option<&'a str> {
+    std::str::from_utf8(key.as_bytes().strip_prefix(prefix.as_bytes())?).ok()
+}
+
 /// A node's report by its number in the node's chain, an object.
 pub fn report(node: NodeId, sequence: u64) -> Made {
     key(format!("report/{node}/{sequence:020}"))

@@ -5,6 +5,7 @@
 //! | [`keys`] | the text of every key, built nowhere else |
 //! | [`codec`] | a version in front of every stored value |
 //! | [`records`] | the records themselves: data only |
+//! | [`jobs`] | a job's offer and end, each with all that belongs into its commit |
 //! | [`audited`] | a commit together with its audit leaves |
 //! | [`reader`] | typed reads: one record, a page, a whole prefix at start |
 //! | [`output_files`] | output of steps, in files beside the store |
@@ -13,6 +14,7 @@
 
 pub mod audited;
 pub mod codec;
+pub mod jobs;
 pub mod keys;
 pub mod output_files;
 pub mod reader;

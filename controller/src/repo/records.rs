@@ -227,8 +227,11 @@ pub struct RunRecord {
     pub profile_digest: Digest,
     /// Does it change nodes?
     pub changes: bool,
-    /// The procedure's working time in milliseconds.
+    /// The longest that a job may take once it has begun, in milliseconds: working time, way back, final entries.
     pub job_limit_ms: u64,
+    /// New starts end after so many failures; `None` for no such limit.
+    #[serde(default)]
+    pub max_failures: Option<u32>,
     /// The selector, for people.
     pub selector: String,
     /// At most so many nodes at once.
@@ -312,10 +315,24 @@ pub struct InboxRecord {
     pub node_index: u32,
     /// Path of the node in that list.
     pub node_path: Vec<Digest>,
-    /// Why it should be stopped, once a cancel was asked for.
-    pub cancel: Option<String>,
 }
 record!(InboxRecord, "inbox", 1);
+
+/// A pair that is held, by its key, and whose job it is held for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRecord {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub node_name: Name,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// When the job was offered.
+    pub since: Timestamp,
+}
+record!(HoldRecord, "hold", 1);
 
 /// An empty record whose key says it all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,17 +1,18 @@
 //! One open run in memory: its records with their versions, beside the engine's state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_rollout::Rollout;
 use fleet_store::WriteId;
 use fleet_types::digest::Digest;
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::merkle::Tree;
 use fleet_types::request::node_leaf;
 
+use super::pair_holds::PairHolds;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
-use crate::rebuild;
+use crate::fleet::open_runs::Engine;
+use crate::rebuild::{self, Known};
 use crate::repo::keys;
 use crate::repo::reader::Stored;
 use crate::repo::records::{InboxRecord, JobRecord, RunRecord};
@@ -23,13 +24,13 @@ pub struct Active {
     /// Its jobs by node; the order is that of the request's node list.
     pub jobs: BTreeMap<NodeId, Stored<JobRecord>>,
     /// The engine's state.
-    pub rollout: Rollout,
+    pub rollout: Engine,
     nodes: Tree,
 }
 
 impl Active {
     /// Reads a run and everything about it.
-    pub async fn load(context: &Context, run: RunId) -> Result<Self> {
+    pub async fn load(context: &Context, run: RunId, known: &Known, holds: &PairHolds) -> Result<Self> {
         let stored = context
             .repo
             .get::<RunRecord>(&keys::run(run)?)
@@ -43,14 +44,16 @@ impl Active {
             .map(|(_, job)| (job.record.node, job))
             .collect();
         let records: Vec<JobRecord> = jobs.values().map(|job| job.record.clone()).collect();
-        let rollout = rebuild::rollout(context, &stored.record, &records)?;
+        let pairs: BTreeSet<&String> = records.iter().filter_map(|job| job.pair.as_ref()).collect();
+        let held = pairs.into_iter().filter_map(|pair| Some((pair.clone(), holds.get(pair)?.clone())));
+        let rollout = rebuild::rollout(context, &stored.record, &records, known, held.collect())?;
         let nodes = Tree::new(jobs.keys().map(|node| node_leaf(*node)).collect());
         if nodes.root() != stored.record.nodes_root {
             return Err(ControllerError::internal(format!(
                 "the jobs of run {run} are not those of its request"
             )));
         }
-        Ok(Self { run: stored, jobs, rollout, nodes })
+        Ok(Self { run: stored, jobs, rollout: Engine::new(rollout), nodes })
     }
 
     /// Replaces what is known of a job after it was written.
@@ -66,13 +69,12 @@ impl Active {
     }
 
     /// The inbox entry of a job.
-    pub fn inbox(&self, job: &JobRecord, cancel: Option<String>) -> Result<InboxRecord> {
+    pub fn inbox(&self, job: &JobRecord) -> Result<InboxRecord> {
         Ok(InboxRecord {
             attempt: job.attempt,
             request: self.run.record.request,
             node_index: job.index,
             node_path: self.node_path(job)?,
-            cancel,
         })
     }
 }

@@ -5,12 +5,14 @@
 
 use fleet_types::assignment::{Assignment, WaveProof};
 use fleet_types::id::{JobId, LinkEpoch, NodeId, RunId};
+use fleet_types::job::JobState;
+use fleet_types::run::RunState;
 
 use crate::context::Context;
 use crate::error::Result;
 use crate::fleet::sessions::ToNode;
 use crate::repo::keys;
-use crate::repo::records::InboxRecord;
+use crate::repo::records::{InboxRecord, JobRecord, RunRecord};
 
 fn assignment(
     context: &Context,
@@ -60,6 +62,19 @@ pub struct Inbox {
     pub cancels: Vec<(RunId, fleet_types::id::Attempt, String)>,
 }
 
+/// Why a node should stop what stands in its inbox, if it should: its run is ending, or the job was given up here.
+pub async fn stop_reason(context: &Context, node: NodeId, run: RunId) -> Result<Option<String>> {
+    let stored = context.repo.get::<RunRecord>(&keys::run(run)?).await?;
+    if let Some(run) = stored.filter(|run| run.record.state == RunState::Halting) {
+        return Ok(Some(run.record.stopped_because));
+    }
+    let job = context.repo.get::<JobRecord>(&keys::job(run, node)?).await?;
+    Ok(job.and_then(|job| match job.record.state {
+        JobState::Ended { outcome, reason } => Some(format!("{}: {reason}", outcome.as_str())),
+        _ => None,
+    }))
+}
+
 /// Reads a node's inbox and signs its offers for a link.
 pub async fn inbox(context: &Context, node: NodeId, epoch: LinkEpoch) -> Result<Inbox> {
     let prefix = keys::inbox(node);
@@ -67,7 +82,7 @@ pub async fn inbox(context: &Context, node: NodeId, epoch: LinkEpoch) -> Result<
     let mut assignments = Vec::new();
     for (key, stored) in context.repo.all::<InboxRecord>(&prefix).await? {
         let Some(run) = keys::run_in(&key, &prefix) else { continue };
-        if let Some(reason) = stored.record.cancel.clone() {
+        if let Some(reason) = stop_reason(context, node, run).await? {
             inbox.cancels.push((run, stored.record.attempt, reason));
         }
         assignments.push(assignment(context, node, run, epoch, stored.record));

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`active`] | one open run in memory: records beside the engine's state |
 //! | [`pass`] | one pass over one run: apply, save, offer, end, finish |
+//! | [`pair_holds`] | the pairs that are held over all runs |
 //! | [`cancel_retries`] | when a node was last told to stop |
 //! | [`run_loop`] | wakes passes: notifier, deadline, period |
 //! | [`deliver`] | puts saved assignments and cancels on their way |
@@ -13,5 +14,8 @@
 pub mod active;
 pub mod cancel_retries;
 pub mod deliver;
+pub mod pair_holds;
 pub mod pass;
 pub mod run_loop;
+#[cfg(test)]
+mod story;

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use fleet_rollout::{Applied, Event, Wanted};
+use fleet_rollout::{Applied, Event, Holder, Moment, Wanted};
 use fleet_types::id::NodeId;
-use fleet_types::job::JobState;
+use fleet_types::job::{JobState, Outcome};
 use fleet_types::merkle;
 use fleet_types::request::node_leaf;
 use fleet_types::run::RunState;
@@ -16,23 +16,26 @@ use tokio::time::Instant;
 use super::active::Active;
 use super::cancel_retries::CancelRetries;
 use super::deliver;
+use super::pair_holds::PairHolds;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::sessions::ToNode;
 use crate::rebuild;
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
 use crate::repo::reader::BatchExt as _;
 use crate::repo::records::{JobRecord, RunRecord};
+use crate::repo::{jobs, keys};
 
-/// Brings the engine up to date with jobs and nodes that changed.
+/// Brings the engine up to date with jobs and nodes that changed, and reads the holds that may have gone with them.
 pub async fn refresh(
     context: &Context,
     active: &mut Active,
+    holds: &mut PairHolds,
     changed_jobs: &BTreeSet<NodeId>,
     changed_nodes: &BTreeSet<NodeId>,
 ) -> Result<()> {
     let run = active.run.record.run;
+    let mut pairs = BTreeSet::new();
     for node in changed_jobs {
         let Some(known) = active.jobs.get(node) else { continue };
         let Some(stored) = context.repo.get::<JobRecord>(&keys::job(run, *node)?).await? else {
@@ -41,7 +44,8 @@ pub async fn refresh(
         if stored.write_id != known.write_id {
             active.jobs.insert(*node, stored.clone());
         }
-        apply_job(context, active, *node, &stored.record)?;
+        apply_job(context, active, &stored.record)?;
+        pairs.extend(active.rollout.read().plan().pair_of(*node).map(str::to_owned));
     }
     for node in
         changed_nodes.iter().filter(|node| active.jobs.contains_key(node)).copied().collect::<Vec<_>>()
@@ -49,29 +53,39 @@ pub async fn refresh(
         let event =
             if rebuild::is_online(context, node) { Event::online(node) } else { Event::offline(node) };
         apply(context, active, &event)?;
+        pairs.extend(active.rollout.read().plan().pair_of(node).map(str::to_owned));
+    }
+    for pair in pairs.iter().filter(|pair| holds.get(pair).is_some()).cloned().collect::<Vec<_>>() {
+        holds.read(context, &pair).await?;
+        tell_hold(context, active, holds, &pair)?;
     }
     Ok(())
 }
 
-fn apply_job(context: &Context, active: &mut Active, node: NodeId, job: &JobRecord) -> Result<()> {
+/// Tells the engine of a run who holds a pair.
+pub fn tell_hold(context: &Context, active: &mut Active, holds: &PairHolds, pair: &str) -> Result<()> {
+    apply(context, active, &Event::PairHeld { pair: pair.to_owned(), holder: holds.get(pair).cloned() })
+}
+
+fn apply_job(context: &Context, active: &mut Active, job: &JobRecord) -> Result<()> {
     if let JobState::Ended { outcome, .. } = &job.state {
-        return apply(context, active, &Event::ended(node, job.attempt, *outcome));
+        return apply(context, active, &Event::ended(job.node, job.attempt, *outcome));
     }
-    if let Some((attempt, state)) = context.sessions.live(node, job.run)
-        && let Some(reported) = rebuild::reported(&state)
-        && job.state != JobState::Queued
-    {
-        apply(context, active, &Event::reported(node, attempt, reported))?;
+    match rebuild::said(context, job) {
+        Some((at, event)) => apply_at(active, at, &event),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn apply(context: &Context, active: &mut Active, event: &Event) -> Result<()> {
-    let text = event.to_string();
-    match active.rollout.apply(context.clock.now(), event) {
+    apply_at(active, context.clock.moment(), event)
+}
+
+fn apply_at(active: &mut Active, at: Moment, event: &Event) -> Result<()> {
+    match active.rollout.write().apply(at, event) {
         Ok(Applied::Changed | Applied::Repeated | Applied::Late) => Ok(()),
         // What is stored and what the engine holds have parted: the run is read anew, as after a conflict.
-        Err(error) => Err(ControllerError::new(Kind::Conflict, "engine", format!("{text}: {error}"))),
+        Err(error) => Err(ControllerError::new(Kind::Conflict, "engine", format!("{event}: {error}"))),
     }
 }
 
@@ -79,19 +93,20 @@ fn apply(context: &Context, active: &mut Active, event: &Event) -> Result<()> {
 pub async fn settle(
     context: &Context,
     active: &mut Active,
+    holds: &mut PairHolds,
     cancel_retries: &mut CancelRetries,
 ) -> Result<bool> {
     loop {
-        let wanted = active.rollout.wanted(context.clock.now());
+        let wanted = active.rollout.read().wanted(context.clock.moment());
         if !wanted.end.is_empty() {
             save_ends(context, active, &wanted).await?;
             continue;
         }
         if !wanted.offer.is_empty() {
-            save_offers(context, active, &wanted).await?;
+            save_offers(context, active, holds, &wanted).await?;
             continue;
         }
-        ask_to_stop(context, active, &wanted.cancel, cancel_retries).await?;
+        ask_to_stop(context, active, &wanted.cancel, cancel_retries);
         break;
     }
     save_phase(context, active).await
@@ -111,9 +126,7 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
             summary: end.reason.chars().take(200).collect(),
             ..known.record.clone()
         };
-        batch = batch
-            .replace_record(keys::job(run, end.node)?, known.write_id, &record)?
-            .delete(keys::inbox_entry(end.node, run)?);
+        batch = jobs::end(&context.repo, batch, known, &record).await?;
         leaves.push(
             AuditEntry::new(context.audited.actor(), "job.end", format!("run/{run}"))
                 .job(fleet_types::id::JobId { run, node: end.node }, end.attempt)
@@ -125,8 +138,14 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
     }
     let write_id = context.audited.commit(batch, leaves).await?;
     for record in written {
-        if let JobState::Ended { outcome, .. } = &record.state {
+        if let JobState::Ended { outcome, reason } = &record.state {
             apply(context, active, &Event::ended(record.node, record.attempt, *outcome))?;
+            if *outcome == Outcome::Lost {
+                // Its inbox entry stays, so that it is told to stop whenever it comes back; should it be there
+                // and only deaf, it is told now.
+                let stop = ToNode::Cancel { run, attempt: record.attempt, reason: reason.clone() };
+                context.sessions.send(record.node, stop);
+            }
         }
         context.sessions.clear_live(record.node, run);
         active.put_job(record, write_id);
@@ -134,8 +153,14 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
     Ok(())
 }
 
-async fn save_offers(context: &Context, active: &mut Active, wanted: &Wanted) -> Result<()> {
+async fn save_offers(
+    context: &Context,
+    active: &mut Active,
+    holds: &mut PairHolds,
+    wanted: &Wanted,
+) -> Result<()> {
     let run = active.run.record.run;
+    let changes = active.run.record.changes;
     let now = context.clock.now();
     // Only while the run is as it was read: no wave may start after a cancel was confirmed.
     let mut batch = context.audited.batch().if_write_id(keys::run(run)?, active.run.write_id);
@@ -148,10 +173,8 @@ async fn save_offers(context: &Context, active: &mut Active, wanted: &Wanted) ->
             offered: Some(now),
             ..known.record.clone()
         };
-        let entry = active.inbox(&record, None)?;
-        batch = batch
-            .replace_record(keys::job(run, offer.node)?, known.write_id, &record)?
-            .put_record(keys::inbox_entry(offer.node, run)?, &entry)?;
+        let entry = active.inbox(&record)?;
+        batch = jobs::offer(batch, known, &record, &entry, changes)?;
         entries.push((offer.node, entry));
         written.push(record);
     }
@@ -165,54 +188,40 @@ async fn save_offers(context: &Context, active: &mut Active, wanted: &Wanted) ->
     let write_id = context.audited.commit(batch, vec![leaf]).await?;
     for record in written {
         apply(context, active, &Event::offered(record.node, record.attempt))?;
+        if let Some(pair) = record.pair.as_deref().filter(|_| changes) {
+            let holder = Holder {
+                run,
+                node: record.node,
+                name: record.node_name.to_string(),
+                attempt: record.attempt,
+            };
+            holds.set(pair, Some(holder));
+            tell_hold(context, active, holds, pair)?;
+        }
         active.put_job(record, write_id);
     }
     deliver::offers(context, run, entries);
     Ok(())
 }
 
-/// Marks the inbox of each node that should stop, once, and tells those that are connected: at once, and again
-/// after as long as an offer waits for its answer. Stopping is idempotent on the node.
-async fn ask_to_stop(
-    context: &Context,
-    active: &Active,
-    nodes: &[NodeId],
-    cancel_retries: &mut CancelRetries,
-) -> Result<()> {
+/// Tells the nodes that should stop and are connected: at once, and again after as long as an offer waits for its
+/// answer. That the run is halting is stored already; who is not connected, or has no room for the word now, is
+/// told by its session, which looks into the inbox. Stopping is idempotent on the node.
+fn ask_to_stop(context: &Context, active: &Active, nodes: &[NodeId], cancel_retries: &mut CancelRetries) {
     let run = active.run.record.run;
-    let reason = &active.run.record.stopped_because;
     let now = Instant::now();
     for node in cancel_retries.due(nodes, now, context.settings.offer) {
         let Some(job) = active.jobs.get(&node) else { continue };
-        let key = keys::inbox_entry(node, run)?;
-        let marked = context
-            .repo
-            .get::<crate::repo::records::InboxRecord>(&key)
-            .await?
-            .is_none_or(|entry| entry.record.cancel.is_some());
-        if !marked {
-            let entry = active.inbox(&job.record, Some(reason.clone()))?;
-            // Only while the job is as it was: its end takes the entry away, and it must stay away.
-            let batch = context
-                .audited
-                .batch()
-                .using_reserve()
-                .if_write_id(keys::job(run, node)?, job.write_id)
-                .put_record(key, &entry)?;
-            context.audited.commit(batch, vec![]).await?;
-        }
-        let message = ToNode::Cancel { run, attempt: job.record.attempt, reason: reason.clone() };
-        // Not connected, or no room: the session finds the mark in the inbox.
-        context.sessions.send(node, message);
+        let reason = active.run.record.stopped_because.clone();
+        context.sessions.send(node, ToNode::Cancel { run, attempt: job.record.attempt, reason });
         cancel_retries.told(node, now);
     }
-    Ok(())
 }
 
 /// Writes the run's record when its phase changed. True when it has ended.
 async fn save_phase(context: &Context, active: &mut Active) -> Result<bool> {
     let now = context.clock.now();
-    let state = active.rollout.state(now);
+    let state = active.rollout.read().state(now);
     let before = &active.run.record;
     if state == before.state {
         return Ok(state.is_terminal());
@@ -221,7 +230,7 @@ async fn save_phase(context: &Context, active: &mut Active) -> Result<bool> {
     let ended = state.is_terminal();
     let record = RunRecord {
         state,
-        tally: active.rollout.summary(now).tally,
+        tally: active.rollout.read().summary(now).tally,
         ended: ended.then_some(now),
         ..before.clone()
     };

@@ -1,9 +1,12 @@
 //! Wakes passes: when the notifier rings, when a deadline of a run is due, and periodically in case a ring was
 //! lost. Starting up and running on are the same code: at start every open run is read.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
+use fleet_rollout::Mono;
 use fleet_store::Direction;
 use fleet_types::id::{NodeId, RunId};
 use tokio::time::{Instant, timeout_at};
@@ -11,19 +14,33 @@ use tokio_util::sync::CancellationToken;
 
 use super::active::Active;
 use super::cancel_retries::CancelRetries;
+use super::pair_holds::PairHolds;
 use super::pass;
 use crate::context::Context;
 use crate::error::{Kind, Result};
+use crate::rebuild::Known;
 use crate::repo::keys;
 use crate::repo::reader::PAGE;
 use crate::repo::records::Mark;
 use crate::wake::Changes;
 
-/// The loop's own state: open runs, and which runs a node takes part in.
+/// The loop looks at least so often whether the machine stood still meanwhile.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
+/// A look that is so late means that the machine or the process stood still, and that nobody listened to the
+/// nodes. A pass over very many jobs may be as slow on a loaded machine; that it is taken for a standstill only
+/// gives silent nodes more time.
+const STANDSTILL: Duration = Duration::from_secs(15);
+
+/// The loop's own state: open runs, and which runs a node or a pair takes part in.
 #[derive(Default)]
 struct Runs {
     active: HashMap<RunId, Active>,
     by_node: BTreeMap<NodeId, BTreeSet<RunId>>,
+    by_pair: BTreeMap<String, BTreeSet<RunId>>,
+    holds: PairHolds,
+    /// Since when nodes are listened to without a break.
+    listening_since: Mono,
+    looked: Mono,
     /// Who was told to stop, by run, as long as the run is open.
     cancel_retries: HashMap<RunId, CancelRetries>,
 }
@@ -34,25 +51,70 @@ impl Runs {
         for node in active.jobs.keys() {
             self.by_node.entry(*node).or_default().insert(run);
         }
+        for pair in active.rollout.read().plan().pairs() {
+            self.by_pair.entry(pair.to_owned()).or_default().insert(run);
+        }
         self.active.insert(run, active);
+    }
+
+    /// Notices that nobody listened for a while, before anything is decided about silence.
+    fn look(&mut self, context: &Context) {
+        let now = context.clock.moment().mono;
+        if now.since(self.looked) >= STANDSTILL {
+            tracing::warn!(
+                seconds = now.since(self.looked).as_secs(),
+                "the controller stood still; no node is held to have been silent meanwhile"
+            );
+            self.listening_since = now;
+            for active in self.active.values_mut() {
+                active.rollout.write().listening_from(now);
+            }
+        }
+        self.looked = now;
+    }
+
+    /// Tells every run of the pairs that were taken or became free.
+    fn tell_holds(&mut self, context: &Context) {
+        for pair in self.holds.take_changed() {
+            for run in self.by_pair.get(&pair).into_iter().flatten() {
+                let Some(active) = self.active.get_mut(run) else { continue };
+                if let Err(error) = pass::tell_hold(context, active, &self.holds, &pair) {
+                    log(&format!("run {run}"), &error);
+                }
+            }
+        }
     }
 
     /// Takes a run's nodes out of the index; the run itself was taken out before.
     fn forget(&mut self, active: &Active) {
+        let run = active.run.record.run;
         for node in active.jobs.keys() {
-            if let Some(runs) = self.by_node.get_mut(node) {
-                runs.remove(&active.run.record.run);
-                if runs.is_empty() {
-                    self.by_node.remove(node);
-                }
-            }
+            remove(&mut self.by_node, node, run);
+        }
+        for pair in active.rollout.read().plan().pairs() {
+            remove(&mut self.by_pair, pair, run);
+        }
+    }
+}
+
+/// Takes a run out of an index, and the entry when it was its last.
+fn remove<K: Ord + Borrow<Q>, Q: Ord + ?Sized>(
+    index: &mut BTreeMap<K, BTreeSet<RunId>>,
+    key: &Q,
+    run: RunId,
+) {
+    if let Some(runs) = index.get_mut(key) {
+        runs.remove(&run);
+        if runs.is_empty() {
+            index.remove(key);
         }
     }
 }
 
 /// Runs until it is told to stop.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
-    let mut runs = Runs::default();
+    let started = context.clock.moment().mono;
+    let mut runs = Runs { listening_since: started, looked: started, ..Runs::default() };
     let mut read_all = true;
     let mut next_full = Instant::now() + context.settings.pass_period;
     while !stop.is_cancelled() {
@@ -68,11 +130,12 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             one(&context, &mut runs, run, changes.runs.contains(&run), &jobs, &nodes).await;
         }
         // Deadlines: every run whose time has come, whether or not something changed.
-        let now = context.clock.now();
+        runs.look(&context);
+        let now = context.clock.moment();
         let due: Vec<RunId> = runs
             .active
             .iter()
-            .filter(|(_, active)| !active.rollout.wanted(now).is_empty())
+            .filter(|(_, active)| !active.rollout.read().wanted(now).is_empty())
             .map(|(run, _)| *run)
             .collect();
         for run in due {
@@ -85,7 +148,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             next_full = Instant::now() + context.settings.pass_period;
             continue;
         }
-        let next = next_wake(&context, &runs).unwrap_or(next_full).min(next_full);
+        let next = next_wake(&context, &runs).min(next_full);
         tokio::select! {
             () = stop.cancelled() => {}
             _ = timeout_at(next, context.notifier.rung()) => {}
@@ -140,13 +203,20 @@ async fn one(
     jobs: &BTreeSet<NodeId>,
     nodes: &BTreeSet<NodeId>,
 ) {
+    runs.look(context);
     let (mut active, fresh) = match runs.active.remove(&run) {
         Some(active) if !reread => (active, false),
         old => {
-            if let Some(old) = old {
-                runs.forget(&old);
+            if let Some(old) = &old {
+                runs.forget(old);
             }
-            match Active::load(context, run).await {
+            if let Err(error) = runs.holds.read_all(context).await {
+                return log(&format!("run {run}"), &error);
+            }
+            runs.tell_holds(context);
+            let before = old.map(|old| old.rollout);
+            let known = Known { before, listening_since: runs.listening_since };
+            match Active::load(context, run, &known, &runs.holds).await {
                 Ok(active) if active.run.record.state.is_terminal() => {
                     runs.cancel_retries.remove(&run);
                     return;
@@ -158,13 +228,14 @@ async fn one(
     };
     let cancel_retries = runs.cancel_retries.entry(run).or_default();
     let outcome = async {
-        pass::refresh(context, &mut active, jobs, nodes).await?;
-        pass::settle(context, &mut active, cancel_retries).await
+        pass::refresh(context, &mut active, &mut runs.holds, jobs, nodes).await?;
+        pass::settle(context, &mut active, &mut runs.holds, cancel_retries).await
     }
     .await;
     match &outcome {
-        Ok(false) => context.progress.note(run, active.rollout.summary(context.clock.now()).tally),
-        Ok(true) => context.progress.forget(run),
+        Ok(false) if fresh => context.open_runs.publish(run, active.rollout.clone()),
+        Ok(false) => {}
+        Ok(true) => context.open_runs.forget(run),
         Err(_) => {}
     }
     // What the pass wrote is shown somewhere.
@@ -189,6 +260,7 @@ async fn one(
             }
         }
     }
+    runs.tell_holds(context);
 }
 
 fn log(what: &str, error: &crate::error::ControllerError) {
@@ -196,8 +268,11 @@ fn log(what: &str, error: &crate::error::ControllerError) {
     tracing::error!("{what}: {error}: {source}");
 }
 
-fn next_wake(context: &Context, runs: &Runs) -> Option<Instant> {
-    let now = context.clock.now();
-    let next = runs.active.values().filter_map(|active| active.rollout.next_deadline(now)).min()?;
-    Some(Instant::now() + next.since(now) + std::time::Duration::from_millis(1))
+fn next_wake(context: &Context, runs: &Runs) -> Instant {
+    let now = context.clock.moment();
+    let waits = runs.active.values().filter_map(|active| active.rollout.read().next_look(now));
+    // A freed pair may let another run go on at once.
+    let due = runs.active.values().any(|active| !active.rollout.read().wanted(now).offer.is_empty());
+    let wait = if due { Duration::ZERO } else { waits.min().unwrap_or(LOOK_PERIOD) };
+    Instant::now() + wait.min(LOOK_PERIOD) + Duration::from_millis(1)
 }

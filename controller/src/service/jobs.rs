@@ -10,6 +10,7 @@ use fleet_types::run::RunState;
 use super::caller::Agent;
 use crate::context::Context;
 use crate::error::Result;
+use crate::fleet::sessions::LiveJob;
 use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
 use crate::repo::records::{JobRecord, RunRecord, StoredReport};
@@ -38,7 +39,13 @@ pub async fn update(context: &Context, agent: &Agent, update: &JobUpdate) -> Res
     if update.state.outcome().is_some() || !is_open(context, agent, update).await? {
         return Ok(());
     }
-    context.sessions.set_live(agent.node, update.run, update.attempt, update.state.clone());
+    let said = LiveJob {
+        attempt: update.attempt,
+        state: update.state.clone(),
+        limits: update.limits,
+        said: context.clock.moment().mono,
+    };
+    context.sessions.set_live(agent.node, update.run, said);
     // The job may have ended between the look and the note; then its end had nothing to clear away.
     if !is_open(context, agent, update).await? {
         context.sessions.clear_live(agent.node, update.run);
@@ -113,8 +120,8 @@ async fn decide(context: &Context, agent: &Agent, listed: &JobUpdate) -> Result<
     }
     update(context, agent, listed).await?;
     if job.record.state.outcome().is_some() {
-        // Given up here, still going there: it may end; its report will be late.
-        return Ok(Some(Decision::Continue));
+        // Given up here, and not ended there: it is told so, and what it then reports will be late.
+        return Ok(Some(Decision::Cancel));
     }
     let run = context.repo.get::<RunRecord>(&keys::run(listed.run)?).await?;
     let halting = run.is_some_and(|run| run.record.state == RunState::Halting);
@@ -184,7 +191,7 @@ mod tests {
             .collect();
         assert_eq!(kept, [1]);
         assert_eq!(
-            context.sessions.live(a.node, RunId::from_number(1)),
+            context.sessions.live(a.node, RunId::from_number(1)).map(|live| (live.attempt, live.state)),
             Some((Attempt(1), JobState::Accepted))
         );
         assert_eq!(context.notifier.take().jobs.len(), 1, "the runner is woken for open jobs only");

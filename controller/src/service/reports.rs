@@ -18,9 +18,9 @@ use super::caller::Agent;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
 use crate::repo::reader::{BatchExt as _, Stored};
 use crate::repo::records::{BackupRecord, JobRecord, Mark, ReportRecord, RunRecord, StoredReport};
+use crate::repo::{jobs, keys};
 
 /// Code of the error for a report whose predecessor is not here: it is not stored and not acknowledged.
 pub const GAP: &str = "report-gap";
@@ -186,7 +186,10 @@ async fn store(
     if late {
         let record = JobRecord { late_report: Some(at), ..job.record };
         batch = batch.replace_record(keys::job(run, node)?, job.write_id, &record)?;
+        // The node has answered: it is told to stop no more, and its pair is free.
+        batch = jobs::settle(&context.repo, batch, &record).await?;
         context.audited.commit(batch, vec![leaf.because("late: the job had ended here")]).await?;
+        context.notifier.job_changed(run, node);
         return Ok(());
     }
     // A queued job that a node reports on was offered by a store that has since been restored.
@@ -201,11 +204,9 @@ async fn store(
         summary: summary_of(report),
         report: Some(at),
         health: health.clone(),
-        ..job.record
+        ..job.record.clone()
     };
-    batch = batch
-        .replace_record(keys::job(run, node)?, job.write_id, &record)?
-        .delete(keys::inbox_entry(node, run)?);
+    batch = jobs::end(&context.repo, batch, &job, &record).await?;
     for backup in backups_of(agent, report) {
         batch = batch.put_record(keys::backup(node, backup.made.as_millis(), &backup.sha256)?, &backup)?;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleet_rollout::Rollout;
+use fleet_rollout::BlockReason;
 use fleet_store::Direction;
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
@@ -12,7 +12,7 @@ use fleet_types::view::{JobItem, JobView, Page, Presence, RunItem, RunView};
 use super::{reports, runs, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
-use crate::rebuild;
+use crate::fleet::open_runs::Engine;
 use crate::repo::keys;
 use crate::repo::records::{JobRecord, Mark, RunRecord};
 
@@ -32,7 +32,9 @@ fn item(record: &RunRecord, tally: Tally) -> RunItem {
 
 /// For lists: an open run with how far it is now.
 fn listed(context: &Context, record: &RunRecord) -> RunItem {
-    let tally = context.progress.of(record.run).unwrap_or_else(|| record.tally.clone());
+    let engine = context.open_runs.of(record.run);
+    let tally = engine.map(|engine| engine.read().summary(context.clock.now()).tally);
+    let tally = tally.unwrap_or_else(|| record.tally.clone());
     item(record, tally)
 }
 
@@ -88,15 +90,13 @@ pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
         .into_iter()
         .map(|(_, job)| job.record)
         .collect();
-    let rollout =
-        if stored.state.is_terminal() { None } else { rebuild::rollout(context, &stored, &records).ok() };
+    let engine = context.open_runs.of(run);
     let mut tally = Tally::new(stored.tally.nodes);
     let mut open: BTreeMap<String, u32> = BTreeMap::new();
     let mut jobs: Vec<JobItem> = records
         .into_iter()
         .map(|record| {
-            let blocked = blocked(context, rollout.as_ref(), record.node);
-            let item = job_item(context, record, stored.procedure.clone(), blocked);
+            let item = job_item(context, record, stored.procedure.clone(), engine.as_ref());
             match item.state.outcome() {
                 Some(outcome) => tally.add(outcome),
                 None => *open.entry(item.state.as_str().to_owned()).or_default() += 1,
@@ -109,9 +109,9 @@ pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
         job.state.outcome().map_or(worst.len() - 2, |o| worst.iter().position(|w| *w == o).unwrap_or(0))
     };
     jobs.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.node_name.cmp(&b.node_name)));
-    let state = match &rollout {
+    let state = match &engine {
         // A run's phase is written when the runner gets to it; the picture says what the jobs say.
-        Some(rollout) if stored.state != RunState::Halting => rollout.state(context.clock.now()),
+        Some(engine) if stored.state != RunState::Halting => engine.read().state(context.clock.now()),
         _ => stored.state,
     };
     let mut run_item = item(&stored, tally);
@@ -133,35 +133,22 @@ pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
     Ok(Picture { view, jobs })
 }
 
-/// Every reason why a node is not going, with names instead of ids.
-fn blocked(context: &Context, rollout: Option<&Rollout>, node: NodeId) -> Vec<String> {
-    let Some(rollout) = rollout else { return Vec::new() };
-    rollout
-        .blocked(node, context.clock.now())
-        .iter()
-        .filter(|reason| !matches!(reason, fleet_rollout::BlockReason::AlreadyEnded { .. }))
-        .map(|reason| {
-            let text = reason.to_string();
-            match reason {
-                fleet_rollout::BlockReason::PartnerInFlight { partner }
-                | fleet_rollout::BlockReason::PartnerFirst { partner } => {
-                    context.node_cache.get(*partner).map_or(text.clone(), |known| {
-                        text.replace(&partner.to_string(), known.record.name.as_str())
-                    })
-                }
-                _ => text,
-            }
-        })
-        .collect()
+/// Every reason why a queued job is not going.
+fn blocked(context: &Context, engine: &Engine, node: NodeId) -> Vec<String> {
+    let reasons = engine.read().blocked(node, context.clock.moment()).into_iter();
+    let open = reasons.filter(|reason| !matches!(reason, BlockReason::AlreadyEnded { .. }));
+    open.map(|reason| reason.to_string()).collect()
 }
 
-/// A job for lists: its record, with what the node said last laid over it.
-pub fn job_item(context: &Context, record: JobRecord, procedure: String, blocked: Vec<String>) -> JobItem {
-    let live =
-        context.sessions.live(record.node, record.run).filter(|(attempt, _)| *attempt == record.attempt);
+/// A job for lists: its record, with what the node said last laid over it, and why it waits where the engine of its
+/// run is here.
+pub fn job_item(context: &Context, record: JobRecord, procedure: String, engine: Option<&Engine>) -> JobItem {
+    let engine = engine.filter(|_| record.state == JobState::Queued);
+    let blocked = engine.map(|engine| blocked(context, engine, record.node)).unwrap_or_default();
+    let live = context.sessions.live(record.node, record.run).filter(|live| live.attempt == record.attempt);
     let state = match (&record.state, live) {
         (JobState::Ended { .. }, _) | (_, None) => record.state.clone(),
-        (_, Some((_, live))) => live,
+        (_, Some(live)) => live.state,
     };
     let online = context.node_cache.get(record.node).is_some_and(|known| known.presence == Presence::Online);
     JobItem {
@@ -193,9 +180,10 @@ pub async fn jobs_page(context: &Context, run: RunId, after: &str, limit: usize)
     let next = (page.len() == limit)
         .then(|| page.last().map(|(_, stored)| stored.record.node.to_string()))
         .flatten();
+    let engine = context.open_runs.of(run);
     let items = page
         .into_iter()
-        .map(|(_, stored)| job_item(context, stored.record, run_record.procedure.clone(), vec![]))
+        .map(|(_, stored)| job_item(context, stored.record, run_record.procedure.clone(), engine.as_ref()))
         .collect();
     Ok(Page { schema: "fleet/v1/job-list".to_owned(), items, next })
 }
@@ -218,7 +206,7 @@ pub async fn job(context: &Context, run: RunId, node_name: &str) -> Result<JobVi
         report.map_or((None, None), |(report, digest)| (Some(report), Some(digest)));
     Ok(JobView {
         schema: "fleet/v1/job".to_owned(),
-        item: job_item(context, record, run_record.procedure, vec![]),
+        item: job_item(context, record, run_record.procedure, context.open_runs.of(run).as_ref()),
         report,
         report_digest,
     })

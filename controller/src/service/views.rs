@@ -117,7 +117,8 @@ pub async fn node(context: &Context, name: &str) -> Result<NodeView> {
     let mut items = Vec::new();
     for job in records {
         let procedure = run_views::procedure_of(context, job.run).await?;
-        items.push(run_views::job_item(context, job, procedure, vec![]));
+        let engine = context.open_runs.of(job.run);
+        items.push(run_views::job_item(context, job, procedure, engine.as_ref()));
     }
     Ok(NodeView {
         schema: "fleet/v1/node".to_owned(),

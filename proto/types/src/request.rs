@@ -55,6 +55,9 @@ pub struct Request {
     pub plans: Option<Digest>,
     /// At most this many nodes at once.
     pub max_parallel: u32,
+    /// New starts end once so many jobs have failed, were rolled back or got lost; no limit when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<u32>,
     /// Not before this instant.
     pub not_before: Timestamp,
     /// No first start on a node after this instant.

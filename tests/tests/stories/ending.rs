@@ -91,7 +91,7 @@ async fn a_cancel_is_told_at_once_and_then_once_an_offer_interval_until_the_end(
     for pair in times.windows(2) {
         assert!(pair[1] - pair[0] >= INTERVAL, "told again after {:?}, {runs} runs", pair[1] - pair[0]);
     }
-    assert!(runs > 6, "the runner had reasons to look: {runs} runs");
+    assert!(runs >= 3, "the runner had reasons to look: {runs} runs");
     stubborn.script(|script| script.obeys_cancel = true);
     assert_eq!(fleet.operator.wait_run(run).await?.item.state, RunState::Cancelled);
     let told: Vec<Instant> = told();

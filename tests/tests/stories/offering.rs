@@ -3,6 +3,7 @@
 use anyhow::Result;
 use fleet_proto::pb::reconcile_decision::Decision;
 use fleet_tests::fake_agent::Work;
+use fleet_tests::operator_client::order;
 use fleet_tests::test_fleet::TestFleet;
 use fleet_tests::wait::{PATIENCE, wait_for};
 use fleet_types::run::RunState;
@@ -67,5 +68,40 @@ async fn a_node_that_is_away_gets_its_job_when_it_comes() -> Result<()> {
     fleet.agents[1].script(|script| script.connects = true);
     assert_eq!(fleet.operator.wait_run(run).await?.item.state, RunState::Succeeded);
     assert_eq!(fleet.finish().await?.reports, 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_runs_never_have_both_halves_of_a_pair_in_change() -> Result<()> {
+    let mut fleet = TestFleet::start(2).await?;
+    fleet.script(|script| script.work = Work::Hold);
+    let orders: Vec<_> = fleet
+        .nodes()
+        .into_iter()
+        .map(|node| fleet.operator.sign(&order(fleet.change, fleet.profile, vec![node], 1)))
+        .collect::<Result<_>>()?;
+    let first = fleet.operator.start(&orders[0]).await?.item.run;
+    fleet.agents[0].started(first).await?;
+    let second = fleet.operator.start(&orders[1]).await?.item.run;
+    for restarted in [false, true] {
+        if restarted {
+            fleet.controller.kill_and_restart().await?;
+            fleet.all_online().await?;
+        }
+        let why = format!("its pair is held for fw-0 in run {first}");
+        wait_for("the second run to say whom it waits for", PATIENCE, async || {
+            let jobs = fleet.operator.jobs(second).await?;
+            Ok(jobs.iter().any(|job| job.blocked.contains(&why)).then_some(()))
+        })
+        .await?;
+    }
+    assert!(fleet.agents[1].journal(|journal| journal.job(second).is_none()));
+    fleet.agents[0].release(first);
+    fleet.agents[1].started(second).await?;
+    fleet.agents[1].release(second);
+    for run in [first, second] {
+        assert_eq!(fleet.operator.wait_run(run).await?.item.state, RunState::Succeeded);
+    }
+    fleet.finish().await?;
     Ok(())
 }

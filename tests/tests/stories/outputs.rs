@@ -87,8 +87,9 @@ async fn read(fleet: &TestFleet, run: RunId, node: &str, step: &str) -> Result<V
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_output_of_own_attempts_and_known_steps_is_taken_and_streams_do_not_mix() -> Result<()> {
-    let fleet = TestFleet::start(2).await?;
-    let [a, b] = &fleet.agents[..] else { anyhow::bail!("two agents") };
+    // Of two pairs: two changing runs over one pair would wait for each other.
+    let fleet = TestFleet::start(3).await?;
+    let [a, _, b] = &fleet.agents[..] else { anyhow::bail!("three agents") };
     fleet.script(|script| script.work = Work::Hold);
     let whole = fleet.operator.apply(&[("profile.toml", PROFILE), ("whole.toml", WHOLE)]).await?;
     let one = |node| order(whole[1], fleet.profile, vec![node], 1);

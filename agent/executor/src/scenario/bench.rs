@@ -225,6 +225,7 @@ impl Bench {
             nodes: NodeList::of(&[self.node.node]),
             plans: None,
             max_parallel: 1,
+            max_failures: None,
             not_before: self.now().minus(Duration::from_mins(1)),
             not_after: self.now().plus(Duration::from_hours(2)),
             reason: "test".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet_rollout::{JobFact, KnownJob, Live, Plan, PlanInput, PlannedNode, Reported, Rollout};
+use fleet_rollout::{JobFact, KnownJob, Live, Moment, Mono, Plan, PlanInput, PlannedNode, Reported, Rollout};
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
@@ -22,11 +22,25 @@ pub fn node(n: u32) -> NodeId {
     NodeId::from_slice(&bytes).unwrap()
 }
 
-pub fn planned(n: u32, pair: Option<&str>) -> PlannedNode {
-    PlannedNode { node: node(n), pair: pair.map(str::to_owned), site: "fra".to_owned() }
+/// Both clocks, so many seconds after the start.
+pub fn now(seconds: u64) -> Moment {
+    Moment { wall: at(seconds), mono: mono(seconds) }
 }
 
-/// First starts from 0 to 3,600 s, 15 minutes a job.
+pub fn mono(seconds: u64) -> Mono {
+    Mono::new(Duration::from_secs(seconds))
+}
+
+pub fn planned(n: u32, pair: Option<&str>) -> PlannedNode {
+    PlannedNode {
+        node: node(n),
+        name: format!("fw-{n}"),
+        pair: pair.map(str::to_owned),
+        site: "fra".to_owned(),
+    }
+}
+
+/// First starts from 0 to 3,600 s, 10 minutes a job.
 pub fn input(max_parallel: u32, nodes: Vec<PlannedNode>) -> PlanInput {
     PlanInput {
         run: RunId::from_number(7),
@@ -34,7 +48,8 @@ pub fn input(max_parallel: u32, nodes: Vec<PlannedNode>) -> PlanInput {
         max_parallel,
         not_before: at(0),
         not_after: at(3600),
-        job_deadline: 15 * MINUTE,
+        job_limit: 10 * MINUTE,
+        max_failures: None,
         nodes,
     }
 }
@@ -58,7 +73,7 @@ pub fn reported(phase: Phase) -> Option<Reported> {
     }
 }
 
-/// A job in `phase`, its node online.
+/// A job in `phase`, its node online, begun at 0 if it has.
 pub fn known(phase: Phase, attempt: Attempt) -> KnownJob {
     let fact = match phase {
         Phase::Queued => JobFact::Queued,
@@ -67,7 +82,7 @@ pub fn known(phase: Phase, attempt: Attempt) -> KnownJob {
             JobFact::Offered { attempt, at: at(0) }
         }
     };
-    let live = Live { reported: reported(phase), since: at(0), heard: at(0) };
+    let live = Live { reported: reported(phase), ends: mono(600), heard: mono(0) };
     KnownJob { fact, live: Some(live), online: true }
 }
 
@@ -75,7 +90,8 @@ pub fn known(phase: Phase, attempt: Attempt) -> KnownJob {
 pub fn rollout(max_parallel: u32, phases: &[Phase]) -> Rollout {
     let nodes = singles(u32::try_from(phases.len()).unwrap());
     let jobs = nodes.iter().zip(phases).map(|(n, p)| (n.node, known(*p, FIRST))).collect::<Vec<_>>();
-    Rollout::restore(plan(max_parallel, nodes), fleet_rollout::Mode::Going, at(0), jobs).unwrap()
+    Rollout::restore(plan(max_parallel, nodes), fleet_rollout::Mode::Going, now(0), mono(0), jobs, [])
+        .unwrap()
 }
 
 /// Every phase with every outcome.

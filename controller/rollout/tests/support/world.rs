@@ -1,17 +1,21 @@
-//! A simulated controller, its store, its links and its fleet, on a virtual clock and a seed.
+//! A simulated controller, its store, its links and its fleet, on virtual clocks and a seed.
+//!
+//! The controller's part makes the calls that the runner makes: `wanted`, save, `apply`, tell every engine of the
+//! holds that changed; `listening_from` after a standstill; `restore` after a death. What a node is sent is worked
+//! out from the inbox, as a session does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fleet_rollout::invariant::{Witness, check_end};
 use fleet_rollout::{
-    Applied, Directive, Event, JobEvent, JobFact, LOST_GRACE, Mode, Plan, PlanInput, Rollout,
+    Applied, Event, Holder, Holds, JobEvent, JobFact, Mode, Moment, Mono, Plan, PlanInput, Rollout,
 };
-use fleet_types::id::{NodeId, RunId};
+use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::Outcome;
 use fleet_types::time::Timestamp;
 
-use super::agent::{Agent, Stage};
+use super::agent::{Agent, Stage, Work};
 use super::random::Random;
 use super::{at, node, planned};
 
@@ -20,57 +24,64 @@ const LONGEST_DELAY: Duration = Duration::from_mins(1);
 /// Enough passes for every job to run into every limit; more would be a run that never ends.
 const PASSES_TO_THE_END: u32 = 5_000;
 
+/// One run: what is stored of it, and the engine in memory.
+struct Run {
+    plan: Plan,
+    work: Work,
+    stored: BTreeMap<NodeId, JobFact>,
+    stored_mode: Mode,
+    engine: Rollout,
+    witness: Witness,
+}
+
 /// Everything.
 pub struct World {
     random: Random,
     /// How many of a hundred deliveries to nodes get lost, also on a link that seems to be up.
     loss_percent: u64,
-    now: Timestamp,
-    plan: Plan,
-    /// What survives the controller: job records and the run's mode.
-    store: BTreeMap<NodeId, JobFact>,
-    stored_mode: Mode,
-    engine: Rollout,
-    witness: Witness,
+    /// The true clock, and the controller's monotonic one.
+    now: Duration,
+    /// How far the controller's wall clock is ahead, in seconds; behind when negative.
+    skew: i64,
+    runs: BTreeMap<RunId, Run>,
+    /// What the store says of pairs, and the runner's copy.
+    stored_holds: BTreeMap<String, Holder>,
+    holds: Holds,
+    /// What each node should have, in the store.
+    inbox: BTreeSet<(NodeId, RunId, Attempt)>,
     agents: BTreeMap<NodeId, Agent>,
-    wire: Vec<(Timestamp, Event)>,
+    wire: Vec<(Duration, RunId, Event)>,
+    starts: BTreeMap<(NodeId, RunId), u32>,
+}
+
+fn true_time(now: Duration) -> Timestamp {
+    at(now.as_secs())
 }
 
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let count = 1 + u32::try_from(random.below(9)).unwrap();
-        let limit = Duration::from_secs(60 + random.below(900));
-        let not_after = at(300 + random.below(5400));
+        let count = 1 + u32::try_from(random.below(8)).unwrap();
         let pairs: Vec<Option<u64>> =
             (0..count).map(|_| if random.chance(60) { Some(random.below(3)) } else { None }).collect();
-        let names: Vec<Option<String>> = pairs.iter().map(|p| p.map(|p| format!("pair-{p}"))).collect();
-        let plan = Plan::new(PlanInput {
-            run: RunId::from_number(seed),
-            changes: random.chance(75),
-            max_parallel: 1 + u32::try_from(random.below(4)).unwrap(),
-            not_before: at(random.below(120)),
-            not_after,
-            job_deadline: limit + LOST_GRACE,
-            nodes: (0..count).zip(&names).map(|(n, pair)| planned(n, pair.as_deref())).collect(),
-        })
-        .unwrap();
-        let agent = |(n, pair)| {
-            let id = node(n);
-            (id, Agent { id, pair, link: false, journal: None, starts: 0, limit, not_after })
-        };
+        let runs = 1 + random.below(3);
+        let runs = (0..runs).map(|n| run(seed * 4 + n, &pairs, &mut random)).collect();
+        let says_limits = |n: u64| !(seed + n).is_multiple_of(4);
+        let agent =
+            |(n, pair): (u32, Option<u64>)| (node(n), Agent::new(node(n), pair, says_limits(u64::from(n))));
         Self {
             // In every fourth world assignments hardly come through.
             loss_percent: if random.chance(25) { 95 } else { 20 },
             random,
-            now: at(0),
-            store: plan.nodes().iter().map(|n| (n.node, JobFact::Queued)).collect(),
-            stored_mode: Mode::Going,
-            engine: Rollout::new(plan.clone()),
-            plan,
-            witness: Witness::default(),
+            now: Duration::ZERO,
+            skew: 0,
+            runs,
+            stored_holds: BTreeMap::new(),
+            holds: Holds::default(),
+            inbox: BTreeSet::new(),
             agents: (0..count).zip(pairs).map(agent).collect(),
             wire: Vec::new(),
+            starts: BTreeMap::new(),
         }
     }
 
@@ -79,31 +90,36 @@ impl World {
         let id = self.some_agent();
         let seconds = 1 + self.random.below(60);
         match self.random.below(100) {
-            0..30 => self.advance(seconds),
-            30..55 => self.pass(),
-            55..65 => self.say(id),
-            65..80 => self.deliver_one(),
-            80..90 => self.connect(id),
-            90..95 => self.disconnect(id),
-            95..97 => self.restart(),
-            97 => self.order(&Event::Pause { reason: "looking".to_owned() }),
-            98 => self.order(&Event::Resume),
-            _ if self.random.chance(30) => self.order(&Event::Cancel { reason: "enough".to_owned() }),
-            _ => self.advance(600),
+            0..25 => self.advance(seconds),
+            25..50 => self.pass(),
+            50..60 => self.say(id),
+            60..75 => self.deliver_one(),
+            75..84 => self.connect(id),
+            84..88 => self.disconnect(id),
+            88..90 => self.switch(id),
+            90 => self.restart(),
+            91 => self.stand_still(),
+            92 => self.step_wall(),
+            93 => self.release(),
+            94 => self.order(&Event::Pause { reason: "looking".to_owned() }),
+            95 => self.order(&Event::Resume),
+            96 if self.random.chance(30) => self.order(&Event::Cancel { reason: "enough".to_owned() }),
+            96..99 => self.advance(600),
+            _ => self.advance(7_200),
         }
         self.check();
     }
 
-    /// No more accidents: the rollout must finish, whether everyone comes up or nobody ever does.
+    /// No more accidents: every run must finish, whether everyone comes up or nobody ever does.
     pub fn finish(&mut self, everyone_comes_up: bool) {
         let all: Vec<NodeId> = self.agents.keys().copied().collect();
+        self.skew = 0;
         for id in &all {
             if everyone_comes_up { self.connect(*id) } else { self.disconnect(*id) }
         }
         for _ in 0..PASSES_TO_THE_END {
-            if self.engine.is_done() {
-                check_end(&self.engine, self.now).unwrap_or_else(|violation| panic!("{violation}"));
-                return;
+            if self.runs.values().all(|run| run.engine.is_done()) {
+                return self.check_everything_ended(everyone_comes_up);
             }
             self.pass();
             for id in &all {
@@ -111,19 +127,59 @@ impl World {
             }
             if everyone_comes_up {
                 self.advance(60);
-            } else if !self.engine.is_done() && self.engine.wanted(self.now).end.is_empty() {
-                // Nothing will happen but the passing of time, and the engine knows when it matters.
-                let next = self.engine.next_deadline(self.now).unwrap();
-                self.advance(next.since(self.now).as_secs());
+            } else {
+                // Nothing will happen but the passing of time, and the engines know when it matters.
+                let now = self.moment();
+                let open = self.runs.values().filter(|run| !run.engine.is_done());
+                if let Some(next) = open.filter_map(|run| run.engine.next_look(now)).min() {
+                    self.advance(next.as_secs());
+                }
             }
             self.check();
         }
-        panic!("the run does not end: {:?}", self.engine.summary(self.now));
+        let open = self.runs.values().map(|run| run.engine.summary(self.moment().wall));
+        panic!("the runs do not end: {:?}", open.collect::<Vec<_>>());
     }
 
     /// How the jobs ended, for judging what the seeds reach.
     pub fn outcomes(&self) -> BTreeMap<Outcome, u32> {
-        self.engine.summary(self.now).tally.ended
+        let mut ended = BTreeMap::new();
+        for run in self.runs.values() {
+            for (outcome, count) in run.engine.summary(self.moment().wall).tally.ended {
+                *ended.entry(outcome).or_default() += count;
+            }
+        }
+        ended
+    }
+
+    fn check_everything_ended(&mut self, everyone_comes_up: bool) {
+        let now = self.moment();
+        for run in self.runs.values() {
+            check_end(&run.engine, now).unwrap_or_else(|violation| panic!("{violation}"));
+        }
+        if everyone_comes_up {
+            // Lost jobs are answered once their nodes are back: told to stop, they end, and their pairs are free.
+            for _ in 0..PASSES_TO_THE_END {
+                if self.stored_holds.is_empty() && self.inbox.is_empty() {
+                    return;
+                }
+                for id in self.agents.keys().copied().collect::<Vec<_>>() {
+                    self.connect(id);
+                    self.say(id);
+                }
+                self.deliver();
+                self.advance(60);
+                self.check();
+            }
+            panic!("held for ever: {:?}, {:?}", self.stored_holds, self.inbox);
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        let ahead = Duration::from_secs(self.skew.unsigned_abs());
+        let wall = true_time(self.now);
+        let wall = if self.skew < 0 { wall.minus(ahead) } else { wall.plus(ahead) };
+        Moment { wall, mono: Mono::new(self.now) }
     }
 
     fn some_agent(&mut self) -> NodeId {
@@ -131,84 +187,128 @@ impl World {
         self.random.pick(&ids)
     }
 
+    fn some_run(&mut self) -> RunId {
+        let ids: Vec<RunId> = self.runs.keys().copied().collect();
+        self.random.pick(&ids)
+    }
+
     fn advance(&mut self, seconds: u64) {
-        let target = self.now.plus(Duration::from_secs(seconds));
+        let target = self.now + Duration::from_secs(seconds);
         while self.now < target {
-            self.now = target.min(self.now.plus(Duration::from_secs(20)));
-            for agent in self.agents.values_mut() {
-                agent.live_until(self.now, &mut self.random);
-            }
-            let overdue = self.now.minus(LONGEST_DELAY);
-            while let Some(at) = self.wire.iter().position(|(sent, _)| *sent <= overdue) {
-                let (_, event) = self.wire.swap_remove(at);
-                self.on_report(&event);
+            self.now = target.min(self.now + Duration::from_secs(20));
+            self.live();
+            let overdue = self.now.saturating_sub(LONGEST_DELAY);
+            while let Some(at) = self.wire.iter().position(|(sent, ..)| *sent <= overdue) {
+                let (_, run, event) = self.wire.swap_remove(at);
+                self.on_report(run, &event);
             }
         }
     }
 
-    /// One pass of the runner: save, apply, deliver; a crash may come between any two.
+    /// The nodes go on by themselves.
+    fn live(&mut self) {
+        for agent in self.agents.values_mut() {
+            agent.live_until(self.now, &mut self.random);
+            for run in agent.started.drain(..) {
+                let fact = self.runs[&run].stored[&agent.id];
+                assert!(
+                    matches!(fact, JobFact::Offered { .. }),
+                    "{} of {run} starts, and is {fact:?}",
+                    agent.id
+                );
+                let starts = self.starts.entry((agent.id, run)).or_default();
+                *starts += 1;
+                assert_eq!(*starts, 1, "{} starts twice in {run}", agent.id);
+            }
+        }
+    }
+
+    /// One pass of the runner over every run: save, apply, deliver; a crash may come between any two.
     fn pass(&mut self) {
-        let wanted = self.engine.wanted(self.now);
-        assert_eq!(wanted, self.engine.wanted(self.now), "asking again gives the same answer");
-        for end in wanted.end {
-            if end.outcome == Outcome::Lost {
-                assert!(!self.agents[&end.node].is_working(), "{} is lost and working", end.node);
-            }
-            if self.save_and_apply(&Event::ended(end.node, end.attempt, end.outcome)).is_none() {
-                return;
-            }
-        }
-        for offer in wanted.offer {
-            if self.save_and_apply(&Event::offered(offer.node, offer.attempt)).is_none() {
-                return;
-            }
-        }
-        let directives: Vec<_> = self.engine.directives(self.now).collect();
-        for (id, directive) in directives {
-            let agent = self.agents.get_mut(&id).unwrap();
-            if agent.link && !self.random.chance(self.loss_percent) {
-                match directive {
-                    Directive::Work { attempt } => agent.on_work(self.now, attempt, &mut self.random),
-                    Directive::Stop { attempt } => agent.on_stop(attempt),
+        for id in self.runs.keys().copied().collect::<Vec<_>>() {
+            let now = self.moment();
+            let wanted = self.runs[&id].engine.wanted(now);
+            assert_eq!(wanted, self.runs[&id].engine.wanted(now), "asking again gives the same answer");
+            for end in wanted.end {
+                if end.outcome == Outcome::Lost {
+                    let agent = &self.agents[&end.node];
+                    assert!(
+                        !(agent.link && agent.has_open(id)),
+                        "{} has it, is connected, and lost",
+                        end.node
+                    );
                 }
-                self.say(id);
+                if self.save_and_apply(id, &Event::ended(end.node, end.attempt, end.outcome)).is_none() {
+                    return;
+                }
             }
+            for offer in wanted.offer {
+                if self.save_and_apply(id, &Event::offered(offer.node, offer.attempt)).is_none() {
+                    return;
+                }
+            }
+        }
+        self.deliver();
+    }
+
+    /// What the sessions of connected nodes send from the inbox: assignments, and the word to stop.
+    fn deliver(&mut self) {
+        for (id, run, attempt) in self.inbox.clone() {
+            let run = &self.runs[&run];
+            let agent = self.agents.get_mut(&id).unwrap();
+            if !agent.link || self.random.chance(self.loss_percent) {
+                continue;
+            }
+            let ended = matches!(run.stored[&id], JobFact::Ended { .. });
+            if ended || matches!(run.stored_mode, Mode::Halting { .. }) {
+                agent.on_stop(self.now, run.work, attempt);
+            } else {
+                agent.on_work(self.now, run.work, attempt, &mut self.random);
+            }
+            self.say(id);
         }
     }
 
-    /// The node says where its job stands, once or twice, if its link is up.
+    /// The node says where its jobs stand, once or twice, if its link is up.
     fn say(&mut self, id: NodeId) {
         let agent = &self.agents[&id];
-        if !agent.link || agent.journal.is_none_or(|entry| entry.acked) {
+        if !agent.link {
             return;
         }
-        if let Some(event) = agent.report(&mut self.random) {
-            let copies = if self.random.chance(20) { 2 } else { 1 };
-            self.wire.extend((0..copies).map(|_| (self.now, event.clone())));
+        for (run, entry) in &agent.jobs {
+            if entry.acked {
+                continue;
+            }
+            if let Some(event) = agent.report(self.now, *run, &mut self.random) {
+                let copies = if self.random.chance(20) { 2 } else { 1 };
+                self.wire.extend((0..copies).map(|_| (self.now, *run, event.clone())));
+            }
         }
     }
 
     fn deliver_one(&mut self) {
         if !self.wire.is_empty() {
             let at = usize::try_from(self.random.below(self.wire.len() as u64)).unwrap();
-            let (_, event) = self.wire.swap_remove(at);
-            self.on_report(&event);
+            let (_, run, event) = self.wire.swap_remove(at);
+            self.on_report(run, &event);
         }
     }
 
-    fn on_report(&mut self, event: &Event) {
+    fn on_report(&mut self, run: RunId, event: &Event) {
         let Event::Job { node, what } = event else { panic!("{event:?} is no report") };
-        let acked = self.save_and_apply(event).is_some() && !self.random.chance(20);
+        let acked = self.save_and_apply(run, event).is_some() && !self.random.chance(20);
         let agent = self.agents.get_mut(node).unwrap();
-        if let (JobEvent::Ended { .. }, Some(entry)) = (what, &mut agent.journal) {
+        if let (JobEvent::Ended { .. }, Some(entry)) = (what, agent.jobs.get_mut(&run)) {
             entry.acked |= acked && agent.link && matches!(entry.stage, Stage::Finished(_));
         }
     }
 
     fn connect(&mut self, id: NodeId) {
-        if !self.agents[&id].link {
-            self.agents.get_mut(&id).unwrap().link = true;
-            self.apply(&Event::online(id));
+        let agent = self.agents.get_mut(&id).unwrap();
+        agent.switch_on(self.now);
+        if !agent.link {
+            agent.link = true;
+            self.tell_all(&Event::online(id));
             self.say(id);
         }
     }
@@ -216,85 +316,259 @@ impl World {
     fn disconnect(&mut self, id: NodeId) {
         if self.agents[&id].link {
             self.agents.get_mut(&id).unwrap().link = false;
-            self.wire.retain(|(_, event)| !matches!(event, Event::Job { node, .. } if *node == id));
-            self.apply(&Event::offline(id));
+            self.wire.retain(|(_, _, event)| !matches!(event, Event::Job { node, .. } if *node == id));
+            self.tell_all(&Event::offline(id));
+        }
+    }
+
+    fn switch(&mut self, id: NodeId) {
+        if self.agents[&id].off_since.is_some() {
+            self.connect(id);
+        } else {
+            self.agents.get_mut(&id).unwrap().switch_off(self.now);
+            self.disconnect(id);
         }
     }
 
     fn order(&mut self, order: &Event) {
         // An order that makes no sense now is answered with an error, and nothing has changed.
-        let mut next = self.engine.clone();
-        if next.apply(self.now, order).is_ok() {
-            self.stored_mode = next.mode().clone();
-            self.engine = next;
+        let (now, id) = (self.moment(), self.some_run());
+        let run = self.runs.get_mut(&id).unwrap();
+        let mut next = run.engine.clone();
+        if next.apply(now, order).is_ok() {
+            run.stored_mode = next.mode().clone();
+            run.engine = next;
         }
     }
 
-    /// The controller dies and comes back: links and memory are gone, the store is not.
+    /// An operator releases a pair whose node they know to do nothing.
+    fn release(&mut self) {
+        let idle = |holder: &Holder| self.agents[&holder.node].changing().next().is_none();
+        let lost = |holder: &Holder| {
+            matches!(
+                self.runs[&holder.run].stored[&holder.node],
+                JobFact::Ended { outcome: Outcome::Lost, .. }
+            )
+        };
+        let found = self.stored_holds.iter().find(|(_, holder)| idle(holder) && lost(holder));
+        if let Some(pair) = found.map(|(pair, _)| pair.clone()) {
+            self.set_hold(&pair, None);
+        }
+    }
+
+    /// The controller's machine is suspended for an hour: links die meanwhile, and the first pass comes before
+    /// anybody notices.
+    fn stand_still(&mut self) {
+        self.wire.clear();
+        let target = self.now + Duration::from_hours(1);
+        while self.now < target {
+            self.now += Duration::from_secs(20);
+            self.live();
+        }
+        for run in self.runs.values_mut() {
+            run.engine.listening_from(Mono::new(self.now));
+        }
+        let now = self.moment();
+        for run in self.runs.values() {
+            let lost = run.engine.wanted(now).end.into_iter().find(|end| end.outcome == Outcome::Lost);
+            assert_eq!(lost, None, "the silence was the controller's own");
+        }
+        self.pass();
+        for id in self.agents.keys().copied().collect::<Vec<_>>() {
+            self.disconnect(id);
+        }
+    }
+
+    /// Somebody sets the controller's wall clock, by up to six hours; or sets it right.
+    fn step_wall(&mut self) {
+        let by = i64::try_from(self.random.below(43_200)).unwrap() - 21_600;
+        self.skew = if self.random.chance(50) { by } else { 0 };
+    }
+
+    /// The controller dies and comes back on a right clock: links and memory are gone, the store is not.
     fn restart(&mut self) {
         self.wire.clear();
         self.agents.values_mut().for_each(|agent| agent.link = false);
-        let known = self.store.iter().map(|(id, fact)| (*id, (*fact).into()));
-        self.engine = Rollout::restore(self.plan.clone(), self.stored_mode.clone(), self.now, known).unwrap();
+        self.skew = 0;
+        let now = self.moment();
+        self.holds = Holds::default();
+        for (pair, holder) in &self.stored_holds {
+            self.holds.set(pair, Some(holder.clone()));
+        }
+        for run in self.runs.values_mut() {
+            let known = run.stored.iter().map(|(id, fact)| (*id, (*fact).into()));
+            let held = held(&run.plan, &self.holds);
+            run.engine =
+                Rollout::restore(run.plan.clone(), run.stored_mode.clone(), now, now.mono, known, held)
+                    .unwrap();
+        }
     }
 
-    fn apply(&mut self, event: &Event) -> Applied {
-        self.engine.apply(self.now, event).unwrap_or_else(|error| panic!("{event}: {error}"))
+    fn tell_all(&mut self, event: &Event) {
+        let now = self.moment();
+        for run in self.runs.values_mut() {
+            if let Event::Job { node, .. } = event
+                && !run.stored.contains_key(node)
+            {
+                continue;
+            }
+            run.engine.apply(now, event).unwrap_or_else(|error| panic!("{event}: {error}"));
+        }
     }
 
-    /// Saves what the event says, then applies it. `None` when the controller died between the two.
-    fn save_and_apply(&mut self, event: &Event) -> Option<Applied> {
+    /// Writes a hold, and tells every engine.
+    fn set_hold(&mut self, pair: &str, holder: Option<Holder>) {
+        match &holder {
+            Some(holder) => {
+                let before = self.stored_holds.insert(pair.to_owned(), holder.clone());
+                assert_eq!(before, None, "{pair} is taken twice");
+            }
+            None => drop(self.stored_holds.remove(pair)),
+        }
+        if self.holds.set(pair, holder.clone()) {
+            self.tell_all(&Event::PairHeld { pair: pair.to_owned(), holder });
+        }
+    }
+
+    /// Saves what the event says with everything that belongs into the same commit, then applies it. `None` when
+    /// the controller died between the two.
+    fn save_and_apply(&mut self, id: RunId, event: &Event) -> Option<Applied> {
         let Event::Job { node, what } = event else { panic!("{event:?} is no fact of a job") };
-        let open = !matches!(self.store[node], JobFact::Ended { .. });
+        let now = self.moment();
+        let run = self.runs.get_mut(&id).unwrap();
+        let pair = run.plan.pair_of(*node).map(str::to_owned);
+        let open = !matches!(run.stored[node], JobFact::Ended { .. });
+        let mut hold = None;
         match *what {
             JobEvent::Offered { attempt } => {
-                self.store.insert(*node, JobFact::Offered { attempt, at: self.now });
+                run.stored.insert(*node, JobFact::Offered { attempt, at: now.wall });
+                self.inbox.insert((*node, id, attempt));
+                let name = format!("fw-{node}");
+                hold = pair.map(|pair| (pair, Some(Holder { run: id, node: *node, name, attempt })));
             }
-            JobEvent::Ended { attempt, outcome } if open => {
-                self.store.insert(*node, JobFact::Ended { attempt, outcome });
+            JobEvent::Ended { attempt, outcome } => {
+                if open {
+                    run.stored.insert(*node, JobFact::Ended { attempt, outcome });
+                }
+                // Nobody knows what a lost node is doing: its pair stays taken and it is told to stop, until it
+                // has answered.
+                if outcome != Outcome::Lost {
+                    self.inbox.remove(&(*node, id, attempt));
+                    let own = |holder: &Holder| holder.run == id && holder.node == *node;
+                    let held = pair.filter(|pair| self.stored_holds.get(pair).is_some_and(own));
+                    hold = held.map(|pair| (pair, None));
+                }
             }
-            JobEvent::Ended { .. } | JobEvent::Reported { .. } | JobEvent::Online | JobEvent::Offline => {}
+            JobEvent::Reported { .. } | JobEvent::Online | JobEvent::Offline => {}
         }
         if self.random.chance(2) {
+            if let Some((pair, holder)) = hold {
+                match holder {
+                    Some(holder) => drop(self.stored_holds.insert(pair, holder)),
+                    None => drop(self.stored_holds.remove(&pair)),
+                }
+            }
             self.restart();
             return None;
         }
-        let applied = self.apply(event);
+        let engine = &mut self.runs.get_mut(&id).unwrap().engine;
+        let applied = engine.apply(now, event).unwrap_or_else(|error| panic!("{event}: {error}"));
+        if let Some((pair, holder)) = hold {
+            self.set_hold(&pair, holder);
+        }
         self.check();
         Some(applied)
     }
 
     /// The invariants, after each event.
     fn check(&mut self) {
-        self.witness.check(&self.engine).unwrap_or_else(|violation| panic!("{violation}"));
-        let known: Vec<_> = self.engine.known_jobs().collect();
-        for (id, job) in &known {
-            assert_eq!(job.fact, self.store[id], "memory and store say the same of {id}");
-        }
-        let again = Rollout::restore(
-            self.plan.clone(),
-            self.stored_mode.clone(),
-            self.engine.listening_since(),
-            known.iter().copied(),
-        );
-        assert_eq!(again.as_ref(), Ok(&self.engine), "events and records give the same state");
-        let offered: BTreeSet<NodeId> =
-            self.engine.wanted(self.now).offer.into_iter().map(|offer| offer.node).collect();
-        for (id, job) in &known {
-            let goes = self.engine.blocked(*id, self.now).is_empty();
-            let should = offered.contains(id) || matches!(job.fact, JobFact::Offered { .. });
-            assert_eq!(goes, should, "{id} goes, or there is a reason");
+        let now = self.moment();
+        for run in self.runs.values_mut() {
+            run.witness.check(&run.engine).unwrap_or_else(|violation| panic!("{violation}"));
+            let known: Vec<_> = run.engine.known_jobs().collect();
+            for (id, job) in &known {
+                assert_eq!(job.fact, run.stored[id], "memory and store say the same of {id}");
+            }
+            let again = Rollout::restore(
+                run.plan.clone(),
+                run.stored_mode.clone(),
+                run.engine.anchor(),
+                run.engine.listening_since(),
+                known.iter().copied(),
+                held(&run.plan, &self.holds),
+            );
+            assert_eq!(again.as_ref(), Ok(&run.engine), "events and records give the same state");
+            let offered: BTreeSet<NodeId> =
+                run.engine.wanted(now).offer.into_iter().map(|offer| offer.node).collect();
+            for (id, job) in &known {
+                let goes = run.engine.blocked(*id, now).is_empty();
+                let should = offered.contains(id) || matches!(job.fact, JobFact::Offered { .. });
+                assert_eq!(goes, should, "{id} goes, or there is a reason");
+            }
         }
         self.check_fleet();
     }
 
     /// What is really going on out there, whatever the controller believes.
     fn check_fleet(&self) {
-        let working: Vec<&Agent> = self.agents.values().filter(|agent| agent.is_working()).collect();
-        assert!(working.len() <= self.plan.max_parallel(), "more nodes work than allowed");
-        let pairs: Vec<u64> = working.iter().filter_map(|agent| agent.pair).collect();
+        for (id, run) in &self.runs {
+            let lost =
+                |node: &NodeId| matches!(run.stored[node], JobFact::Ended { outcome: Outcome::Lost, .. });
+            let working = self.agents.values().filter(|agent| agent.changing().any(|of| of == *id));
+            let working = working.filter(|agent| !lost(&agent.id)).count();
+            assert!(working <= run.plan.max_parallel(), "more nodes of {id} work than allowed");
+        }
+        let changing: Vec<_> =
+            self.agents.values().filter_map(|agent| Some((agent.changing().next()?, agent.pair))).collect();
+        let pairs: Vec<u64> = changing.iter().filter_map(|(_, pair)| *pair).collect();
         let distinct: BTreeSet<&u64> = pairs.iter().collect();
-        assert!(!self.plan.changes() || distinct.len() == pairs.len(), "both of a pair work");
-        assert!(self.agents.values().all(|agent| agent.starts <= 1), "a node twice in one attempt");
+        assert_eq!(distinct.len(), pairs.len(), "both of a pair are in change");
     }
+}
+
+/// The pairs of a plan that are held.
+fn held(plan: &Plan, holds: &Holds) -> Vec<(String, Holder)> {
+    plan.pairs().filter_map(|pair| Some((pair.to_owned(), holds.get(pair)?.clone()))).collect()
+}
+
+/// A run over some of the nodes, its limits between a minute and three hours.
+fn run(number: u64, pairs: &[Option<u64>], random: &mut Random) -> (RunId, Run) {
+    let id = RunId::from_number(number);
+    let longest = if random.chance(25) { 10_800 } else { 900 };
+    let limit = Duration::from_secs(60 + random.below(longest));
+    let not_before = random.below(600);
+    let not_after = not_before + 300 + random.below(5400);
+    let first = random.below(pairs.len() as u64);
+    let all = random.chance(60);
+    let chosen = pairs.iter().enumerate().filter(|(n, _)| all || *n as u64 >= first);
+    let nodes = chosen.map(|(n, pair)| {
+        let pair = pair.map(|pair| format!("pair-{pair}"));
+        planned(u32::try_from(n).unwrap(), pair.as_deref())
+    });
+    let changes = random.chance(80);
+    let plan = Plan::new(PlanInput {
+        run: id,
+        changes,
+        max_parallel: 1 + u32::try_from(random.below(4)).unwrap(),
+        not_before: at(not_before),
+        not_after: at(not_after),
+        job_limit: 2 * limit,
+        max_failures: if random.chance(50) {
+            Some(1 + u32::try_from(random.below(2)).unwrap())
+        } else {
+            None
+        },
+        nodes: nodes.collect(),
+    })
+    .unwrap();
+    let now = Moment { wall: at(0), mono: Mono::default() };
+    let run = Run {
+        work: Work { run: id, changes, limit, not_after: Duration::from_secs(not_after) },
+        stored: plan.nodes().iter().map(|n| (n.node, JobFact::Queued)).collect(),
+        stored_mode: Mode::Going,
+        engine: Rollout::new(plan.clone(), now),
+        witness: Witness::default(),
+        plan,
+    };
+    (id, run)
 }

@@ -74,6 +74,19 @@ impl Procedure {
     pub fn step(&self, id: &str) -> Option<&Step> {
         self.steps.iter().find(|step| step.id == *id)
     }
+
+    /// The longest that a job of it may take once it has begun: the working time, then the way back (its
+    /// `[[rollback]]` entries, or without any the undo of every step, each within the step's limit), then the
+    /// `[[finally]]` entries.
+    pub fn longest(&self) -> Duration {
+        let limits = |entries: &[UndoStep]| entries.iter().map(UndoStep::time_limit).sum::<Duration>();
+        let way_back = if self.rollback.is_empty() {
+            self.steps.iter().map(Step::time_limit).sum()
+        } else {
+            limits(&self.rollback)
+        };
+        self.timeout.length().saturating_add(way_back).saturating_add(limits(&self.finally))
+    }
 }
 
 /// In which order nodes go through the steps.
