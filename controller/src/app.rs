@@ -35,7 +35,8 @@ use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::repo::records::FleetRecord;
 use crate::runner::run_loop;
-use crate::service::inventory;
+use crate::service::audit::Tree;
+use crate::service::{inventory, upkeep};
 use crate::wake::ChangeNotifier;
 
 /// Why the controller ended, with its exit code.
@@ -211,10 +212,17 @@ pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationTo
     let (tracker, background) = (TaskTracker::new(), TaskTracker::new());
     let runner_stop = CancellationToken::new();
     background.spawn(run_loop::run(Arc::clone(&context), runner_stop.clone()));
+    let tree = Arc::new(Tree::default());
+    background.spawn(upkeep::run(Arc::clone(&context), Arc::clone(&tree), runner_stop.clone()));
     background.spawn(Arc::clone(&refusals).write(Arc::clone(&context), runner_stop.clone()));
 
-    let servers =
-        Servers { context: Arc::clone(&context), refusals, tracker: tracker.clone(), stop: stop.clone() };
+    let servers = Servers {
+        context: Arc::clone(&context),
+        refusals,
+        tree,
+        tracker: tracker.clone(),
+        stop: stop.clone(),
+    };
     let main = servers.main(agent_socket, tls.mutual.clone());
     let enrolment = servers.enrolment(enrol_socket, tls.enrolment.clone());
     if let Some(path) = ready_file {

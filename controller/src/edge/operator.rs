@@ -35,7 +35,7 @@ pub struct Operators {
     /// Shared handles.
     pub context: Arc<Context>,
     /// The audit log's tree, as far as it was asked for.
-    pub tree: audit::Tree,
+    pub tree: Arc<audit::Tree>,
     /// Ends every stream.
     pub stop: CancellationToken,
     /// Streams, so that a drain can wait for them.

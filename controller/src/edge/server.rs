@@ -43,6 +43,8 @@ pub struct Servers {
     pub context: Arc<Context>,
     /// Counts what is refused.
     pub refusals: Arc<Refusals>,
+    /// The tree over the audit log.
+    pub tree: Arc<audit::Tree>,
     /// Sessions and streams, so that a drain can wait for them.
     pub tracker: TaskTracker,
     /// Ends accepting, streams and servers.
@@ -76,7 +78,7 @@ impl Servers {
         };
         let operators = Operators {
             context: Arc::clone(&self.context),
-            tree: audit::Tree::default(),
+            tree: Arc::clone(&self.tree),
             stop: self.stop.clone(),
             tracker: self.tracker.clone(),
         };

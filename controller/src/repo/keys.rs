@@ -23,6 +23,11 @@ pub fn trust_bundle() -> Made {
     key("meta/trust-bundle".to_owned())
 }
 
+/// The tree over the audit log, as far as it was worked out.
+pub fn audit_tree() -> Made {
+    key("meta/audit-tree".to_owned())
+}
+
 /// Prefix of all node records.
 pub const NODES: &str = "node/";
 /// A node's record: what operators assigned, and its identity.
@@ -45,14 +50,18 @@ pub fn facts(id: NodeId) -> Made {
     key(format!("facts/{id}"))
 }
 
+/// Prefix of all join tokens.
+pub const JOIN_TOKENS: &str = "join-token/";
 /// A join token by its public id.
 pub fn join_token(id: &str) -> Made {
-    key(format!("join-token/{id}"))
+    key(format!("{JOIN_TOKENS}{id}"))
 }
 
+/// Prefix of all invites.
+pub const INVITES: &str = "invite/";
 /// An operator's invite by its public id.
 pub fn invite(id: &str) -> Made {
-    key(format!("invite/{id}"))
+    key(format!("{INVITES}{id}"))
 }
 
 /// Prefix of all operator records.
@@ -183,9 +192,16 @@ pub fn backup(node: NodeId, made_ms: i64, sha256: &Digest) -> Made {
     key(format!("{BACKUPS}{node}/{made_ms:014}-{}", sha256.short()))
 }
 
+/// Prefix of all answers to idempotency keys, objects.
+pub const IDEMPOTENCY: &str = "idempotency/";
 /// An idempotency key of an operator.
 pub fn idempotency(operator: OperatorId, text: &Digest) -> Made {
-    key(format!("idempotency/{operator}/{text}"))
+    key(format!("{IDEMPOTENCY}{operator}/{text}"))
+}
+
+/// Is it the head of such an answer, and none of the parts behind it?
+pub fn is_idempotency_head(key: &Key) -> bool {
+    key.as_bytes().iter().filter(|byte| **byte == b'/').count() == 2
 }
 
 /// The audit log.

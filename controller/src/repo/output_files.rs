@@ -101,6 +101,23 @@ impl OutputFiles {
         .await
     }
 
+    /// Takes away all output of a run.
+    pub async fn forget(&self, run: RunId) -> Result<()> {
+        let directory = self.0.root.join(run.to_string());
+        blocking(move || match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// How many runs have output.
+    #[cfg(test)]
+    pub async fn runs(&self) -> Result<usize> {
+        let root = self.0.root.clone();
+        blocking(move || Ok(fs::read_dir(root).map_err(failed)?.count())).await
+    }
+
     fn directory(&self, run: RunId, node: NodeId, attempt: Attempt) -> PathBuf {
         self.0.root.join(run.to_string()).join(node.to_string()).join(attempt.0.to_string())
     }

@@ -6,6 +6,7 @@ use fleet_types::id::{
 };
 use fleet_types::job::JobState;
 use fleet_types::label::Labels;
+use fleet_types::merkle::Frontier;
 use fleet_types::request::Verb;
 use fleet_types::run::{RunState, Tally};
 use fleet_types::seal::{KeyId, PublicKey, base64_bytes};
@@ -256,6 +257,9 @@ pub struct RunRecord {
     pub tally: Tally,
     /// When it ended.
     pub ended: Option<Timestamp>,
+    /// When the bodies of its reports and the output of its steps were taken away.
+    #[serde(default)]
+    pub bodies_gone: Option<Timestamp>,
 }
 record!(RunRecord, "run", 1);
 
@@ -317,6 +321,15 @@ pub struct InboxRecord {
     pub node_path: Vec<Digest>,
 }
 record!(InboxRecord, "inbox", 1);
+
+/// The tree over the audit log, as far as it was worked out: derived, so that no start reads the log from its
+/// beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditTreeRecord {
+    /// The tree.
+    pub tree: Frontier,
+}
+record!(AuditTreeRecord, "audit tree", 1);
 
 /// A pair that is held, by its key, and whose job it is held for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

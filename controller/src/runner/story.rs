@@ -68,6 +68,7 @@ impl World {
             changes: true,
             job_limit_ms: 600_000,
             max_failures: None,
+            bodies_gone: None,
             selector: String::new(),
             max_parallel: 9,
             not_before: self.now,

@@ -1,7 +1,8 @@
 //! The audit log as operators read it: pages, stored bytes, size and root.
 //!
-//! The root is derived: a frontier in memory that catches up with the log when it is asked for. What is
-//! stored and hashed are the records' bytes alone.
+//! The root is derived: a frontier that catches up with the log when it is asked for, and that is kept beside the
+//! log from time to time, so that no start works it out from the first record. Only the records' bytes are
+//! evidence: whoever verifies hashes them.
 
 use fleet_store::{Direction, KvStore, LogName};
 use fleet_types::audit::AuditRecord;
@@ -13,16 +14,27 @@ use tokio::sync::Mutex;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::repo::keys;
-use crate::repo::records::AuditText;
+use crate::repo::reader::BatchExt as _;
+use crate::repo::records::{AuditText, AuditTreeRecord};
 
 /// Records looked at for one page of a filtered list: a filter that matches nothing must end, too.
 const MAX_LOOKED_AT: u64 = 20_000;
 /// Records of one read from the store.
 const STRIDE: usize = 500;
 
+/// Records by which the kept tree may lag behind: hashing so many takes a few milliseconds.
+const KEEP_EVERY: u64 = 4_096;
+
 /// The tree over the log, as far as it was asked for.
 #[derive(Default)]
-pub struct Tree(Mutex<Frontier>);
+pub struct Tree(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    frontier: Frontier,
+    /// The size that is kept in the store; `None` before it was read.
+    kept: Option<u64>,
+}
 
 /// Stored bytes of records `from..to`, at most one stride, in order.
 pub async fn bytes(context: &Context, from: u64, to: u64) -> Result<Vec<(u64, Vec<u8>)>> {
@@ -44,7 +56,11 @@ async fn read(store: &dyn KvStore, log: &LogName, from: u64, limit: usize) -> Re
 pub async fn head(context: &Context, tree: &Tree) -> Result<AuditHead> {
     let log = keys::audit_log()?;
     let size = context.repo.store().log_len(&log).await?;
-    let mut frontier = tree.0.lock().await;
+    let mut known = tree.0.lock().await;
+    if known.kept.is_none() {
+        *known = kept(context, size).await?;
+    }
+    let frontier = &mut known.frontier;
     while frontier.size() < size {
         let page = read(context.repo.store().as_ref(), &log, frontier.size(), STRIDE).await?;
         if page.is_empty() {
@@ -60,13 +76,45 @@ pub async fn head(context: &Context, tree: &Tree) -> Result<AuditHead> {
             frontier.push(leaf_hash(&record));
         }
     }
-    Ok(AuditHead {
+    let head = AuditHead {
         schema: "fleet/v1/audit-head".to_owned(),
         log: context.fleet.fleet,
         size: frontier.size(),
         root: frontier.root(),
         as_of: context.clock.now(),
-    })
+    };
+    keep(context, &mut known).await;
+    Ok(head)
+}
+
+/// The tree that is kept in the store; an empty one when there is none.
+async fn kept(context: &Context, size: u64) -> Result<Known> {
+    let stored = context.repo.get::<AuditTreeRecord>(&keys::audit_tree()?).await?;
+    let frontier = stored.map(|stored| stored.record.tree).unwrap_or_default();
+    if frontier.size() > size {
+        return Err(ControllerError::internal(format!(
+            "the audit log has {size} records, and had {} before: the store went back",
+            frontier.size()
+        )));
+    }
+    Ok(Known { kept: Some(frontier.size()), frontier })
+}
+
+/// Keeps the tree once it has grown enough. Nothing is lost when it cannot be kept: it is worked out again.
+async fn keep(context: &Context, known: &mut Known) {
+    let size = known.frontier.size();
+    if size.saturating_sub(known.kept.unwrap_or(0)) < KEEP_EVERY {
+        return;
+    }
+    let written = async {
+        let record = AuditTreeRecord { tree: known.frontier.clone() };
+        let batch = context.audited.batch().put_record(keys::audit_tree()?, &record)?;
+        context.audited.commit(batch, vec![]).await
+    };
+    match written.await {
+        Ok(_) => known.kept = Some(size),
+        Err(error) => tracing::warn!("the tree over the audit log is not kept: {error}"),
+    }
 }
 
 /// Which records a list shows.

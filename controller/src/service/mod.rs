@@ -14,6 +14,7 @@
 //! | [`output`] | output of steps: whose is taken, what is read |
 //! | [`views`], [`run_views`] | what operators see |
 //! | [`audit`] | the log's pages, bytes and root |
+//! | [`retention`], [`upkeep`] | how long things are kept; what happens by itself |
 //!
 //! Services never call the runner and never hold a stream.
 
@@ -26,7 +27,9 @@ pub mod inventory;
 pub mod jobs;
 pub mod output;
 pub mod reports;
+pub mod retention;
 pub mod run_views;
 pub mod runs;
 pub mod trust;
+pub mod upkeep;
 pub mod views;

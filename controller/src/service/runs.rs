@@ -296,6 +296,7 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         stopped_because: String::new(),
         tally: Tally::new(request.nodes.count),
         ended: None,
+        bodies_gone: None,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! One tree for three uses: the audit log, the node list of a request, and a wave of assignments.
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 
 /// Hash of a leaf's bytes.
@@ -29,7 +31,7 @@ pub fn root(leaves: &[Digest]) -> Digest {
 }
 
 /// The compact state of an append-only tree: one hash for each set bit of its size.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frontier {
     size: u64,
     /// Roots of the complete subtrees, largest first.
