@@ -127,7 +127,7 @@ impl Rollout {
         let said = left.map(|left| self.ends_by_word(now, left));
         let begun = now.mono.plus(self.plan.job_limit);
         self.change(index, |job| {
-            let began = matches!(job.phase, Phase::Offered | Phase::Accepted);
+            let first = matches!(job.phase, Phase::Offered | Phase::Accepted);
             job.phase = to.unwrap_or(job.phase);
             let waits = job.phase == Phase::Accepted;
             if let Some(contact) = &mut job.contact {
@@ -135,7 +135,7 @@ impl Rollout {
                 contact.ends = match said {
                     Some(said) => said,
                     None if waits => contact.ends.max(last),
-                    None if began => begun,
+                    None if first => begun,
                     None => contact.ends,
                 };
             }

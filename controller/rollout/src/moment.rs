@@ -20,11 +20,13 @@ impl Mono {
     }
 
     /// Later by so much.
+    #[must_use]
     pub const fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(by))
     }
 
     /// Earlier by so much, at most the chosen instant.
+    #[must_use]
     pub const fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(by))
     }

@@ -151,11 +151,19 @@ impl Sessions {
     }
 
     /// Notes what a node says of a job; beyond [`MAX_LIVE`] jobs nothing new is noted.
-    pub fn set_live(&self, node: NodeId, run: RunId, said: LiveJob) {
+    pub fn set_live(
+        &self,
+        node: NodeId,
+        run: RunId,
+        attempt: Attempt,
+        state: JobState,
+        limits: Option<JobLimits>,
+        said: Mono,
+    ) {
         self.with(|inner| {
             let jobs = inner.live.entry(node).or_default();
             if jobs.len() < MAX_LIVE || jobs.contains_key(&run) {
-                jobs.insert(run, said);
+                jobs.insert(run, LiveJob { attempt, state, limits, said });
             }
         });
     }
@@ -200,8 +208,8 @@ mod tests {
         let sessions = Sessions::default();
         let node = NodeId::from_uuid(uuid::Uuid::from_u128(1));
         let say = |n: usize, state| {
-            let said = LiveJob { attempt: Attempt(1), state, limits: None, said: Mono::default() };
-            sessions.set_live(node, RunId::from_number(n as u64), said);
+            let run = RunId::from_number(n as u64);
+            sessions.set_live(node, run, Attempt(1), state, None, Mono::default());
         };
         (0..2 * MAX_LIVE).for_each(|n| say(n, JobState::Accepted));
         let heard = |n: usize| sessions.live(node, RunId::from_number(n as u64));

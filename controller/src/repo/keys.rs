@@ -201,7 +201,7 @@ pub fn idempotency(operator: OperatorId, text: &Digest) -> Made {
 
 /// Is it the head of such an answer, and none of the parts behind it?
 pub fn is_idempotency_head(key: &Key) -> bool {
-    key.as_bytes().iter().filter(|byte| **byte == b'/').count() == 2
+    key.as_bytes().split(|byte| *byte == b'/').count() == 3
 }
 
 /// The audit log.

@@ -1,4 +1,4 @@
-//! Repositories: typed records over the key-value store, and the audited that joins them to the audit log.
+//! Repositories: typed records over the key-value store, and the commits that join them to the audit log.
 //!
 //! | file | what lives there |
 //! |---|---|

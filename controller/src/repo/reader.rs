@@ -32,7 +32,7 @@ impl Repo {
         Self { store }
     }
 
-    /// The store itself, for the audited and the health check.
+    /// The store itself, for the audited commits and the health check.
     pub fn store(&self) -> &Arc<dyn KvStore> {
         &self.store
     }

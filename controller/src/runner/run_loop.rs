@@ -234,9 +234,8 @@ async fn one(
     .await;
     match &outcome {
         Ok(false) if fresh => context.open_runs.publish(run, active.rollout.clone()),
-        Ok(false) => {}
         Ok(true) => context.open_runs.forget(run),
-        Err(_) => {}
+        Ok(false) | Err(_) => {}
     }
     // What the pass wrote is shown somewhere.
     context.notifier.shown_changed();

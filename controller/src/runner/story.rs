@@ -20,7 +20,6 @@ use super::pair_holds::PairHolds;
 use super::{deliver, pass};
 use crate::clock::Clock;
 use crate::context::Context;
-use crate::fleet::sessions::LiveJob;
 use crate::rebuild::Known;
 use crate::repo::reader::BatchExt as _;
 use crate::repo::records::{InboxRecord, JobRecord, Mark, RunRecord};
@@ -200,8 +199,7 @@ async fn a_lost_job_is_told_to_stop_and_keeps_its_pair_until_the_node_answers() 
         JobLimits { phase_left: Duration::from_mins(1), job_left: Duration::from_mins(2), behind: None };
     let state = JobState::Running { step: "s".to_owned(), since: world.now };
     let said = world.context().clock.moment().mono;
-    let live = LiveJob { attempt: Attempt(1), state, limits: Some(limits), said };
-    world.context().sessions.set_live(node, run, live);
+    world.context().sessions.set_live(node, run, Attempt(1), state, Some(limits), said);
     world.pass(&mut active, &[1]).await;
     active
         .rollout

@@ -39,7 +39,7 @@ impl Operator {
 pub struct Agent {
     /// The node of its certificate.
     pub node: NodeId,
-    /// Its name, as the node_cache has it.
+    /// Its name, as the cache of nodes has it.
     pub name: Name,
     /// SHA-256 of its certificate.
     pub certificate: Digest,

@@ -38,7 +38,7 @@ const DEFAULT_TOKEN_LIFE: Duration = Duration::from_hours(1);
 pub struct EnrolledNode {
     /// The node's record.
     pub node: NodeRecord,
-    /// AuditEntry first, DER.
+    /// Leaf first, DER.
     pub chain: Vec<Vec<u8>>,
 }
 
@@ -47,7 +47,7 @@ pub struct EnrolledNode {
 pub struct EnrolledOperator {
     /// The operator's record.
     pub operator: OperatorRecord,
-    /// AuditEntry first, DER.
+    /// Leaf first, DER.
     pub chain: Vec<Vec<u8>>,
 }
 

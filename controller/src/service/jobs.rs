@@ -10,7 +10,6 @@ use fleet_types::run::RunState;
 use super::caller::Agent;
 use crate::context::Context;
 use crate::error::Result;
-use crate::fleet::sessions::LiveJob;
 use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
 use crate::repo::records::{JobRecord, RunRecord, StoredReport};
@@ -39,13 +38,9 @@ pub async fn update(context: &Context, agent: &Agent, update: &JobUpdate) -> Res
     if update.state.outcome().is_some() || !is_open(context, agent, update).await? {
         return Ok(());
     }
-    let said = LiveJob {
-        attempt: update.attempt,
-        state: update.state.clone(),
-        limits: update.limits,
-        said: context.clock.moment().mono,
-    };
-    context.sessions.set_live(agent.node, update.run, said);
+    let said = context.clock.moment().mono;
+    let (state, limits) = (update.state.clone(), update.limits);
+    context.sessions.set_live(agent.node, update.run, update.attempt, state, limits, said);
     // The job may have ended between the look and the note; then its end had nothing to clear away.
     if !is_open(context, agent, update).await? {
         context.sessions.clear_live(agent.node, update.run);

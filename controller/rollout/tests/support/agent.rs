@@ -123,7 +123,7 @@ impl Agent {
 
     pub fn switch_on(&mut self, now: Duration) {
         let Some(since) = self.off_since.take() else { return };
-        let off = now - since;
+        let off = now.saturating_sub(since);
         for entry in self.jobs.values_mut() {
             entry.stage = match entry.stage {
                 Stage::Working { ends, limit } => Stage::Working { ends: ends + off, limit: limit + off },

@@ -455,8 +455,8 @@ impl World {
                 if outcome != Outcome::Lost {
                     self.inbox.remove(&(*node, id, attempt));
                     let own = |holder: &Holder| holder.run == id && holder.node == *node;
-                    let held = pair.filter(|pair| self.stored_holds.get(pair).is_some_and(own));
-                    hold = held.map(|pair| (pair, None));
+                    let own_pair = pair.filter(|pair| self.stored_holds.get(pair).is_some_and(own));
+                    hold = own_pair.map(|pair| (pair, None));
                 }
             }
             JobEvent::Reported { .. } | JobEvent::Online | JobEvent::Offline => {}
