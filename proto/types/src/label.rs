@@ -190,6 +190,22 @@ impl FromStr for Selector {
     }
 }
 
+/// Does the selector of a request mean this node? It is written as the operator chose the nodes: selectors with
+/// " | " between them, any of which may hold, or `name=` with names and "|" between them.
+pub fn request_means(text: &str, name: &Name, labels: &Labels) -> Result<bool, LabelError> {
+    if let Some(names) = text.strip_prefix("name=")
+        && !names.contains([',', ' '])
+    {
+        return Ok(names.split('|').any(|one| one == name.as_str()));
+    }
+    for selector in text.split(" | ") {
+        if selector.parse::<Selector>()?.matches(name, labels) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.text)
@@ -232,6 +248,24 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Selector>().unwrap().matches(&node, &edge), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_request_means_the_nodes_that_its_words_say() {
+        let node: Name = "fw-1".parse().unwrap();
+        let edge = labels(&[("product", "edgefw"), ("site", "fra1")]);
+        for (text, expected) in [
+            ("", true),
+            ("name=fw-1", true),
+            ("name=fw-0|fw-1", true),
+            ("name=fw-0|fw-11", false),
+            ("name=fw-1,site=ams2", false),
+            ("site=ams2 | site=fra1", true),
+            ("product=edgefw,site=ams2 | product=other,site=fra1", false),
+        ] {
+            assert_eq!(request_means(text, &node, &edge), Ok(expected), "{text}");
+        }
+        assert!(request_means("site=ams2 | ;x", &node, &edge).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use fleet_types::document::Document;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::document::profile::Profile;
 use fleet_types::id::{Generation, LinkEpoch};
+use fleet_types::label::request_means;
 use fleet_types::request::{Request, RequestError};
 use fleet_types::seal::{Envelope, Kind, PublicKey, SealError};
 use fleet_types::time::Timestamp;
@@ -91,6 +92,18 @@ pub fn open_request(
     if !request.nodes.contains(node.node, assignment.node_index, &assignment.node_path) {
         let message = format!("node {} is not in the request's node list", node.node);
         return Err(Refusal::new("node-not-listed", message, ASK_OPERATOR));
+    }
+    // The list above was resolved by the controller; these are the words that the operator saw and signed.
+    let means = request_means(&request.selector, &node.name, &node.labels)
+        .map_err(|error| Refusal::new("request-malformed", error.to_string(), ASK_OPERATOR))?;
+    if !means {
+        let message =
+            format!("the request is for nodes with \"{}\", which this node is not", request.selector);
+        return Err(Refusal::new(
+            "not-selected",
+            message,
+            "look for somebody between operator and controller",
+        ));
     }
     match request.check_time(now) {
         Err(RequestError::TooEarly(from)) if from.as_millis() - now.as_millis() <= CLOCK_LEEWAY_MS => {}

@@ -74,6 +74,14 @@ async fn orders_of_nobody_who_may_are_refused_each_by_its_rule() {
         bench.order_with(1, Verb::Run, backups(&["one"]), |r| r.nodes = NodeList::of(&[other]))
     };
     assert_eq!(rule_of(ENFORCE, elsewhere).await, "node-not-listed");
+    let not_selected = |bench: &mut Bench| {
+        bench.order_with(1, Verb::Run, backups(&["one"]), |r| r.selector = "name=fw-2".to_owned())
+    };
+    assert_eq!(rule_of(ENFORCE, not_selected).await, "not-selected");
+    let other_labels = |bench: &mut Bench| {
+        bench.order_with(1, Verb::Run, backups(&["one"]), |r| r.selector = "product=other".to_owned())
+    };
+    assert_eq!(rule_of(ENFORCE, other_labels).await, "not-selected");
     let other_fleet = |bench: &mut Bench| {
         bench.order_with(1, Verb::Run, backups(&["one"]), |r| {
             r.fleet = fleet_types::id::FleetId::from_uuid(Uuid::from_u128(8));
