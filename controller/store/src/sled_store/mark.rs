@@ -7,7 +7,8 @@
 //!
 //! The mark is not synced with each group, which would double the cost of a commit: a kill of the process cannot take
 //! it back, and a loss of power leaves at worst an older mark, which refuses nothing that is right. It is synced when
-//! the store is closed. Removing the file by hand accepts the loss.
+//! the store is closed. A store with content and without the file is refused, too: it is a copy of parts. An empty file
+//! made by hand accepts that commits are lost.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,6 +17,11 @@ use std::path::Path;
 
 const MARK_FILE: &str = "store.mark";
 const MARK_BYTES: usize = 8 + 4;
+
+/// Is the file missing?
+pub(crate) fn is_missing(directory: &Path) -> bool {
+    !directory.join(MARK_FILE).exists()
+}
 
 /// The open mark file.
 pub(crate) struct GroupMark {

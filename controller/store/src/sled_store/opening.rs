@@ -15,7 +15,7 @@ use super::directory::Directory;
 use super::failure::{Failure, name_io_error, run_caught};
 use super::group_state::GroupState;
 use super::log_check::{CheckedLogs, check_logs};
-use super::mark::GroupMark;
+use super::mark::{self, GroupMark};
 use super::probe::run_probe_command;
 use super::settings::SledSettings;
 use super::space::SpaceFloor;
@@ -119,21 +119,30 @@ fn open_sled(directory: &Directory, cache_bytes: u64) -> Result<Opened, StoreErr
     let config = sled::Config::new().path(&directory.path).cache_capacity(cache_bytes);
     let db = run_caught(&directory.path, || config.open())?;
     check_schema(directory, &db)?;
+    let is_unmarked = mark::is_missing(&directory.path);
+    let sealed = run_caught(&directory.path, || db.get(GROUP_KEY))?;
+    let last_group = GroupState::open(sealed.as_deref())?;
+    if is_unmarked && last_group.number > 0 {
+        let what = format!(
+            "{path} holds commits and its file store.mark is missing, so that lost ones would not be noticed; \
+             when it is known to be the newest copy, or the loss is accepted: touch {path}/store.mark",
+            path = directory.path.display()
+        );
+        return Err(StoreError::Corrupt { what });
+    }
     let mark = GroupMark::open(&directory.path).map_err(|error| name_io_error(&directory.path, &error))?;
-    let last_group = check_last_group(directory, &db, &mark)?;
+    check_last_group(directory, &last_group, &mark)?;
     let checked = run_caught(&directory.path, || check_logs(&db))??;
     Ok(Opened { db, last_group, mark, checked })
 }
 
-/// Compares the last group that sled has with the last one that was durable; returns it.
+/// Compares the last group that sled has with the last one that was durable.
 fn check_last_group(
     directory: &Directory,
-    db: &sled::Db,
+    last_group: &GroupState,
     mark: &GroupMark,
-) -> Result<GroupState, StoreError> {
+) -> Result<(), StoreError> {
     let path = &directory.path;
-    let sealed = run_caught(path, || db.get(GROUP_KEY))?;
-    let last_group = GroupState::open(sealed.as_deref())?;
     let marked = mark.read().map_err(|error| name_io_error(path, &error))?;
     if last_group.number < marked {
         let lost = marked - last_group.number;
@@ -141,7 +150,7 @@ fn check_last_group(
             what: format!("{} has lost its last {lost} group(s) of commits", path.display()),
         });
     }
-    Ok(last_group)
+    Ok(())
 }
 
 /// Reads the schema version, or writes it into a store that is new.
@@ -233,6 +242,25 @@ mod tests {
             write_raw(dir.path(), &raw);
             assert!(refusal(dir.path()).await.to_string().contains(word), "{word}");
         }
+    }
+
+    /// A copy of parts of a store, of whatever age.
+    #[tokio::test]
+    async fn a_store_with_commits_and_without_its_mark_is_refused_until_somebody_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = crate::Key::new("run/1").unwrap();
+        let store = SledStore::open(SledSettings::new(dir.path())).await.unwrap();
+        store.commit(Batch::new(ID).put(key.clone(), "x")).await.unwrap();
+        store.close().await.unwrap();
+        std::fs::remove_file(dir.path().join("store.mark")).unwrap();
+        for _ in 0..2 {
+            assert!(refusal(dir.path()).await.to_string().contains("store.mark is missing"));
+        }
+        std::fs::write(dir.path().join("store.mark"), "").unwrap();
+        let store = SledStore::open(SledSettings::new(dir.path())).await.unwrap();
+        assert_eq!(store.get(&key).await.unwrap().unwrap().value, b"x");
+        store.close().await.unwrap();
+        SledStore::open(SledSettings::new(dir.path())).await.unwrap().close().await.unwrap();
     }
 
     /// A start that was killed, or found the disk full, while sled wrote its snapshot.
