@@ -20,6 +20,11 @@ pub fn uniform(most: Duration) -> Duration {
     most.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
+/// A name for this start of the core that no other has.
+pub fn start_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

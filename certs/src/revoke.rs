@@ -96,6 +96,16 @@ impl DenyList {
         outcome
     }
 
+    /// Adds a node to the list in use, which becomes its next version.
+    pub fn deny_node(&self, node: NodeId) {
+        self.current.send_modify(|current| {
+            let mut denied = Denied::clone(current);
+            denied.nodes.insert(node);
+            denied.version += 1;
+            *current = Arc::new(denied);
+        });
+    }
+
     /// Refuses a peer that is on the list now.
     pub fn check(&self, peer: &PeerIdentity) -> Result<(), Revoked> {
         self.current.borrow().check(peer)
@@ -163,5 +173,8 @@ mod tests {
         list.replace(Denied { version: 8, ..Denied::default() }).unwrap();
         assert!(woken.has_changed().unwrap());
         assert_eq!((woken.borrow_and_update().version, list.version()), (8, 8));
+        list.deny_node(ID.parse().unwrap());
+        assert_eq!(woken.borrow_and_update().version, 9, "additions wake the subscribers, too");
+        assert_eq!(woken.borrow().nodes.len(), 1);
     }
 }

@@ -4,7 +4,7 @@
 //! names nodes; `--all` is all of them; the three ways exclude each other, so that what is shown is
 //! what was said.
 
-use fleet_types::view::{Presence, Target};
+use fleet_types::view::{Presence, Skipped, Target};
 
 use crate::client::Client;
 use crate::error::{ExitCode, Failure};
@@ -18,6 +18,8 @@ pub struct Chosen {
     pub selector: String,
     /// The nodes, sorted by id, at least one.
     pub nodes: Vec<Target>,
+    /// Nodes that were meant and can get no work now, by name.
+    pub skipped: Vec<Skipped>,
 }
 
 /// A selector for lists, where saying nothing means everything. One call a site.
@@ -47,7 +49,8 @@ pub async fn resolve(client: &Client, flags: &TargetFlags, what: &str) -> Result
     } else {
         (format!("name={}", names.join("|")), vec![(String::new(), names)])
     };
-    let mut nodes = Vec::new();
+    let by_name = !flags.nodes.is_empty();
+    let (mut nodes, mut skipped) = (Vec::new(), Vec::new());
     for (selector, names) in questions {
         let targets = client.resolve_targets(selector, names).await?;
         if !targets.unknown.is_empty() {
@@ -56,6 +59,13 @@ pub async fn resolve(client: &Client, flags: &TargetFlags, what: &str) -> Result
             return Err(Failure::new(ExitCode::NotFound, "not-found", what).fix("fleetctl node list"));
         }
         nodes.extend(targets.nodes);
+        skipped.extend(targets.skipped);
+    }
+    skipped.sort_by(|a, b| a.name.cmp(&b.name));
+    skipped.dedup_by(|a, b| a.name == b.name);
+    // Who was called by name is not silently left out.
+    if !skipped.is_empty() && (by_name || nodes.is_empty()) {
+        return Err(no_work(&skipped, &selector));
     }
     nodes.sort_by_key(|node| node.id);
     nodes.dedup_by_key(|node| node.id);
@@ -67,7 +77,20 @@ pub async fn resolve(client: &Client, flags: &TargetFlags, what: &str) -> Result
         };
         return Err(Failure::new(ExitCode::NotFound, "no-match", what).fix("fleetctl node list -o wide"));
     }
-    Ok(Chosen { selector, nodes })
+    Ok(Chosen { selector, nodes, skipped })
+}
+
+/// All that was meant can get no work.
+fn no_work(skipped: &[Skipped], selector: &str) -> Failure {
+    let what = match skipped {
+        [one] => format!("{one} can get no work"),
+        _ => format!("{} that \"{selector}\" means can get no work", units::count(skipped.len(), "node")),
+    };
+    let failure = Failure::new(ExitCode::Blocked, "nodes-not-ready", what);
+    let causes = skipped.iter().take(MAX_SKIPPED).filter(|_| skipped.len() > 1).map(ToString::to_string);
+    causes.fold(failure, Failure::cause).fix(
+        "one that is held: fleetctl node show NAME, then fleetctl node release NAME; one that is not enrolled: fleetctl join-token create NAME",
+    )
 }
 
 fn exclusive(flags: &TargetFlags) -> Result<(), Failure> {
@@ -97,6 +120,8 @@ fn selectors(flags: &TargetFlags) -> Vec<String> {
         .collect()
 }
 
+/// Most skipped nodes that are named; the rest is counted.
+const MAX_SKIPPED: usize = 10;
 /// Most rows of the list before a question; the rest is counted.
 const MAX_SHOWN: usize = 20;
 
@@ -106,7 +131,12 @@ impl Chosen {
         let mut sites: Vec<_> = self.nodes.iter().map(|node| node.site.as_str()).collect();
         sites.sort_unstable();
         sites.dedup();
-        format!("{} at {}", units::count(self.nodes.len(), "node"), units::count(sites.len(), "site"))
+        let skipped = match self.skipped.len() {
+            0 => String::new(),
+            count => format!(" ({count} skipped)"),
+        };
+        let nodes = units::count(self.nodes.len(), "node");
+        format!("{nodes} at {}{skipped}", units::count(sites.len(), "site"))
     }
 
     /// The nodes as people see them before they are asked.
@@ -128,19 +158,32 @@ impl Chosen {
                 presence(node.presence),
             ]);
         }
-        let answer = Answer::default().table(table, "no nodes");
-        match nodes.len().checked_sub(MAX_SHOWN) {
-            Some(more) if more > 0 => answer.line(format!("… and {more} more")),
-            _ => answer,
+        let mut answer = Answer::default().table(table, "no nodes");
+        if let Some(more) = nodes.len().checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
+            answer = answer.line(format!("… and {more} more"));
+        }
+        match skipped_in_words(&self.skipped, self.skipped.len()) {
+            Some(skipped) => answer.line(format!("skipped: {skipped}")),
+            None => answer,
         }
     }
+}
+
+/// Skipped nodes with their reasons, the first of `count` by name.
+pub fn skipped_in_words(named: &[Skipped], count: usize) -> Option<String> {
+    let named: Vec<_> = named.iter().take(MAX_SKIPPED).map(ToString::to_string).collect();
+    let more = match count.saturating_sub(named.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (count > 0).then(|| format!("{}{more}", named.join(", ")))
 }
 
 /// A presence with its tone.
 pub fn presence(presence: Presence) -> Cell {
     let tone = match presence {
         Presence::Online => Tone::Good,
-        Presence::Stale => Tone::Warn,
+        Presence::Stale | Presence::Reconnecting => Tone::Warn,
         Presence::Offline => Tone::Bad,
         Presence::NotEnrolled => Tone::Dim,
     };
@@ -172,6 +215,20 @@ mod tests {
             list_selectors(&flags(&[], &[], &["fw-1", "fw-2"], false)).unwrap(),
             ["name=fw-1", "name=fw-2"]
         );
+    }
+
+    #[test]
+    fn skipped_nodes_are_named_with_their_reasons_and_counted() {
+        let skipped =
+            |n: usize| Skipped { name: format!("fw-{n}").parse().unwrap(), why: "not enrolled".into() };
+        assert_eq!(skipped_in_words(&[], 0), None);
+        assert_eq!(skipped_in_words(&[skipped(1)], 1).unwrap(), "fw-1 (not enrolled)");
+        let many: Vec<_> = (0..12).map(skipped).collect();
+        assert!(skipped_in_words(&many, 30).unwrap().ends_with("fw-9 (not enrolled) and 20 more"));
+        let failure = no_work(&many[..1], "name=fw-0");
+        assert_eq!((failure.exit.number(), failure.code.as_str()), (6, "nodes-not-ready"));
+        let chosen = Chosen { selector: String::new(), nodes: vec![], skipped: many };
+        assert!(chosen.in_words().ends_with("(12 skipped)"), "{}", chosen.in_words());
     }
 
     #[test]

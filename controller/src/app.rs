@@ -23,6 +23,7 @@ use crate::edge::refusals::Refusals;
 use crate::edge::server::Servers;
 use crate::error::ControllerError;
 use crate::fleet::adopted::Adopted;
+use crate::fleet::instances::Instances;
 use crate::fleet::node_cache::NodeCache;
 use crate::fleet::open_runs::OpenRuns;
 use crate::fleet::report_heads::ReportHeads;
@@ -36,7 +37,7 @@ use crate::repo::reader::Repo;
 use crate::repo::records::FleetRecord;
 use crate::runner::run_loop;
 use crate::service::audit::Tree;
-use crate::service::{inventory, upkeep};
+use crate::service::{holds, inventory, presence, upkeep};
 use crate::wake::ChangeNotifier;
 
 /// Why the controller ended, with its exit code.
@@ -132,6 +133,7 @@ pub async fn open_context(
         notifier: Arc::new(ChangeNotifier::default()),
         sessions: Sessions::default(),
         node_cache: NodeCache::default(),
+        instances: Instances::default(),
         report_heads: ReportHeads::default(),
         adopted: Adopted::default(),
         open_runs: OpenRuns::default(),
@@ -196,6 +198,7 @@ pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationTo
     keyring::refuse_foreign_keys(&config.data_directory)?;
     let store = open_store(&config).await?;
     let context = Arc::new(open_context(&config, Arc::clone(&store), Clock::system()).await?);
+    holds::take_up_again(&context).await?;
     let tls = tls_settings(&config, &context)?;
     let agent_socket = bind(config.agent_listen)?;
     let enrol_socket = bind(config.enrol_listen)?;
@@ -214,6 +217,7 @@ pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationTo
     background.spawn(run_loop::run(Arc::clone(&context), runner_stop.clone()));
     let tree = Arc::new(Tree::default());
     background.spawn(upkeep::run(Arc::clone(&context), Arc::clone(&tree), runner_stop.clone()));
+    background.spawn(presence::keep(Arc::clone(&context), runner_stop.clone()));
     background.spawn(Arc::clone(&refusals).write(Arc::clone(&context), runner_stop.clone()));
 
     let servers = Servers {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::fleet::adopted::Adopted;
+use crate::fleet::instances::Instances;
 use crate::fleet::node_cache::NodeCache;
 use crate::fleet::open_runs::OpenRuns;
 use crate::fleet::report_heads::ReportHeads;
@@ -40,6 +41,8 @@ pub struct Context {
     pub sessions: Sessions,
     /// Nodes in memory.
     pub node_cache: NodeCache,
+    /// Which starts of its agent have connected as a node.
+    pub instances: Instances,
     /// The newest report of each node.
     pub report_heads: ReportHeads,
     /// Jobs of a lost store that the log was told of.

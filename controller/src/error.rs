@@ -55,6 +55,7 @@ impl ControllerError {
             causes: vec![],
             fix: String::new(),
             id: String::new(),
+            retry_after_ms: 0,
         };
         Self { kind, detail: Box::new(detail), source: None }
     }

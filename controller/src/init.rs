@@ -148,7 +148,7 @@ pub async fn init(store: Arc<dyn KvStore>, clock: &Clock, request: &InitRequest)
         fleet,
         name: request.name.clone(),
         controller,
-        generation: Generation(1),
+        generation: Generation::FIRST,
         roots,
         created: now,
     };

@@ -62,9 +62,9 @@ const fn reported(state: &JobState) -> Option<Reported> {
     }
 }
 
-/// Is the node's link up here?
+/// Is the node's link up here, and may it be offered work?
 pub fn is_online(context: &Context, node: NodeId) -> bool {
-    context.node_cache.get(node).is_some_and(|known| known.presence == Presence::Online)
+    context.node_cache.get(node).is_some_and(|known| known.presence == Presence::Online && known.takes_work())
 }
 
 /// What is known beyond the records when a run is read anew in the same process.

@@ -35,6 +35,9 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// An offer that was not answered is sent again after this (§2.7).
     pub offer: Duration,
+    /// When an agent that is turned away because its node is held comes again: a person has to look first, and
+    /// is not made to wait long after that.
+    pub held_retry: Duration,
     /// How long the runner may go without a look at everything, in case a ring was lost.
     pub pass_period: Duration,
     /// After losing an established link agents wait uniform(0, spread) (§2.13); the controller raises it with
@@ -68,6 +71,7 @@ impl Default for Settings {
         Self {
             heartbeat: Duration::from_secs(30),
             offer: Duration::from_secs(30),
+            held_retry: Duration::from_mins(5),
             pass_period: Duration::from_secs(15),
             reconnect_spread_min: Duration::from_secs(2),
             handshakes_per_second: 1500,
@@ -91,9 +95,13 @@ impl Settings {
     #[must_use]
     pub fn scaled(mut self, by: u32) -> Self {
         let by = by.max(1);
-        for timer in
-            [&mut self.heartbeat, &mut self.offer, &mut self.pass_period, &mut self.reconnect_spread_min]
-        {
+        for timer in [
+            &mut self.heartbeat,
+            &mut self.offer,
+            &mut self.held_retry,
+            &mut self.pass_period,
+            &mut self.reconnect_spread_min,
+        ] {
             *timer /= by;
         }
         if let Some(limits) = &mut self.enrol_port.limits {

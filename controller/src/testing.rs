@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use fleet_store::{Batch, Committed, Direction, Entry, Key, KvStore, LogName, MemoryStore, StoreError};
+use fleet_types::audit::AuditRecord;
 use fleet_types::digest::Digest;
 use fleet_types::id::{NodeId, OperatorId};
 use fleet_types::seal::SigningKey;
@@ -20,7 +21,9 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::init::{InitRequest, init};
 use crate::keyring;
-use crate::repo::records::OperatorRecord;
+use crate::repo::keys;
+use crate::repo::reader::BatchExt as _;
+use crate::repo::records::{NodePointer, NodeRecord, NodeState, OperatorRecord};
 use crate::service::caller::{Agent, Operator};
 
 /// A fleet of its own with nobody connected.
@@ -92,6 +95,28 @@ pub fn agent(n: u128) -> Agent {
         certificate: Digest::of(b"a certificate"),
         address: "127.0.0.1".to_owned(),
     }
+}
+
+/// A node that is enrolled, and its agent.
+pub async fn enrolled(context: &Context, n: u128) -> Agent {
+    let agent = agent(n);
+    let labels = fleet_types::label::Labels::default();
+    let record = NodeRecord::pending(agent.node, agent.name.clone(), labels, context.clock.now())
+        .with_state(NodeState::Active);
+    let batch = context.audited.batch();
+    let batch = batch.create_record(keys::node(agent.node).unwrap(), &record).unwrap();
+    let pointer = NodePointer { node: agent.node };
+    let batch = batch.create_record(keys::node_name(agent.name.as_str()).unwrap(), &pointer).unwrap();
+    context.audited.commit(batch, vec![]).await.unwrap();
+    context.node_cache.advance(record);
+    agent
+}
+
+/// Leaves of the audit log with this action, oldest first.
+pub async fn leaves(context: &Context, action: &str) -> Vec<AuditRecord> {
+    let log = crate::service::audit::bytes(context, 0, 1000).await.unwrap();
+    let records = log.iter().map(|(_, bytes)| fleet_types::canonical::from_slice(bytes).unwrap());
+    records.filter(|record: &AuditRecord| record.action == action).collect()
 }
 
 /// A commit that was written and whose answer is held back.

@@ -157,6 +157,7 @@ impl OperatorClient {
             labels: labels.clone().into_iter().collect(),
             lifetime_seconds: 3600,
             idempotency_key: key(),
+            replace_labels: false,
         };
         self.view("create_join_token", async |s| s.create_join_token(request.clone()).await).await
     }
@@ -263,6 +264,18 @@ impl OperatorClient {
         self.view("get_node", async |s| s.get_node(pb::NameRequest { name: name.to_owned() }).await).await
     }
 
+    /// Gives a node work again.
+    pub async fn release(&self, node: &str) -> Result<view::Done> {
+        let request = node_order(node);
+        self.view("release_node", async |s| s.release_node(request.clone()).await).await
+    }
+
+    /// Takes a node's record and certificate away.
+    pub async fn remove(&self, node: &str) -> Result<view::Done> {
+        let request = node_order(node);
+        self.view("remove_node", async |s| s.remove_node(request.clone()).await).await
+    }
+
     /// Stops a run; the call is made once.
     pub async fn cancel(&self, run: RunId) -> Result<Vec<u8>> {
         let request = pb::CancelRunRequest {
@@ -298,6 +311,14 @@ impl OperatorClient {
             anyhow::bail!("it is {} with {:?} open", view.item.state.as_str(), view.open)
         })
         .await
+    }
+}
+
+fn node_order(node: &str) -> pb::NodeOrderRequest {
+    pb::NodeOrderRequest {
+        name: node.to_owned(),
+        reason: "the story says so".to_owned(),
+        idempotency_key: key(),
     }
 }
 

@@ -42,7 +42,9 @@ async fn hello_welcome_reconcile_then_work_reaches_the_executor_unread() {
     let mut controller = Controller::start(fleet.agent_server()).await;
     let mut agent = Agent::start(&fleet, controller.address).await;
     let mut session = controller.session().await;
-    assert_eq!(session.hello().await, hello());
+    let said = session.hello().await;
+    assert!(!said.start_id.is_empty(), "the core says which start of it speaks");
+    assert_eq!(pb::Hello { start_id: String::new(), ..said }, hello());
     session.welcome(7).await;
     let up = agent.executor.link_up(vec![update(1, 5)]).await;
     assert_eq!((up.link_epoch, up.generation), (7, 1));

@@ -23,6 +23,21 @@ pub enum NodeCommand {
         /// The node's name.
         name: Name,
     },
+    /// Give a node no more work; what it has begun goes on. Wants a --reason.
+    Hold {
+        /// The node's name.
+        name: Name,
+    },
+    /// Give a node that is held work again, as it is now. Wants a --reason.
+    Release {
+        /// The node's name.
+        name: Name,
+    },
+    /// Take a node's record and certificate away; its name is free again. Wants a --reason.
+    Remove {
+        /// The node's name.
+        name: Name,
+    },
 }
 
 /// `join-token`.
@@ -35,6 +50,9 @@ pub enum JoinTokenCommand {
         /// A label of the node, such as site=fra1; may be given several times.
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::label)]
         labels: Vec<(String, String)>,
+        /// Give a node that has not joined yet these labels instead of those it has.
+        #[arg(long)]
+        replace_labels: bool,
         /// How long the token is good for, at most 24h.
         #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::span)]
         valid_for: Span,

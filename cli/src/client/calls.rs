@@ -43,6 +43,11 @@ fn list(selector: &str, after: String) -> pb::ListRequest {
     pb::ListRequest { after, limit: PAGE, selector: selector.to_owned() }
 }
 
+fn node_order(name: &Name, reason: &str) -> pb::NodeOrderRequest {
+    let (name, reason) = (name.to_string(), reason.to_owned());
+    pb::NodeOrderRequest { name, reason, idempotency_key: clock::idempotency_key() }
+}
+
 impl Client {
     /// Who we are there.
     pub async fn who_am_i(&self) -> Result<view::WhoAmI, Failure> {
@@ -69,6 +74,7 @@ impl Client {
         &self,
         node: &Name,
         labels: &[(String, String)],
+        replace_labels: bool,
         lifetime: Duration,
     ) -> Result<view::JoinTokenView, Failure> {
         let request = pb::CreateJoinTokenRequest {
@@ -76,8 +82,24 @@ impl Client {
             labels: labels.iter().cloned().collect(),
             lifetime_seconds: u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
             idempotency_key: clock::idempotency_key(),
+            replace_labels,
         };
         ask!(self, create_join_token, request)
+    }
+
+    /// Gives a node no more work.
+    pub async fn hold_node(&self, name: &Name, reason: &str) -> Result<view::Done, Failure> {
+        ask!(self, hold_node, node_order(name, reason))
+    }
+
+    /// Gives a node work again.
+    pub async fn release_node(&self, name: &Name, reason: &str) -> Result<view::Done, Failure> {
+        ask!(self, release_node, node_order(name, reason))
+    }
+
+    /// Takes a node's record and certificate away.
+    pub async fn remove_node(&self, name: &Name, reason: &str) -> Result<view::Done, Failure> {
+        ask!(self, remove_node, node_order(name, reason))
     }
 
     /// The trust bundle.

@@ -3,8 +3,8 @@
 use fleet_types::document::DocumentKind;
 
 use super::{
-    audit, backup, completion, config, document, explain, join_token, login, node, run as runs, status,
-    version, whoami,
+    audit, backup, completion, config, document, explain, join_token, login, node, node_orders, run as runs,
+    status, version, whoami,
 };
 use crate::args::{AuditCommand, BackupCommand, Command, ConfigCommand, JoinTokenCommand, NodeCommand};
 use crate::error::{ExitCode, Failure};
@@ -19,8 +19,11 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Status(args) => status::run(session, args).await,
         Command::Node(NodeCommand::List) => node::list(session).await,
         Command::Node(NodeCommand::Show { name }) => node::show(session, name).await,
-        Command::JoinToken(JoinTokenCommand::Create { name, labels, valid_for }) => {
-            join_token::create(session, name, labels, valid_for).await
+        Command::Node(NodeCommand::Hold { name }) => node_orders::hold(session, name).await,
+        Command::Node(NodeCommand::Release { name }) => node_orders::release(session, name).await,
+        Command::Node(NodeCommand::Remove { name }) => node_orders::remove(session, name).await,
+        Command::JoinToken(JoinTokenCommand::Create { name, labels, replace_labels, valid_for }) => {
+            join_token::create(session, name, (labels, *replace_labels), valid_for).await
         }
         Command::Config(ConfigCommand::Validate { paths }) => config::validate(session, paths),
         Command::Config(ConfigCommand::Apply { paths }) => config::apply(session, paths).await,

@@ -16,7 +16,7 @@ const MAX_LIFETIME: Duration = Duration::from_hours(24);
 pub async fn create(
     session: &mut Session<'_>,
     name: &Name,
-    labels: &[(String, String)],
+    (labels, replace_labels): (&[(String, String)], bool),
     valid_for: &Span,
 ) -> Result<ExitCode, Failure> {
     if valid_for.length() > MAX_LIFETIME || valid_for.length() < Duration::from_secs(1) {
@@ -27,10 +27,14 @@ pub async fn create(
         return Ok(ExitCode::Done);
     }
     let context = session.context()?;
-    let token = session.connect().await?.create_join_token(name, labels, valid_for.length()).await?;
+    let token =
+        session.connect().await?.create_join_token(name, labels, replace_labels, valid_for.length()).await?;
     let times = session.times();
     let answer = Answer::of(&token).name(&token.token).block(Block::Line(token.token.clone()));
     session.print(&answer)?;
+    if token.replaces {
+        session.say(format!("a token made for node \"{}\" before is void now", token.node));
+    }
     session.say(format!(
         "for node \"{}\", once, until {} ({}); it is not shown again\non the node, with {} as its enrolment address: fleet-agent enrol --token TOKEN",
         token.node,

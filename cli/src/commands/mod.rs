@@ -15,6 +15,7 @@ mod join_token;
 mod login;
 mod login_trust;
 mod node;
+mod node_orders;
 mod paging;
 mod run;
 mod status;

@@ -46,7 +46,7 @@ fn list_answer(page: &Page<NodeItem>, times: &Times) -> Answer {
         table.row([
             node.name.as_str().into(),
             node.labels.site().into(),
-            targets::presence(node.presence),
+            presence(node),
             times.show_optional(node.last_seen).into(),
             health(node, times),
             node.policy_mode.as_str().into(),
@@ -55,6 +55,11 @@ fn list_answer(page: &Page<NodeItem>, times: &Times) -> Answer {
         ]);
     }
     Answer::of(page).names(page.items.iter().map(|node| node.name.to_string())).table(table, "no nodes")
+}
+
+/// How its link is; where the node is held, that, because it gets no work either way.
+fn presence(node: &NodeItem) -> Cell {
+    if node.hold.is_some() { Cell::toned(Tone::Warn, "held") } else { targets::presence(node.presence) }
 }
 
 fn health(node: &NodeItem, times: &Times) -> Cell {
@@ -89,6 +94,13 @@ fn show_answer(node: &NodeView, times: &Times) -> Answer {
         ("health", health(item, times)),
         ("policy", item.policy_mode.as_str().into()),
     ];
+    if let Some(hold) = &item.hold {
+        let since = hold.since.map_or_else(String::new, |since| format!(" (since {})", times.show(since)));
+        fields.insert(4, ("held", Cell::toned(Tone::Warn, format!("{hold}{since}"))));
+    }
+    if !item.safe_mode.is_empty() {
+        fields.push(("no changes", Cell::toned(Tone::Warn, item.safe_mode.as_str())));
+    }
     if let Some(until) = node.certificate_not_after {
         fields.push(("certificate", format!("ends {}", times.show(until)).into()));
     }

@@ -53,6 +53,7 @@ fn sites(sites: &[SiteStatus]) -> Table {
         Column::number("WARN"),
         Column::number("STALE"),
         Column::number("OFFLINE"),
+        Column::number("HELD"),
         Column::number("NEW"),
         Column::number("UNKNOWN"),
     ]);
@@ -65,6 +66,7 @@ fn sites(sites: &[SiteStatus]) -> Table {
             count(site.warn, Tone::Warn),
             count(site.stale, Tone::Warn),
             count(site.offline, Tone::Bad),
+            count(site.held, Tone::Warn),
             site.not_enrolled.to_string().into(),
             site.unknown.to_string().into(),
         ]);

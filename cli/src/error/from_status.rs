@@ -119,6 +119,7 @@ mod tests {
             causes: vec!["a".into(), "a".into()],
             fix: "fleetctl node list".into(),
             id: "7f3a".into(),
+            retry_after_ms: 0,
         };
         let mut metadata = MetadataMap::new();
         metadata

@@ -11,6 +11,7 @@ use fleet_proto::pb::enrol_service_server::EnrolService;
 use fleet_proto::pb::operator_service_server::OperatorService;
 use fleet_proto::{convert, pb};
 use fleet_types::canonical;
+use fleet_types::digest::Digest;
 use fleet_types::document::Document;
 use fleet_types::id::{FleetId, NodeId, OperatorId};
 use fleet_types::request::{NodeList, Request as RunRequest};
@@ -53,8 +54,12 @@ pub struct State {
     pub output: Vec<(String, Vec<u8>)>,
     /// Streams of output end with an error after so many parts.
     pub output_breaks_after: Option<usize>,
+    /// A step whose output the node's report does not know.
+    pub unreported: Option<String>,
     pub cancelled: Vec<String>,
     pub keys: Vec<String>,
+    /// What was ordered about nodes, with its reason.
+    pub orders: Vec<String>,
 }
 
 impl State {
@@ -70,8 +75,10 @@ impl State {
             audit: Vec::new(),
             output: Vec::new(),
             output_breaks_after: None,
+            unreported: None,
             cancelled: Vec::new(),
             keys: Vec::new(),
+            orders: Vec::new(),
         }
     }
 }
@@ -106,6 +113,7 @@ fn refusal(code: Code, word: &str, message: &str, fix: &str) -> Status {
         causes: vec![],
         fix: fix.to_owned(),
         id: String::new(),
+        retry_after_ms: 0,
     };
     let mut metadata = MetadataMap::new();
     metadata.insert_bin("fleet-error-bin", MetadataValue::from_bytes(&serde_json::to_vec(&detail).unwrap()));
@@ -114,6 +122,16 @@ fn refusal(code: Code, word: &str, message: &str, fix: &str) -> Status {
 
 pub fn operator() -> OperatorId {
     "0192f0c1-0000-7000-8000-000000000003".parse().unwrap()
+}
+
+impl Fake {
+    fn node_order(&self, done: &str, order: pb::NodeOrderRequest) -> Reply {
+        let message = format!("{} is {done}", order.name);
+        let mut state = self.state.lock().unwrap();
+        state.keys.push(order.idempotency_key);
+        state.orders.push(format!("{message}: {}", order.reason));
+        view(&view::Done { schema: "fleet/v1/done".into(), message })
+    }
 }
 
 #[tonic::async_trait]
@@ -213,7 +231,20 @@ impl OperatorService for Fake {
             node: r.node_name.parse().unwrap(),
             node_id: fixtures::node_id(9),
             expires: clock::now().plus(std::time::Duration::from_secs(r.lifetime_seconds.into())),
+            replaces: r.replace_labels,
         })
+    }
+
+    async fn hold_node(&self, request: Request<pb::NodeOrderRequest>) -> Reply {
+        self.node_order("held", request.into_inner())
+    }
+
+    async fn release_node(&self, request: Request<pb::NodeOrderRequest>) -> Reply {
+        self.node_order("released", request.into_inner())
+    }
+
+    async fn remove_node(&self, request: Request<pb::NodeOrderRequest>) -> Reply {
+        self.node_order("removed", request.into_inner())
     }
 
     async fn get_trust_bundle(&self, _: Request<pb::TrustBundleRequest>) -> Reply {
@@ -321,7 +352,7 @@ impl OperatorService for Fake {
                 presence: node.presence,
             })
             .collect();
-        view(&view::Targets { schema: "fleet/v1/targets".into(), nodes, unknown })
+        view(&view::Targets { schema: "fleet/v1/targets".into(), nodes, unknown, skipped: vec![] })
     }
 
     async fn start_run(&self, request: Request<pb::StartRunRequest>) -> Reply {
@@ -359,7 +390,17 @@ impl OperatorService for Fake {
     }
 
     async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Reply {
-        view(&fixtures::job(request.get_ref().run.parse().unwrap()))
+        let mut job = fixtures::job(request.get_ref().run.parse().unwrap());
+        let steps = &mut job.report.as_mut().unwrap().steps;
+        let like = steps[0].clone();
+        let state = self.state.lock().unwrap();
+        steps.extend(state.output.iter().map(|(id, bytes)| fleet_types::report::StepReport {
+            id: id.clone(),
+            output: Some(Digest::of(bytes)),
+            ..like.clone()
+        }));
+        steps.retain(|step| Some(&step.id) != state.unreported.as_ref());
+        view(&job)
     }
 
     async fn watch_run(

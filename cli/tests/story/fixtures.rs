@@ -44,6 +44,8 @@ pub fn nodes() -> Vec<NodeItem> {
         agent_version: "0.1.0".into(),
         policy_mode: "enforce".into(),
         health: Some(Health { score: 70, problems: 1, worst: HOSTILE.into(), at: clock::now() }),
+        hold: None,
+        safe_mode: String::new(),
     };
     vec![node(1, "fra1", Presence::Online), node(2, "ams2", Presence::Offline)]
 }
@@ -112,6 +114,8 @@ pub fn run(request: &Request, state: RunState) -> RunView {
         profile_digest: request.profile,
         max_parallel: request.max_parallel,
         not_after: request.not_after,
+        skipped: vec![],
+        skipped_count: 0,
         open: std::collections::BTreeMap::new(),
         stopped_because: String::new(),
     }

@@ -74,6 +74,30 @@ fn a_join_token_is_data_and_how_to_use_it_is_talk() {
     world.state(|state| assert_eq!(state.keys.len(), 1));
 }
 
+#[test]
+fn what_is_decided_about_a_node_wants_a_reason_and_a_removal_its_name() {
+    let world = World::signed_in();
+    for verb in ["hold", "release"] {
+        let ended = world.run(&["node", verb, "fw-1"]);
+        assert_eq!((ended.code, ended.out.as_str()), (2, ""));
+        assert!(ended.err.contains("wants a reason; nothing was done"), "{}", ended.err);
+    }
+    let unnamed = world.run(&["node", "remove", "fw-1", "--reason", "scrapped", "--yes"]);
+    assert_eq!(unnamed.code, 5, "{}", unnamed.err);
+    let unknown = world.run(&["node", "remove", "fw-9", "--confirm", "fw-9", "--reason", "scrapped"]);
+    assert_eq!(unknown.code, 4, "{}", unknown.err);
+    world.state(|state| assert!(state.orders.is_empty(), "{:?}", state.orders));
+    let held = world.run(&["node", "hold", "fw-1", "--reason", "disk is swapped"]);
+    assert_eq!((held.code, held.out.as_str()), (0, "fw-1 is held\n"), "{}", held.err);
+    let released = world.run(&["node", "release", "fw-1", "--reason", "done", "-o", "name"]);
+    assert_eq!((released.code, released.out.as_str()), (0, "fw-1\n"), "{}", released.err);
+    let args =
+        ["node", "remove", "fw-1", "--confirm", "fw-1", "--reason", "scrapped", "-o", "jsonpath=.message"];
+    assert_eq!(world.run(&args).out, "fw-1 is removed\n");
+    let orders = ["fw-1 is held: disk is swapped", "fw-1 is released: done", "fw-1 is removed: scrapped"];
+    world.state(|state| assert_eq!(state.orders, orders));
+}
+
 /// Reads `wanted` answers and goes away.
 struct Reader {
     answers: Vec<String>,

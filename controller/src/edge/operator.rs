@@ -24,8 +24,10 @@ use super::stream_permit::StreamPermit;
 use super::streams;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
+use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
-use crate::service::{audit, documents, enrolment, run_views, runs, trust, views};
+use crate::service::enrolment::JoinOrder;
+use crate::service::{audit, documents, enrolment, holds, run_views, runs, trust, views};
 
 /// Messages of a stream under way to one operator.
 const STREAM: usize = 8;
@@ -74,6 +76,15 @@ fn labels(map: HashMap<String, String>) -> Result<Labels, Status> {
     Labels::new(map).map_err(|error| invalid("labels", error))
 }
 
+fn node_order<'a>(caller: &'a Operator, request: &'a pb::NodeOrderRequest) -> holds::Order<'a> {
+    holds::Order {
+        caller,
+        name: &request.name,
+        reason: &request.reason,
+        idempotency_key: &request.idempotency_key,
+    }
+}
+
 #[tonic::async_trait]
 impl OperatorService for Operators {
     type WatchRunStream = ReceiverStream<Result<pb::View, Status>>;
@@ -107,13 +118,26 @@ impl OperatorService for Operators {
             enrolment::create_join_token(
                 &self.context,
                 &caller,
-                name,
-                labels(r.labels)?,
-                lifetime,
+                JoinOrder { name, labels: labels(r.labels)?, replace_labels: r.replace_labels, lifetime },
                 &r.idempotency_key,
             )
             .await,
         )
+    }
+
+    async fn hold_node(&self, request: Request<pb::NodeOrderRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        view(holds::hold(&self.context, &node_order(&caller, request.get_ref())).await)
+    }
+
+    async fn release_node(&self, request: Request<pb::NodeOrderRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        view(holds::release(&self.context, &node_order(&caller, request.get_ref())).await)
+    }
+
+    async fn remove_node(&self, request: Request<pb::NodeOrderRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        view(holds::remove(&self.context, &node_order(&caller, request.get_ref())).await)
     }
 
     async fn get_trust_bundle(&self, _: Request<pb::TrustBundleRequest>) -> Reply {
@@ -220,7 +244,7 @@ impl OperatorService for Operators {
         let permit = peer::permit(&self.context, &request, &self.stop)?;
         let r = request.into_inner();
         let run = run_id(&r.run)?;
-        let node = views::find(&self.context, &r.node).map_err(to_status)?.record.id;
+        let node = run_views::node_in(&self.context, run, &r.node).await.map_err(to_status)?;
         let reader = streams::OutputReader { run, node, step: r.step, offset: r.offset, follow: r.follow };
         Ok(self.stream(permit, |context, out| streams::read_output(context, reader, out)))
     }

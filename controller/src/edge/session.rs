@@ -12,6 +12,7 @@ use fleet_certs::PeerIdentity;
 use fleet_proto::convert::{self, FieldError, JobUpdate};
 use fleet_proto::{MAX_CONTROL_BYTES, PROTOCOL, pb};
 use fleet_types::assignment::{Assignment, WaveProof};
+use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, LinkEpoch, RunId};
 use fleet_types::view::Presence;
 use prost::Message as _;
@@ -28,6 +29,7 @@ use crate::fleet::sessions::ToNode;
 use crate::repo::records::InboxRecord;
 use crate::runner::deliver;
 use crate::service::caller::Agent;
+use crate::service::holds;
 use crate::service::inventory::{self, HelloFacts};
 use crate::service::jobs::{self, Decision};
 use crate::service::reports::{self, Arrived};
@@ -41,10 +43,13 @@ const STALE_AFTER: u32 = 3;
 const CLOSE_AFTER: u32 = 10;
 /// A deny list may have changed without a message: looked at this often (§1.10 asks for 5 s).
 const DENY_PERIOD: Duration = Duration::from_secs(2);
-/// Gaps in a node's reports before they are written to the audit log: it sends each again every 10 s.
-const GAPS_TOLD: u32 = 3;
+/// A report that stays away for so many heartbeats, while those behind it come again and again, is gone for good: a
+/// node sends each every 10 s. Until then it is a matter of order, or of a store that had no room for it.
+const GAP_HEARTBEATS: u32 = 4;
 /// Pages of one reconcile: 256 jobs each; more is a broken agent.
 const MAX_RECONCILE_PAGES: u32 = 64;
+/// What keeps a node from starting changes is one sentence.
+const MAX_SAFE_MODE: usize = 300;
 
 /// A job's state names a step and two times, or a reason in one sentence. It is held in memory until the end.
 const MAX_STATE_BYTES: usize = 4 * 1024;
@@ -69,8 +74,10 @@ pub struct Session {
     epoch: LinkEpoch,
     seq_in: u64,
     seq_out: u64,
-    /// Reports that came without the one before them since the last that was told.
-    gaps: u32,
+    /// Since when reports come without the one before them, and nothing else is told of them.
+    gap_since: Option<Instant>,
+    /// Does the node say that its journal cannot be relied on?
+    is_safe_mode: bool,
     /// Version of the trust bundle that the node was told of at the welcome.
     told_trust: u64,
     heard: Instant,
@@ -107,7 +114,8 @@ impl Session {
             epoch: LinkEpoch(0),
             seq_in: 0,
             seq_out: 0,
-            gaps: 0,
+            gap_since: None,
+            is_safe_mode: false,
             told_trust: 0,
             heard: Instant::now(),
             offers: BTreeMap::new(),
@@ -126,7 +134,7 @@ impl Session {
         tracing::info!(node = %self.agent.name, epoch = self.epoch.0, "node connected");
         let outcome = self.serve(&mut inbound, outbox, &stop).await;
         if self.context.sessions.unregister(self.agent.node, self.epoch) {
-            inventory::disconnected(&self.context, self.agent.node);
+            inventory::disconnected(&self.context, self.agent.node, stop.is_cancelled()).await;
         }
         match outcome {
             Ok(why) => {
@@ -174,7 +182,8 @@ impl Session {
             )
             .fix("upgrade the older side"));
         }
-        if hello.actions.len() > 1000 || hello.agent_version.len() > 64 || hello.policy_mode.len() > 32 {
+        let short = [&hello.agent_version, &hello.boot_id, &hello.start_id].map(String::len);
+        if hello.actions.len() > 1000 || short.iter().any(|len| *len > 64) || hello.policy_mode.len() > 32 {
             return Err(ControllerError::invalid("hello", "a field is over its limit"));
         }
         let bundle_version = hello.bundle_version;
@@ -184,7 +193,10 @@ impl Session {
             actions: hello.actions,
             policy_mode: hello.policy_mode,
             journal_sequence: hello.journal_sequence,
+            safe_mode: hello.safe_mode.chars().filter(|c| !c.is_control()).take(MAX_SAFE_MODE).collect(),
+            start: Digest::of_parts(&[hello.boot_id.as_bytes(), b"\n", hello.start_id.as_bytes()]),
         };
+        self.is_safe_mode = !facts.safe_mode.is_empty();
         if hello.generation_seen > self.context.fleet.generation.0 {
             return Err(ControllerError::new(
                 Kind::Refused,
@@ -199,14 +211,14 @@ impl Session {
         let outbox = self.context.sessions.register(self.agent.node, self.epoch).ok_or_else(|| {
             ControllerError::new(Kind::Conflict, "newer-link", "a newer link of this node came between")
         })?;
-        // A freeze either finds this session and closes it, or is found here.
+        // A hold either finds this session and closes it, or is found here.
         let welcomed = match inventory::check_active(&self.context, self.agent.node) {
             Ok(_) => self.welcome(bundle_version).await,
-            Err(frozen) => Err(frozen),
+            Err(held) => Err(held),
         };
         if let Err(error) = welcomed {
             if self.context.sessions.unregister(self.agent.node, self.epoch) {
-                inventory::disconnected(&self.context, self.agent.node);
+                inventory::disconnected(&self.context, self.agent.node, false).await;
             }
             return Err(error);
         }
@@ -421,6 +433,7 @@ impl Session {
                     return Err(ControllerError::invalid("job.state", "larger than 4 KiB"));
                 }
                 let update = JobUpdate::try_from(&job)?;
+                self.note_sequence(update.journal_sequence);
                 // A tombstone's answer bears no report: the offer still has to be answered by one.
                 if update.state.outcome().is_none() || update.report.is_some() {
                     self.offers.remove(&update.run);
@@ -450,6 +463,7 @@ impl Session {
         self.offers.remove(&arrived.run);
         match reports::report(&self.context, &self.agent, &arrived).await {
             Ok(digest) => {
+                self.gap_since = None;
                 let ack = pb::ReportAck {
                     run: arrived.run.to_string(),
                     attempt: arrived.attempt.0,
@@ -459,16 +473,27 @@ impl Session {
             }
             // Not stored now: the node keeps it and sends it again.
             Err(error) if error.retryable() => {
-                // Once may be a matter of order; a report that stays away is one that somebody must look for.
-                self.gaps += u32::from(error.detail.code == reports::GAP);
-                if self.gaps >= GAPS_TOLD {
-                    self.gaps = 0;
-                    self.refusals.count_actor("report", self.agent.actor(), &error.detail.message);
+                let is_gap = error.detail.code == reports::GAP;
+                let now = Instant::now();
+                let since = is_gap.then(|| *self.gap_since.get_or_insert(now));
+                self.gap_since = since;
+                let limit = self.context.settings.heartbeat * GAP_HEARTBEATS;
+                if since.is_some_and(|since| now - since >= limit) {
+                    let why = format!("{}: it is lost, and nothing behind it is taken", error.detail.message);
+                    let (actor, node) = (self.agent.actor(), self.agent.node);
+                    return Err(holds::shut_out(&self.context, actor, node, &why).await?);
                 }
                 tracing::warn!(node = %self.agent.name, run = %arrived.run, "report not stored yet: {error}");
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// The node stands at least here: an older journal later is an old disk image.
+    fn note_sequence(&self, sequence: u64) {
+        if !self.is_safe_mode {
+            self.context.node_cache.raise_sequence(self.agent.node, sequence);
         }
     }
 
@@ -482,6 +507,7 @@ impl Session {
         let decided = jobs::reconcile(&self.context, &self.agent, &listed).await?;
         let mut decisions = Vec::with_capacity(listed.len());
         for (job, decision) in listed.iter().zip(decided) {
+            self.note_sequence(job.journal_sequence);
             self.known.insert((job.run, job.attempt));
             decisions.push(pb::ReconcileDecision {
                 run: job.run.to_string(),

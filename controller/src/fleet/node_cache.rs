@@ -30,22 +30,35 @@ pub struct Known {
     pub actions: Arc<[String]>,
     /// Newest health.
     pub health: Option<Health>,
+    /// What keeps its agent from starting changes.
+    pub safe_mode: String,
+    /// Newest journal frame that the node told of; none before its first connect to this process.
+    pub journal_sequence: Option<u64>,
+}
+
+fn presence_without_link(record: &NodeRecord) -> Presence {
+    if record.state == NodeState::Pending { Presence::NotEnrolled } else { Presence::Offline }
 }
 
 impl Known {
     /// A node of which only the record is known.
     pub fn new(record: NodeRecord) -> Self {
-        let presence =
-            if record.state == NodeState::Pending { Presence::NotEnrolled } else { Presence::Offline };
         Self {
+            presence: presence_without_link(&record),
             record: Arc::new(record),
-            presence,
             last_seen: None,
             agent_version: String::new(),
             policy_mode: String::new(),
             actions: Arc::from([]),
             health: None,
+            safe_mode: String::new(),
+            journal_sequence: None,
         }
+    }
+
+    /// May it be given work?
+    pub fn takes_work(&self) -> bool {
+        self.record.state == NodeState::Active
     }
 
     /// As shown in lists.
@@ -59,13 +72,19 @@ impl Known {
             agent_version: self.agent_version.clone(),
             policy_mode: self.policy_mode.clone(),
             health: self.health.clone(),
+            hold: self.record.hold().cloned(),
+            safe_mode: self.safe_mode.clone(),
         }
     }
 
     fn count(&self, site: &mut SiteStatus, by: i64) {
         let add = |field: &mut u32| *field = u32::try_from(i64::from(*field) + by).unwrap_or(0);
         add(&mut site.nodes);
+        if self.record.hold().is_some() {
+            return add(&mut site.held);
+        }
         match self.presence {
+            Presence::Reconnecting => add(&mut site.unknown),
             Presence::Stale => add(&mut site.stale),
             Presence::Offline => add(&mut site.offline),
             Presence::NotEnrolled => add(&mut site.not_enrolled),
@@ -80,7 +99,8 @@ impl Known {
     /// Does it need a person?
     fn needs_attention(&self) -> bool {
         matches!(self.presence, Presence::Stale | Presence::Offline)
-            || matches!(self.record.state, NodeState::Frozen { .. })
+            || self.record.hold().is_some()
+            || !self.safe_mode.is_empty()
             || self.health.as_ref().is_some_and(|health| health.problems > 0)
     }
 }
@@ -139,23 +159,43 @@ impl NodeCache {
         self.inner.write().unwrap_or_else(PoisonError::into_inner).put(known);
     }
 
-    /// Notes a record that was committed, unless the node is known to have gone on in its life: what is told
-    /// here may be older than what another call has committed and told in between. Above all, a node that was
-    /// frozen stays so.
+    /// Notes a record that was committed, unless a newer one is known: what is told here may be older than what
+    /// another call has committed and told in between. Above all, a node that was held stays so.
     pub fn advance(&self, record: NodeRecord) {
-        let stage = |state: &NodeState| match state {
-            NodeState::Pending => 0,
-            NodeState::Active => 1,
-            NodeState::Frozen { .. } => 2,
-        };
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        let overtaken = inner
-            .nodes
-            .get(&record.id)
-            .is_some_and(|known| stage(&known.record.state) > stage(&record.state));
-        if !overtaken {
-            inner.put(Known::new(record));
+        let known = match inner.nodes.get(&record.id) {
+            None => Known::new(record),
+            Some(known) if known.record.revision > record.revision => return,
+            Some(known) => {
+                let mut known = known.clone();
+                if known.presence == Presence::NotEnrolled {
+                    known.presence = presence_without_link(&record);
+                }
+                known.record = Arc::new(record);
+                known
+            }
+        };
+        inner.put(known);
+    }
+
+    /// Forgets a node that was removed.
+    pub fn remove(&self, id: NodeId) {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Notes that a node told of a journal frame. Called with every word of it, so the counts are left alone.
+    pub fn raise_sequence(&self, id: NodeId, sequence: u64) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = inner.nodes.get_mut(&id) {
+            known.journal_sequence = known.journal_sequence.max(Some(sequence));
         }
+    }
+
+    /// Ids of the nodes that `choose` picks; looks at all of them.
+    pub fn ids(&self, choose: impl Fn(&Known) -> bool) -> Vec<NodeId> {
+        self.read(|inner| {
+            inner.nodes.values().filter(|known| choose(known)).map(|known| known.record.id).collect()
+        })
     }
 
     /// Changes what is known of a node; nothing happens when it is unknown.
@@ -206,7 +246,7 @@ impl NodeCache {
     pub fn sites(&self) -> Vec<SiteStatus> {
         let mut sites: Vec<_> = self.read(|inner| inner.sites.values().cloned().collect());
         sites.sort_by_key(|site| {
-            (std::cmp::Reverse((site.offline + site.stale, site.warn)), site.site.clone())
+            (std::cmp::Reverse((site.offline + site.stale + site.held, site.warn)), site.site.clone())
         });
         sites
     }
@@ -226,16 +266,11 @@ mod tests {
     use super::*;
 
     fn known(n: u128, site: &str) -> Known {
-        Known::new(NodeRecord {
-            id: NodeId::from_uuid(uuid::Uuid::from_u128(n)),
-            name: format!("fw-{n}").parse().unwrap(),
-            labels: Labels::new([("site".to_owned(), site.to_owned())]).unwrap(),
-            state: NodeState::Active,
-            report_key: None,
-            serial: None,
-            certificate_not_after: None,
-            created: Timestamp::clamped(1_790_000_000_000),
-        })
+        let labels = Labels::new([("site".to_owned(), site.to_owned())]).unwrap();
+        let id = NodeId::from_uuid(uuid::Uuid::from_u128(n));
+        let record =
+            NodeRecord::pending(id, format!("fw-{n}").parse().unwrap(), labels, Timestamp::clamped(0));
+        Known::new(record.with_state(NodeState::Active))
     }
 
     /// The counts worked out anew from all nodes: what the kept ones must equal.

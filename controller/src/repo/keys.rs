@@ -40,9 +40,26 @@ pub fn node_name(name: &str) -> Made {
     key(format!("node-name/{name}"))
 }
 
-/// What was seen of a node at its newest connect; written once a connect.
+/// What was seen of a node; written at connects and when a link ends.
 pub fn seen(id: NodeId) -> Made {
     key(format!("seen/{id}"))
+}
+
+/// Prefix of the nodes that were removed.
+pub const REMOVED_NODES: &str = "removed-node/";
+/// A node that was removed.
+pub fn removed_node(id: NodeId) -> Made {
+    key(format!("{REMOVED_NODES}{id}"))
+}
+
+/// A node's newest health.
+pub fn health(id: NodeId) -> Made {
+    key(format!("health/{id}"))
+}
+
+/// When a controller was last known to be up.
+pub fn alive() -> Made {
+    key("meta/alive".to_owned())
 }
 
 /// A node's facts, an object.
@@ -164,9 +181,24 @@ pub fn pair_in<'a>(key: &'a Key, prefix: &str) -> Option<&'a str> {
     std::str::from_utf8(key.as_bytes().strip_prefix(prefix.as_bytes())?).ok()
 }
 
-/// A node's report by its number in the node's chain, an object.
-pub fn report(node: NodeId, sequence: u64) -> Made {
-    key(format!("report/{node}/{sequence:020}"))
+/// Prefix of the reports of one chain of a node. The first chain has no number, as stores had it before there were
+/// others.
+pub fn reports_of(node: NodeId, chain: u32) -> String {
+    match chain {
+        0 => format!("report/{node}/"),
+        chain => format!("report/{node}/chain-{chain:010}/"),
+    }
+}
+
+/// A node's report by its number in a chain, an object.
+pub fn report(node: NodeId, chain: u32, sequence: u64) -> Made {
+    key(format!("{}{sequence:020}", reports_of(node, chain)))
+}
+
+/// The number of the report that a key of a chain, or of a part of a report, belongs to.
+pub fn report_in(key: &Key, prefix: &str) -> Option<u64> {
+    let number = key.as_bytes().strip_prefix(prefix.as_bytes())?.get(..20)?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 /// Prefix of all backup archives, by node.

@@ -12,7 +12,7 @@ use fleet_types::run::{RunState, Tally};
 use fleet_types::seal::{KeyId, PublicKey, base64_bytes};
 use fleet_types::time::Timestamp;
 use fleet_types::trust::{OperatorRole, RootKeys};
-use fleet_types::view::Health;
+use fleet_types::view::{Health, Hold, Skipped};
 use serde::{Deserialize, Serialize};
 
 use super::codec::Record;
@@ -52,11 +52,9 @@ pub enum NodeState {
     Pending,
     /// Enrolled.
     Active,
-    /// Locked after something that must not happen, such as a token used with two keys.
-    Frozen {
-        /// What happened.
-        reason: String,
-    },
+    /// Enrolled, and gets no work until an operator releases it. Version 1 knew one reason and called it frozen.
+    #[serde(alias = "frozen")]
+    Held(Hold),
 }
 
 /// A node as operators and enrolment know it.
@@ -78,10 +76,56 @@ pub struct NodeRecord {
     pub certificate_not_after: Option<Timestamp>,
     /// When the record was made.
     pub created: Timestamp,
+    /// Rises with every change: of two records the newer one counts, whatever order memory is told in.
+    #[serde(default)]
+    pub revision: u64,
+    /// Which chain of reports it is in: an operator who releases the node begins a new one.
+    #[serde(default)]
+    pub chain: u32,
+    /// Id of its newest join token, the only one that is worth anything.
+    #[serde(default)]
+    pub join_token: Option<String>,
+    /// When the controller's hold was last released: older work that this store cannot explain is let go.
+    #[serde(default)]
+    pub released: Option<Timestamp>,
 }
-record!(NodeRecord, "node", 1);
+record!(NodeRecord, "node", 2);
 
-/// What was seen at the newest connect.
+impl NodeRecord {
+    /// A node that has not come yet.
+    pub fn pending(id: NodeId, name: Name, labels: Labels, created: Timestamp) -> Self {
+        Self {
+            id,
+            name,
+            labels,
+            state: NodeState::Pending,
+            report_key: None,
+            serial: None,
+            certificate_not_after: None,
+            created,
+            revision: 0,
+            chain: 0,
+            join_token: None,
+            released: None,
+        }
+    }
+
+    /// The same in another state, as the next revision.
+    #[must_use]
+    pub fn with_state(self, state: NodeState) -> Self {
+        Self { state, revision: self.revision + 1, ..self }
+    }
+
+    /// Why it gets no work, if it is held.
+    pub const fn hold(&self) -> Option<&Hold> {
+        match &self.state {
+            NodeState::Held(hold) => Some(hold),
+            NodeState::Pending | NodeState::Active => None,
+        }
+    }
+}
+
+/// What was seen of a node: written at connects and when a link ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenRecord {
     /// Newest link.
@@ -98,8 +142,46 @@ pub struct SeenRecord {
     pub actions: Vec<String>,
     /// Newest journal frame; a lower one later means an old disk image.
     pub journal_sequence: u64,
+    /// Is the link up? Also true after a stop of the controller, which ends every link.
+    #[serde(default)]
+    pub linked: bool,
+    /// What keeps its agent from starting changes.
+    #[serde(default)]
+    pub safe_mode: String,
 }
 record!(SeenRecord, "seen", 1);
+
+/// A node that was removed: its certificate opens nothing as long as it lasts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedRecord {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// When its certificate ends.
+    pub certificate_not_after: Option<Timestamp>,
+    /// Who removed it.
+    pub by: Name,
+    /// When.
+    pub at: Timestamp,
+}
+record!(RemovedRecord, "removed node", 1);
+
+/// The newest health of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HealthRecord {
+    /// As a report found it.
+    pub health: Health,
+}
+record!(HealthRecord, "health", 1);
+
+/// When a controller was up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliveRecord {
+    /// The last time that it said so.
+    pub at: Timestamp,
+}
+record!(AliveRecord, "alive", 1);
 
 /// A pointer by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,6 +333,12 @@ pub struct RunRecord {
     pub reason: String,
     /// Where it stands.
     pub state: RunState,
+    /// Nodes that were meant and could get no work when the run was made: the first of them by name.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
+    /// How many those are.
+    #[serde(default)]
+    pub skipped_count: u32,
     /// Why new starts are stopped.
     pub stopped_because: String,
     /// Nodes by outcome; complete when the run has ended.
@@ -302,6 +390,9 @@ record!(JobRecord, "job", 1);
 /// Where a report is stored: its number in the node's chain, and its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredReport {
+    /// The chain that it is in.
+    #[serde(default)]
+    pub chain: u32,
     /// The node's own number of it.
     pub sequence: u64,
     /// Digest of its bytes.
@@ -363,6 +454,9 @@ pub struct ReportRecord {
     pub signature: Vec<u8>,
     /// When it arrived.
     pub received: Timestamp,
+    /// Newest journal frame that the node had told of by then.
+    #[serde(default)]
+    pub journal_sequence: u64,
 }
 record!(ReportRecord, "report", 1);
 

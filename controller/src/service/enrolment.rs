@@ -1,8 +1,8 @@
 //! How nodes and operators come into the fleet: join tokens, invites, certificates.
 //!
 //! Token use, activation and issue are one commit. The same token with the same key gives the same
-//! certificate again (a lost reply); with another key it is refused, alarmed, and the node's record frozen
-//! (security-and-delivery §1.6). Errors do not tell an unknown token from a wrong secret.
+//! certificate again (a lost reply); with another key, as long as the token lasts, it is refused, alarmed, and the node
+//! held (security-and-delivery §1.6). Errors do not tell an unknown token from a wrong secret.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use fleet_types::seal::PublicKey;
 use fleet_types::view::JoinTokenView;
 
 use super::caller::{Operator, nobody};
+use super::holds;
 use super::idempotency::Once;
-use super::inventory;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::keys;
-use crate::repo::reader::{BatchExt as _, Stored};
+use crate::repo::reader::BatchExt as _;
 use crate::repo::records::{
     Bytes, InviteRecord, NodePointer, NodeRecord, NodeState, OperatorPointer, OperatorRecord, TokenRecord,
     UsedToken,
@@ -56,66 +56,79 @@ fn refused() -> ControllerError {
         .fix("ask an operator for a new one: fleetctl join-token create --node NAME")
 }
 
-/// Makes a node record with its join token.
+/// What an operator asks for.
+pub struct JoinOrder {
+    /// The node's name.
+    pub name: Name,
+    /// Its labels; none for a node that has not come yet means those it has.
+    pub labels: Labels,
+    /// Give such a node these labels instead of those it has?
+    pub replace_labels: bool,
+    /// How long the token is good for; zero means the usual.
+    pub lifetime: Duration,
+}
+
+/// Makes a node record with its join token. An older token of the node is void from then on.
 pub async fn create_join_token(
     context: &Context,
     caller: &Operator,
-    name: Name,
-    labels: Labels,
-    lifetime: Duration,
+    order: JoinOrder,
     idempotency_key: &str,
 ) -> Result<JoinTokenView> {
+    let JoinOrder { name, labels, replace_labels, lifetime } = order;
     let lifetime = if lifetime.is_zero() { DEFAULT_TOKEN_LIFE } else { lifetime };
     if lifetime > MAX_TOKEN_LIFE {
         return Err(ControllerError::invalid("lifetime", "a join token lives at most 24h"));
     }
     let labels_json = serde_json::to_vec(&labels).map_err(ControllerError::internal)?;
-    let arguments: [&[u8]; 2] = [name.as_str().as_bytes(), &labels_json];
+    let seconds = lifetime.as_secs().to_be_bytes();
+    let arguments: [&[u8]; 4] =
+        [name.as_str().as_bytes(), &labels_json, &seconds, &[u8::from(replace_labels)]];
     let once = Once::new(caller, idempotency_key, "join-token.create", &arguments)?;
     if let Some(answer) = once.answer(context).await? {
         return Ok(answer);
     }
     let now = context.clock.now();
-    let mut batch = context.audited.batch();
-    let node = match context.repo.get::<NodePointer>(&keys::node_name(name.as_str())?).await? {
-        None => {
-            let node = NodeRecord {
-                id: NodeId::from_uuid(context.clock.uuid()),
-                name: name.clone(),
-                labels,
-                state: NodeState::Pending,
-                report_key: None,
-                serial: None,
-                certificate_not_after: None,
-                created: now,
-            };
-            batch = batch
-                .create_record(keys::node_name(name.as_str())?, &NodePointer { node: node.id })?
-                .create_record(keys::node(node.id)?, &node)?;
-            node
-        }
-        Some(pointer) => {
-            // A second token for a node that has not come yet: the labels of the newest order count.
-            let stored = load_node(context, pointer.record.node).await?;
-            if stored.record.state != NodeState::Pending {
-                return Err(ControllerError::new(
-                    Kind::Conflict,
-                    "node-exists",
-                    format!("node \"{name}\" is enrolled already"),
-                )
-                .fix("choose another name; putting a new machine in a node's place is not built yet"));
-            }
-            let node = NodeRecord { labels, ..stored.record };
-            batch = batch.replace_record(keys::node(node.id)?, stored.write_id, &node)?;
-            node
-        }
-    };
     let token = Token::generate(
         TokenKind::Node,
         vec![context.keyring.controller_ca.pin()],
         context.fleet.roots.pin(),
     )
     .map_err(ControllerError::internal)?;
+    let token_id = token.id.to_string();
+    let mut batch = context.audited.batch();
+    let mut replaces = false;
+    let node = match context.repo.get::<NodePointer>(&keys::node_name(name.as_str())?).await? {
+        None => {
+            let id = NodeId::from_uuid(context.clock.uuid());
+            let join_token = Some(token_id.clone());
+            let node = NodeRecord { join_token, ..NodeRecord::pending(id, name.clone(), labels, now) };
+            batch = batch
+                .create_record(keys::node_name(name.as_str())?, &NodePointer { node: node.id })?
+                .create_record(keys::node(node.id)?, &node)?;
+            node
+        }
+        Some(pointer) => {
+            // A second token for a node that has not come yet.
+            let stored = holds::load(context, pointer.record.node).await?;
+            if stored.record.state != NodeState::Pending {
+                return Err(ControllerError::new(
+                    Kind::Conflict,
+                    "node-exists",
+                    format!("node \"{name}\" is enrolled already"),
+                )
+                .fix(format!(
+                    "choose another name, or give this one up first: fleetctl node remove {name}"
+                )));
+            }
+            let labels = if replace_labels { labels } else { keep_labels(&stored.record, &labels)? };
+            replaces = true;
+            let join_token = Some(token_id.clone());
+            let node = NodeRecord { labels, join_token, ..stored.record.with_state(NodeState::Pending) };
+            batch = batch.replace_record(keys::node(node.id)?, stored.write_id, &node)?;
+            node
+        }
+    };
     let expires = now.plus(lifetime);
     let record = TokenRecord {
         node: node.id,
@@ -130,8 +143,9 @@ pub async fn create_join_token(
         node: name.clone(),
         node_id: node.id,
         expires,
+        replaces,
     };
-    batch = batch.create_record(keys::join_token(&token.id.to_string())?, &record)?;
+    batch = batch.create_record(keys::join_token(&token_id)?, &record)?;
     // The stored answer must not hold the secret: a repeated call is told so instead.
     let remembered = JoinTokenView { token: "shown once; make a new one".to_owned(), ..view.clone() };
     batch = once.store(context, batch, &remembered)?;
@@ -142,8 +156,19 @@ pub async fn create_join_token(
     Ok(view)
 }
 
-async fn load_node(context: &Context, id: NodeId) -> Result<Stored<NodeRecord>> {
-    context.repo.get(&keys::node(id)?).await?.ok_or_else(|| ControllerError::not_found("node", id))
+/// The labels of a node that has not come yet, if those asked for say nothing else.
+fn keep_labels(node: &NodeRecord, asked: &Labels) -> Result<Labels> {
+    let text = |labels: &Labels| {
+        let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        if pairs.is_empty() { "none".to_owned() } else { pairs.join(",") }
+    };
+    if asked.iter().next().is_none() || *asked == node.labels {
+        return Ok(node.labels.clone());
+    }
+    let why = format!("node \"{}\" waits to be enrolled with other labels", node.name);
+    Err(ControllerError::new(Kind::Conflict, "labels-differ", why)
+        .cause(format!("it has {}; asked for is {}", text(&node.labels), text(asked)))
+        .fix("leave --label out to keep them, or add --replace-labels"))
 }
 
 /// Is this the same use as before? `Some(chain)` when it is, an error when another key is used.
@@ -194,15 +219,25 @@ pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) ->
         return Err(refused());
     }
     let requested = redemption.requested()?;
-    let node = load_node(context, stored.record.node).await?;
+    // A token of a node that was removed is worth nothing.
+    let node = context.repo.get::<NodeRecord>(&keys::node(stored.record.node)?).await?.ok_or_else(refused)?;
+    let now = context.clock.now();
     if let Some(used) = &stored.record.used {
         return match repeated(used, requested.digest(), redemption.second_key) {
             Some(chain) => Ok(EnrolledNode { node: node.record, chain }),
-            None => Err(freeze(context, node, redemption).await?),
+            // Somebody has found an old token: it lets nobody in and says nothing about the node.
+            None if now >= stored.record.expires => Err(refused()),
+            // One token, two keys: somebody else has it. Nobody gets in until an operator looks, and the caller
+            // learns nothing.
+            None => {
+                let why = "its join token was used with two keys";
+                holds::shut_out(context, redemption.actor(), node.record.id, why).await?;
+                Err(refused())
+            }
         };
     }
-    let now = context.clock.now();
-    if now >= stored.record.expires || node.record.state != NodeState::Pending {
+    let is_newest = node.record.join_token.as_ref().is_none_or(|newest| *newest == redemption.token_id);
+    if now >= stored.record.expires || node.record.state != NodeState::Pending || !is_newest {
         return Err(refused());
     }
     let issued = issue::agent(
@@ -222,11 +257,10 @@ pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) ->
         at: now,
     };
     let active = NodeRecord {
-        state: NodeState::Active,
         report_key: Some(redemption.second_key),
         serial: Some(hex(issued.serial.as_bytes())),
         certificate_not_after: Some(issued.not_after),
-        ..node.record.clone()
+        ..node.record.with_state(NodeState::Active)
     };
     let batch = context
         .audited
@@ -238,30 +272,6 @@ pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) ->
     context.audited.commit(batch, vec![leaf]).await?;
     context.node_cache.advance(active.clone());
     Ok(EnrolledNode { node: active, chain })
-}
-
-/// One token, two keys: somebody else has it. Nobody gets in until an operator looks.
-async fn freeze(
-    context: &Context,
-    node: Stored<NodeRecord>,
-    redemption: &EnrolmentRequest<'_>,
-) -> Result<ControllerError> {
-    let reason = "its join token was used with two keys";
-    tracing::error!(node = %node.record.name, address = redemption.address, "{reason}; the node is frozen");
-    let frozen = NodeRecord { state: NodeState::Frozen { reason: reason.to_owned() }, ..node.record };
-    // Holding goes on from the reserve when space is short (security-and-delivery §3.4).
-    let batch = context.audited.batch().using_reserve();
-    let batch = batch.replace_record(keys::node(frozen.id)?, node.write_id, &frozen)?;
-    let leaf =
-        AuditEntry::new(redemption.actor(), "node.freeze", format!("node/{}", frozen.name)).refused(reason);
-    context.audited.commit(batch, vec![leaf]).await?;
-    let id = frozen.id;
-    context.node_cache.update(id, |known| known.record = std::sync::Arc::new(frozen));
-    // Whichever of the two holds the live link: it may be the wrong one.
-    if context.sessions.close(id) {
-        inventory::disconnected(context, id);
-    }
-    Ok(refused())
 }
 
 /// A person redeems an invite.
@@ -336,13 +346,17 @@ mod tests {
     use fleet_types::seal::SigningKey;
 
     use super::*;
+    use crate::service::inventory;
     use crate::testing::{StagedStore, TestContext, operator};
 
     async fn token(context: &Context) -> Token {
-        let name = "fw-a".parse().unwrap();
-        let view = create_join_token(context, &operator(), name, Labels::default(), Duration::ZERO, "")
-            .await
-            .unwrap();
+        let order = JoinOrder {
+            name: "fw-a".parse().unwrap(),
+            labels: Labels::default(),
+            replace_labels: false,
+            lifetime: Duration::ZERO,
+        };
+        let view = create_join_token(context, &operator(), order, "").await.unwrap();
         Token::parse(TokenKind::Node, &view.token).unwrap()
     }
 
@@ -357,9 +371,9 @@ mod tests {
         enrol_node(context, &redemption).await
     }
 
-    /// The reply of the first one's commit is on its way when the second one's use freezes the node.
+    /// The reply of the first one's commit is on its way when the second one's use holds the node.
     #[tokio::test]
-    async fn a_freeze_between_the_commit_of_an_enrolment_and_its_entry_in_memory_stays() {
+    async fn a_hold_between_the_commit_of_an_enrolment_and_its_entry_in_memory_stays() {
         let store = std::sync::Arc::new(StagedStore::default());
         let test = TestContext::over(store.clone()).await;
         let context = test.context.clone();
@@ -374,40 +388,76 @@ mod tests {
         held.answer.send(()).unwrap();
         let node = first.await.unwrap().expect("it was enrolled before").node.id;
         let known = context.node_cache.get(node).unwrap();
-        assert!(matches!(known.record.state, NodeState::Frozen { .. }), "{:?}", known.record.state);
-        assert_eq!(inventory::check_active(&context, node).unwrap_err().detail.code, "node-frozen");
-        let stored = load_node(&context, node).await.unwrap().record;
+        assert!(matches!(known.record.state, NodeState::Held(_)), "{:?}", known.record.state);
+        assert_eq!(inventory::check_active(&context, node).unwrap_err().detail.code, holds::HELD);
+        let stored = holds::load(&context, node).await.unwrap().record;
         assert_eq!(*known.record, stored, "memory says what the store says");
     }
 
-    /// A second token for a node that comes with its first one meanwhile.
     #[tokio::test]
-    async fn a_node_that_enrols_while_its_second_token_is_told_stays_active() {
-        let store = std::sync::Arc::new(StagedStore::default());
-        let test = TestContext::over(store.clone()).await;
-        let context = test.context.clone();
-        let first = token(&context).await;
-        let held = store.hold_next();
-        let second = tokio::spawn({
-            let context = context.clone();
-            async move { token(&context).await }
-        });
-        held.written.await.unwrap();
-        let node = redeem(&context, &first).await.unwrap().node.id;
-        held.answer.send(()).unwrap();
-        second.await.unwrap();
-        assert!(inventory::check_active(&context, node).is_ok());
+    async fn a_second_token_makes_the_first_void_and_changes_no_label_silently() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let ask = async |labels: &[(&str, &str)], replace_labels| {
+            let pairs = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let order = JoinOrder {
+                name: "fw-a".parse().unwrap(),
+                labels: Labels::new(pairs).unwrap(),
+                replace_labels,
+                lifetime: Duration::ZERO,
+            };
+            create_join_token(context, &operator(), order, "").await
+        };
+        let stored = || context.node_cache.by_name("fw-a").unwrap().record.labels.clone();
+        let first = ask(&[("site", "fra1"), ("ring", "test")], false).await.unwrap();
+        assert!(!first.replaces);
+        let refused = ask(&[("site", "fra1")], false).await.unwrap_err().detail;
+        assert_eq!(refused.code, "labels-differ");
+        assert!(refused.causes[0].contains("ring=test,site=fra1; asked for is site=fra1"), "{refused:?}");
+        // Nothing said about labels keeps them; said so, they are others.
+        let second = ask(&[], false).await.unwrap();
+        assert!(second.replaces && stored().get("ring") == Some("test"));
+        let third = ask(&[("site", "ams2")], true).await.unwrap();
+        assert_eq!((stored().get("site"), stored().get("ring")), (Some("ams2"), None));
+        for void in [first, second] {
+            let token = Token::parse(TokenKind::Node, &void.token).unwrap();
+            redeem(context, &token).await.expect_err("an older token is void");
+        }
+        let token = Token::parse(TokenKind::Node, &third.token).unwrap();
+        redeem(context, &token).await.expect("the newest one is good");
+    }
+
+    /// An old shell history, a technician who runs their line twice after a break.
+    #[tokio::test]
+    async fn a_used_token_holds_its_node_only_as_long_as_it_lasts() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let token = token(context).await;
+        let node = redeem(context, &token).await.unwrap().node.id;
+        let key = keys::join_token(&token.id.to_string()).unwrap();
+        let stored = context.repo.get::<TokenRecord>(&key).await.unwrap().unwrap();
+        let ended = TokenRecord { expires: context.clock.now(), ..stored.record.clone() };
+        let put = async |record: &TokenRecord| {
+            let batch = context.audited.batch().put_record(key.clone(), record).unwrap();
+            context.audited.commit(batch, vec![]).await.unwrap();
+        };
+        put(&ended).await;
+        redeem(context, &token).await.expect_err("it has ended");
+        assert!(inventory::check_active(context, node).is_ok(), "nothing was said about the node");
+        put(&stored.record).await;
+        redeem(context, &token).await.expect_err("another key");
+        assert_eq!(inventory::check_active(context, node).unwrap_err().detail.code, holds::HELD);
     }
 
     #[tokio::test]
-    async fn a_node_is_frozen_from_the_reserve_when_space_is_short() {
+    async fn a_node_is_held_from_the_reserve_when_space_is_short() {
         let store = std::sync::Arc::new(StagedStore::default());
         let test = TestContext::over(store.clone()).await;
         let first = token(&test.context).await;
         let node = redeem(&test.context, &first).await.unwrap().node.id;
         store.run_short();
         redeem(&test.context, &first).await.expect_err("the token is used with a second key");
-        let stored = load_node(&test.context, node).await.unwrap().record;
-        assert!(matches!(stored.state, NodeState::Frozen { .. }), "{:?}", stored.state);
+        let stored = holds::load(&test.context, node).await.unwrap().record;
+        assert!(matches!(stored.state, NodeState::Held(_)), "{:?}", stored.state);
     }
 }

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use fleet_store::Direction;
+use fleet_types::digest::Digest;
 use fleet_types::facts::{MAX_FACTS_BYTES, MAX_FACTS_ENTRIES, NodeFacts};
 use fleet_types::id::{LinkEpoch, NodeId};
-use fleet_types::view::{Health, Presence};
+use fleet_types::view::Presence;
+use tokio::time::Instant;
 
 use super::caller::Agent;
+use super::{holds, presence, reports};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
 use crate::repo::keys;
 use crate::repo::reader::{BatchExt as _, Repo};
-use crate::repo::records::{JobRecord, Mark, NodeRecord, NodeState, OperatorRecord, SeenRecord};
+use crate::repo::records::{
+    HealthRecord, JobRecord, Mark, NodeRecord, NodeState, OperatorRecord, SeenRecord,
+};
 
 /// What an agent says of itself in its hello.
 #[derive(Debug, Clone)]
@@ -26,6 +31,10 @@ pub struct HelloFacts {
     pub policy_mode: String,
     /// Newest journal frame.
     pub journal_sequence: u64,
+    /// What keeps it from starting changes; empty when nothing does.
+    pub safe_mode: String,
+    /// Which start of the agent speaks.
+    pub start: Digest,
     /// Its facts.
     pub facts: NodeFacts,
 }
@@ -35,31 +44,27 @@ pub async fn fill(context: &Context) -> Result<()> {
     for (_, stored) in context.repo.all::<OperatorRecord>(keys::OPERATORS).await? {
         context.operators.put(stored.record);
     }
+    let alive = presence::last_alive(context).await?;
     for (_, stored) in context.repo.all::<NodeRecord>(keys::NODES).await? {
         let mut known = Known::new(stored.record);
         let id = known.record.id;
         if let Some(seen) = context.repo.get::<SeenRecord>(&keys::seen(id)?).await? {
-            known.last_seen = Some(seen.record.last_seen);
+            // A link that was up ended with the controller: the node was there as long as that.
+            let linked_until = alive.filter(|_| seen.record.linked);
+            known.last_seen = Some(seen.record.last_seen).max(linked_until);
+            if seen.record.linked {
+                known.presence = Presence::Reconnecting;
+            }
             known.agent_version = seen.record.agent_version;
             known.policy_mode = seen.record.policy_mode;
             known.actions = Arc::from(seen.record.actions);
+            known.safe_mode = seen.record.safe_mode;
         }
-        known.health = newest_health(&context.repo, id).await?;
+        known.health =
+            context.repo.get::<HealthRecord>(&keys::health(id)?).await?.map(|stored| stored.record.health);
         context.node_cache.put(known);
     }
     Ok(())
-}
-
-/// Jobs looked through for the newest one that found a health: the checks run daily, other jobs between.
-const HEALTH_SEARCH: usize = 20;
-
-async fn newest_health(repo: &Repo, node: NodeId) -> Result<Option<Health>> {
-    for job in newest_jobs(repo, node, HEALTH_SEARCH).await? {
-        if job.health.is_some() {
-            return Ok(job.health);
-        }
-    }
-    Ok(None)
 }
 
 /// A node's newest jobs, newest first.
@@ -83,18 +88,18 @@ pub fn check_active(context: &Context, node: NodeId) -> Result<Known> {
     })?;
     match &known.record.state {
         NodeState::Active => Ok(known),
+        NodeState::Held(hold) if hold.keeps_link() => Ok(known),
+        NodeState::Held(hold) => Err(holds::held(context, hold)),
         NodeState::Pending => {
             Err(ControllerError::new(Kind::Refused, "node-pending", "the node is not enrolled"))
-        }
-        NodeState::Frozen { reason } => {
-            Err(ControllerError::new(Kind::Refused, "node-frozen", format!("the node is frozen: {reason}")))
         }
     }
 }
 
-/// Notes a connect: issues the link epoch and stores what the hello says, in one write.
+/// Notes a connect: issues the link epoch and stores what the hello says, in one write. A machine of which the
+/// controller cannot tell whether it is the node is held instead.
 pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Result<LinkEpoch> {
-    check_active(context, agent.node)?;
+    let known = check_active(context, agent.node)?;
     let facts = serde_json::to_vec(&hello.facts).map_err(ControllerError::internal)?;
     if facts.len() > MAX_FACTS_BYTES {
         return Err(ControllerError::invalid("hello.facts", "larger than 256 KiB"));
@@ -103,10 +108,30 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
     if entries > MAX_FACTS_ENTRIES {
         return Err(ControllerError::invalid("hello.facts", "a list has more than 4,096 entries"));
     }
+    if context.instances.note(agent.node, hello.start, Instant::now()) {
+        let why = "two machines connect as it in turns: one of them is a copy, or its key was stolen";
+        return Err(holds::shut_out(context, agent.actor(), agent.node, why).await?);
+    }
     let now = context.clock.now();
     loop {
         let key = keys::seen(agent.node)?;
         let before = context.repo.get::<SeenRecord>(&key).await?;
+        let stored = before.as_ref().map_or(0, |before| before.record.journal_sequence);
+        let heard = match known.journal_sequence {
+            Some(heard) => heard,
+            None => reports::newest_journal_sequence(context, agent.node, known.record.chain).await?,
+        };
+        let newest = stored.max(heard);
+        // A damaged journal ends anywhere; its node starts no changes, and what it says is not believed.
+        let is_sound = hello.safe_mode.is_empty();
+        // A node restored from an image knows less than it once did: it may have forgotten finished jobs.
+        if is_sound && hello.journal_sequence < newest {
+            let why = format!(
+                "its journal ends at {}, and was at {newest} before: it was restored from an image, or its state was lost",
+                hello.journal_sequence
+            );
+            return Err(holds::shut_out(context, agent.actor(), agent.node, &why).await?);
+        }
         let record = SeenRecord {
             link_epoch: LinkEpoch(before.as_ref().map_or(0, |b| b.record.link_epoch.0) + 1),
             connected: now,
@@ -114,22 +139,10 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
             agent_version: hello.agent_version.clone(),
             policy_mode: hello.policy_mode.clone(),
             actions: hello.actions.clone(),
-            journal_sequence: hello.journal_sequence,
+            journal_sequence: if is_sound { hello.journal_sequence } else { newest },
+            linked: true,
+            safe_mode: hello.safe_mode.clone(),
         };
-        // A node restored from an image knows less than it once did: it may have forgotten finished jobs.
-        if let Some(before) = &before
-            && hello.journal_sequence < before.record.journal_sequence
-        {
-            return Err(ControllerError::new(
-                Kind::Refused,
-                "journal-went-back",
-                format!(
-                    "the node's journal ends at {}, {} was seen before: it was restored from an image or its state directory was lost",
-                    hello.journal_sequence, before.record.journal_sequence
-                ),
-            )
-            .fix("enrol the machine as a new node; accepting an old image is not built yet"));
-        }
         // Reports are stored from the reserve when space is short, and they come over links.
         let batch = context.audited.batch().using_reserve();
         let batch = match &before {
@@ -146,6 +159,8 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
                     known.agent_version = record.agent_version;
                     known.policy_mode = record.policy_mode;
                     known.actions = Arc::from(record.actions);
+                    known.safe_mode = record.safe_mode;
+                    known.journal_sequence = known.journal_sequence.max(Some(record.journal_sequence));
                 });
                 return Ok(epoch);
             }
@@ -156,10 +171,16 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
     }
 }
 
-/// Notes that a node's link is gone.
-pub fn disconnected(context: &Context, node: NodeId) {
+/// Notes that a node's link is gone. With `by_stop` it is the controller that goes, and the node is still there.
+pub async fn disconnected(context: &Context, node: NodeId, by_stop: bool) {
+    if context.sessions.epoch(node).is_some() {
+        return;
+    }
     context.node_cache.update(node, |known| known.presence = Presence::Offline);
     context.notifier.node_changed(node);
+    if let Err(error) = presence::note_end_of_link(context, node, by_stop).await {
+        tracing::warn!(%node, "when the node was last seen is not stored: {error}");
+    }
 }
 
 /// A node's facts.

@@ -8,6 +8,7 @@ use fleet_types::id::Attempt;
 use fleet_types::run::RunState;
 
 use super::caller::Agent;
+use super::reports;
 use crate::context::Context;
 use crate::error::Result;
 use crate::repo::audited::AuditEntry;
@@ -28,7 +29,7 @@ pub enum Decision {
     SendReport,
     /// It is stored: nothing more to do.
     Forget,
-    /// Unknown to this store: go on, its report will be kept.
+    /// Unknown to this restored store: go on, its report will be kept.
     Adopt,
 }
 
@@ -64,13 +65,22 @@ pub async fn reconcile(context: &Context, agent: &Agent, page: &[JobUpdate]) -> 
         let decision = decide(context, agent, listed).await?;
         decisions.push(decision.unwrap_or_else(|| {
             unknown.push(listed);
-            if is_finished(listed) { Decision::SendReport } else { Decision::Adopt }
+            match (reports::is_restored(context), is_finished(listed)) {
+                (true, false) => Decision::Adopt,
+                // Its report is on its way by itself, and is judged when it comes.
+                (_, true) => Decision::SendReport,
+                (false, false) => Decision::Forget,
+            }
         }));
     }
     unknown.retain(|listed| !context.adopted.is_told(agent.node, listed.run, listed.attempt));
     if !unknown.is_empty() {
-        let leaf = AuditEntry::new(agent.actor(), "job.adopt", format!("node/{}", agent.name))
-            .because(adopted(&unknown));
+        let object = format!("node/{}", agent.name);
+        let leaf = if reports::is_restored(context) {
+            AuditEntry::new(agent.actor(), "job.adopt", object).because(listed_unknown(&unknown))
+        } else {
+            AuditEntry::new(agent.actor(), "job.unknown", object).refused(listed_unknown(&unknown))
+        };
         context.audited.commit(context.audited.batch().using_reserve(), vec![leaf]).await?;
         for listed in unknown {
             context.adopted.note(agent.node, listed.run, listed.attempt);
@@ -79,7 +89,7 @@ pub async fn reconcile(context: &Context, agent: &Agent, page: &[JobUpdate]) -> 
     Ok(decisions)
 }
 
-fn adopted(unknown: &[&JobUpdate]) -> String {
+fn listed_unknown(unknown: &[&JobUpdate]) -> String {
     let named: Vec<String> = unknown
         .iter()
         .take(NAMED)
@@ -125,13 +135,12 @@ async fn decide(context: &Context, agent: &Agent, listed: &JobUpdate) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use fleet_types::audit::AuditRecord;
     use fleet_types::id::RunId;
     use fleet_types::job::{JobState, Outcome};
 
     use super::*;
     use crate::repo::reader::BatchExt as _;
-    use crate::testing::{TestContext, agent};
+    use crate::testing::{TestContext, agent, leaves};
 
     fn said(run: u64, attempt: u32, state: JobState) -> JobUpdate {
         let (run, attempt) = (RunId::from_number(run), Attempt(attempt));
@@ -159,12 +168,6 @@ mod tests {
         let key = keys::job(record.run, agent.node).unwrap();
         let batch = context.audited.batch().put_record(key, &record).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
-    }
-
-    async fn adoptions(context: &Context) -> Vec<AuditRecord> {
-        let log = crate::service::audit::bytes(context, 0, 1000).await.unwrap();
-        let leaves = log.iter().map(|(_, bytes)| fleet_types::canonical::from_slice(bytes).unwrap());
-        leaves.filter(|leaf: &AuditRecord| leaf.action == "job.adopt").collect()
     }
 
     #[tokio::test]
@@ -201,12 +204,12 @@ mod tests {
         put_job(context, &a, 256, JobState::Offered).await;
         for _ in 0..3 {
             let decisions = reconcile(context, &a, &page).await.unwrap();
-            assert_eq!(decisions.iter().filter(|d| **d == Decision::Adopt).count(), 255);
+            assert_eq!(decisions.iter().filter(|d| **d == Decision::Forget).count(), 255);
             assert_eq!(decisions.last(), Some(&Decision::Continue), "in the order of the page");
         }
-        let leaves = adoptions(context).await;
-        assert_eq!(leaves.len(), 1, "{leaves:?}");
-        let told = &leaves[0];
+        let records = leaves(context, "job.unknown").await;
+        assert_eq!(records.len(), 1, "{records:?}");
+        let told = &records[0];
         assert_eq!(told.object, "node/fw-1");
         assert!(told.reason.contains("255 in number") && told.reason.contains("and 251 more"), "{told:?}");
         assert!(told.reason.contains(&RunId::from_number(1).to_string()), "{told:?}");
@@ -214,8 +217,8 @@ mod tests {
         reconcile(context, &a, &[said(300, 1, JobState::Accepted), said(1, 2, JobState::Accepted)])
             .await
             .unwrap();
-        let leaves = adoptions(context).await;
-        assert_eq!(leaves.len(), 2);
-        assert!(leaves[1].reason.contains("2 in number") && leaves[1].reason.contains("attempt 2"));
+        let records = leaves(context, "job.unknown").await;
+        assert_eq!(records.len(), 2);
+        assert!(records[1].reason.contains("2 in number") && records[1].reason.contains("attempt 2"));
     }
 }

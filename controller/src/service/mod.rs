@@ -6,7 +6,10 @@
 //! | [`caller`] | who calls, for rules and audit |
 //! | [`idempotency`] | the same call twice has the same answer |
 //! | [`enrolment`] | tokens, invites, certificates |
-//! | [`inventory`] | nodes and their presence |
+//! | [`inventory`] | nodes: connects, and what is known of them |
+//! | [`presence`] | which nodes were there: across stops of the controller |
+//! | [`node_jobs`] | ends the open jobs of a node that gets no work any more |
+//! | [`holds`] | nodes that get no work: held, released, removed |
 //! | [`trust`] | the trust bundle |
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
@@ -22,10 +25,13 @@ pub mod audit;
 pub mod caller;
 pub mod documents;
 pub mod enrolment;
+pub mod holds;
 pub mod idempotency;
 pub mod inventory;
 pub mod jobs;
+pub mod node_jobs;
 pub mod output;
+pub mod presence;
 pub mod reports;
 pub mod retention;
 pub mod run_views;

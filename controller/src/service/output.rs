@@ -59,7 +59,7 @@ fn refused(why: String) -> ControllerError {
 }
 
 async fn steps_of(context: &Context, agent: &Agent, of: &OutputOf) -> Result<Vec<String>> {
-    // A node that was frozen since its stream began.
+    // A node that was shut out since its stream began.
     inventory::check_active(context, agent.node)?;
     let Some(job) = context.repo.get::<JobRecord>(&keys::job(of.run, agent.node)?).await? else {
         return Err(ControllerError::not_found("job", format!("{}/{}", of.run, agent.name)));
@@ -108,20 +108,15 @@ mod tests {
     use crate::fleet::node_cache::Known;
     use crate::repo::records::{NodeRecord, NodeState};
     use crate::testing::{TestContext, agent};
+    use fleet_types::view::Hold;
 
     #[tokio::test]
-    async fn a_node_that_is_frozen_while_its_output_flows_sends_no_more() {
+    async fn a_node_that_is_shut_out_while_its_output_flows_sends_no_more() {
         let test = TestContext::new().await;
         let a = agent(1);
-        let record = |state| NodeRecord {
-            id: a.node,
-            name: a.name.clone(),
-            labels: fleet_types::label::Labels::default(),
-            state,
-            report_key: None,
-            serial: None,
-            certificate_not_after: None,
-            created: test.context.clock.now(),
+        let record = |state| {
+            let labels = fleet_types::label::Labels::default();
+            NodeRecord::pending(a.node, a.name.clone(), labels, test.context.clock.now()).with_state(state)
         };
         let of =
             OutputOf { run: RunId::from_number(1), node: a.node, attempt: Attempt(1), step: "s".to_owned() };
@@ -131,6 +126,9 @@ mod tests {
             allowed.check(&test.context, &a, &of).await.unwrap_err().detail.code.clone()
         };
         assert_eq!(code(NodeState::Active).await, "not-found", "there is no such job");
-        assert_eq!(code(NodeState::Frozen { reason: "two keys".to_owned() }).await, "node-frozen");
+        assert_eq!(
+            code(NodeState::Held(Hold { reason: "two keys".to_owned(), since: None, by: None })).await,
+            "node-held"
+        );
     }
 }

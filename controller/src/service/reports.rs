@@ -1,13 +1,16 @@
 //! Reports of ended jobs: checked, chained, stored with their audit leaf, and only then acknowledged.
 //!
 //! A repeated report is answered from what is stored. Terminal states never change: a report after the end is
-//! kept beside it (security-and-delivery §2.2, §2.6). Reports of a node form a chain of numbers and digests;
-//! each is taken only behind the one before it (§3.6). A store that is one day restored from a backup will
-//! have to begin a new chain for every node; restoring is not built yet.
+//! kept beside it, one a job (security-and-delivery §2.2, §2.6). Reports of a node form a chain of numbers and
+//! digests; each is taken only behind the one before it (§3.6). A node whose reports contradict what is stored, or
+//! speak of work that this store never gave it, is held until an operator looks (docs/adr/0016).
 
+use std::sync::Arc;
+
+use fleet_store::Direction;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
-use fleet_types::id::{Attempt, JobId, NodeId, RunId};
+use fleet_types::id::{Attempt, Generation, JobId, NodeId, RunId};
 use fleet_types::job::{JobState, Outcome, Phase, check_reachable};
 use fleet_types::report::{MAX_REPORT_BYTES, Report, StepState};
 use fleet_types::seal::Kind as SealKind;
@@ -15,11 +18,14 @@ use fleet_types::severity::Severity;
 use fleet_types::view::Health;
 
 use super::caller::Agent;
+use super::holds;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::reader::{BatchExt as _, Stored};
-use crate::repo::records::{BackupRecord, JobRecord, Mark, ReportRecord, RunRecord, StoredReport};
+use crate::repo::records::{
+    BackupRecord, HealthRecord, JobRecord, Mark, NodeRecord, ReportRecord, RunRecord, StoredReport,
+};
 use crate::repo::{jobs, keys};
 
 /// Code of the error for a report whose predecessor is not here: it is not stored and not acknowledged.
@@ -40,20 +46,30 @@ pub struct Arrived {
 
 /// Stores a report. Returns its digest for the acknowledgement.
 pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<Digest> {
-    let report = check_report(context, agent, arrived)?;
+    let (report, node) = check_report(context, agent, arrived)?;
     let digest = Digest::of(&arrived.payload);
-    let at = StoredReport { sequence: report.sequence, digest };
+    let at = StoredReport { chain: node.chain, sequence: report.sequence, digest };
     loop {
         let job = context.repo.get::<JobRecord>(&keys::job(arrived.run, agent.node)?).await?;
-        if let Some(job) = &job
-            && (job.record.report == Some(at) || job.record.late_report == Some(at))
-        {
+        let is_this = |stored: Option<StoredReport>| stored.is_some_and(|stored| stored.digest == digest);
+        if job.as_ref().is_some_and(|job| is_this(job.record.report) || is_this(job.record.late_report)) {
             return Ok(digest);
         }
-        if !check_chain(context, agent, &report, digest).await? {
-            return Ok(digest);
+        if let Some(why) = unexplained(context, &report, job.as_ref().map(|job| &job.record)).await? {
+            // Work of the time before an operator took the node as it is: let go, and nothing is stored of it.
+            if node.released.is_some_and(|released| report.ended < released) {
+                return Ok(digest);
+            }
+            return Err(holds::shut_out(context, agent.actor(), agent.node, &why).await?);
         }
-        check_run(context, agent, &report, job.is_some()).await?;
+        match place_in_chain(context, agent, &at, report.previous).await? {
+            Place::Stored => return Ok(digest),
+            Place::Contradicts(why) => {
+                let why = format!("{why}: it was restored from an image, or another machine has its key");
+                return Err(holds::shut_out(context, agent.actor(), agent.node, &why).await?);
+            }
+            Place::Next => {}
+        }
         match store(context, agent, arrived, &report, at, job).await {
             // The runner changed the job in between (an expiry, a lost), or the number was taken: look again.
             Err(error) if error.kind == Kind::Conflict => context.report_heads.forget(agent.node),
@@ -67,7 +83,7 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
 }
 
 /// Signature, and that it says of itself what the message says of it (§3.6).
-fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<Report> {
+fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<(Report, Arc<NodeRecord>)> {
     let refuse = |why: String| {
         tracing::warn!(node = %agent.name, run = %arrived.run, "report refused: {why}");
         ControllerError::new(Kind::Refused, "report-refused", format!("the report is refused: {why}"))
@@ -85,61 +101,96 @@ fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<R
     if report.job != own || report.attempt != arrived.attempt {
         return Err(refuse(format!("it is of job {} attempt {}", report.job, report.attempt.0)));
     }
-    Ok(report)
+    Ok((report, known.record))
 }
 
-/// The report is of the request that made its run; and a run that is here has a job for every node it is of.
-async fn check_run(context: &Context, agent: &Agent, report: &Report, has_job: bool) -> Result<()> {
-    let Some(run) = context.repo.get::<RunRecord>(&keys::run(report.job.run)?).await? else { return Ok(()) };
-    if has_job && run.record.request == report.request {
-        return Ok(());
-    }
-    let why = format!("run {} gave {} no such work", report.job.run, agent.name);
-    Err(ControllerError::new(Kind::Refused, "report-refused", format!("the report is refused: {why}")))
-}
-
-/// The report's number is free, and it names the report before it. False when this very report is stored.
-async fn check_chain(context: &Context, agent: &Agent, report: &Report, digest: Digest) -> Result<bool> {
-    let broken = |why: String| ControllerError::new(Kind::Refused, "report-refused", why);
-    // Right behind the newest one that this process has stored: that its number is free is the commit's to see.
-    if let Some((newest, newest_digest)) = context.report_heads.of(agent.node)
-        && newest.checked_add(1) == Some(report.sequence)
-        && report.previous == Some(newest_digest)
-    {
-        return Ok(true);
-    }
-    match stored_digest(context, agent.node, report.sequence).await? {
-        Some(stored) if stored == digest => return Ok(false),
-        Some(_) => {
-            return Err(broken(format!(
-                "{} has two reports with the number {}",
-                agent.name, report.sequence
-            )));
+/// Why no offer of this store explains a report; `None` when one does. A store that was declared to be restored may
+/// have lost the runs that its nodes speak of: then they are adopted.
+async fn unexplained(context: &Context, report: &Report, job: Option<&JobRecord>) -> Result<Option<String>> {
+    let id = report.job.run;
+    let run = context.repo.get::<RunRecord>(&keys::run(id)?).await?;
+    Ok(match (run, job) {
+        (None, None) if is_restored(context) => None,
+        (None, _) => Some(format!(
+            "it reports on run {id}, which this store does not have: the store is older than the node's work, or another machine has its key"
+        )),
+        (Some(run), Some(job)) if run.record.request == report.request => {
+            job.late_report.map(|_| format!("it sends another late report on run {id}"))
         }
+        (Some(_), _) => Some(format!("it reports on run {id}, which gave it no such work")),
+    })
+}
+
+/// Has the store been put back to an older state, and was that said?
+pub fn is_restored(context: &Context) -> bool {
+    context.fleet.generation > Generation::FIRST
+}
+
+/// Where a report stands in its node's chain.
+enum Place {
+    /// Behind the newest.
+    Next,
+    /// It is stored.
+    Stored,
+    /// It cannot be of the node whose reports are stored.
+    Contradicts(String),
+}
+
+/// The report's number is free, and it names the report before it.
+async fn place_in_chain(
+    context: &Context,
+    agent: &Agent,
+    at: &StoredReport,
+    previous: Option<Digest>,
+) -> Result<Place> {
+    let (node, chain, sequence) = (agent.node, at.chain, at.sequence);
+    // Right behind the newest one that this process has stored: that its number is free is the commit's to see.
+    if let Some((newest, newest_digest)) = context.report_heads.of(node)
+        && newest.checked_add(1) == Some(sequence)
+        && previous == Some(newest_digest)
+    {
+        return Ok(Place::Next);
+    }
+    match stored_digest(context, node, chain, sequence).await? {
+        Some(stored) if stored == at.digest => return Ok(Place::Stored),
+        Some(_) => return Ok(Place::Contradicts(format!("it has two reports with the number {sequence}"))),
         None => {}
     }
-    let before = match report.sequence.checked_sub(1) {
-        None => return Err(broken("a report has the number 0; the first is 1".to_owned())),
+    let before = match sequence.checked_sub(1) {
+        None => return Ok(Place::Contradicts("it has a report with the number 0".to_owned())),
         Some(0) => None,
         Some(before) => {
-            let stored = stored_digest(context, agent.node, before).await?.ok_or_else(|| {
+            let stored = stored_digest(context, node, chain, before).await?;
+            if stored.is_none() {
+                // An operator took the node as it is: the chain begins wherever the node stands.
+                if chain > 0 && newest_sequence(context, node, chain).await?.is_none() {
+                    return Ok(Place::Next);
+                }
                 // Sent too early, or the one before it is gone for good; which of them, time will tell.
-                ControllerError::new(
-                    Kind::Unavailable,
-                    GAP,
-                    format!("report {} of {} came, report {before} did not", report.sequence, agent.name),
-                )
-            })?;
-            Some(stored)
+                let why = format!("report {sequence} of {} came, report {before} did not", agent.name);
+                return Err(ControllerError::new(Kind::Unavailable, GAP, why));
+            }
+            stored
         }
     };
-    if report.previous != before {
-        return Err(broken(format!(
-            "report {} of {} does not follow the one before it",
-            report.sequence, agent.name
-        )));
+    if previous == before {
+        return Ok(Place::Next);
     }
-    Ok(true)
+    Ok(Place::Contradicts(format!("its report {sequence} does not follow the one before it")))
+}
+
+/// The number of the newest stored report of a chain.
+async fn newest_sequence(context: &Context, node: NodeId, chain: u32) -> Result<Option<u64>> {
+    let prefix = keys::reports_of(node, chain);
+    let newest = context.repo.store().scan(prefix.as_bytes(), None, 1, Direction::Descending).await?;
+    Ok(newest.first().and_then(|(key, _)| keys::report_in(key, &prefix)))
+}
+
+/// The newest journal frame that stood behind a stored report of a node; 0 when there is none.
+pub async fn newest_journal_sequence(context: &Context, node: NodeId, chain: u32) -> Result<u64> {
+    let Some(newest) = newest_sequence(context, node, chain).await? else { return Ok(0) };
+    let stored = context.repo.object_record::<ReportRecord>(&keys::report(node, chain, newest)?).await?;
+    Ok(stored.map_or(0, |record| record.journal_sequence))
 }
 
 async fn store(
@@ -152,17 +203,17 @@ async fn store(
 ) -> Result<()> {
     let now = context.clock.now();
     let (run, node, attempt) = (arrived.run, agent.node, arrived.attempt);
+    let known = context.node_cache.get(node).ok_or_else(|| ControllerError::not_found("node", node))?;
     let stored_report = ReportRecord {
         payload: arrived.payload.clone(),
         signature: arrived.signature.clone(),
         received: now,
+        journal_sequence: known.journal_sequence.unwrap_or(0),
     };
-    // Storing reports goes on from the reserve when space is short (§3.4).
-    let report_key = keys::report(node, at.sequence)?;
+    let report_key = keys::report(node, at.chain, at.sequence)?;
     let mut batch = context
         .audited
         .batch()
-        .using_reserve()
         .if_absent(report_key.clone())
         .put_object_record(&report_key, &stored_report)?;
     let leaf = AuditEntry::new(agent.actor(), "job.end", format!("run/{run}"))
@@ -181,6 +232,16 @@ async fn store(
         context.adopted.forget(node, run);
         return Ok(());
     };
+    // Storing the reports of jobs that were offered goes on from the reserve when space is short (§3.4).
+    batch = batch.using_reserve();
+    for backup in backups_of(agent, report) {
+        batch = batch.put_record(keys::backup(node, backup.made.as_millis(), &backup.sha256)?, &backup)?;
+    }
+    let found = health_of(report);
+    let newest = found.clone().filter(|found| known.health.is_none_or(|known| known.at <= found.at));
+    if let Some(health) = &newest {
+        batch = batch.put_record(keys::health(node)?, &HealthRecord { health: health.clone() })?;
+    }
     let ended = JobState::Ended { outcome: report.outcome, reason: short(&report.reason) };
     let late = job.record.state.outcome().is_some() || job.record.attempt != attempt;
     if late {
@@ -189,6 +250,7 @@ async fn store(
         // The node has answered: it is told to stop no more, and its pair is free.
         batch = jobs::settle(&context.repo, batch, &record).await?;
         context.audited.commit(batch, vec![leaf.because("late: the job had ended here")]).await?;
+        note_health(context, node, newest);
         context.notifier.job_changed(run, node);
         return Ok(());
     }
@@ -196,27 +258,27 @@ async fn store(
     let from = if job.record.state == JobState::Queued { Phase::Offered } else { job.record.state.phase() };
     check_reachable(from, ended.phase())
         .map_err(|error| ControllerError::new(Kind::Refused, "report-refused", error.to_string()))?;
-    let health = health_of(report);
     let record = JobRecord {
         state: ended,
         ended: Some(now),
         took_ms: Some(u64::try_from(report.ended.since(report.started).as_millis()).unwrap_or(u64::MAX)),
         summary: summary_of(report),
         report: Some(at),
-        health: health.clone(),
+        health: found,
         ..job.record.clone()
     };
     batch = jobs::end(&context.repo, batch, &job, &record).await?;
-    for backup in backups_of(agent, report) {
-        batch = batch.put_record(keys::backup(node, backup.made.as_millis(), &backup.sha256)?, &backup)?;
-    }
     context.audited.commit(batch, vec![leaf]).await?;
     context.sessions.clear_live(node, run);
-    if let Some(health) = health {
-        context.node_cache.update(node, |known| known.health = Some(health));
-    }
+    note_health(context, node, newest);
     context.notifier.job_changed(run, node);
     Ok(())
+}
+
+fn note_health(context: &Context, node: NodeId, newest: Option<Health>) {
+    if let Some(health) = newest {
+        context.node_cache.update(node, |known| known.health = Some(health));
+    }
 }
 
 fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: fleet_types::time::Timestamp) -> JobRecord {
@@ -311,21 +373,21 @@ fn backups_of(agent: &Agent, report: &Report) -> Vec<BackupRecord> {
         .collect()
 }
 
-async fn stored_digest(context: &Context, node: NodeId, sequence: u64) -> Result<Option<Digest>> {
-    let stored = context.repo.object_record::<ReportRecord>(&keys::report(node, sequence)?).await?;
+async fn stored_digest(context: &Context, node: NodeId, chain: u32, sequence: u64) -> Result<Option<Digest>> {
+    let key = keys::report(node, chain, sequence)?;
+    let stored = context.repo.object_record::<ReportRecord>(&key).await?;
     Ok(stored.map(|record| Digest::of(&record.payload)))
 }
 
-/// A node's stored report by its number, with its digest.
+/// A node's stored report by its chain and number, with its digest.
 pub async fn stored_report(
     context: &Context,
     node: NodeId,
+    chain: u32,
     sequence: u64,
 ) -> Result<Option<(Report, Digest)>> {
-    let Some(record) = context.repo.object_record::<ReportRecord>(&keys::report(node, sequence)?).await?
-    else {
-        return Ok(None);
-    };
+    let key = keys::report(node, chain, sequence)?;
+    let Some(record) = context.repo.object_record::<ReportRecord>(&key).await? else { return Ok(None) };
     let digest = Digest::of(&record.payload);
     Ok(Some((canonical::from_slice(&record.payload).map_err(ControllerError::internal)?, digest)))
 }

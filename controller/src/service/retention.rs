@@ -102,11 +102,11 @@ async fn take_bodies(context: &Context, stored: &Stored<RunRecord>, now: Timesta
     for (_, job) in context.repo.all::<JobRecord>(&keys::jobs_of(run)).await? {
         for report in [job.record.report, job.record.late_report].into_iter().flatten() {
             // The node's next report names this one: it stays until that has come.
-            let next = keys::report(job.record.node, report.sequence.saturating_add(1))?;
+            let next = keys::report(job.record.node, report.chain, report.sequence.saturating_add(1))?;
             if context.repo.write_id(&next).await?.is_none() {
                 continue;
             }
-            let key = keys::report(job.record.node, report.sequence)?;
+            let key = keys::report(job.record.node, report.chain, report.sequence)?;
             batch = chunks::delete_object(context.repo.store().as_ref(), batch, &key).await?;
             taken += 1;
             if taken % BODIES_A_COMMIT == 0 {
@@ -221,7 +221,7 @@ mod tests {
         let (now, node) = (context.clock.now(), agent(1));
         let run = RunId::new(now, u32::try_from(number).unwrap());
         let payload = vec![7; 20_000];
-        let report = StoredReport { sequence, digest: Digest::of(&payload) };
+        let report = StoredReport { chain: 0, sequence, digest: Digest::of(&payload) };
         let record = RunRecord {
             run,
             request: Digest::of(&number.to_be_bytes()),
@@ -274,7 +274,7 @@ mod tests {
             .and_then(|batch| batch.put_record(keys::job(run, node.node)?, &job))
             .and_then(|batch| batch.put_record(keys::node_job(node.node, run)?, &Mark {}))
             .and_then(|batch| batch.put_object(&keys::content(&record.request)?, b"request"))
-            .and_then(|batch| batch.put_object_record(&keys::report(node.node, sequence)?, &body))
+            .and_then(|batch| batch.put_object_record(&keys::report(node.node, 0, sequence)?, &body))
             .and_then(|batch| {
                 batch.put_object_record(&keys::idempotency(operator, &record.request)?, &answer)
             })

@@ -127,6 +127,8 @@ pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
         profile_digest: stored.profile_digest,
         max_parallel: stored.max_parallel,
         not_after: stored.not_after,
+        skipped: stored.skipped,
+        skipped_count: stored.skipped_count,
         open,
         stopped_because: stored.stopped_because,
     };
@@ -158,8 +160,8 @@ pub fn job_item(context: &Context, record: JobRecord, procedure: String, engine:
         procedure,
         attempt: record.attempt,
         disconnected: !online && state.outcome().is_none() && state != JobState::Queued,
+        blocked: if state == JobState::Queued { blocked } else { Vec::new() },
         state,
-        blocked,
         took_ms: record.took_ms,
         summary: record.summary,
         late_report: record.late_report.map(|report| report.digest),
@@ -188,10 +190,26 @@ pub async fn jobs_page(context: &Context, run: RunId, after: &str, limit: usize)
     Ok(Page { schema: "fleet/v1/job-list".to_owned(), items, next })
 }
 
+/// The node of this name in a run; also one that was removed since, or whose name another has now.
+pub async fn node_in(context: &Context, run: RunId, name: &str) -> Result<NodeId> {
+    let present = views::find(context, name);
+    if let Ok(known) = &present
+        && context.repo.get::<JobRecord>(&keys::job(run, known.record.id)?).await?.is_some()
+    {
+        return Ok(known.record.id);
+    }
+    let jobs = context.repo.all::<JobRecord>(&keys::jobs_of(run)).await?;
+    let then = jobs.iter().find(|(_, job)| job.record.node_name.as_str() == name);
+    match (then, present) {
+        (Some((_, job)), _) => Ok(job.record.node),
+        (None, present) => present.map(|known| known.record.id),
+    }
+}
+
 /// One job with its report.
 pub async fn job(context: &Context, run: RunId, node_name: &str) -> Result<JobView> {
     let run_record = runs::load(context, run).await?.record;
-    let node = views::find(context, node_name)?.record.id;
+    let node = node_in(context, run, node_name).await?;
     let record = context
         .repo
         .get::<JobRecord>(&keys::job(run, node)?)
@@ -199,7 +217,7 @@ pub async fn job(context: &Context, run: RunId, node_name: &str) -> Result<JobVi
         .ok_or_else(|| ControllerError::not_found("job", format!("{run}/{node_name}")))?
         .record;
     let report = match record.report {
-        Some(at) => reports::stored_report(context, node, at.sequence).await?,
+        Some(at) => reports::stored_report(context, node, at.chain, at.sequence).await?,
         None => None,
     };
     let (report, report_digest) =

@@ -5,16 +5,18 @@
 
 use std::collections::BTreeSet;
 
+use fleet_store::MAX_VALUE_BYTES;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::Document;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::JobState;
+use fleet_types::label::request_means;
 use fleet_types::request::{NodeList, Request, Verb};
 use fleet_types::run::{RunState, Tally};
 use fleet_types::seal::{Envelope, Kind as SealKind};
-use fleet_types::view::{Presence, Target, Targets};
+use fleet_types::view::{Presence, Skipped, Target, Targets};
 
 use super::caller::Operator;
 use super::documents;
@@ -23,14 +25,19 @@ use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
 use crate::repo::reader::{BatchExt as _, Stored};
-use crate::repo::records::{JobRecord, Mark, NodeState, RunRecord};
+use crate::repo::records::{JobRecord, Mark, RunRecord};
+use crate::repo::{codec, keys};
 
 /// Jobs a commit: two puts each, under the store's 1,024 operations a batch and 1 MiB with their sizes.
 const JOBS_A_COMMIT: usize = 400;
-/// Nodes named in one message.
+/// Nodes named in one message, and in a run's record.
 const NAMED: usize = 10;
+/// Longest selector and reason: both stand in the run's record, which is one value of at most 7 KiB, beside
+/// [`NAMED`] nodes that were skipped.
+const MAX_TEXT_BYTES: usize = 2 * 1024;
+/// Longest request: its parameters are a few lines; the whole is fetched and kept by every node.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
 /// Which nodes a selector and names mean now, sorted by id.
 pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Targets> {
@@ -50,7 +57,7 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
             }
         }
     }
-    nodes.retain(|known| known.presence != Presence::NotEnrolled);
+    let (nodes, idle): (Vec<Known>, Vec<Known>) = nodes.into_iter().partition(Known::takes_work);
     let mut nodes: Vec<Target> = nodes
         .into_iter()
         .map(|known| Target {
@@ -63,7 +70,14 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
         .collect();
     nodes.sort_by_key(|target| target.id);
     nodes.dedup_by_key(|target| target.id);
-    Ok(Targets { schema: "fleet/v1/targets".to_owned(), nodes, unknown })
+    let skipped = idle.iter().map(skipped).collect();
+    Ok(Targets { schema: "fleet/v1/targets".to_owned(), nodes, unknown, skipped })
+}
+
+/// A node that is meant and can get no work, with the reason.
+fn skipped(known: &Known) -> Skipped {
+    let why = known.record.hold().map_or_else(|| "not enrolled".to_owned(), ToString::to_string);
+    Skipped { name: known.record.name.clone(), why }
 }
 
 struct Start {
@@ -123,8 +137,15 @@ async fn write(
     idempotency_key: &str,
 ) -> Result<()> {
     let (run, digest) = (start.request.run, envelope.digest());
-    write_jobs(context, start).await?;
     let record = run_record(context, caller, start, digest);
+    // Before the first commit: jobs of a run that cannot be written would be left behind.
+    if codec::encode(&record)?.len() > MAX_VALUE_BYTES {
+        return Err(ControllerError::invalid(
+            "request",
+            "selector and reason together are longer than 5 KiB",
+        ));
+    }
+    write_jobs(context, start).await?;
     let stored = serde_json::to_vec(envelope).map_err(ControllerError::internal)?;
     let mut batch = context
         .audited
@@ -188,6 +209,16 @@ async fn check(
             ),
         ));
     }
+    for (field, length) in [("selector", request.selector.len()), ("reason", request.reason.len())] {
+        if length > MAX_TEXT_BYTES {
+            let why = format!("{length} bytes; at most {MAX_TEXT_BYTES} are allowed");
+            return Err(ControllerError::invalid(&format!("request.{field}"), why));
+        }
+    }
+    if envelope.payload.len() > MAX_REQUEST_BYTES {
+        let why = format!("{} bytes; at most {MAX_REQUEST_BYTES} are allowed", envelope.payload.len());
+        return Err(ControllerError::invalid("request.params", why));
+    }
     let nodes = check_nodes(context, node_ids, &procedure)?;
     Ok(Start { request, procedure: *procedure, nodes })
 }
@@ -201,14 +232,17 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
         .chain(procedure.rollback.iter().chain(&procedure.finally).map(|undo| undo.uses.as_str()))
         .collect();
     let (mut nodes, mut faults) = (Vec::with_capacity(ids.len()), Vec::new());
+    let (mut idle, mut lacking) = (false, false);
     for id in ids {
         let Some(known) = context.node_cache.get(*id).filter(|known| known.presence != Presence::NotEnrolled)
         else {
+            idle = true;
             faults.push(format!("node {id} does not exist or is not enrolled"));
             continue;
         };
-        if let NodeState::Frozen { reason } = &known.record.state {
-            faults.push(format!("{} is frozen: {reason}", known.record.name));
+        if let Some(hold) = known.record.hold() {
+            idle = true;
+            faults.push(format!("{} is {hold}", known.record.name));
         }
         // A node that never connected cannot say what it has; it refuses by itself.
         if !known.actions.is_empty() {
@@ -218,6 +252,7 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
                 .filter(|action| !known.actions.iter().any(|has| has == action))
                 .collect();
             if !missing.is_empty() {
+                lacking = true;
                 faults.push(format!("{} cannot carry out {}", known.record.name, missing.join(", ")));
             }
         }
@@ -237,7 +272,11 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
         format!("{count} of {} nodes cannot take part in \"{}\"", ids.len(), procedure.name),
     );
     error.detail.causes = faults;
-    Err(error.fix("leave these nodes out, or bring their agents to a version that has what is missing"))
+    Err(error.fix(match (idle, lacking) {
+        (true, false) => "leave these nodes out, or see to them: fleetctl node show NAME, fleetctl node release NAME",
+        (false, _) => "leave these nodes out, or bring their agents to a version that has what is missing",
+        (true, true) => "leave these nodes out; release those that are held, bring the agents of the others to a version that has what is missing",
+    }))
 }
 
 /// Writes the jobs, only as long as there is no run: a call repeated late must not set ended jobs back.
@@ -274,6 +313,7 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
 
 fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Digest) -> RunRecord {
     let request = &start.request;
+    let left_out = left_out(context, request);
     RunRecord {
         run: request.run,
         request: digest,
@@ -293,11 +333,34 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         started: context.clock.now(),
         reason: request.reason.clone(),
         state: RunState::Planned,
+        skipped_count: u32::try_from(left_out.len()).unwrap_or(u32::MAX),
+        skipped: left_out.into_iter().take(NAMED).collect(),
         stopped_because: String::new(),
         tally: Tally::new(request.nodes.count),
         ended: None,
         bodies_gone: None,
     }
+}
+
+/// Nodes that the words of a request mean and that get no work now, by name, with reasons that are short enough for
+/// a run's record.
+fn left_out(context: &Context, request: &Request) -> Vec<Skipped> {
+    let means = |known: &Known| {
+        !known.takes_work()
+            && request_means(&request.selector, &known.record.name, &known.record.labels).unwrap_or(false)
+    };
+    let mut left_out: Vec<Skipped> = context
+        .node_cache
+        .ids(means)
+        .into_iter()
+        .filter_map(|id| context.node_cache.get(id))
+        .map(|known| {
+            let Skipped { name, why } = skipped(&known);
+            Skipped { name, why: why.chars().take(60).collect() }
+        })
+        .collect();
+    left_out.sort_by(|a, b| a.name.cmp(&b.name));
+    left_out
 }
 
 /// A run's record.

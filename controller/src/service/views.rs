@@ -65,11 +65,12 @@ pub async fn status(context: &Context) -> Result<Status> {
 fn attention_of(known: &Known) -> Attention {
     let name = known.record.name.to_string();
     let message = match (&known.record.state, known.presence, &known.health) {
-        (NodeState::Frozen { reason }, _, _) => format!("frozen: {reason}"),
+        (NodeState::Held(hold), _, _) => hold.to_string(),
         (_, Presence::Offline | Presence::Stale, _) => match known.last_seen {
             Some(seen) => format!("{}, last seen {seen}", known.presence.as_str()),
             None => format!("{}, never seen", known.presence.as_str()),
         },
+        _ if !known.safe_mode.is_empty() => format!("starts no changes: {}", known.safe_mode),
         (_, _, Some(health)) => {
             format!("{} (score {}, {} problems)", health.worst, health.score, health.problems)
         }
@@ -94,10 +95,13 @@ pub fn nodes(context: &Context, selector: &str, after: &str, limit: usize) -> Re
 
 /// A node by name, or an error that names the nearest one.
 pub fn find(context: &Context, name: &str) -> Result<Known> {
-    context.node_cache.by_name(name).ok_or_else(|| {
-        let shown: String = name.chars().filter(|c| !c.is_control()).take(128).collect();
-        ControllerError::not_found("node", shown).fix("list them: fleetctl node list")
-    })
+    context.node_cache.by_name(name).ok_or_else(|| no_node(name))
+}
+
+/// There is no node of this name.
+pub fn no_node(name: &str) -> ControllerError {
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(128).collect();
+    ControllerError::not_found("node", shown).fix("list them: fleetctl node list")
 }
 
 /// One node with its newest jobs and its newest report that measured something.
@@ -107,7 +111,7 @@ pub async fn node(context: &Context, name: &str) -> Result<NodeView> {
     let records = inventory::newest_jobs(&context.repo, id, NODE_JOBS).await?;
     let mut newest_report = None;
     for at in records.iter().filter_map(|job| job.report) {
-        if let Some((report, _)) = reports::stored_report(context, id, at.sequence).await?
+        if let Some((report, _)) = reports::stored_report(context, id, at.chain, at.sequence).await?
             && report.steps.iter().any(|step| !step.body.samples.is_empty())
         {
             newest_report = Some(report);

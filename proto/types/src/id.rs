@@ -191,6 +191,11 @@ pub struct Attempt(pub u32);
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
+impl Generation {
+    /// That of a store that was never restored.
+    pub const FIRST: Self = Self(1);
+}
+
 /// Issued by the store on every connect of a node; messages of an older one are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 #[serde(transparent)]

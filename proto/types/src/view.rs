@@ -64,6 +64,8 @@ pub enum Presence {
     Online,
     /// No heartbeat for three intervals.
     Stale,
+    /// Its link was up when the controller stopped, and may still be on its way back.
+    Reconnecting,
     /// Not connected.
     Offline,
     /// Its record exists, the node has not enrolled.
@@ -76,6 +78,7 @@ impl Presence {
         match self {
             Self::Online => "online",
             Self::Stale => "stale",
+            Self::Reconnecting => "reconnecting",
             Self::Offline => "offline",
             Self::NotEnrolled => "not_enrolled",
         }
@@ -116,8 +119,11 @@ pub struct SiteStatus {
     pub offline: u32,
     /// Not enrolled yet.
     pub not_enrolled: u32,
-    /// Online and not asked for its health yet.
+    /// Online and not asked for its health yet, or reconnecting.
     pub unknown: u32,
+    /// Held: they get no work, however their link is.
+    #[serde(default)]
+    pub held: u32,
 }
 
 /// Something needs a person.
@@ -154,6 +160,42 @@ pub struct NodeItem {
     /// Newest health, if a job reported one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// Why it gets no work, where it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// What keeps its agent from starting changes, in the agent's words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub safe_mode: String,
+}
+
+/// A node gets no work until an operator releases it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// The operator who said so. Without one the controller did, because it cannot tell whether the machine is
+    /// the node: then its agent is not let in either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Name>,
+}
+
+impl Hold {
+    /// Is its agent let in?
+    pub const fn keeps_link(&self) -> bool {
+        self.by.is_some()
+    }
+}
+
+impl std::fmt::Display for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.by {
+            Some(by) => write!(f, "held by {by}: {}", self.reason),
+            None => write!(f, "held: {}", self.reason),
+        }
+    }
 }
 
 /// The newest health of a node, drawn from its newest report that has one.
@@ -207,6 +249,9 @@ pub struct JoinTokenView {
     pub node_id: NodeId,
     /// When it ends.
     pub expires: Timestamp,
+    /// An older token of the node is void since this one was made.
+    #[serde(default)]
+    pub replaces: bool,
 }
 
 /// The trust bundle as stored.
@@ -294,6 +339,24 @@ pub struct Targets {
     pub nodes: Vec<Target>,
     /// Names that were asked for and do not exist.
     pub unknown: Vec<String>,
+    /// Nodes that were meant and can get no work now.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
+}
+
+/// A node that was meant and is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its name.
+    pub name: Name,
+    /// Why.
+    pub why: String,
+}
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.name, self.why)
+    }
 }
 
 /// One of them.
@@ -357,6 +420,12 @@ pub struct RunView {
     pub max_parallel: u32,
     /// No first start after this.
     pub not_after: Timestamp,
+    /// Nodes that the selector meant and that could get no work when the run was made: the first of them by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+    /// How many those are.
+    #[serde(default)]
+    pub skipped_count: u32,
     /// Jobs that have not ended, by the word of their state.
     pub open: std::collections::BTreeMap<String, u32>,
     /// Why new starts are stopped, if they are.
@@ -501,6 +570,14 @@ pub struct ErrorDetail {
     /// Request id, to be found in the controller's log.
     #[serde(default)]
     pub id: String,
+    /// The same call is of no use before this is over; 0 where nobody knows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retry_after_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How a job's outcome counts for `Health` and exit codes: the worst first.

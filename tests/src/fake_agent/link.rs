@@ -147,6 +147,7 @@ impl Session<'_> {
             facts: convert::to_json(&facts),
             policy_mode: "enforce".to_owned(),
             safe_mode: String::new(),
+            start_id: self.shared.script(|script| script.start_id.clone()),
         };
         self.send(AgentBody::Hello(hello)).await
     }

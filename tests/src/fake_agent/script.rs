@@ -47,6 +47,8 @@ pub struct Script {
     pub pause: Duration,
     /// Actions that hello names.
     pub actions: Vec<String>,
+    /// Which start of the agent hello names.
+    pub start_id: String,
 }
 
 impl Default for Script {
@@ -66,6 +68,7 @@ impl Default for Script {
             resend: Duration::from_millis(300),
             pause: Duration::from_millis(100),
             actions: vec!["metrics.collect".to_owned(), "metrics.prune".to_owned()],
+            start_id: String::new(),
         }
     }
 }

@@ -78,6 +78,7 @@ async fn join_token(mut service: Service, n: usize) -> Result<String> {
         labels: labels(n).into_iter().collect(),
         lifetime_seconds: 3600,
         idempotency_key: key(),
+        replace_labels: false,
     };
     let view = service.create_join_token(request).await?.into_inner().json;
     Ok(serde_json::from_slice::<JoinTokenView>(&view)?.token)

@@ -63,7 +63,7 @@ async fn journals(prepared: &Prepared, context: &Context) -> Result<Vec<Journal>
     for node in &prepared.nodes {
         let mut journal = Journal::new(node.fleet, node.node, node.report_key()?);
         journal.reports = u64::try_from(ROUNDS)?;
-        let last = reports::stored_report(context, node.node, journal.reports).await?;
+        let last = reports::stored_report(context, node.node, 0, journal.reports).await?;
         journal.previous = Some(last.context("a node has not reported all rounds")?.1);
         journals.push(journal);
     }

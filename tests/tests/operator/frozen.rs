@@ -1,4 +1,4 @@
-//! T34 with real nodes: a join token that was used with two keys freezes its node, and an operator sees it.
+//! T34 with real nodes: a join token that was used with two keys holds its node, and an operator sees it.
 
 use anyhow::{Context as _, Result, ensure};
 use fleet_tests::sandbox::node::SandboxNode;
@@ -8,9 +8,9 @@ use fleet_types::audit::Decision;
 use fleet_types::view::{AuditItem, Page, RunView};
 use fleetctl::dev::node_spec::nodes;
 
-const WHY: &str = "frozen: its join token was used with two keys";
+const WHY: &str = "held: its join token was used with two keys";
 
-/// What status and a start say of the frozen node.
+/// What status and a start say of the held node.
 async fn is_told(sandbox: &Sandbox, name: &str) -> Result<()> {
     let status = sandbox.operator.good(&["status"]).await?;
     let row = format!("  {name}  {WHY}");
@@ -18,12 +18,12 @@ async fn is_told(sandbox: &Sandbox, name: &str) -> Result<()> {
     let start = ["run", "start", "short", "--node", name, "--yes", "--reason", "a story"];
     let said = sandbox.operator.ask(&start).await?;
     ensure!(said.code == Some(6) && said.err.contains("error[nodes-not-ready]"), "{said:?}");
-    ensure!(said.err.contains(&format!("{name} is {WHY}")), "{said:?}");
+    ensure!(said.err.contains(&format!("{name} ({WHY})")), "{said:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t34_a_token_that_two_machines_show_freezes_the_node_until_somebody_looks() -> Result<()> {
+async fn t34_a_token_that_two_machines_show_holds_the_node_until_somebody_looks() -> Result<()> {
     let mut sandbox = Sandbox::start(1).await?;
     let spec = nodes(3).remove(2);
     let token = sandbox.token(&spec).await?;
@@ -43,13 +43,13 @@ async fn t34_a_token_that_two_machines_show_freezes_the_node_until_somebody_look
     ensure!(!thief.identity().join("current").exists(), "nothing half-done");
     is_told(&sandbox, &spec.name).await?;
     let page: Page<AuditItem> =
-        sandbox.operator.json(&["audit", "list", "--action", "node.freeze", "--limit", "10"]).await?;
-    let [leaf] = &page.items[..] else { anyhow::bail!("one freeze was to be told: {page:?}") };
+        sandbox.operator.json(&["audit", "list", "--action", "node.hold", "--limit", "10"]).await?;
+    let [leaf] = &page.items[..] else { anyhow::bail!("one hold was to be told: {page:?}") };
     assert_eq!(leaf.record.decision, Decision::Refused);
     assert_eq!(leaf.record.object, format!("node/{}", spec.name));
     // Neither comes in: the first one's link is closed and stays so, also by a controller that starts anew.
-    let turned_away = |node: &SandboxNode| node.log().matches("node is frozen").count();
-    wait_until("the frozen node to be turned away", PATIENCE, || turned_away(&node) > 0).await?;
+    let turned_away = |node: &SandboxNode| node.log().matches("node is held").count();
+    wait_until("the held node to be turned away", PATIENCE, || turned_away(&node) > 0).await?;
     sandbox.controller.kill_and_restart().await?;
     sandbox.all_online().await?;
     let before = turned_away(&node);

@@ -25,6 +25,7 @@ fn join(name: &str, labels: impl IntoIterator<Item = (String, String)>) -> pb::C
         labels: labels.into_iter().collect::<HashMap<_, _>>(),
         lifetime_seconds: 60,
         idempotency_key: key(),
+        replace_labels: false,
     }
 }
 

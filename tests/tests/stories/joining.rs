@@ -28,7 +28,7 @@ async fn token(fleet: &TestFleet, name: &str) -> Result<Token> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_key_gets_the_same_certificate_and_another_key_freezes_the_node() -> Result<()> {
+async fn the_same_key_gets_the_same_certificate_and_another_key_holds_the_node() -> Result<()> {
     let mut fleet = TestFleet::start(0).await?;
     let token = token(&fleet, "fw-a").await?;
     let keys = NewKeys::generate()?;
@@ -43,19 +43,19 @@ async fn the_same_key_gets_the_same_certificate_and_another_key_freezes_the_node
 
     let thief = redeem(&fleet, &token, &NewKeys::generate()?).await?.unwrap_err();
     assert_eq!(thief.code(), Code::Unauthenticated, "{thief}");
-    let (_, why) = agent.link_end(0).await.context("the live link of a frozen node is closed")?;
+    let (_, why) = agent.link_end(0).await.context("the live link of a held node is closed")?;
     assert!(why.contains("ended the session"), "{why}");
     wait_for_refusal(&fleet.operator, "two keys").await?;
     // Nobody gets in until an operator looks: neither the thief nor the first one when it comes again.
-    let frozen = wait_for("the frozen node to be refused", PATIENCE, async || {
-        Ok(agent.links().ends.iter().find(|(code, _)| *code == Some(Code::PermissionDenied)).cloned())
+    let held = wait_for("the held node to be refused", PATIENCE, async || {
+        Ok(agent.links().ends.iter().find(|(code, _)| *code == Some(Code::FailedPrecondition)).cloned())
     })
     .await?;
-    assert!(frozen.1.contains("frozen"), "{}", frozen.1);
+    assert!(held.1.contains("held: its join token was used with two keys"), "{}", held.1);
     let order =
         fleet_tests::operator_client::order(fleet.look, fleet.profile, vec![agent.credentials().node], 1);
     let order = fleet.operator.sign(&order)?;
-    let refused = fleet.operator.start(&order).await.expect_err("a frozen node takes part in nothing");
+    let refused = fleet.operator.start(&order).await.expect_err("a held node takes part in nothing");
     assert!(format!("{refused:#}").contains("cannot take part"), "{refused:#}");
     drop(agent);
     fleet.finish().await?;
@@ -75,6 +75,7 @@ async fn unknown_wrong_expired_and_used_tokens_look_the_same_from_outside() -> R
         labels: HashMap::new(),
         lifetime_seconds: 1,
         idempotency_key: key(),
+        replace_labels: false,
     };
     let view: fleet_types::view::JoinTokenView =
         serde_json::from_slice(&fleet.operator.raw().create_join_token(short).await?.into_inner().json)?;

@@ -5,14 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 use fleet_proto::pb;
 use fleet_proto::pb::agent_message::Body;
-use fleet_proto::pb::reconcile_decision::Decision;
 use fleet_tests::audit_check::wait_for_refusal;
 use fleet_tests::fake_agent::link::Raw;
 use fleet_tests::fake_agent::{Script, Work};
 use fleet_tests::test_fleet::TestFleet;
 use fleet_tests::wait::{PATIENCE, wait_for};
-use fleet_types::digest::Digest;
-use fleet_types::id::{Attempt, RunId};
+use fleet_types::id::RunId;
 use fleet_types::run::RunState;
 use fleet_types::view::Presence;
 use tonic::Code;
@@ -88,32 +86,7 @@ async fn a_link_that_breaks_after_each_message_in_turn_loses_nothing() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_the_store_never_had_is_adopted_and_its_report_kept() -> Result<()> {
-    let fleet = TestFleet::start(1).await?;
-    let agent = &fleet.agents[0];
-    let run = RunId::from_number(77);
-    agent
-        .journal(|journal| journal.on_assign((run, Attempt(1)), Digest::of(b"a request of a lost store")))?;
-    // Listed at each connect until its report is stored; the log is told once.
-    for times in 1..=3 {
-        agent.break_link().await?;
-        wait_for("the job to be adopted", PATIENCE, async || {
-            let decisions = agent.links().decisions;
-            let adopted = decisions.iter().filter(|decision| **decision == (run, Decision::Adopt)).count();
-            Ok((adopted == times).then_some(()))
-        })
-        .await?;
-    }
-    agent.release(run);
-    agent.acknowledged(run).await?;
-    let checked = fleet.finish().await?;
-    assert_eq!(checked.of("job.adopt").count(), 1);
-    assert_eq!(checked.of("job.end").filter(|leaf| leaf.reason.starts_with("adopted")).count(), 1);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_newest_link_of_a_node_counts_and_an_old_image_is_refused() -> Result<()> {
+async fn the_newest_link_of_a_node_counts_and_an_old_image_is_held() -> Result<()> {
     let fleet = TestFleet::start(1).await?;
     let first = &fleet.agents[0];
     let credentials = first.credentials().clone();
@@ -132,7 +105,7 @@ async fn the_newest_link_of_a_node_counts_and_an_old_image_is_refused() -> Resul
     drop(second);
     let image = fleet.agent(credentials, Script::default())?;
     let (code, why) = image.link_end(0).await?;
-    assert_eq!(code, Some(Code::PermissionDenied), "{why}");
+    assert_eq!(code, Some(Code::FailedPrecondition), "{why}");
     assert!(why.contains("restored from an image"), "{why}");
     wait_for_refusal(&fleet.operator, "restored from an image").await?;
     drop(image);

@@ -12,6 +12,7 @@
 //! | [`holding`] | how long streams, calls and idle connections are held |
 //! | [`joining`] | T34: tokens |
 //! | [`outputs`] | whose output of steps is taken |
+//! | [`identity`] | old images, copies, forged reports: held until an operator decides |
 //! | [`hostile`] | T29, T30, T38: bytes and texts that no honest client sends |
 //! | [`forge`] | certificates that nobody would issue, for the stories of strangers |
 //! | [`starting`] | starts that must fail, and how |
@@ -21,6 +22,7 @@ mod ending;
 mod forge;
 mod holding;
 mod hostile;
+mod identity;
 mod joining;
 mod limits;
 mod links;

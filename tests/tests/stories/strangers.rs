@@ -261,7 +261,8 @@ async fn reports_of_a_node_are_taken_in_order_and_never_beside_their_chain() -> 
     let report = agent.journal(|journal| journal.report(key, request, Outcome::Succeeded, ""));
     assert_eq!((report.sequence, report.previous), (1, None));
 
-    // The two before it never came: not taken, not acknowledged, the link stays, and the third time it is told.
+    // The two before it never came: not taken, not acknowledged, and the link stays; once they are known to be lost,
+    // four heartbeats later, the node is held.
     let mut early = report.clone();
     (early.sequence, early.previous) = (3, Some(Digest::of(b"the second")));
     let early = agent.journal(|journal| journal.seal(&early))?;
@@ -269,21 +270,32 @@ async fn reports_of_a_node_are_taken_in_order_and_never_beside_their_chain() -> 
     for _ in 0..3 {
         agent.send(Raw::Body(Body::Report(early.message(key)))).await?;
     }
-    let record = wait_for_refusal(&fleet.operator, "report 2 did not").await?;
-    assert_eq!(record.actor.role, "agent");
+    agent.quiet(std::time::Duration::from_millis(2_500)).await;
     assert_eq!(agent.links().ends.len(), ends, "a report that is early ends nothing");
+    agent.send(Raw::Body(Body::Report(early.message(key)))).await?;
+    let (code, why) = agent.link_end(ends).await?;
+    assert_eq!(code, Some(Code::FailedPrecondition), "{why}");
+    ensure!(why.contains("report 2 did not"), "{why}");
+    let record = wait_for_refusal(&fleet.operator, "report 2 did not").await?;
+    assert_eq!((record.action.as_str(), record.actor.role.as_str()), ("node.hold", "agent"));
+    fleet.operator.wait_run(run).await?;
+    fleet.operator.release(agent.name()).await?;
 
     // The first one names a report before it: a lie.
+    agent.online().await?;
+    let ends = agent.links().ends.len();
     let mut liar = report.clone();
     liar.previous = Some(Digest::of(b"nothing"));
     let liar = agent.journal(|journal| journal.seal(&liar))?;
     agent.send(Raw::Body(Body::Report(liar.message(key)))).await?;
     let (code, why) = agent.link_end(ends).await?;
-    assert_eq!(code, Some(Code::PermissionDenied), "{why}");
+    assert_eq!(code, Some(Code::FailedPrecondition), "{why}");
+    fleet.operator.release(agent.name()).await?;
 
     agent.online().await?;
     agent.release(run);
-    fleet.operator.wait_run(run).await?;
+    let late = agent.acknowledged(run).await?;
+    assert_eq!(fleet.operator.job(run, agent.name()).await?.item.late_report, Some(late.digest));
     assert_eq!(fleet.finish().await?.reports, 1);
     Ok(())
 }

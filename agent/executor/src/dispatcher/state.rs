@@ -225,6 +225,8 @@ impl Dispatcher {
             facts: convert::to_json(&(self.parts.facts)()),
             policy_mode: self.parts.policy.mode.as_str().to_owned(),
             safe_mode: self.safe_mode().unwrap_or_default(),
+            // The core's to say.
+            start_id: String::new(),
         };
         ToCore::Ready(pb::Ready { hello: Some(hello) })
     }

@@ -8,6 +8,7 @@ use fleet_proto::pb::{core_message, executor_message};
 use tracing::{debug, warn};
 
 use super::documents::Wanted;
+use crate::clock;
 use crate::config::Timers;
 use crate::core::outbox::{Acked, JobKey, Outbox};
 use crate::core::output::Spool;
@@ -22,6 +23,8 @@ pub struct LinkState {
     /// Documents that the executor needs.
     pub wanted: Wanted,
     hello: pb::Hello,
+    /// Which start of the core this is.
+    start_id: String,
     /// Links that ended without the executor having taken note yet, which it does with a new Ready.
     ended_links: u32,
     jobs_open: std::collections::BTreeSet<JobKey>,
@@ -35,6 +38,7 @@ impl LinkState {
             spool: Spool::default(),
             wanted: Wanted::new(timers.document),
             hello,
+            start_id: clock::start_id(),
             ended_links: 0,
             jobs_open: std::collections::BTreeSet::new(),
         }
@@ -42,7 +46,7 @@ impl LinkState {
 
     /// What to say Hello with: the newest that is known.
     pub fn hello(&self) -> pb::Hello {
-        self.hello.clone()
+        pb::Hello { start_id: self.start_id.clone(), ..self.hello.clone() }
     }
 
     /// Jobs that are not finished, as the heartbeat tells.

@@ -6,6 +6,7 @@ use super::{end, order, wait};
 use crate::args::WhatToRun;
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
+use crate::targets;
 
 /// Plans, and waits for the nodes' answers unless `--no-wait`.
 pub async fn run(session: &mut Session<'_>, what: &WhatToRun) -> Result<ExitCode, Failure> {
@@ -14,6 +15,10 @@ pub async fn run(session: &mut Session<'_>, what: &WhatToRun) -> Result<ExitCode
     if session.settings.dry_run {
         session.print(&prepared.chosen.answer())?;
         return Ok(ExitCode::Done);
+    }
+    if let Some(skipped) = targets::skipped_in_words(&prepared.chosen.skipped, prepared.chosen.skipped.len())
+    {
+        session.say(format!("skipped: {skipped}"));
     }
     let started = prepared.send(session, &client).await?;
     if session.settings.wait == Some(false) {

@@ -12,6 +12,7 @@ use crate::commands::{job_cells, paging, watching};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block, Cell, Column, Table, Times, Tone, units};
 use crate::session::Session;
+use crate::targets;
 
 /// Most jobs of one table; what needs a person comes first, and `-o jsonl` has them all.
 const MAX_ROWS: usize = 200;
@@ -75,6 +76,9 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
         ),
         ("at once", view.max_parallel.to_string().into()),
     ];
+    if let Some(skipped) = targets::skipped_in_words(&view.skipped, view.skipped_count as usize) {
+        fields.push(("skipped", Cell::toned(Tone::Warn, skipped)));
+    }
     if !item.reason.is_empty() {
         fields.push(("reason", item.reason.as_str().into()));
     }

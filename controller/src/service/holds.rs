@@ -1,0 +1,274 @@
+//! Nodes that get no work: held by an operator, or by the controller when it cannot tell whether a machine is the
+//! node that it says it is (docs/adr/0016). Also how they are released, and how a node is removed for good.
+//!
+//! A hold is a state of the node's record, so it is written and told to the audit log once, however often the
+//! machine dials. What the hold means for open jobs is written behind it and taken up again at every start.
+
+use fleet_store::chunks;
+use fleet_types::audit::Actor;
+use fleet_types::id::NodeId;
+use fleet_types::view::{Done, Hold};
+
+use super::caller::Operator;
+use super::idempotency::Once;
+use super::node_jobs::{Ends, committed, end_jobs};
+use super::{inventory, views};
+use crate::context::Context;
+use crate::error::{ControllerError, Kind, Result};
+use crate::repo::audited::AuditEntry;
+use crate::repo::keys;
+use crate::repo::reader::{BatchExt as _, Stored};
+use crate::repo::records::{NodePointer, NodeRecord, NodeState, RemovedRecord, SeenRecord};
+
+/// Code of the error for a node that is held.
+pub const HELD: &str = "node-held";
+/// Longest reason: it stands in the record, in lists and in the reason of each job that ends by it.
+const MAX_REASON_BYTES: usize = 500;
+
+/// An operator's word about one node.
+pub struct Order<'a> {
+    /// Who says it.
+    pub caller: &'a Operator,
+    /// The node's name.
+    pub name: &'a str,
+    /// Why; never empty.
+    pub reason: &'a str,
+    /// The call's key.
+    pub idempotency_key: &'a str,
+}
+
+impl Order<'_> {
+    fn once(&self, method: &'static str) -> Result<Once> {
+        if self.reason.trim().is_empty() || self.reason.len() > MAX_REASON_BYTES {
+            let why = format!("give a reason of 1 to {MAX_REASON_BYTES} bytes");
+            return Err(ControllerError::invalid("reason", why));
+        }
+        Once::new(self.caller, self.idempotency_key, method, &[self.name.as_bytes(), self.reason.as_bytes()])
+    }
+
+    fn leaf(&self, action: &'static str) -> AuditEntry {
+        AuditEntry::new(self.caller.actor(), action, format!("node/{}", self.name))
+            .idempotency(self.idempotency_key)
+            .text(self.reason)
+    }
+}
+
+/// A node's record as it is stored.
+pub async fn load(context: &Context, id: NodeId) -> Result<Stored<NodeRecord>> {
+    context.repo.get(&keys::node(id)?).await?.ok_or_else(|| ControllerError::not_found("node", id))
+}
+
+/// The error for whoever comes as a node that is held.
+pub fn held(context: &Context, hold: &Hold) -> ControllerError {
+    let mut error = ControllerError::new(Kind::Blocked, HELD, format!("the node is {hold}"))
+        .fix("an operator looks at it, then: fleetctl node release NAME --reason TEXT");
+    error.detail.retry_after_ms = u64::try_from(context.settings.held_retry.as_millis()).unwrap_or(u64::MAX);
+    error
+}
+
+/// Holds a node on the controller's own judgement: its agent is shut out, its open jobs end. Returns the error for
+/// the caller who gave rise to it. A node that is shut out already stays as it is, and nothing is written.
+pub async fn shut_out(
+    context: &Context,
+    caused_by: Actor,
+    node: NodeId,
+    reason: &str,
+) -> Result<ControllerError> {
+    loop {
+        let stored = load(context, node).await?;
+        if let Some(hold) = stored.record.hold().filter(|hold| !hold.keeps_link()) {
+            return Ok(held(context, hold));
+        }
+        let hold = Hold { reason: reason.to_owned(), since: Some(context.clock.now()), by: None };
+        let error = held(context, &hold);
+        let record = stored.record.with_state(NodeState::Held(hold));
+        let leaf = AuditEntry::new(caused_by.clone(), "node.hold", format!("node/{}", record.name));
+        // Holding goes on from the reserve when space is short (security-and-delivery §3.4).
+        let batch = context.audited.batch().using_reserve();
+        let batch = batch.replace_record(keys::node(node)?, stored.write_id, &record)?;
+        match context.audited.commit(batch, vec![leaf.refused(reason)]).await {
+            // Somebody changed the record in between: look again. A hold must not be lost to that.
+            Err(error) if error.kind == Kind::Conflict => continue,
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        tracing::error!(node = %record.name, address = caused_by.address, "the node is held: {reason}");
+        context.node_cache.advance(record);
+        // Whoever has the live link may be the wrong one.
+        if context.sessions.close(node) {
+            inventory::disconnected(context, node, false).await;
+        }
+        end_jobs(context, node, reason, Ends::All).await?;
+        return Ok(error);
+    }
+}
+
+/// Holds a node: it is offered nothing more. What it has begun goes on.
+pub async fn hold(context: &Context, order: &Order<'_>) -> Result<Done> {
+    let once = order.once("node.hold")?;
+    loop {
+        if let Some(answer) = once.answer(context).await? {
+            return Ok(answer);
+        }
+        let stored = find(context, order.name).await?;
+        let refuse = |code, why| Err(ControllerError::new(Kind::Conflict, code, why));
+        match &stored.record.state {
+            NodeState::Active => {}
+            NodeState::Held(hold) => return refuse(HELD, format!("node \"{}\" is {hold}", order.name)),
+            NodeState::Pending => {
+                let why = format!("node \"{}\" is not enrolled: it gets no work as it is", order.name);
+                return refuse("node-pending", why);
+            }
+        }
+        let hold = Hold {
+            reason: order.reason.to_owned(),
+            since: Some(context.clock.now()),
+            by: Some(order.caller.record.name.clone()),
+        };
+        let reason = format!("the node is {hold}");
+        let record = stored.record.with_state(NodeState::Held(hold));
+        let done = done(format!("{} is held: it starts nothing new, what it has begun goes on", order.name));
+        let batch = context.audited.batch().using_reserve();
+        let batch = batch.replace_record(keys::node(record.id)?, stored.write_id, &record)?;
+        let batch = once.store(context, batch, &done)?;
+        if committed(context.audited.commit(batch, vec![order.leaf("node.hold")]).await)? {
+            let id = record.id;
+            context.node_cache.advance(record);
+            context.notifier.node_changed(id);
+            end_jobs(context, id, &reason, Ends::Unbegun).await?;
+            return Ok(done);
+        }
+    }
+}
+
+/// Releases a node. After a hold of the controller's, the node is taken as it is now: its journal may be shorter
+/// than it was, and its reports begin a new chain.
+pub async fn release(context: &Context, order: &Order<'_>) -> Result<Done> {
+    let once = order.once("node.release")?;
+    loop {
+        if let Some(answer) = once.answer(context).await? {
+            return Ok(answer);
+        }
+        let stored = find(context, order.name).await?;
+        let id = stored.record.id;
+        // Here is also the place to free what else keeps the node from work, in this very commit: a pair that stays
+        // taken because nobody knows what the node is doing.
+        let Some(hold) = stored.record.hold().cloned() else {
+            let why = format!("node \"{}\" is not held", order.name);
+            return Err(ControllerError::new(Kind::Conflict, "node-not-held", why));
+        };
+        let mut record = stored.record.with_state(NodeState::Active);
+        let mut batch = context.audited.batch();
+        let mut leaf = order.leaf("node.release");
+        if !hold.keeps_link() {
+            record.chain += 1;
+            record.released = Some(context.clock.now());
+            leaf =
+                leaf.because(format!("was held: {}; its reports begin chain {}", hold.reason, record.chain));
+            if let Some(seen) = context.repo.get::<SeenRecord>(&keys::seen(id)?).await? {
+                let forgotten = SeenRecord { journal_sequence: 0, ..seen.record };
+                batch = batch.replace_record(keys::seen(id)?, seen.write_id, &forgotten)?;
+            }
+        }
+        batch = batch.replace_record(keys::node(id)?, stored.write_id, &record)?;
+        let done = done(format!("{} is released: it gets work again", order.name));
+        let batch = once.store(context, batch, &done)?;
+        if committed(context.audited.commit(batch, vec![leaf]).await)? {
+            if !hold.keeps_link() {
+                context.instances.forget(id);
+                context.report_heads.forget(id);
+                context.node_cache.update(id, |known| known.journal_sequence = None);
+            }
+            context.node_cache.advance(record);
+            context.notifier.node_changed(id);
+            return Ok(done);
+        }
+    }
+}
+
+/// Removes a node: its record goes, its certificate opens nothing any more, its open jobs end. What it did stays in
+/// runs and log. Its name is free for another machine.
+pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
+    let once = order.once("node.remove")?;
+    loop {
+        if let Some(answer) = once.answer(context).await? {
+            return Ok(answer);
+        }
+        let Stored { record, write_id } = find(context, order.name).await?;
+        let id = record.id;
+        let removed = RemovedRecord {
+            node: id,
+            name: record.name.clone(),
+            certificate_not_after: record.certificate_not_after,
+            by: order.caller.record.name.clone(),
+            at: context.clock.now(),
+        };
+        let mut batch = context
+            .audited
+            .batch()
+            .using_reserve()
+            .remove(keys::node(id)?, write_id)
+            .delete(keys::node_name(record.name.as_str())?)
+            .delete(keys::seen(id)?)
+            .delete(keys::health(id)?)
+            .put_record(keys::removed_node(id)?, &removed)?;
+        batch = chunks::delete_object(context.repo.store().as_ref(), batch, &keys::facts(id)?).await?;
+        let done = done(format!("{} is removed; its name is free for another machine", order.name));
+        let batch = once.store(context, batch, &done)?;
+        if committed(context.audited.commit(batch, vec![order.leaf("node.remove")]).await)? {
+            context.denied.deny_node(id);
+            context.node_cache.remove(id);
+            context.instances.forget(id);
+            context.report_heads.forget(id);
+            context.sessions.close(id);
+            context.notifier.node_changed(id);
+            end_jobs(context, id, &reason_of(&removed), Ends::All).await?;
+            return Ok(done);
+        }
+    }
+}
+
+/// What a crash between a hold and the end of the node's jobs left, and certificates that open nothing: for starts.
+pub async fn take_up_again(context: &Context) -> Result<()> {
+    let now = context.clock.now();
+    for (_, stored) in context.repo.all::<RemovedRecord>(keys::REMOVED_NODES).await? {
+        let removed = stored.record;
+        // Without a certificate that lasts there is nothing to deny: node ids are never given twice.
+        if removed.certificate_not_after.is_none_or(|end| end <= now) {
+            let key = keys::removed_node(removed.node)?;
+            context.audited.commit(context.audited.batch().remove(key, stored.write_id), vec![]).await?;
+            continue;
+        }
+        context.denied.deny_node(removed.node);
+        end_jobs(context, removed.node, &reason_of(&removed), Ends::All).await?;
+    }
+    for id in context.node_cache.ids(|known| known.record.hold().is_some()) {
+        let Some(known) = context.node_cache.get(id) else { continue };
+        let Some(hold) = known.record.hold() else { continue };
+        let ends = if hold.keeps_link() { Ends::Unbegun } else { Ends::All };
+        end_jobs(context, id, &format!("the node is {hold}"), ends).await?;
+    }
+    Ok(())
+}
+
+fn reason_of(removed: &RemovedRecord) -> String {
+    format!("the node was removed by {}", removed.by)
+}
+
+fn done(message: String) -> Done {
+    Done { schema: "fleet/v1/done".to_owned(), message }
+}
+
+async fn find(context: &Context, name: &str) -> Result<Stored<NodeRecord>> {
+    let pointer = match name.parse::<fleet_types::id::Name>() {
+        Ok(name) => context.repo.get::<NodePointer>(&keys::node_name(name.as_str())?).await?,
+        Err(_) => None,
+    };
+    match pointer {
+        Some(pointer) => load(context, pointer.record.node).await,
+        None => Err(views::no_node(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Which nodes were there, across stops and kills of the controller: when a link ends, and how long the controller
+//! itself was up. No durable write a heartbeat (security-and-delivery §2.13).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_types::id::NodeId;
+use fleet_types::time::Timestamp;
+use fleet_types::view::Presence;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::inventory;
+use crate::context::Context;
+use crate::error::{Kind, Result};
+use crate::repo::keys;
+use crate::repo::reader::BatchExt as _;
+use crate::repo::records::{AliveRecord, SeenRecord};
+
+/// Stores what is known of a node whose link has ended, unless it has a newer one. One write a transition.
+pub async fn note_end_of_link(context: &Context, node: NodeId, by_stop: bool) -> Result<()> {
+    let Some(known) = context.node_cache.get(node) else { return Ok(()) };
+    let key = keys::seen(node)?;
+    let Some(seen) = context.repo.get::<SeenRecord>(&key).await? else { return Ok(()) };
+    let record = SeenRecord {
+        last_seen: known.last_seen.unwrap_or(seen.record.last_seen),
+        journal_sequence: known.journal_sequence.unwrap_or(0).max(seen.record.journal_sequence),
+        linked: by_stop,
+        ..seen.record
+    };
+    let batch = context.audited.batch().using_reserve().replace_record(key, seen.write_id, &record)?;
+    match context.audited.commit(batch, vec![]).await {
+        // It has connected again meanwhile, or it was released and begins anew.
+        Err(error) if error.kind == Kind::Conflict => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
+/// When a controller over this store was last known to be up.
+pub async fn last_alive(context: &Context) -> Result<Option<Timestamp>> {
+    Ok(context.repo.get::<AliveRecord>(&keys::alive()?).await?.map(|stored| stored.record.at))
+}
+
+/// How long nodes that were there before have to come back, before they are told to be offline: as long as their
+/// first tries are spread, and two heartbeats for a machine that is slow to notice.
+fn patience(context: &Context, nodes: usize) -> Duration {
+    context.settings.reconnect_spread(nodes) + 2 * context.settings.heartbeat
+}
+
+/// Says every heartbeat that this controller is up, one write whatever the size of the fleet, and once, after its
+/// start, who has not come back.
+pub async fn keep(context: Arc<Context>, stop: CancellationToken) {
+    let is_away = |presence| presence == Presence::Reconnecting;
+    let awaited = context.node_cache.ids(|known| is_away(known.presence)).len();
+    let mut give_up = Some(Instant::now() + patience(&context, awaited));
+    while timeout(context.settings.heartbeat, stop.cancelled()).await.is_err() {
+        let record = AliveRecord { at: context.clock.now() };
+        let written = async {
+            let batch = context.audited.batch().using_reserve().put_record(keys::alive()?, &record)?;
+            context.audited.commit(batch, vec![]).await
+        };
+        if let Err(error) = written.await {
+            tracing::warn!("that the controller is up is not stored: {error}");
+        }
+        if give_up.take_if(|until| Instant::now() >= *until).is_some() {
+            for node in context.node_cache.ids(|known| is_away(known.presence)) {
+                inventory::disconnected(&context, node, false).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::digest::Digest;
+    use fleet_types::facts::NodeFacts;
+    use fleet_types::view::Health;
+
+    use super::*;
+    use crate::repo::records::HealthRecord;
+    use crate::service::inventory::{HelloFacts, connect, fill};
+    use crate::testing::{TestContext, enrolled};
+
+    fn hello() -> HelloFacts {
+        HelloFacts {
+            agent_version: "0.1.0".to_owned(),
+            actions: vec![],
+            policy_mode: "enforce".to_owned(),
+            journal_sequence: 1,
+            safe_mode: String::new(),
+            start: Digest::of(b"a"),
+            facts: NodeFacts::default(),
+        }
+    }
+
+    /// What a controller that starts over this store knows.
+    async fn known_anew(context: &Context, node: NodeId) -> (Presence, Option<Timestamp>) {
+        fill(context).await.unwrap();
+        let known = context.node_cache.get(node).unwrap();
+        (known.presence, known.last_seen)
+    }
+
+    #[tokio::test]
+    async fn since_when_a_node_is_away_is_true_after_a_restart_of_the_controller() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let node = enrolled(context, 1).await.node;
+        connect(context, &crate::testing::agent(1), &hello()).await.unwrap();
+        let connected = context.clock.now();
+        let minutes = |n: u64| connected.plus(Duration::from_mins(n));
+
+        // It was heard of for 10 minutes, then its link ended.
+        context.node_cache.touch(node, minutes(10));
+        inventory::disconnected(context, node, false).await;
+        assert_eq!(known_anew(context, node).await, (Presence::Offline, Some(minutes(10))));
+        // It was there when the controller stopped.
+        connect(context, &crate::testing::agent(1), &hello()).await.unwrap();
+        context.node_cache.touch(node, minutes(20));
+        inventory::disconnected(context, node, true).await;
+        assert_eq!(known_anew(context, node).await, (Presence::Reconnecting, Some(minutes(20))));
+        // The controller was killed: the node was there as long as the controller was.
+        let alive = AliveRecord { at: minutes(30) };
+        let batch = context.audited.batch().put_record(keys::alive().unwrap(), &alive).unwrap();
+        context.audited.commit(batch, vec![]).await.unwrap();
+        assert_eq!(known_anew(context, node).await, (Presence::Reconnecting, Some(minutes(30))));
+        let site = &context.node_cache.sites()[0];
+        assert_eq!((site.offline, site.unknown), (0, 1), "no alarm for a node that is on its way");
+        assert!(context.node_cache.attention(9).is_empty());
+        // It does not come: that is known once, and after the next start, too.
+        inventory::disconnected(context, node, false).await;
+        assert_eq!(known_anew(context, node).await, (Presence::Offline, Some(minutes(30))));
+    }
+
+    #[tokio::test]
+    async fn the_newest_health_is_kept_however_many_jobs_came_after_it() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let node = enrolled(context, 1).await.node;
+        let health = Health { score: 70, problems: 2, worst: "disk".to_owned(), at: context.clock.now() };
+        let record = HealthRecord { health: health.clone() };
+        let batch = context.audited.batch().put_record(keys::health(node).unwrap(), &record).unwrap();
+        context.audited.commit(batch, vec![]).await.unwrap();
+        fill(context).await.unwrap();
+        assert_eq!(context.node_cache.get(node).unwrap().health, Some(health));
+    }
+}
