@@ -7,6 +7,9 @@
 
 use std::time::Duration;
 
+/// A controller that asks for more is wrong or hostile; the node must come back.
+const LONGEST: Duration = Duration::from_hours(1);
+
 /// The caps between which the pauses grow.
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -21,6 +24,11 @@ pub struct Backoff {
 pub enum Ending {
     /// No link came about.
     NeverUp,
+    /// The controller let nobody in and said when to come back.
+    TurnedAway {
+        /// Not before this.
+        retry_after: Duration,
+    },
     /// A link was up and was lost.
     Lost {
         /// How long it had been up.
@@ -62,9 +70,10 @@ impl Backoff {
                 Pause { fixed: Duration::ZERO, jitter: self.lost(lasted, spread) }
             }
             Ending::Goodbye { retry_after, lasted, spread } => {
-                // A controller that asks for more than an hour is wrong or hostile; the node must come back.
-                let fixed = retry_after.min(Duration::from_hours(1));
-                Pause { fixed, jitter: self.lost(lasted, spread) }
+                Pause { fixed: retry_after.min(LONGEST), jitter: self.lost(lasted, spread) }
+            }
+            Ending::TurnedAway { retry_after } => {
+                Pause { fixed: retry_after.min(LONGEST), jitter: self.grow() }
             }
         }
     }
@@ -120,5 +129,8 @@ mod tests {
         let ending = |after| Ending::Goodbye { retry_after: after, lasted: 90 * S, spread: 5 * S };
         assert_eq!(backoff.after(ending(7 * S)), Pause { fixed: 7 * S, jitter: 5 * S });
         assert_eq!(backoff.after(ending(90_000 * S)).fixed, 3600 * S);
+        let turned_away = |after| Ending::TurnedAway { retry_after: after };
+        assert_eq!(backoff.after(turned_away(300 * S)), Pause { fixed: 300 * S, jitter: S });
+        assert_eq!(backoff.after(turned_away(90_000 * S)).fixed, 3600 * S);
     }
 }

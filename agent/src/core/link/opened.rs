@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fleet_proto::pb::{self, agent_message};
+use fleet_types::view::{ERROR_DETAIL_KEY, ErrorDetail};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -38,31 +39,47 @@ pub struct Opened {
     pub incoming: Streaming<pb::ControllerMessage>,
 }
 
+/// When the controller said to come again.
+fn named_retry(status: &tonic::Status) -> Option<Duration> {
+    let bytes = status.metadata().get_bin(ERROR_DETAIL_KEY)?.to_bytes().ok()?;
+    let detail: ErrorDetail = serde_json::from_slice(&bytes).ok()?;
+    (detail.retry_after_ms > 0).then(|| Duration::from_millis(detail.retry_after_ms))
+}
+
 impl Opened {
-    /// Says Hello and waits for Welcome; `None` (with the reason in the log) when there is none in time.
-    pub async fn open(mut clients: Clients, hello: pb::Hello, limit: Duration) -> Option<Self> {
+    /// Says Hello and waits for Welcome. Without one the reason is in the log, and the error says before when
+    /// another try is of no use, where the controller said so.
+    pub async fn open(
+        mut clients: Clients,
+        hello: pb::Hello,
+        limit: Duration,
+    ) -> Result<Self, Option<Duration>> {
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let mut session = Session::default();
         // The channel is new and empty.
-        outgoing.try_send(session.stamp(agent_message::Body::Hello(hello))).ok()?;
+        outgoing.try_send(session.stamp(agent_message::Body::Hello(hello))).map_err(|_| None)?;
         let opening = async {
             let mut incoming = clients.control.session(ReceiverStream::new(messages)).await?.into_inner();
             let first = incoming.message().await?;
             Ok::<_, tonic::Status>((incoming, first))
         };
+        let mut retry_after = None;
         let lost = match timeout(limit, opening).await {
             Err(_) => "no welcome in time".to_owned(),
-            Ok(Err(status)) => Lost::Broken(status).to_string(),
+            Ok(Err(status)) => {
+                retry_after = named_retry(&status);
+                Lost::Broken(status).to_string()
+            }
             Ok(Ok((_, None))) => Lost::Closed.to_string(),
             Ok(Ok((incoming, Some(first)))) => match session.welcome(first) {
                 Ok((epoch, welcome)) => {
-                    return Some(Self { clients, epoch, welcome, session, outgoing, incoming });
+                    return Ok(Self { clients, epoch, welcome, session, outgoing, incoming });
                 }
                 Err(fault) => fault.to_string(),
             },
         };
         warn!(endpoint = clients.endpoint, "no link: {lost}");
-        None
+        Err(retry_after)
     }
 
     /// Ends the session in good order: our side closes, the controller's answer is waited for a moment.

@@ -79,17 +79,18 @@ impl Link {
         let (dialer, hello) = (self.dialer.clone(), self.state.hello());
         let limit = self.timers.hello;
         let opening = async move {
-            let clients = dialer.dial().await?;
+            let clients = dialer.dial().await.ok_or(None)?;
             Opened::open(clients, hello, limit).await
         };
         let opened = match absorbing(&mut self.channel, &mut self.state, stop, opening).await? {
             None => return Ok(None),
-            Some(Some(opened)) => opened,
-            Some(None) => {
+            Some(Ok(opened)) => opened,
+            Some(Err(retry_after)) => {
                 if let Some(fault) = self.dialer.refusal() {
                     warn!("{fault}");
                 }
-                return Ok(Some(Ending::NeverUp));
+                let turned_away = |retry_after| Ending::TurnedAway { retry_after };
+                return Ok(Some(retry_after.map_or(Ending::NeverUp, turned_away)));
             }
         };
         let began = Instant::now();
