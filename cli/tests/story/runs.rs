@@ -117,3 +117,19 @@ fn output_is_resumed_where_the_connection_broke() {
         ended.out
     );
 }
+
+#[test]
+fn output_that_the_nodes_report_does_not_bear_is_told_and_exits_with_12() {
+    let world = World::signed_in();
+    world.state(|state| {
+        let cut = b"head\n[4900 bytes left out]\ntail".to_vec();
+        state.output = vec![("one".into(), b"first\n".to_vec()), ("two".into(), cut)];
+    });
+    let good = world.run(&["run", "logs", "r-0000000005/fw-1"]);
+    assert_eq!((good.code, good.err.as_str()), (0, ""), "{}", good.err);
+    world.state(|state| state.unreported = Some("one".into()));
+    let forged = world.run(&["run", "logs", "r-0000000005/fw-1"]);
+    assert_eq!(forged.code, 12, "{}", forged.err);
+    assert!(forged.err.contains("fw-1: the output of step one does not match the report"), "{}", forged.err);
+    assert!(!forged.err.contains("step two"), "{}", forged.err);
+}

@@ -162,7 +162,7 @@ async fn take_chunk(
         step: chunk.step,
     };
     allowed.check(context, agent, &of).await?;
-    let offset = output::append(context, &of, chunk.offset, chunk.data).await?;
+    let offset = output::append(context, &of, chunk.offset, chunk.data, chunk.last).await?;
     context.notifier.shown_changed();
     Ok(pb::OutputCredit {
         run: chunk.run,

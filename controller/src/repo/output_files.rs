@@ -4,9 +4,10 @@
 //! written when space is short, since output is progress and the store beside it holds results. Knows no jobs:
 //! whose output is taken is `service/output.rs`'s to say.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,9 +65,11 @@ impl OutputFiles {
     ///
     /// It runs to its end on a thread of its own, also when the caller goes away: no half chunk is followed by
     /// another's.
-    pub async fn append(&self, of: &OutputOf, offset: u64, data: Vec<u8>) -> Result<u64> {
+    ///
+    /// Behind a `last` chunk the output has ended: nothing that goes beyond it is taken any more.
+    pub async fn append(&self, of: &OutputOf, offset: u64, data: Vec<u8>, last: bool) -> Result<u64> {
         let (inner, path) = (Arc::clone(&self.0), self.file(of)?);
-        blocking(move || inner.append(&path, offset, &data)).await
+        blocking(move || inner.append(&path, offset, &data, last)).await
     }
 
     /// Up to `limit` bytes from an offset; empty at the end of what is stored.
@@ -137,16 +140,23 @@ impl OutputFiles {
 }
 
 impl Inner {
-    fn append(&self, path: &Path, offset: u64, data: &[u8]) -> Result<u64> {
+    fn append(&self, path: &Path, offset: u64, data: &[u8], last: bool) -> Result<u64> {
         let index = usize::try_from(self.hasher.hash_one(path) % LOCKS as u64).unwrap_or(0);
         // The lock protects the file between length and write; a panic in between left it as it was.
         let _turn = self.locks[index].lock().unwrap_or_else(PoisonError::into_inner);
-        let length = match fs::metadata(path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+        let (length, has_ended) = match fs::metadata(path) {
+            Ok(metadata) => (metadata.len(), metadata.permissions().readonly()),
+            Err(error) if error.kind() == ErrorKind::NotFound => (0, false),
             Err(error) => return Err(failed(error)),
         };
         let end = offset.saturating_add(data.len() as u64);
+        if has_ended {
+            if end <= length || length >= MAX_STEP_BYTES {
+                return Ok(length.max(end));
+            }
+            let why = "the output of this step has ended";
+            return Err(ControllerError::new(Kind::Refused, "output-refused", why));
+        }
         // Beyond the limit everything counts as taken, so that the node goes on; else a gap is asked for again.
         if length >= MAX_STEP_BYTES {
             return Ok(end);
@@ -163,8 +173,13 @@ impl Inner {
             if let Some(directory) = path.parent() {
                 fs::create_dir_all(directory).map_err(failed)?;
             }
-            let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
-            file.write_all(kept).map_err(failed)?;
+            let mut options = OpenOptions::new();
+            options.create(true).append(true).mode(0o600);
+            options.open(path).map_err(failed)?.write_all(kept).map_err(failed)?;
+        }
+        // The end stands in the file's mode: it lasts, and costs no file beside it.
+        if last && path.exists() {
+            fs::set_permissions(path, Permissions::from_mode(0o400)).map_err(failed)?;
         }
         Ok(length.max(end))
     }
@@ -228,7 +243,7 @@ mod tests {
                 tokio::spawn(async move {
                     let mut at = 0;
                     while at < TOTAL {
-                        at = files.append(&of("s"), at, pattern(at, CHUNK)).await.unwrap();
+                        at = files.append(&of("s"), at, pattern(at, CHUNK), false).await.unwrap();
                     }
                 })
             })
@@ -246,12 +261,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("output");
         let short = OutputFiles::new(root.clone(), u64::MAX);
-        let error = short.append(&of("s"), 0, vec![1; 10]).await.unwrap_err();
+        let error = short.append(&of("s"), 0, vec![1; 10], false).await.unwrap_err();
         assert_eq!((error.kind, error.detail.code.as_str()), (Kind::Exhausted, "output-full"));
         assert!(error.retryable() && !error.detail.fix.is_empty());
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "not even a folder");
         let roomy = OutputFiles::new(root, 0);
-        assert_eq!(roomy.append(&of("s"), 0, vec![1; 10]).await.unwrap(), 10);
+        assert_eq!(roomy.append(&of("s"), 0, vec![1; 10], false).await.unwrap(), 10);
     }
 
     #[tokio::test]
@@ -259,19 +274,41 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = OutputFiles::new(folder.path().to_owned(), 0);
         let of = of("s");
-        assert_eq!(files.append(&of, 0, pattern(0, 100)).await.unwrap(), 100);
-        assert_eq!(files.append(&of, 50, pattern(50, 100)).await.unwrap(), 150, "an overlap is cut");
-        assert_eq!(files.append(&of, 0, pattern(0, 10)).await.unwrap(), 150, "a repetition changes nothing");
-        assert_eq!(files.append(&of, 1_000, vec![9]).await.unwrap(), 150, "a gap is asked for again");
-        assert_eq!(files.append(&of, u64::MAX, vec![9]).await.unwrap(), 150);
+        assert_eq!(files.append(&of, 0, pattern(0, 100), false).await.unwrap(), 100);
+        assert_eq!(files.append(&of, 50, pattern(50, 100), false).await.unwrap(), 150, "an overlap is cut");
+        assert_eq!(
+            files.append(&of, 0, pattern(0, 10), false).await.unwrap(),
+            150,
+            "a repetition changes nothing"
+        );
+        assert_eq!(files.append(&of, 1_000, vec![9], false).await.unwrap(), 150, "a gap is asked for again");
+        assert_eq!(files.append(&of, u64::MAX, vec![9], false).await.unwrap(), 150);
         let mut at = 150;
         while at < MAX_STEP_BYTES {
-            at = files.append(&of, at, pattern(at, 60_000)).await.unwrap();
+            at = files.append(&of, at, pattern(at, 60_000), false).await.unwrap();
         }
-        assert_eq!(files.append(&of, u64::MAX, vec![9; 9]).await.unwrap(), u64::MAX, "counts as taken");
+        assert_eq!(
+            files.append(&of, u64::MAX, vec![9; 9], false).await.unwrap(),
+            u64::MAX,
+            "counts as taken"
+        );
         let stored = files.read(&of, 0, usize::MAX).await.unwrap();
         assert_eq!(stored.len() as u64, MAX_STEP_BYTES);
         assert!(stored == pattern(0, stored.len()));
-        assert!(files.append(&OutputOf { step: "../up".to_owned(), ..of }, 0, vec![1]).await.is_err());
+        assert!(files.append(&OutputOf { step: "../up".to_owned(), ..of }, 0, vec![1], false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_taken_behind_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = OutputFiles::new(folder.path().to_owned(), 0);
+        let of = of("s");
+        assert_eq!(files.append(&of, 0, pattern(0, 50), false).await.unwrap(), 50);
+        assert_eq!(files.append(&of, 50, pattern(50, 50), true).await.unwrap(), 100);
+        assert_eq!(files.append(&of, 50, pattern(50, 50), true).await.unwrap(), 100, "sent again");
+        let more = files.append(&of, 100, b"forged".to_vec(), false).await.unwrap_err();
+        assert_eq!((more.kind, more.detail.code.as_str()), (Kind::Refused, "output-refused"));
+        assert!(files.append(&of, 50, pattern(50, 51), false).await.is_err());
+        assert!(files.read(&of, 0, usize::MAX).await.unwrap() == pattern(0, 100));
     }
 }

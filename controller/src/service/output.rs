@@ -12,7 +12,7 @@ use fleet_types::id::{Attempt, NodeId, RunId};
 use tokio::time::Instant;
 
 use super::caller::Agent;
-use super::{documents, inventory};
+use super::{documents, inventory, reports};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::keys;
@@ -64,16 +64,26 @@ async fn steps_of(context: &Context, agent: &Agent, of: &OutputOf) -> Result<Vec
     let Some(job) = context.repo.get::<JobRecord>(&keys::job(of.run, agent.node)?).await? else {
         return Err(ControllerError::not_found("job", format!("{}/{}", of.run, agent.name)));
     };
+    let ended = job.record.state.outcome().is_some();
     if of.node != agent.node || job.record.attempt != of.attempt {
         let (sent, present) = (of.attempt.0, job.record.attempt.0);
         return Err(refused(format!("run {} is at attempt {present}, this is output of {sent}", of.run)));
     }
-    order(context, of.run).await
+    if !ended {
+        return order(context, of.run).await;
+    }
+    // What lags behind the report is the rest of what the report names.
+    let report = match job.record.report {
+        Some(at) => reports::stored_report(context, agent.node, at.chain, at.sequence).await?,
+        None => None,
+    };
+    let steps = report.into_iter().flat_map(|(report, _)| report.steps);
+    Ok(steps.filter(|step| step.output.is_some()).map(|step| step.id).collect())
 }
 
-/// Appends a chunk; returns up to where the output is stored.
-pub async fn append(context: &Context, of: &OutputOf, offset: u64, data: Vec<u8>) -> Result<u64> {
-    context.output.append(of, offset, data).await
+/// Appends a chunk; returns up to where the output is stored. Behind the `last` one nothing is taken.
+pub async fn append(context: &Context, of: &OutputOf, offset: u64, data: Vec<u8>, last: bool) -> Result<u64> {
+    context.output.append(of, offset, data, last).await
 }
 
 /// Steps of a job that have output, in the order of their procedure.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fleet_types::digest::Hasher;
 use fleet_types::document::Id;
 use fleet_types::id::{Name, RunId};
+use fleet_types::report::Report;
 use serde_json::json;
 
 use super::show;
@@ -42,15 +44,26 @@ pub async fn run(
         return Err(Failure::usage("--follow follows one job")
             .fix(format!("name the node: fleetctl run logs {}/{first} --follow", what.run)));
     }
+    let mut fits = true;
     for node in &nodes {
         let mut output = Output::new(what.run, node, step.map_or("", Id::as_str));
         if nodes.len() > 1 && session.settings.format.is_human() {
             session.data(&format!("==> {node} <==\n"))?;
         }
         output.print(session, &client, follow).await?;
+        let job = show::get_job(&client, what.run, node).await?;
+        if let Some(report) = &job.report {
+            for why in output.against(report) {
+                fits = false;
+                session.say(format!("{}/{node}: {why}", what.run));
+            }
+        }
     }
-    Ok(ExitCode::Done)
+    Ok(if fits { ExitCode::Done } else { ExitCode::Verification })
 }
+
+/// Where a node says in its output that it left some of it out.
+const LEFT_OUT: &[u8] = b" bytes left out]\n";
 
 /// The output of one job, as far as it has been printed.
 struct Output<'a> {
@@ -62,13 +75,61 @@ struct Output<'a> {
     current: String,
     /// Bytes printed of each step.
     offsets: BTreeMap<String, u64>,
+    /// What was printed of each step.
+    printed: BTreeMap<String, Printed>,
     /// Bytes of a character whose rest is in the next part.
     pending: Vec<u8>,
 }
 
+/// The output of one step, for comparing it with the node's signed report.
+#[derive(Debug, Default)]
+struct Printed {
+    hash: Hasher,
+    /// Nodes keep head and tail of a long output: then there is nothing to compare with.
+    is_cut: bool,
+    /// The last bytes, in case the mark is in two parts.
+    tail: Vec<u8>,
+}
+
+impl Printed {
+    fn take(&mut self, new: &[u8]) {
+        self.hash.update(new);
+        self.tail.extend_from_slice(new);
+        self.is_cut |= self.tail.windows(LEFT_OUT.len()).any(|bytes| bytes == LEFT_OUT);
+        self.tail.drain(..self.tail.len().saturating_sub(LEFT_OUT.len()));
+    }
+}
+
 impl<'a> Output<'a> {
     const fn new(run: RunId, node: &'a Name, only: &'a str) -> Self {
-        Self { run, node, only, current: String::new(), offsets: BTreeMap::new(), pending: Vec::new() }
+        Self {
+            run,
+            node,
+            only,
+            current: String::new(),
+            offsets: BTreeMap::new(),
+            printed: BTreeMap::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// What of the output is not what the node's report says.
+    fn against(self, report: &Report) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (step, printed) in self.printed {
+            let fits = match report.steps.iter().find(|reported| reported.id == step) {
+                None => false,
+                // Without a digest nothing was printed, or the agent lost count of it.
+                Some(reported) => match reported.output {
+                    None => reported.tries > 0,
+                    Some(digest) => printed.is_cut || printed.hash.finish() == digest,
+                },
+            };
+            if !fits {
+                wrong.push(format!("the output of step {step} does not match the report"));
+            }
+        }
+        wrong
     }
 
     async fn print(
@@ -137,12 +198,15 @@ impl<'a> Output<'a> {
             }
         }
         if part.offset > at {
+            self.printed.entry(part.step.clone()).or_default().is_cut = true;
             self.flush(session)?;
             session.say(format!("{} bytes of step {} were left out", part.offset - at, part.step));
         }
         self.offsets.insert(part.step.clone(), end);
         let seen = usize::try_from(at.saturating_sub(part.offset)).unwrap_or(usize::MAX);
-        self.emit(session, part.data.get(seen..).unwrap_or_default(), false)
+        let new = part.data.get(seen..).unwrap_or_default();
+        self.printed.entry(part.step.clone()).or_default().take(new);
+        self.emit(session, new, false)
     }
 
     fn flush(&mut self, session: &mut Session<'_>) -> Result<(), Failure> {
