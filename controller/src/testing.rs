@@ -3,12 +3,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use fleet_store::{Batch, Committed, Direction, Entry, Key, KvStore, LogName, MemoryStore, StoreError};
 use fleet_types::audit::AuditRecord;
 use fleet_types::digest::Digest;
-use fleet_types::id::{NodeId, OperatorId};
+use fleet_types::id::{Attempt, NodeId, OperatorId, RunId};
+use fleet_types::job::JobState;
+use fleet_types::request::Verb;
+use fleet_types::run::{RunState, Tally};
 use fleet_types::seal::SigningKey;
 use fleet_types::time::Timestamp;
 use fleet_types::trust::OperatorRole;
@@ -23,7 +27,7 @@ use crate::init::{InitRequest, init};
 use crate::keyring;
 use crate::repo::keys;
 use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{NodePointer, NodeRecord, NodeState, OperatorRecord};
+use crate::repo::records::{JobRecord, NodePointer, NodeRecord, NodeState, OperatorRecord, RunRecord};
 use crate::service::caller::{Agent, Operator};
 
 /// A fleet of its own with nobody connected.
@@ -117,6 +121,57 @@ pub async fn leaves(context: &Context, action: &str) -> Vec<AuditRecord> {
     let log = crate::service::audit::bytes(context, 0, 1000).await.unwrap();
     let records = log.iter().map(|(_, bytes)| fleet_types::canonical::from_slice(bytes).unwrap());
     records.filter(|record: &AuditRecord| record.action == action).collect()
+}
+
+/// A run of one node that reads, started now and valid for an hour; tests say what is other.
+pub fn run_record(run: RunId, now: Timestamp) -> RunRecord {
+    RunRecord {
+        run,
+        request: Digest::of(b"request"),
+        verb: Verb::Run,
+        procedure: "look".to_owned(),
+        procedure_digest: Digest::of(b"procedure"),
+        profile_digest: Digest::of(b"profile"),
+        changes: false,
+        job_limit_ms: 60_000,
+        max_failures: None,
+        selector: String::new(),
+        max_parallel: 1,
+        not_before: now,
+        not_after: now.plus(Duration::from_hours(1)),
+        nodes_root: Digest::of(b"nodes"),
+        started_by: "ada".to_owned(),
+        started: now,
+        reason: String::new(),
+        state: RunState::Planned,
+        skipped: vec![],
+        skipped_count: 0,
+        stopped_because: String::new(),
+        tally: Tally::new(1),
+        ended: None,
+        bodies_gone: None,
+    }
+}
+
+/// The queued job of a node in a run.
+pub fn job_record(run: RunId, agent: &Agent) -> JobRecord {
+    JobRecord {
+        run,
+        node: agent.node,
+        node_name: agent.name.clone(),
+        index: 0,
+        pair: None,
+        site: "-".to_owned(),
+        attempt: Attempt(1),
+        state: JobState::Queued,
+        offered: None,
+        ended: None,
+        took_ms: None,
+        summary: String::new(),
+        report: None,
+        late_report: None,
+        health: None,
+    }
 }
 
 /// A commit that was written and whose answer is held back.

@@ -3,10 +3,11 @@
 //! A changing job of a pair holds it (`hold/pair/…`) from the commit of its offer to the commit of its end, over
 //! all runs. A job that got lost keeps its hold and its inbox entry: nobody knows what its node is doing, and
 //! the node is told to stop, until it answers or an operator releases it.
-//! Decides nothing; called by the runner and by the services that take reports.
+//! Decides nothing; called by the runner, and by the services that take reports and that end or release nodes.
 
 use fleet_rollout::Holder;
 use fleet_store::Batch;
+use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::{JobState, Outcome};
 
 use super::keys;
@@ -70,6 +71,24 @@ pub async fn settle(repo: &Repo, batch: Batch, job: &JobRecord) -> Result<Batch>
         Some(hold) if hold.record.is_of(job) => Ok(batch.if_write_id(key.clone(), hold.write_id).delete(key)),
         _ => Ok(batch),
     }
+}
+
+/// Frees the pairs that are held for jobs of a node that have ended without its answer: an operator says that it
+/// does nothing any more. Gives the runs of those jobs, for the notifier.
+pub async fn free_pairs_of(repo: &Repo, mut batch: Batch, node: NodeId) -> Result<(Batch, Vec<RunId>)> {
+    let mut runs = Vec::new();
+    for (key, hold) in repo.all::<HoldRecord>(keys::PAIR_HOLDS).await? {
+        let run = hold.record.run;
+        if hold.record.node != node {
+            continue;
+        }
+        let job = repo.get::<JobRecord>(&keys::job(run, node)?).await?;
+        if job.is_none_or(|job| job.record.state.outcome().is_some()) {
+            batch = batch.remove(key, hold.write_id).delete(keys::inbox_entry(node, run)?);
+            runs.push(run);
+        }
+    }
+    Ok((batch, runs))
 }
 
 /// All pairs that are held, and for whose job.

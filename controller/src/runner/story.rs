@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use fleet_rollout::LOST_GRACE;
 use fleet_store::MemoryStore;
-use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{JobLimits, JobState, Outcome};
-use fleet_types::request::{NodeList, Verb};
+use fleet_types::request::NodeList;
 use fleet_types::run::{RunState, Tally};
 use fleet_types::time::Timestamp;
 
@@ -24,7 +23,7 @@ use crate::rebuild::Known;
 use crate::repo::reader::BatchExt as _;
 use crate::repo::records::{InboxRecord, JobRecord, Mark, RunRecord};
 use crate::repo::{jobs, keys};
-use crate::testing::{TestContext, agent};
+use crate::testing::{TestContext, agent, job_record, run_record};
 
 const START: i64 = 1_800_000_000_000;
 const PAIR: &str = "ams2-edge";
@@ -58,50 +57,18 @@ impl World {
         let ids: Vec<NodeId> = nodes.iter().map(|n| agent(*n).node).collect();
         let list = NodeList::of(&ids);
         let record = RunRecord {
-            run,
-            request: Digest::of(b"request"),
-            verb: Verb::Run,
-            procedure: "change".to_owned(),
-            procedure_digest: Digest::of(b"procedure"),
-            profile_digest: Digest::of(b"profile"),
             changes: true,
             job_limit_ms: 600_000,
-            max_failures: None,
-            bodies_gone: None,
-            selector: String::new(),
             max_parallel: 9,
-            not_before: self.now,
-            not_after: self.now.plus(Duration::from_hours(1)),
             nodes_root: list.root,
-            started_by: "ada".to_owned(),
-            started: self.now,
-            reason: String::new(),
-            state: RunState::Planned,
-            stopped_because: String::new(),
             tally: Tally::new(list.count),
-            ended: None,
+            ..run_record(run, self.now)
         };
         let context = self.context();
         let mut batch = context.audited.batch().put_record(keys::run(run).unwrap(), &record).unwrap();
         batch = batch.put_record(keys::open_run(run).unwrap(), &Mark {}).unwrap();
         for (index, n) in (0..).zip(nodes) {
-            let job = JobRecord {
-                run,
-                node: agent(*n).node,
-                node_name: agent(*n).name,
-                index,
-                pair: Some(PAIR.to_owned()),
-                site: "ams2".to_owned(),
-                attempt: Attempt(1),
-                state: JobState::Queued,
-                offered: None,
-                ended: None,
-                took_ms: None,
-                summary: String::new(),
-                report: None,
-                late_report: None,
-                health: None,
-            };
+            let job = JobRecord { index, pair: Some(PAIR.to_owned()), ..job_record(run, &agent(*n)) };
             batch = batch.put_record(keys::job(run, job.node).unwrap(), &job).unwrap();
         }
         context.audited.commit(batch, vec![]).await.unwrap();

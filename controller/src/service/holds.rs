@@ -16,9 +16,9 @@ use super::{inventory, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
 use crate::repo::reader::{BatchExt as _, Stored};
 use crate::repo::records::{NodePointer, NodeRecord, NodeState, RemovedRecord, SeenRecord};
+use crate::repo::{jobs, keys};
 
 /// Code of the error for a node that is held.
 pub const HELD: &str = "node-held";
@@ -151,16 +151,20 @@ pub async fn release(context: &Context, order: &Order<'_>) -> Result<Done> {
         }
         let stored = find(context, order.name).await?;
         let id = stored.record.id;
-        // Here is also the place to free what else keeps the node from work, in this very commit: a pair that stays
-        // taken because nobody knows what the node is doing.
-        let Some(hold) = stored.record.hold().cloned() else {
-            let why = format!("node \"{}\" is not held", order.name);
+        // A pair that stays taken because nobody knows what the node is doing is freed as well.
+        let (mut batch, freed) = jobs::free_pairs_of(&context.repo, context.audited.batch(), id).await?;
+        let hold = stored.record.hold().cloned();
+        if hold.is_none() && freed.is_empty() {
+            let why = format!("node \"{}\" is not held, and no pair is held for it", order.name);
             return Err(ControllerError::new(Kind::Conflict, "node-not-held", why));
+        }
+        let mut record = match hold {
+            Some(_) => stored.record.with_state(NodeState::Active),
+            None => stored.record,
         };
-        let mut record = stored.record.with_state(NodeState::Active);
-        let mut batch = context.audited.batch();
         let mut leaf = order.leaf("node.release");
-        if !hold.keeps_link() {
+        let begins_anew = hold.as_ref().filter(|hold| !hold.keeps_link());
+        if let Some(hold) = begins_anew {
             record.chain += 1;
             record.released = Some(context.clock.now());
             leaf =
@@ -174,7 +178,8 @@ pub async fn release(context: &Context, order: &Order<'_>) -> Result<Done> {
         let done = done(format!("{} is released: it gets work again", order.name));
         let batch = once.store(context, batch, &done)?;
         if committed(context.audited.commit(batch, vec![leaf]).await)? {
-            if !hold.keeps_link() {
+            freed.into_iter().for_each(|run| context.notifier.run_changed(run));
+            if begins_anew.is_some() {
                 context.instances.forget(id);
                 context.report_heads.forget(id);
                 context.node_cache.update(id, |known| known.journal_sequence = None);
@@ -222,7 +227,7 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
             context.report_heads.forget(id);
             context.sessions.close(id);
             context.notifier.node_changed(id);
-            end_jobs(context, id, &reason_of(&removed), Ends::All).await?;
+            end_removed(context, &removed).await?;
             return Ok(done);
         }
     }
@@ -240,7 +245,7 @@ pub async fn take_up_again(context: &Context) -> Result<()> {
             continue;
         }
         context.denied.deny_node(removed.node);
-        end_jobs(context, removed.node, &reason_of(&removed), Ends::All).await?;
+        end_removed(context, &removed).await?;
     }
     for id in context.node_cache.ids(|known| known.record.hold().is_some()) {
         let Some(known) = context.node_cache.get(id) else { continue };
@@ -251,8 +256,16 @@ pub async fn take_up_again(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn reason_of(removed: &RemovedRecord) -> String {
-    format!("the node was removed by {}", removed.by)
+/// Ends the jobs of a node that was removed, and frees its pairs: it will not answer any more.
+async fn end_removed(context: &Context, removed: &RemovedRecord) -> Result<()> {
+    end_jobs(context, removed.node, &format!("the node was removed by {}", removed.by), Ends::All).await?;
+    let batch = context.audited.batch().using_reserve();
+    let (batch, freed) = jobs::free_pairs_of(&context.repo, batch, removed.node).await?;
+    if !freed.is_empty() {
+        context.audited.commit(batch, vec![]).await?;
+        freed.into_iter().for_each(|run| context.notifier.run_changed(run));
+    }
+    Ok(())
 }
 
 fn done(message: String) -> Done {

@@ -7,9 +7,9 @@ use fleet_types::job::{JobState, Outcome};
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
-use crate::repo::reader::{BatchExt as _, PAGE};
+use crate::repo::reader::PAGE;
 use crate::repo::records::{JobRecord, Mark, RunRecord};
+use crate::repo::{jobs, keys};
 
 /// Which of a node's open jobs end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,14 +55,9 @@ async fn end_job(context: &Context, job: JobId, reason: &str, ends: Ends) -> Res
         state: JobState::Ended { outcome, reason: reason.to_owned() },
         ended: Some(context.clock.now()),
         summary: reason.chars().take(200).collect(),
-        ..stored.record
+        ..stored.record.clone()
     };
-    let batch = context
-        .audited
-        .batch()
-        .using_reserve()
-        .replace_record(key, stored.write_id, &record)?
-        .delete(keys::inbox_entry(job.node, job.run)?);
+    let batch = jobs::end(&context.repo, context.audited.batch().using_reserve(), &stored, &record).await?;
     let leaf = AuditEntry::new(context.audited.actor(), "job.end", format!("run/{}", job.run))
         .job(job, attempt)
         .subject(run.record.request)

@@ -207,14 +207,13 @@ mod tests {
     use fleet_types::digest::Digest;
     use fleet_types::id::Attempt;
     use fleet_types::job::{JobState, Outcome};
-    use fleet_types::request::Verb;
-    use fleet_types::run::{RunState, Tally};
+    use fleet_types::run::RunState;
 
     use super::*;
     use crate::clock::Clock;
     use crate::repo::output_files::OutputOf;
     use crate::repo::records::{Mark, ReportRecord, StoredReport};
-    use crate::testing::{TestContext, agent};
+    use crate::testing::{TestContext, agent, job_record, run_record};
 
     /// Writes a run that ended now, with one job, its report and some output.
     async fn ended_run(context: &Context, number: u64, sequence: u64) {
@@ -223,47 +222,18 @@ mod tests {
         let payload = vec![7; 20_000];
         let report = StoredReport { chain: 0, sequence, digest: Digest::of(&payload) };
         let record = RunRecord {
-            run,
             request: Digest::of(&number.to_be_bytes()),
-            verb: Verb::Run,
-            procedure: "look".to_owned(),
-            procedure_digest: Digest::of(b"procedure"),
-            profile_digest: Digest::of(b"profile"),
-            changes: false,
-            job_limit_ms: 1,
-            max_failures: None,
-            selector: String::new(),
-            max_parallel: 1,
-            not_before: now,
-            not_after: now.plus(DAY),
-            nodes_root: Digest::of(b"nodes"),
-            started_by: "ada".to_owned(),
-            started: now,
-            reason: String::new(),
             state: RunState::Succeeded,
-            stopped_because: String::new(),
-            tally: Tally::new(1),
             ended: Some(now),
-            bodies_gone: None,
+            ..run_record(run, now)
         };
         let job = JobRecord {
-            run,
-            node: node.node,
-            node_name: node.name.clone(),
-            index: 0,
-            pair: None,
-            site: String::new(),
-            attempt: Attempt(1),
             state: JobState::Ended { outcome: Outcome::Succeeded, reason: String::new() },
-            offered: None,
             ended: Some(now),
-            took_ms: None,
-            summary: "fine".to_owned(),
             report: Some(report),
-            late_report: None,
-            health: None,
+            ..job_record(run, &node)
         };
-        let body = ReportRecord { payload, signature: vec![1; 64], received: now };
+        let body = ReportRecord { payload, signature: vec![1; 64], received: now, journal_sequence: 1 };
         let answer =
             IdempotencyRecord { arguments: record.request, answer: serde_json::Value::Null, at: now };
         let operator = crate::testing::operator().record.id;
@@ -281,7 +251,7 @@ mod tests {
             .unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
         let of = OutputOf { run, node: node.node, attempt: Attempt(1), step: "s".to_owned() };
-        context.output.append(&of, 0, vec![1; 100]).await.unwrap();
+        context.output.append(&of, 0, vec![1; 100], true).await.unwrap();
     }
 
     async fn keys_below(context: &Context, prefix: &str) -> usize {

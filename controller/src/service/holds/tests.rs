@@ -4,9 +4,7 @@ use fleet_types::digest::Digest;
 use fleet_types::facts::NodeFacts;
 use fleet_types::id::{Attempt, LinkEpoch, RunId};
 use fleet_types::job::{JobState, Outcome};
-use fleet_types::request::Verb;
-use fleet_types::run::{RunState, Tally};
-use fleet_types::time::Timestamp;
+use fleet_types::run::RunState;
 use fleet_types::view::Presence;
 
 use super::*;
@@ -14,7 +12,7 @@ use crate::repo::records::{InboxRecord, JobRecord, Mark, RunRecord};
 use crate::service::caller::Agent;
 use crate::service::inventory::{HelloFacts, check_active, connect};
 use crate::service::runs;
-use crate::testing::{TestContext, enrolled, leaves, operator};
+use crate::testing::{TestContext, enrolled, leaves, operator, run_record};
 
 fn hello(journal_sequence: u64, start: &str) -> HelloFacts {
     HelloFacts {
@@ -32,30 +30,8 @@ fn hello(journal_sequence: u64, start: &str) -> HelloFacts {
 async fn job_in(context: &Context, agent: &Agent, number: u64, state: JobState) -> RunId {
     let run = RunId::from_number(number);
     let digest = Digest::of(b"x");
-    let record = RunRecord {
-        run,
-        request: digest,
-        verb: Verb::Run,
-        procedure: "look".to_owned(),
-        procedure_digest: digest,
-        profile_digest: digest,
-        changes: false,
-        job_limit_ms: 60_000,
-        selector: String::new(),
-        max_parallel: 1,
-        not_before: Timestamp::clamped(0),
-        not_after: context.clock.now().plus(std::time::Duration::from_hours(1)),
-        nodes_root: digest,
-        started_by: "ada".to_owned(),
-        started: context.clock.now(),
-        reason: String::new(),
-        state: RunState::Running,
-        skipped: vec![],
-        skipped_count: 0,
-        stopped_because: String::new(),
-        tally: Tally::new(1),
-        ended: None,
-    };
+    let record =
+        RunRecord { request: digest, state: RunState::Running, ..run_record(run, context.clock.now()) };
     let job = JobRecord {
         run,
         node: agent.node,
@@ -73,8 +49,7 @@ async fn job_in(context: &Context, agent: &Agent, number: u64, state: JobState) 
         late_report: None,
         health: None,
     };
-    let entry =
-        InboxRecord { attempt: Attempt(1), request: digest, node_index: 0, node_path: vec![], cancel: None };
+    let entry = InboxRecord { attempt: Attempt(1), request: digest, node_index: 0, node_path: vec![] };
     let mut batch = context.audited.batch();
     batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
     batch = batch.put_record(keys::open_run(run).unwrap(), &Mark {}).unwrap();
