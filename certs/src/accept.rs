@@ -1,4 +1,4 @@
-//! The server's half of one handshake, with a limit and a named reason when it fails.
+//! The server's half of one handshake, in its two steps, with a named reason when it fails.
 //!
 //! The accept loop itself, its caps and its admission belong to the controller's edge; a failure here
 //! concerns one connection and must never end that loop (security-and-delivery §1.22). Before a failed
@@ -10,11 +10,12 @@ use std::io;
 use std::time::Duration;
 
 use fleet_types::id::FleetId;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::fault::CertFault;
 use crate::name::Role;
@@ -49,32 +50,68 @@ pub enum AcceptError {
     Handshake(#[source] io::Error),
 }
 
+/// A client that has sent its whole `ClientHello`: until then it costs next to nothing, from now on a handshake.
+pub struct Hello(Box<StartHandshake<TcpStream>>);
+
+/// Waits for the whole `ClientHello`; the caller sets the limit.
+pub async fn client_hello(stream: TcpStream) -> Result<Hello, AcceptError> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
+    start.map(|start| Hello(Box::new(start))).map_err(AcceptError::Handshake)
+}
+
+impl Hello {
+    /// The rest of the handshake, with the configuration that is published now; the caller sets the limit.
+    pub async fn answer(self, tls: &ServerTls) -> Result<TlsStream<TcpStream>, Refused> {
+        let config = tls.borrow().clone();
+        let accepting = async {
+            let outcome = self.0.into_stream(config).into_fallible().await;
+            outcome.map_err(|(error, stream)| {
+                let error = match CertFault::of_io(&error) {
+                    Some(fault) => AcceptError::Certificate { fault, presented: REFUSED.with(RefCell::take) },
+                    None => AcceptError::Handshake(error),
+                };
+                Refused { error, stream }
+            })
+        };
+        REFUSED.scope(RefCell::default(), accepting).await
+    }
+}
+
+/// A failed handshake whose connection is still open, so that the client can read why.
+pub struct Refused {
+    /// Why.
+    pub error: AcceptError,
+    stream: TcpStream,
+}
+
+impl Refused {
+    /// Closes our side and reads the rest, within limits; what fails now does not matter any more.
+    pub async fn close(self) -> AcceptError {
+        let Self { error, mut stream } = self;
+        let _ = stream.shutdown().await;
+        let mut rest = stream.take(LINGER_BYTES);
+        let _ = timeout(LINGER_LIMIT, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+        error
+    }
+}
+
 /// Runs one handshake with the configuration that is published now.
 pub async fn handshake(tls: &ServerTls, stream: TcpStream) -> Result<TlsStream<TcpStream>, AcceptError> {
     handshake_within(tls, stream, HANDSHAKE_LIMIT).await
 }
 
-/// The same with another limit, for settings that scale all timers.
+/// The same with another limit.
 pub async fn handshake_within(
     tls: &ServerTls,
     stream: TcpStream,
     limit: Duration,
 ) -> Result<TlsStream<TcpStream>, AcceptError> {
-    let config = tls.borrow().clone();
-    let accepting = async {
-        let outcome = TlsAcceptor::from(config).accept(stream).into_fallible().await;
-        outcome.map_err(|(error, stream)| (error, stream, REFUSED.with(RefCell::take)))
-    };
-    match timeout(limit, REFUSED.scope(RefCell::default(), accepting)).await {
+    let whole = Box::pin(async { Ok(client_hello(stream).await?.answer(tls).await) });
+    match timeout(limit, whole).await {
         Err(_) => Err(AcceptError::Timeout),
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err((error, stream, presented))) => {
-            linger(stream).await;
-            Err(match CertFault::of_io(&error) {
-                Some(fault) => AcceptError::Certificate { fault, presented },
-                None => AcceptError::Handshake(error),
-            })
-        }
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(Ok(stream))) => Ok(stream),
+        Ok(Ok(Err(refused))) => Err(refused.close().await),
     }
 }
 
@@ -88,11 +125,4 @@ pub fn peer(stream: &TlsStream<TcpStream>, fleet: FleetId) -> Result<PeerIdentit
         return Err(CertFault::WrongPurpose);
     }
     verify_peer_certificate(certificate, role, Some(fleet)).map_err(CertFault::Name)
-}
-
-/// Closes our side and reads the rest, within limits; errors do not matter any more.
-async fn linger(mut stream: TcpStream) {
-    let _ = stream.shutdown().await;
-    let mut rest = stream.take(LINGER_BYTES);
-    let _ = timeout(LINGER_LIMIT, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
 }

@@ -13,13 +13,46 @@ pub struct Limits {
     pub life: Duration,
 }
 
+/// Limits of one connection until its handshake is over. 2 + 5 s are together below the 10 s that an honest client
+/// waits itself. They are the line's and the machine's, so that they stay at every scale.
+#[derive(Debug, Clone, Copy)]
+pub struct Handshake {
+    /// For the whole `ClientHello`. An honest client sends it with the end of its TCP handshake; 2 s bear one lost
+    /// packet on a line over a satellite.
+    pub hello: Duration,
+    /// Wait for a permit: who waits longer has gone.
+    pub permit: Duration,
+    /// After this a handshake gives its permit to somebody who waits for it. An honest one takes two round trips.
+    pub gives_way: Duration,
+    /// For the rest, where nobody waits: a bad line.
+    pub shake: Duration,
+}
+
+impl Handshake {
+    const USUAL: Self = Self {
+        hello: Duration::from_secs(2),
+        permit: Duration::from_secs(10),
+        gives_way: Duration::from_secs(1),
+        shake: Duration::from_secs(5),
+    };
+}
+
 /// What one listener lets in; no listener takes another's places.
 #[derive(Debug, Clone)]
 pub struct Port {
-    /// Handshakes under way at once: beyond, the kernel's backlog holds clients back.
+    /// Handshakes under way at once, each some 30 KiB and a millisecond of a core.
     pub handshakes_at_once: usize,
+    /// Of them those of one source. A quarter: three others' flood leaves the fourth its share, and a site behind
+    /// one address with 50 ms of way still shakes more than 600 hands a second.
+    pub handshakes_a_source: usize,
     /// Connections at once, those in their handshake among them.
     pub connections: usize,
+    /// Of them those of one source.
+    pub connections_a_source: usize,
+    /// Limits until the handshake is over.
+    pub handshake: Handshake,
+    /// From then on for the preface of HTTP/2; pings begin after it.
+    pub preface: Duration,
     /// How long each may last; without, as long as it is alive.
     pub limits: Option<Limits>,
 }
@@ -47,11 +80,13 @@ pub struct Settings {
     /// other half is left for work.
     pub handshakes_per_second: u32,
     /// What the port for agents and operators lets in. 15,000 connections: with the other port's, store and output
-    /// below the 20,000 open files that a process usually has. Pings find those that are gone.
+    /// below the 20,000 open files that a process usually has. Pings find those that are gone. A whole fleet may
+    /// be behind one address, so that a source has no share of its own; an identity has (`edge/identity_places.rs`).
     pub agent_port: Port,
     /// What the enrolment port lets in. It serves strangers, so it has places of its own and they are given back
     /// soon: an enrolment is one call, a second of work, and a lost one is repeated with the same answer. 1,000
-    /// machines at once are more than a site brings up; 10 s without a byte and a minute in all bear a bad line.
+    /// machines at once are more than a fleet brings up, a quarter of them more than a site; 10 s without a byte
+    /// and a minute in all bear a bad line.
     pub enrol_port: Port,
     /// Calls that enrol a token or address may make in a minute.
     pub enrol_per_minute: u32,
@@ -75,10 +110,22 @@ impl Default for Settings {
             pass_period: Duration::from_secs(15),
             reconnect_spread_min: Duration::from_secs(2),
             handshakes_per_second: 1500,
-            agent_port: Port { handshakes_at_once: 256, connections: 15_000, limits: None },
+            agent_port: Port {
+                handshakes_at_once: 256,
+                handshakes_a_source: 64,
+                connections: 15_000,
+                connections_a_source: 15_000,
+                handshake: Handshake::USUAL,
+                preface: Duration::from_secs(10),
+                limits: None,
+            },
             enrol_port: Port {
                 handshakes_at_once: 64,
+                handshakes_a_source: 16,
                 connections: 1_000,
+                connections_a_source: 250,
+                handshake: Handshake::USUAL,
+                preface: Duration::from_secs(5),
                 limits: Some(Limits { idle: Duration::from_secs(10), life: Duration::from_mins(1) }),
             },
             enrol_per_minute: 30,

@@ -202,6 +202,11 @@ impl StagedStore {
         self.is_short.store(true, Ordering::Release);
     }
 
+    /// There is room for everything again.
+    pub fn has_space_again(&self) {
+        self.is_short.store(false, Ordering::Release);
+    }
+
     /// The next commit is written, and answered when the test says so.
     pub fn hold_next(&self) -> Held {
         let (written_to, written) = oneshot::channel();

@@ -31,7 +31,7 @@ fn trust_bytes(context: &Context) -> (Vec<u8>, Vec<u8>) {
 }
 
 impl Enrol {
-    fn refused(&self, address: &str, error: ControllerError) -> Status {
+    fn refused(&self, address: std::net::IpAddr, error: ControllerError) -> Status {
         if matches!(error.kind, Kind::Unauthenticated | Kind::Exhausted) {
             self.refusals.count("enrol", address, &error.detail.message);
         }
@@ -96,7 +96,7 @@ impl EnrolService for Enrol {
     async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolReply>, Status> {
         let address = peer::of(&request)?.address.ip();
         let reply = self.node(request.get_ref(), address).await;
-        reply.map(Response::new).map_err(|error| self.refused(&address.to_string(), error))
+        reply.map(Response::new).map_err(|error| self.refused(address, error))
     }
 
     async fn enrol_operator(
@@ -105,6 +105,6 @@ impl EnrolService for Enrol {
     ) -> Result<Response<pb::EnrolOperatorReply>, Status> {
         let address = peer::of(&request)?.address.ip();
         let reply = self.person(request.get_ref(), address).await;
-        reply.map(Response::new).map_err(|error| self.refused(&address.to_string(), error))
+        reply.map(Response::new).map_err(|error| self.refused(address, error))
     }
 }

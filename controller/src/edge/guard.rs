@@ -11,13 +11,13 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::listener::known_actor;
 use super::peer::Peer;
 use super::refusals::Refusals;
 use super::status::to_status;
 use crate::access::{self, Caller};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind};
-use crate::service::caller::nobody;
 
 /// Puts the guard before a server's services.
 #[derive(Clone)]
@@ -50,19 +50,18 @@ impl GuardLayer {
             self.refusals.count_actor("call", actor, &format!("{path}: {why}"));
             ControllerError::new(Kind::Refused, code, why)
         };
-        let Some(peer) = peer else { return Err(refuse("no-peer", "no identity".to_owned(), nobody(""))) };
-        let address = peer.address.ip().to_string();
+        let no_peer = || ControllerError::new(Kind::Refused, "no-peer", "no identity");
+        let peer = peer.ok_or_else(no_peer)?;
         let Some(identity) = &peer.identity else {
-            return access::check(path, Caller::Nobody)
-                .map_err(|denied| refuse("not-allowed", denied.to_string(), nobody(&address)));
+            return access::check(path, Caller::Nobody).map_err(|denied| {
+                // Strangers choose the path: it is no part of what is counted.
+                let address = peer.address.ip();
+                tracing::debug!(path, %address, "call refused: {denied}");
+                self.refusals.count("call", address, &denied.to_string());
+                ControllerError::new(Kind::Refused, "not-allowed", denied.to_string())
+            });
         };
-        let mut actor = Actor {
-            role: identity.identity.role().to_string(),
-            id: identity.identity.uuid().to_string(),
-            name: String::new(),
-            certificate: Some(identity.fingerprint),
-            address,
-        };
+        let mut actor = known_actor(identity, peer.address);
         if let Err(revoked) = self.context.denied.check(identity) {
             return Err(refuse("revoked", revoked.to_string(), actor));
         }

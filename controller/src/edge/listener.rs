@@ -1,21 +1,28 @@
-//! Our own accept loop (security-and-delivery §1.22): a handshake limit, caps on handshakes and connections,
+//! Our own accept loop (security-and-delivery §1.22): handshakes with limits, caps that keep nobody out,
 //! settings that are replaced while running. A failed handshake concerns one connection and never ends it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet_certs::PeerIdentity;
 use fleet_certs::accept::{self, AcceptError};
+use fleet_certs::fault::CertFault;
 use fleet_certs::tls::ServerTls;
+use fleet_types::audit::Actor;
 use fleet_types::id::FleetId;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+use super::entrance::{Entrance, Lost, Place};
+use super::identity_places::IdentityPlaces;
 use super::peer::{Peer, PeerStream};
 use super::refusals::Refusals;
-use crate::settings::Port;
+use super::timed::Timed;
+use crate::settings::{Limits, Port};
 
 /// Connections that have their handshake behind them and wait for the server to take them: it takes them at
 /// once, so a few are enough.
@@ -39,6 +46,8 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// What one listener needs.
 pub struct Listener {
+    /// Its name in the audit log.
+    pub name: &'static str,
     /// Bound already.
     pub socket: TcpListener,
     /// TLS settings as published now.
@@ -53,103 +62,142 @@ impl Listener {
     /// Accepts until told to stop; what passes its handshake comes out of the stream.
     pub fn start(self, port: &Port, stop: CancellationToken) -> ReceiverStream<std::io::Result<PeerStream>> {
         let (ready, stream) = mpsc::channel(READY);
-        let (places, limits) = (ConnectionPermits::new(port), port.limits);
-        let listener = Arc::new(self);
+        let entrance = Arc::new(Entrance::new(port));
+        let Self { name, socket: listening, tls, fleet, refusals } = self;
+        let (identities, preface, limits) = (Arc::default(), port.preface, port.limits);
+        let welcome = Arc::new(Welcome { name, tls, fleet, refusals, identities, preface, limits });
         tokio::spawn(async move {
             loop {
                 let accepted = tokio::select! {
                     () = stop.cancelled() => return,
-                    accepted = places.admit(&listener.socket) => accepted,
+                    accepted = async {
+                        entrance.room().await;
+                        listening.accept().await
+                    } => accepted,
                 };
-                let Some((socket, address, handshake, place)) = accepted else {
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = pause() => continue,
+                let (socket, address) = match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!("accept failed: {error}");
+                        tokio::select! {
+                            () = stop.cancelled() => return,
+                            () = pause() => continue,
+                        }
                     }
                 };
-                let (listener, ready) = (Arc::clone(&listener), ready.clone());
+                let Some(place) = entrance.enter(address.ip()) else {
+                    welcome.refusals.count_lost(welcome.name, address.ip(), Lost::Evicted);
+                    continue;
+                };
+                let (welcome, ready) = (Arc::clone(&welcome), ready.clone());
                 tokio::spawn(async move {
-                    if let Some(peer) = listener.shake_hands(socket, address).await {
-                        let (tls, peer) = peer;
-                        drop(handshake);
+                    if let Some(peer) = welcome.shake_hands(socket, address, place).await {
                         // The server has stopped when nobody takes it; then the connection is closed.
-                        let _ = ready.send(Ok(PeerStream::new(tls, peer, place, limits))).await;
+                        let _ = ready.send(Ok(peer)).await;
                     }
                 });
             }
         });
         ReceiverStream::new(stream)
     }
+}
 
+/// What a port's handshakes share.
+struct Welcome {
+    name: &'static str,
+    tls: ServerTls,
+    fleet: Option<FleetId>,
+    refusals: Arc<Refusals>,
+    identities: Arc<IdentityPlaces>,
+    preface: Duration,
+    limits: Option<Limits>,
+}
+
+impl Welcome {
     async fn shake_hands(
         &self,
         socket: TcpStream,
         address: SocketAddr,
-    ) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, Peer)> {
+        mut place: Place,
+    ) -> Option<PeerStream> {
         let _ = socket.set_nodelay(true);
-        let tls = match accept::handshake(&self.tls, socket).await {
+        // In boxes, so that a connection that says nothing costs its socket and little more.
+        let outcome = async {
+            let hello = place.before_hello(Box::pin(accept::client_hello(socket))).await?;
+            let hello = match hello {
+                Ok(hello) => hello,
+                // Port scanners and broken clients.
+                Err(error) => {
+                    tracing::debug!(%address, "{error}");
+                    return Err(Lost::Silent);
+                }
+            };
+            place.permit().await?;
+            place.shake(Box::pin(hello.answer(&self.tls))).await
+        };
+        let answered = match outcome.await {
+            Ok(answered) => answered,
+            Err(lost) => {
+                tracing::debug!(%address, "connection {lost}");
+                self.refusals.count_lost(self.name, address.ip(), lost);
+                return None;
+            }
+        };
+        place.opened();
+        let tls = match answered {
             Ok(tls) => tls,
-            Err(error) => {
-                self.refused(address, &error);
+            Err(refused) => {
+                self.refused(address, &refused.close().await);
                 return None;
             }
         };
         let identity = match self.fleet.map(|fleet| accept::peer(&tls, fleet)).transpose() {
             Ok(identity) => identity.map(Arc::new),
             Err(fault) => {
-                tracing::warn!(%address, "certificate refused: {fault}");
-                self.refusals.count("handshake", &address.ip().to_string(), &fault.to_string());
+                self.certificate_refused(address, &fault);
                 return None;
             }
         };
-        Some((tls, Peer { identity, address }))
+        Some(self.opened(tls, Peer { identity, address }, place))
+    }
+
+    fn opened(&self, tls: TlsStream<TcpStream>, peer: Peer, place: Place) -> PeerStream {
+        let entered = peer.identity.as_ref().map(|known| self.identities.enter(known.identity));
+        if let Some(known) = peer.identity.as_ref().filter(|_| entered.as_ref().is_some_and(|e| e.is_over)) {
+            let reason = "too many connections at once: the eldest was closed";
+            self.refusals.count_actor("connection", known_actor(known, peer.address), reason);
+        }
+        let (identity_place, lost) = entered.map(|entered| (entered.place, entered.lost)).unzip();
+        let stream = Timed::new(tls, self.preface, self.limits, lost);
+        PeerStream { stream, peer, place, identity_place }
+    }
+
+    fn certificate_refused(&self, address: SocketAddr, fault: &CertFault) {
+        tracing::warn!(%address, "client certificate refused: {fault}");
+        self.refusals.count("handshake", address.ip(), &fault.to_string());
     }
 
     fn refused(&self, address: SocketAddr, error: &AcceptError) {
         match error {
-            AcceptError::Certificate { fault, .. } => {
-                tracing::warn!(%address, "client certificate refused: {fault}");
-                self.refusals.count("handshake", &address.ip().to_string(), &fault.to_string());
-            }
-            // Port scanners and broken clients: not worth a leaf.
+            AcceptError::Certificate { fault, .. } => self.certificate_refused(address, fault),
             other => tracing::debug!(%address, "{other}"),
         }
     }
 }
 
+/// The owner of a certificate, for audit records.
+pub fn known_actor(known: &PeerIdentity, address: SocketAddr) -> Actor {
+    Actor {
+        role: known.identity.role().to_string(),
+        id: known.identity.uuid().to_string(),
+        name: String::new(),
+        certificate: Some(known.fingerprint),
+        address: address.ip().to_string(),
+    }
+}
+
 async fn pause() {
     tokio::time::timeout(ACCEPT_PAUSE, std::future::pending::<()>()).await.ok();
-}
-
-type Admitted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit, tokio::sync::OwnedSemaphorePermit);
-
-/// The places of one listener.
-struct ConnectionPermits {
-    handshakes: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
-}
-
-impl ConnectionPermits {
-    fn new(port: &Port) -> Self {
-        Self {
-            handshakes: Arc::new(Semaphore::new(port.handshakes_at_once)),
-            connections: Arc::new(Semaphore::new(port.connections)),
-        }
-    }
-
-    /// Takes a connection when there is a place for it and its handshake; until then the kernel holds it.
-    async fn admit(&self, socket: &TcpListener) -> Option<Admitted> {
-        // Neither semaphore is ever closed.
-        let place = Arc::clone(&self.connections).acquire_owned().await.ok()?;
-        let handshake = Arc::clone(&self.handshakes).acquire_owned().await.ok()?;
-        match socket.accept().await {
-            Ok((stream, address)) => Some((stream, address, handshake, place)),
-            Err(error) => {
-                tracing::warn!("accept failed: {error}");
-                None
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -158,33 +206,6 @@ mod tests {
 
     /// Limit of a test for one thing to happen.
     const SOON: Duration = Duration::from_secs(5);
-    /// In which something that must not happen would have happened.
-    const AT_ONCE: Duration = Duration::from_millis(50);
-
-    async fn port(connections: usize) -> (TcpListener, ConnectionPermits) {
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        (socket, ConnectionPermits::new(&Port { handshakes_at_once: 8, connections, limits: None }))
-    }
-
-    #[tokio::test]
-    async fn a_full_port_takes_no_place_of_the_other_and_goes_on_when_one_is_given_back() {
-        let ((strangers, few), (agents, own)) = (port(2).await, port(1).await);
-        let dial =
-            async |socket: &TcpListener| TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
-        let (mut held, mut clients) = (Vec::new(), Vec::new());
-        for _ in 0..3 {
-            clients.push(dial(&strangers).await);
-        }
-        for _ in 0..2 {
-            held.push(tokio::time::timeout(SOON, few.admit(&strangers)).await.unwrap());
-        }
-        assert!(tokio::time::timeout(AT_ONCE, few.admit(&strangers)).await.is_err(), "a third place");
-        clients.push(dial(&agents).await);
-        let agent = tokio::time::timeout(SOON, own.admit(&agents)).await;
-        assert!(agent.unwrap().is_some(), "the other port has its own places");
-        held.pop();
-        assert!(tokio::time::timeout(SOON, few.admit(&strangers)).await.unwrap().is_some(), "given back");
-    }
 
     #[tokio::test]
     async fn a_fleet_that_comes_all_at_once_finds_room_before_anybody_accepts() {

@@ -3,7 +3,9 @@
 //! | file | what lives there |
 //! |---|---|
 //! | [`listener`] | our own accept loop: handshakes with limits, one peer a connection |
-//! | [`timed`] | a connection that is closed when it is idle or old |
+//! | [`admission`], [`entrance`] | who keeps a place when a port is crowded: the decision, and carrying it out |
+//! | [`identity_places`] | how many connections one certificate's owner may have |
+//! | [`timed`] | a connection that is closed when it begins nothing, is idle or old, or lost its place |
 //! | [`peer`] | the identity of a connection, for everything behind it |
 //! | [`guard`] | the access table and the deny list, asked before every handler |
 //! | [`stream_permit`] | how long a caller may hold a stream |
@@ -17,9 +19,12 @@
 //!
 //! Generated types and status codes stop here.
 
+pub mod admission;
 pub mod agent;
 pub mod enrol;
+pub mod entrance;
 pub mod guard;
+pub mod identity_places;
 pub mod limits;
 pub mod listener;
 pub mod operator;

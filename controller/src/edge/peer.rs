@@ -9,7 +9,6 @@ use fleet_certs::PeerIdentity;
 use fleet_certs::name::Identity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
@@ -19,10 +18,11 @@ use crate::context::Context;
 use crate::error::{ControllerError, Kind};
 use crate::service::caller::{Agent, Operator};
 
+use super::entrance::Place;
+use super::identity_places::IdentityPlace;
 use super::status::to_status;
 use super::stream_permit::StreamPermit;
 use super::timed::Timed;
-use crate::settings::Limits;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -33,23 +33,16 @@ pub struct Peer {
     pub address: SocketAddr,
 }
 
-/// A connection after its handshake. Holds its place among the connections until it is dropped.
+/// A connection after its handshake. Holds its places until it is dropped.
 pub struct PeerStream {
-    stream: Timed<TlsStream<TcpStream>>,
-    peer: Peer,
-    _place: OwnedSemaphorePermit,
-}
-
-impl PeerStream {
-    /// Wraps a connection.
-    pub fn new(
-        stream: TlsStream<TcpStream>,
-        peer: Peer,
-        place: OwnedSemaphorePermit,
-        limits: Option<Limits>,
-    ) -> Self {
-        Self { stream: Timed::new(stream, limits), peer, _place: place }
-    }
+    /// Under its limits.
+    pub stream: Timed<TlsStream<TcpStream>>,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Among the port's connections.
+    pub place: Place,
+    /// Among those of its identity, where it has one.
+    pub identity_place: Option<IdentityPlace>,
 }
 
 impl Connected for PeerStream {

@@ -19,7 +19,7 @@ use super::guard::GuardLayer;
 use super::limits::EnrolLimits;
 use super::listener::Listener;
 use super::operator::Operators;
-use super::refusals::Refusals;
+use super::refusals::{ENROLMENT, MAIN, Refusals};
 use crate::context::Context;
 use crate::service::audit;
 
@@ -62,13 +62,13 @@ impl Servers {
             .layer(GuardLayer { context: Arc::clone(&self.context), refusals: Arc::clone(&self.refusals) })
     }
 
-    fn listener(&self, socket: TcpListener, tls: ServerTls) -> Listener {
-        Listener { socket, tls, fleet: None, refusals: Arc::clone(&self.refusals) }
+    fn listener(&self, name: &'static str, socket: TcpListener, tls: ServerTls) -> Listener {
+        Listener { name, socket, tls, fleet: None, refusals: Arc::clone(&self.refusals) }
     }
 
     /// Serves agents and operators until the stop.
     pub async fn main(&self, socket: TcpListener, tls: ServerTls) -> Result<(), ServeError> {
-        let listener = Listener { fleet: Some(self.context.fleet.fleet), ..self.listener(socket, tls) };
+        let listener = Listener { fleet: Some(self.context.fleet.fleet), ..self.listener(MAIN, socket, tls) };
         let incoming = listener.start(&self.context.settings.agent_port, self.stop.clone());
         let agents = Agents {
             context: Arc::clone(&self.context),
@@ -94,7 +94,8 @@ impl Servers {
 
     /// Serves enrolment and health, without client certificates, until the stop.
     pub async fn enrolment(&self, socket: TcpListener, tls: ServerTls) -> Result<(), ServeError> {
-        let incoming = self.listener(socket, tls).start(&self.context.settings.enrol_port, self.stop.clone());
+        let incoming =
+            self.listener(ENROLMENT, socket, tls).start(&self.context.settings.enrol_port, self.stop.clone());
         let enrol = Enrol {
             context: Arc::clone(&self.context),
             limits: EnrolLimits::new(self.context.settings.enrol_per_minute),

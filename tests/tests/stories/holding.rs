@@ -13,7 +13,7 @@ use fleet_tests::fake_agent::enrol::{self, NewKeys};
 use fleet_tests::test_fleet::{TestFleet, labels};
 use fleet_tests::wait::PATIENCE;
 use fleet_tests::{channel, raw_call};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
@@ -92,6 +92,8 @@ async fn connections_of_strangers_who_say_nothing_are_closed_and_those_of_the_fl
     let token = Token::parse(TokenKind::Node, &view.token)?;
     let own = channel::connect(fleet.controller.agent_address(), fleet.operator.tls()).await?;
     let mut quiet = raw_call::silent(fleet.controller.agent_address(), fleet.operator.tls()).await?;
+    // It has begun HTTP/2, with its preface and empty settings (RFC 9113 §3.4), and says no more.
+    quiet.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
     let tls = channel::enrolment_tls(&token)?;
     let mut strangers = Vec::new();
     for _ in 0..20 {

@@ -9,6 +9,7 @@
 //! | [`ending`] | cancel, expiry, failures |
 //! | [`links`] | fencing, numbering, reconcile, silence |
 //! | [`strangers`] | T31-T33: certificates and identities that open nothing |
+//! | [`crowding`] | crowds of connections that keep nobody out |
 //! | [`holding`] | how long streams, calls and idle connections are held |
 //! | [`joining`] | T34: tokens |
 //! | [`outputs`] | whose output of steps is taken |
@@ -18,6 +19,7 @@
 //! | [`starting`] | starts that must fail, and how |
 //! | [`storm`] | T22: random kills under load |
 
+mod crowding;
 mod ending;
 mod forge;
 mod holding;
