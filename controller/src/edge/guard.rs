@@ -1,5 +1,6 @@
 //! Asked before every handler: the access table and the deny list. A call that is in no row of the table, or
 //! of a caller who is shut out, never reaches a handler, whatever its body (security-and-delivery §1.10, §1.12).
+//! What passes is carried out to its end ([`super::detached`]).
 
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -7,10 +8,12 @@ use std::task::{Context as TaskContext, Poll};
 use fleet_certs::name::Identity;
 use fleet_types::audit::Actor;
 use http::Request;
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::detached::carry_out;
 use super::listener::known_actor;
 use super::peer::Peer;
 use super::refusals::Refusals;
@@ -26,6 +29,8 @@ pub struct GuardLayer {
     pub context: Arc<Context>,
     /// Counts what is refused.
     pub refusals: Arc<Refusals>,
+    /// Calls under way, so that a drain can wait for them.
+    pub tracker: TaskTracker,
 }
 
 impl<S> Layer<S> for GuardLayer {
@@ -44,7 +49,7 @@ pub struct Guard<S> {
 }
 
 impl GuardLayer {
-    fn check(&self, path: &str, peer: Option<&Peer>) -> Result<(), ControllerError> {
+    fn check<'a>(&self, path: &str, peer: Option<&'a Peer>) -> Result<&'a Peer, ControllerError> {
         let refuse = |code: &str, why: String, actor: Actor| {
             tracing::warn!(path, peer = actor.id, address = actor.address, "call refused: {why}");
             self.refusals.count_actor("call", actor, &format!("{path}: {why}"));
@@ -53,7 +58,7 @@ impl GuardLayer {
         let no_peer = || ControllerError::new(Kind::Refused, "no-peer", "no identity");
         let peer = peer.ok_or_else(no_peer)?;
         let Some(identity) = &peer.identity else {
-            return access::check(path, Caller::Nobody).map_err(|denied| {
+            return access::check(path, Caller::Nobody).map(|()| peer).map_err(|denied| {
                 // Strangers choose the path: it is no part of what is counted.
                 let address = peer.address.ip();
                 tracing::debug!(path, %address, "call refused: {denied}");
@@ -82,7 +87,7 @@ impl GuardLayer {
             },
             Identity::Controller(..) => Caller::Nobody,
         };
-        access::check(path, caller).map_err(|denied| {
+        access::check(path, caller).map(|()| peer).map_err(|denied| {
             let error = refuse("not-allowed", denied.to_string(), actor);
             error.fix("ask a security-admin for the role; fleetctl whoami shows yours")
         })
@@ -105,8 +110,16 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        match self.layer.check(request.uri().path(), request.extensions().get::<Peer>()) {
-            Ok(()) => Box::pin(self.inner.call(request)),
+        let peer = request.extensions().get::<Peer>();
+        let calls = self.layer.check(request.uri().path(), peer).map(|peer| Arc::clone(&peer.calls));
+        match calls {
+            Ok(calls) => {
+                let done = carry_out(self.layer.tracker.clone(), calls, self.inner.call(request));
+                Box::pin(async move {
+                    let defect = || to_status(ControllerError::internal("the call ended without an answer"));
+                    done.await.unwrap_or_else(|| Ok(defect().into_http()))
+                })
+            }
             Err(error) => {
                 let status: Status = to_status(error);
                 Box::pin(std::future::ready(Ok(status.into_http())))

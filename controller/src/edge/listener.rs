@@ -12,7 +12,7 @@ use fleet_certs::tls::ServerTls;
 use fleet_types::audit::Actor;
 use fleet_types::id::FleetId;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use super::entrance::{Entrance, Lost, Place};
 use super::identity_places::IdentityPlaces;
 use super::peer::{Peer, PeerStream};
 use super::refusals::Refusals;
+use super::server::STREAMS;
 use super::timed::Timed;
 use crate::settings::{Limits, Port};
 
@@ -158,7 +159,11 @@ impl Welcome {
                 return None;
             }
         };
-        Some(self.opened(tls, Peer { identity, address }, place))
+        Some(self.opened(
+            tls,
+            Peer { identity, address, calls: Arc::new(Semaphore::new(STREAMS.into())) },
+            place,
+        ))
     }
 
     fn opened(&self, tls: TlsStream<TcpStream>, peer: Peer, place: Place) -> PeerStream {

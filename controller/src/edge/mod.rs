@@ -7,6 +7,7 @@
 //! | [`identity_places`] | how many connections one certificate's owner may have |
 //! | [`timed`] | a connection that is closed when it begins nothing, is idle or old, or lost its place |
 //! | [`peer`] | the identity of a connection, for everything behind it |
+//! | [`detached`] | a call that has begun is carried out to its end |
 //! | [`guard`] | the access table and the deny list, asked before every handler |
 //! | [`stream_permit`] | how long a caller may hold a stream |
 //! | [`refusals`] | refused calls, counted and written to the audit log |
@@ -21,6 +22,7 @@
 
 pub mod admission;
 pub mod agent;
+pub mod detached;
 pub mod enrol;
 pub mod entrance;
 pub mod guard;

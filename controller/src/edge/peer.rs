@@ -9,6 +9,7 @@ use fleet_certs::PeerIdentity;
 use fleet_certs::name::Identity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
@@ -31,6 +32,8 @@ pub struct Peer {
     pub identity: Option<Arc<PeerIdentity>>,
     /// Where it comes from.
     pub address: SocketAddr,
+    /// Places for the connection's calls under way.
+    pub calls: Arc<Semaphore>,
 }
 
 /// A connection after its handshake. Holds its places until it is dropped.

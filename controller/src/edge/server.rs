@@ -26,7 +26,7 @@ use crate::service::audit;
 /// HTTP/2 pings on both ends, also when idle (security-and-delivery §2.13).
 const PING: Duration = Duration::from_secs(20);
 /// Streams of one connection: an agent has three, a person with several watches a dozen.
-const STREAMS: u32 = 64;
+pub const STREAMS: u16 = 64;
 /// A request's headers are a path and a few names.
 const HEADER_BYTES: u32 = 16 * 1024;
 /// Resets of a client that are pending (CVE-2023-44487, rapid reset).
@@ -45,7 +45,7 @@ pub struct Servers {
     pub refusals: Arc<Refusals>,
     /// The tree over the audit log.
     pub tree: Arc<audit::Tree>,
-    /// Sessions and streams, so that a drain can wait for them.
+    /// Sessions, streams and calls, so that a drain can wait for them.
     pub tracker: TaskTracker,
     /// Ends accepting, streams and servers.
     pub stop: CancellationToken,
@@ -56,10 +56,14 @@ impl Servers {
         Server::builder()
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PING))
-            .max_concurrent_streams(Some(STREAMS))
+            .max_concurrent_streams(Some(STREAMS.into()))
             .http2_max_header_list_size(Some(HEADER_BYTES))
             .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-            .layer(GuardLayer { context: Arc::clone(&self.context), refusals: Arc::clone(&self.refusals) })
+            .layer(GuardLayer {
+                context: Arc::clone(&self.context),
+                refusals: Arc::clone(&self.refusals),
+                tracker: self.tracker.clone(),
+            })
     }
 
     fn listener(&self, name: &'static str, socket: TcpListener, tls: ServerTls) -> Listener {

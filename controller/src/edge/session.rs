@@ -14,6 +14,7 @@ use fleet_proto::{MAX_CONTROL_BYTES, PROTOCOL, pb};
 use fleet_types::assignment::{Assignment, WaveProof};
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, LinkEpoch, RunId};
+use fleet_types::job::JobState;
 use fleet_types::view::Presence;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -78,6 +79,10 @@ pub struct Session {
     gap_since: Option<Instant>,
     /// Does the node say that its journal cannot be relied on?
     is_safe_mode: bool,
+    /// The highest version that both sides speak.
+    protocol: u32,
+    /// What the node said that this controller does not know.
+    not_understood: u64,
     /// Version of the trust bundle that the node was told of at the welcome.
     told_trust: u64,
     heard: Instant,
@@ -116,6 +121,8 @@ impl Session {
             seq_out: 0,
             gap_since: None,
             is_safe_mode: false,
+            protocol: 0,
+            not_understood: 0,
             told_trust: 0,
             heard: Instant::now(),
             offers: BTreeMap::new(),
@@ -138,7 +145,8 @@ impl Session {
         }
         match outcome {
             Ok(why) => {
-                tracing::info!(node = %self.agent.name, epoch = self.epoch.0, "node disconnected: {why}");
+                let (epoch, not_understood) = (self.epoch.0, self.not_understood);
+                tracing::info!(node = %self.agent.name, epoch, not_understood, "node disconnected: {why}");
             }
             Err(error) => self.refuse(error).await,
         }
@@ -186,6 +194,7 @@ impl Session {
         if hello.actions.len() > 1000 || short.iter().any(|len| *len > 64) || hello.policy_mode.len() > 32 {
             return Err(ControllerError::invalid("hello", "a field is over its limit"));
         }
+        self.protocol = hello.protocol_max.min(*PROTOCOL.end());
         let bundle_version = hello.bundle_version;
         let facts = HelloFacts {
             facts: convert::json("hello.facts", &hello.facts)?,
@@ -233,7 +242,7 @@ impl Session {
         let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         let newer = trust.0.version > bundle_version;
         let welcome = pb::Welcome {
-            protocol: *PROTOCOL.end(),
+            protocol: self.protocol,
             generation: self.context.fleet.generation.0,
             heartbeat_interval_ms: millis(settings.heartbeat),
             reconnect_spread_ms: millis(settings.reconnect_spread(self.context.sessions.connected())),
@@ -434,6 +443,9 @@ impl Session {
                 }
                 let update = JobUpdate::try_from(&job)?;
                 self.note_sequence(update.journal_sequence);
+                if update.state == JobState::Unknown {
+                    self.not_understood("a state of a job");
+                }
                 // A tombstone's answer bears no report: the offer still has to be answered by one.
                 if update.state.outcome().is_none() || update.report.is_some() {
                     self.offers.remove(&update.run);
@@ -449,7 +461,18 @@ impl Session {
             // Facts are stored at connect; changes in between show in views at the next one.
             Some(AgentBody::Facts(_)) => Ok(()),
             Some(AgentBody::Hello(_)) => Err(ControllerError::invalid("hello", "a second hello")),
-            None => Err(ControllerError::invalid("body", "a message without a body this controller knows")),
+            None => {
+                self.not_understood("a message");
+                Ok(())
+            }
+        }
+    }
+
+    /// A newer node says more than this controller knows: told once a link, and the link stays.
+    fn not_understood(&mut self, what: &str) {
+        self.not_understood += 1;
+        if self.not_understood == 1 {
+            tracing::warn!(node = %self.agent.name, "the node sends {what} that this controller does not know: it is newer");
         }
     }
 

@@ -85,7 +85,9 @@ pub async fn create_join_token(
     let arguments: [&[u8]; 4] =
         [name.as_str().as_bytes(), &labels_json, &seconds, &[u8::from(replace_labels)]];
     let once = Once::new(caller, idempotency_key, "join-token.create", &arguments)?;
-    if let Some(answer) = once.answer(context).await? {
+    if let Some(answer) = once.answer::<JoinTokenView>(context).await? {
+        // Whoever made the commit may not have come to tell memory.
+        context.node_cache.advance(load_node(context, answer.node_id).await?.record);
         return Ok(answer);
     }
     let now = context.clock.now();
@@ -224,7 +226,11 @@ pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) ->
     let now = context.clock.now();
     if let Some(used) = &stored.record.used {
         return match repeated(used, requested.digest(), redemption.second_key) {
-            Some(chain) => Ok(EnrolledNode { node: node.record, chain }),
+            Some(chain) => {
+                // Whoever made the commit may not have come to tell memory.
+                context.node_cache.advance(node.record.clone());
+                Ok(EnrolledNode { node: node.record, chain })
+            }
             // Somebody has found an old token: it lets nobody in and says nothing about the node.
             None if now >= stored.record.expires => Err(refused()),
             // One token, two keys: somebody else has it. Nobody gets in until an operator looks, and the caller
@@ -291,8 +297,10 @@ pub async fn enrol_operator(
             tracing::error!(invite = %id, address = redemption.address, "an invite was used with two keys");
             refused()
         })?;
-        let operator = context.operators.get(operator).ok_or_else(refused)?;
-        return Ok(EnrolledOperator { operator: (*operator).clone(), chain });
+        let stored = context.repo.get::<OperatorRecord>(&keys::operator(operator)?).await?;
+        let operator = stored.ok_or_else(refused)?.record;
+        context.operators.put(operator.clone());
+        return Ok(EnrolledOperator { operator, chain });
     }
     let now = context.clock.now();
     if now >= stored.record.expires {
@@ -447,6 +455,30 @@ mod tests {
         put(&stored.record).await;
         redeem(context, &token).await.expect_err("another key");
         assert_eq!(inventory::check_active(context, node).unwrap_err().detail.code, holds::HELD);
+    }
+
+    /// As after a process that ended, or lost its store's answer, between a commit and what follows in memory.
+    #[tokio::test]
+    async fn a_repeated_call_brings_memory_up_to_the_store() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let token = token(context).await;
+        let node = context.node_cache.by_name("fw-a").unwrap();
+        let (key, second_key) = (PrivateKey::generate().unwrap(), SigningKey::generate().unwrap().0.public());
+        let redeem = async || {
+            let request = EnrolmentRequest {
+                token_id: &token.id.to_string(),
+                secret: token.secret.expose(),
+                csr: &key.request().unwrap(),
+                second_key,
+                address: "127.0.0.1",
+            };
+            enrol_node(context, &request).await.unwrap()
+        };
+        redeem().await;
+        context.node_cache.put(node.clone());
+        redeem().await;
+        assert!(inventory::check_active(context, node.record.id).is_ok());
     }
 
     #[tokio::test]

@@ -27,6 +27,8 @@ pub async fn publish(
 ) -> Result<Done> {
     let once = Once::new(caller, idempotency_key, "trust.publish", &[bytes])?;
     if let Some(answer) = once.answer(context).await? {
+        // Whoever made the commit may not have come to tell memory: it follows the store.
+        stored(context).await?;
         return Ok(answer);
     }
     let signed: SignedBundle = fleet_proto::convert::json("trust_bundle", bytes)?;
@@ -163,6 +165,21 @@ mod tests {
             tokio::join!(publish(&test.context, &ada, &a, "a"), publish(&test.context, &ada, &a, "a"));
         assert_eq!(first.unwrap(), second.unwrap());
         assert_eq!(publish_leaves(&test.context).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_repeated_call_brings_memory_up_to_the_store() {
+        let store = std::sync::Arc::new(StagedStore::default());
+        let test = TestContext::over(store.clone()).await;
+        let (bundle, ada) = (next(&test, 2, 1), operator());
+        let held = store.hold_next();
+        tokio::select! {
+            _ = publish(&test.context, &ada, &bundle, "a") => panic!("its answer is held back"),
+            written = held.written => written.unwrap(),
+        }
+        assert_eq!(test.context.trust.get().0.version, 1, "the caller went away in between");
+        publish(&test.context, &ada, &bundle, "a").await.unwrap();
+        assert_eq!(test.context.trust.get().0.version, 2);
     }
 
     #[tokio::test]
