@@ -55,7 +55,7 @@ fn fact(job: &JobRecord) -> JobFact {
 const fn reported(state: &JobState) -> Option<Reported> {
     match state {
         JobState::Accepted => Some(Reported::Accepted),
-        JobState::Running { .. } => Some(Reported::Running),
+        JobState::Running { .. } | JobState::Unknown => Some(Reported::Running),
         JobState::Waiting { .. } => Some(Reported::Waiting),
         JobState::RollingBack { .. } => Some(Reported::RollingBack),
         JobState::Queued | JobState::Offered | JobState::Ended { .. } => None,

@@ -92,13 +92,24 @@ impl TryFrom<&pb::JobUpdate> for JobUpdate {
         Ok(Self {
             run: text("job.run", &wire.run)?,
             attempt: Attempt(wire.attempt),
-            state: json("job.state", &wire.state)?,
+            state: state(&wire.state)?,
             journal_sequence: wire.journal_sequence,
             report: optional_digest("job.report_digest", &wire.report_digest)?,
             request: optional_digest("job.request_digest", &wire.request_digest)?,
             limits: limits(wire)?,
         })
     }
+}
+
+/// A newer node may have states, fields and outcomes that this build does not know: what has a word is a state.
+fn state(bytes: &[u8]) -> Result<JobState, FieldError> {
+    #[derive(serde::Deserialize)]
+    struct Word {
+        #[serde(rename = "state")]
+        _word: String,
+    }
+    json("job.state", bytes)
+        .or_else(|error| json::<Word>("job.state", bytes).map_or(Err(error), |_| Ok(JobState::Unknown)))
 }
 
 fn limits(wire: &pb::JobUpdate) -> Result<Option<JobLimits>, FieldError> {
@@ -136,6 +147,27 @@ impl From<&JobUpdate> for pb::JobUpdate {
                 .and_then(|l| l.behind)
                 .map(|run| run.to_string())
                 .unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_a_newer_node_is_unknown_and_no_error() {
+        let read = |text: &str| state(text.as_bytes());
+        assert_eq!(read(r#"{"state":"accepted","since":7}"#), Ok(JobState::Accepted), "a field more");
+        for newer in [
+            r#"{"state":"handing_over","to":"fw-b"}"#,
+            r#"{"state":"ended","outcome":"superseded","reason":"x"}"#,
+            r#"{"state":"running","step":7}"#,
+        ] {
+            assert_eq!(read(newer), Ok(JobState::Unknown), "{newer}");
+        }
+        for broken in ["", "[]", "7", r#"{"state":7}"#, r#"{"step":"x"}"#, r#"{"state":"x","state":"y"}"#] {
+            assert_eq!(read(broken).unwrap_err().field, "job.state", "{broken}");
         }
     }
 }

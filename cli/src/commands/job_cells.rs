@@ -27,6 +27,7 @@ pub fn job_state(job: &JobItem) -> Cell {
         JobState::Running { step, .. } => (Tone::Plain, format!("running {step}")),
         JobState::Waiting { step, .. } => (Tone::Warn, format!("waiting {step}")),
         JobState::RollingBack { step } => (Tone::Warn, format!("rolling_back {step}")),
+        JobState::Unknown => (Tone::Warn, "unknown to this version".to_owned()),
         JobState::Ended { outcome, .. } => (outcome_tone(*outcome), outcome.as_str().to_owned()),
     };
     Cell::toned(if job.disconnected { Tone::Warn } else { tone }, text + gone)

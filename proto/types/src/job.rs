@@ -71,7 +71,7 @@ impl Outcome {
 
 /// Where a job stands. Instants are wall time, for showing; deadlines run on boot time on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", tag = "state")]
 pub enum JobState {
     /// Wanted, its turn has not come.
     Queued,
@@ -107,6 +107,9 @@ pub enum JobState {
         /// Why, in words.
         reason: String,
     },
+    /// A state that a newer node has and this build does not know. The node has the job in hand; made where a
+    /// message is read, never stored.
+    Unknown,
 }
 
 /// A node's word on how long a job may still take, counted from when it is said, on the node's boot time. The
@@ -157,7 +160,7 @@ impl JobState {
             Self::Queued => Phase::Queued,
             Self::Offered => Phase::Offered,
             Self::Accepted => Phase::Accepted,
-            Self::Running { .. } => Phase::Running,
+            Self::Running { .. } | Self::Unknown => Phase::Running,
             Self::Waiting { .. } => Phase::Waiting,
             Self::RollingBack { .. } => Phase::RollingBack,
             Self::Ended { outcome, .. } => Phase::Ended(*outcome),
@@ -182,6 +185,7 @@ impl JobState {
             Self::Waiting { .. } => "waiting",
             Self::RollingBack { .. } => "rolling_back",
             Self::Ended { outcome, .. } => outcome.as_str(),
+            Self::Unknown => "unknown",
         }
     }
 }

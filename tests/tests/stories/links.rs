@@ -42,7 +42,7 @@ async fn a_message_out_of_line_ends_the_link_is_audited_and_the_node_comes_back(
         (Raw::WithSeq(-1, beat()), " after "),
         (Raw::Body(Body::Hello(pb::Hello::default())), "second hello"),
         (Raw::Body(update("no run", b"{}")), "run id"),
-        (Raw::Body(update(&RunId::from_number(1).to_string(), b"{\"state\":\"dreaming\"}")), "job.state"),
+        (Raw::Body(update(&RunId::from_number(1).to_string(), b"{\"state\":7}")), "job.state"),
         (Raw::Body(update(&RunId::from_number(1).to_string(), &[b' '; 5000])), "larger than 4 KiB"),
         (Raw::Body(page(257)), "too many pages"),
     ];
@@ -58,9 +58,14 @@ async fn a_message_out_of_line_ends_the_link_is_audited_and_the_node_comes_back(
         wait_for_refusal(&fleet.operator, reason).await?;
     }
     agent.online().await?;
+    let ends = agent.links().ends.len();
+    // A state of a newer node is no fault.
+    let newer = update(&RunId::from_number(1).to_string(), b"{\"state\":\"dreaming\"}");
+    agent.send(Raw::Body(newer)).await?;
     let run = fleet.start_run(fleet.look, 1).await?;
     agent.acknowledged(run).await?;
     fleet.operator.wait_run(run).await?;
+    assert_eq!(agent.links().ends.len(), ends, "the link stays");
     fleet.finish().await?;
     Ok(())
 }

@@ -42,6 +42,8 @@ pub(super) struct Live<'a> {
     /// Set when the agent stops: the end of the grace period.
     pub(super) flush_until: Option<Instant>,
     pub(super) executor_open: bool,
+    /// Messages of the controller that this agent does not know.
+    pub(super) not_understood: u64,
 }
 
 /// Lives over an opened link until it ends.
@@ -76,6 +78,7 @@ pub async fn run(
         output_after: now,
         flush_until: None,
         executor_open: true,
+        not_understood: 0,
         link,
     };
     let ended = live.run(stop).await;

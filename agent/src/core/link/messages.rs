@@ -24,7 +24,16 @@ impl Live<'_> {
             Err(status) => return Some(Ended::Lost(Lost::Broken(status))),
         };
         let body = match self.link.session.check(message) {
-            Ok(body) => body,
+            Ok(Some(body)) => body,
+            Ok(None) => {
+                self.not_understood += 1;
+                if self.not_understood == 1 {
+                    tracing::warn!(
+                        "the controller sends messages that this agent does not know: it is newer"
+                    );
+                }
+                return None;
+            }
             Err(fault) => return Some(Ended::Lost(fault.into())),
         };
         self.channel.to.push(match body {

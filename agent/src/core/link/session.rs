@@ -26,9 +26,6 @@ pub enum SessionFault {
         /// Found.
         found: u64,
     },
-    /// No body that this agent knows.
-    #[error("controller sent a message without a body that this agent knows: update the agent")]
-    Empty,
     /// The first message was something else.
     #[error("controller did not begin with welcome")]
     NotWelcome,
@@ -74,19 +71,18 @@ impl Session {
         Ok((self.epoch, welcome))
     }
 
-    /// Checks every later message.
+    /// Checks every later message. Of a newer controller there may be some that this agent does not know: none.
     pub fn check(
         &mut self,
         message: pb::ControllerMessage,
-    ) -> Result<controller_message::Body, SessionFault> {
+    ) -> Result<Option<controller_message::Body>, SessionFault> {
         if message.link_epoch != self.epoch {
             return Err(SessionFault::WrongEpoch { expected: self.epoch, found: message.link_epoch });
         }
         self.count(message.seq)?;
         match message.body {
-            None => Err(SessionFault::Empty),
             Some(controller_message::Body::Welcome(_)) => Err(SessionFault::SecondWelcome),
-            Some(body) => Ok(body),
+            body => Ok(body),
         }
     }
 
@@ -130,7 +126,7 @@ mod tests {
         session.welcome(message(9, 1, welcome())).unwrap();
         let next = session.stamp(agent_message::Body::Facts(pb::Facts::default()));
         assert_eq!([(hello.link_epoch, hello.seq), (next.link_epoch, next.seq)], [(0, 1), (9, 2)]);
-        assert_eq!(session.check(message(9, 2, beat())), Ok(beat()));
+        assert_eq!(session.check(message(9, 2, beat())), Ok(Some(beat())));
     }
 
     #[test]
@@ -144,9 +140,13 @@ mod tests {
         assert_eq!(up().check(message(9, 3, beat())), Err(SessionFault::Gap { expected: 2, found: 3 }));
         assert_eq!(up().check(message(9, 1, beat())), Err(SessionFault::Gap { expected: 2, found: 1 }));
         assert_eq!(up().check(message(9, 2, welcome())), Err(SessionFault::SecondWelcome));
-        assert_eq!(
-            up().check(pb::ControllerMessage { link_epoch: 9, seq: 2, body: None }),
-            Err(SessionFault::Empty)
-        );
+    }
+
+    #[test]
+    fn a_message_of_a_newer_controller_is_counted_and_ends_nothing() {
+        let mut session = up();
+        let newer = pb::ControllerMessage { link_epoch: 9, seq: 2, body: None };
+        assert_eq!(session.check(newer), Ok(None));
+        assert_eq!(session.check(message(9, 3, beat())), Ok(Some(beat())));
     }
 }
