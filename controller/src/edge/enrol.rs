@@ -33,13 +33,24 @@ fn trust_bytes(context: &Context) -> (Vec<u8>, Vec<u8>) {
 impl Enrol {
     fn refused(&self, address: std::net::IpAddr, error: ControllerError) -> Status {
         if matches!(error.kind, Kind::Unauthenticated | Kind::Exhausted) {
+            if error.kind == Kind::Unauthenticated {
+                self.limits.failed(address);
+            }
             self.refusals.count("enrol", address, &error.detail.message);
         }
         to_status(error)
     }
 
+    async fn check_rate(&self, token_id: &str, address: std::net::IpAddr) -> Result<()> {
+        if enrolment::is_issued(&self.context, token_id).await? {
+            self.limits.check_token(token_id)
+        } else {
+            self.limits.check_address(address)
+        }
+    }
+
     async fn node(&self, request: &pb::EnrolRequest, address: std::net::IpAddr) -> Result<pb::EnrolReply> {
-        self.limits.check(&request.token_id, address)?;
+        self.check_rate(&request.token_id, address).await?;
         let text = address.to_string();
         let redemption = EnrolmentRequest {
             token_id: &request.token_id,
@@ -67,7 +78,7 @@ impl Enrol {
         request: &pb::EnrolOperatorRequest,
         address: std::net::IpAddr,
     ) -> Result<pb::EnrolOperatorReply> {
-        self.limits.check(&request.invite_id, address)?;
+        self.check_rate(&request.invite_id, address).await?;
         let text = address.to_string();
         let redemption = EnrolmentRequest {
             token_id: &request.invite_id,

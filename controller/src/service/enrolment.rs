@@ -212,6 +212,14 @@ impl EnrolmentRequest<'_> {
     }
 }
 
+/// Is there a token or invite of this id, used or not? Whoever names one is no guesser.
+pub async fn is_issued(context: &Context, token_id: &str) -> Result<bool> {
+    let Ok(id) = token_id.parse::<TokenId>() else { return Ok(false) };
+    let id = id.to_string();
+    Ok(context.repo.write_id(&keys::join_token(&id)?).await?.is_some()
+        || context.repo.write_id(&keys::invite(&id)?).await?.is_some())
+}
+
 /// A node redeems its token.
 pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) -> Result<EnrolledNode> {
     let (id, secret) = redemption.token()?;

@@ -117,7 +117,9 @@ async fn guessing_is_slowed_by_token_and_other_tokens_of_the_site_go_on() -> Res
     let keys = NewKeys::generate()?;
     let channel = channel::connect(fleet.controller.enrol_address(), &channel::enrolment_tls(&good)?).await?;
     let mut service = EnrolServiceClient::new(channel);
-    let guess = Token::generate(TokenKind::Node, good.controller_pins.clone(), good.root_pin)?;
+    // Of a token that was issued the id is known, and not the secret.
+    let mut guess = Token::generate(TokenKind::Node, good.controller_pins.clone(), good.root_pin)?;
+    guess.id = token(&fleet, "fw-b").await?.id;
     let mut codes = BTreeMap::new();
     for _ in 0..40 {
         let status = service.enrol(enrol::request(&guess, &keys)?).await.unwrap_err();
