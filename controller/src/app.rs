@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::context::{Context, Operators, Trust};
+use crate::data_directory::{self, DirectoryError};
 use crate::edge::listener;
 use crate::edge::refusals::Refusals;
 use crate::edge::server::Servers;
@@ -47,16 +48,19 @@ pub enum AppError {
     #[error("store failed")]
     Store(#[source] StoreError),
     /// No fleet in this store.
-    #[error("there is no fleet in {0}; make one with: fleet-controller init")]
+    #[error("there is no fleet in {0}")]
     NoFleet(String),
     /// Keys or certificates.
     #[error("keys cannot be used")]
     Keyring(#[from] keyring::KeyringError),
+    /// The data directory is open to others, or holds keys of others.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// TLS settings.
     #[error("tls settings cannot be used")]
     Tls(#[from] tls::TlsError),
     /// A port is taken or may not be opened.
-    #[error("cannot listen on {address}; stop the program that does, or set another address in [server]")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -76,6 +80,34 @@ pub enum AppError {
     /// The ready file cannot be written.
     #[error("ready file cannot be written")]
     Ready(#[from] fleet_certs::files::FileError),
+}
+
+/// What to do about a store that fails.
+pub const FIX_STORE: &str = "look whether its disk is full or damaged and whether another controller runs on it; then start the controller again";
+
+impl AppError {
+    /// What to do.
+    pub const fn fix(&self) -> &'static str {
+        match self {
+            Self::Store(_) => FIX_STORE,
+            Self::NoFleet(_) => {
+                "set data_directory to where the fleet is, or make one: fleet-controller init --data DIRECTORY --name FLEET --operator NAME --root-key FILE"
+            }
+            Self::Keyring(_) | Self::Tls(_) => {
+                "put the files below pki back from a backup, each with mode 0600"
+            }
+            Self::Directory(DirectoryError::ForeignKey { .. }) => {
+                "treat the key as known to others: have a holder of the root key list a new one"
+            }
+            Self::Directory(_) => "the data directory is for the controller's account alone, with mode 0700",
+            Self::Listen { .. } => "stop the program that listens there, or set another address in [server]",
+            Self::Records(_) | Self::Trust(_) => {
+                "the store is damaged or of a newer version: put it back from a backup, or start that version"
+            }
+            Self::Server(_) => "start the controller again; its log says what went before",
+            Self::Ready(_) => "name a place that this user may write to, with --ready-file",
+        }
+    }
 }
 
 impl From<StoreError> for AppError {
@@ -119,6 +151,7 @@ pub async fn open_context(
     let bytes = repo.object(&keys::trust_bundle()?).await?.unwrap_or_default();
     let signed: SignedBundle = serde_json::from_slice(&bytes).map_err(ControllerError::internal)?;
     let bundle = signed.open(&fleet.roots, fleet.fleet, 1)?;
+    keyring.check(&bundle)?;
     let now = clock.now();
     let statement = keyring.dispatch_statement(fleet.fleet, fleet.controller, now)?;
     let dispatch_key = keyring::load_signing_key(&config.data_directory.join("pki/dispatch.key"))?;
@@ -195,11 +228,33 @@ fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
 
 /// Serves until `stop`; then drains: no new connections, goodbyes, running commits end, the store closes.
 pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationToken) -> Result<(), AppError> {
-    keyring::refuse_foreign_keys(&config.data_directory)?;
+    data_directory::check_private(&config.data_directory)?;
     let store = open_store(&config).await?;
-    let context = Arc::new(open_context(&config, Arc::clone(&store), Clock::system()).await?);
+    let outcome = Box::pin(serve(&config, Arc::clone(&store), ready_file, stop)).await;
+    // A store that failed answers no more; what else went wrong is no reason to leave it as after a crash.
+    if !matches!(outcome, Err(AppError::Store(_))) {
+        store.close().await?;
+    }
+    if outcome.is_ok() {
+        tracing::info!("stopped");
+    }
+    outcome
+}
+
+async fn serve(
+    config: &Config,
+    store: Arc<dyn KvStore>,
+    ready_file: Option<&Path>,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
+    let context = Arc::new(open_context(config, Arc::clone(&store), Clock::system()).await?);
+    data_directory::refuse_foreign_keys(
+        &config.data_directory,
+        &context.trust.get().0,
+        &context.fleet.roots,
+    )?;
     holds::take_up_again(&context).await?;
-    let tls = tls_settings(&config, &context)?;
+    let tls = tls_settings(config, &context)?;
     let agent_socket = bind(config.agent_listen)?;
     let enrol_socket = bind(config.enrol_listen)?;
     let ready = Ready {
@@ -261,9 +316,5 @@ pub async fn run(config: Config, ready_file: Option<&Path>, stop: CancellationTo
     runner_stop.cancel();
     background.close();
     let _ = tokio::time::timeout(config.settings.drain, background.wait()).await;
-    if outcome.is_ok() {
-        store.close().await?;
-        tracing::info!("stopped");
-    }
     outcome
 }

@@ -10,14 +10,16 @@ use clap::{Parser, Subcommand};
 use fleet_types::id::Name;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{self, AppError};
+use crate::app::{self, AppError, FIX_STORE};
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat};
+use crate::data_directory;
 use crate::init::{self, InitRequest};
 
 /// The store failed for good; the supervisor starts the controller anew (sysexits.h `EX_TEMPFAIL`).
 const EXIT_STORE: u8 = 75;
 const EXIT_USAGE: u8 = 2;
+const FIX_CONFIG: &str = "correct the file, and look at it again with: fleet-controller check-config FILE";
 
 /// Central controller of a fleet of firewalls
 #[derive(Debug, Parser)]
@@ -83,9 +85,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn fail(code: &str, error: &dyn std::error::Error, exit: u8) -> ExitCode {
+fn fail(code: &str, error: &dyn std::error::Error, fix: &str, exit: u8) -> ExitCode {
     // The exit code tells, too, where nobody reads or the log has no room.
-    let _ = writeln!(std::io::stderr(), "error[{code}]: {}", chain(error));
+    let _ = writeln!(std::io::stderr(), "error[{code}]: {}\n  fix: {fix}", chain(error));
     ExitCode::from(exit)
 }
 
@@ -111,10 +113,10 @@ pub fn main(args: Args) -> ExitCode {
                 println!("{} is valid", config.display());
                 ExitCode::SUCCESS
             }
-            Err(error) => fail("config-invalid", &error, EXIT_USAGE),
+            Err(error) => fail("config-invalid", &error, FIX_CONFIG, EXIT_USAGE),
         },
         Command::Run { config, ready_file } => match Config::load(&config) {
-            Err(error) => fail("config-invalid", &error, EXIT_USAGE),
+            Err(error) => fail("config-invalid", &error, FIX_CONFIG, EXIT_USAGE),
             Ok(config) => {
                 start_log(&config);
                 block_on(serve(config, ready_file))
@@ -129,7 +131,7 @@ pub fn main(args: Args) -> ExitCode {
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
-        Err(error) => fail("runtime", &error, 1),
+        Err(error) => fail("runtime", &error, "raise the limits of threads and open files of this user", 1),
     }
 }
 
@@ -138,9 +140,9 @@ async fn serve(config: Config, ready_file: Option<PathBuf>) -> ExitCode {
     tokio::spawn(stop_on_signal(stop.clone()));
     match Box::pin(app::run(config, ready_file.as_deref(), stop)).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ AppError::Store(_)) => fail("store", &error, EXIT_STORE),
-        Err(error @ AppError::Listen { .. }) => fail("listen", &error, 1),
-        Err(error) => fail("start", &error, 1),
+        Err(error @ AppError::Store(_)) => fail("store", &error, error.fix(), EXIT_STORE),
+        Err(error @ AppError::Listen { .. }) => fail("listen", &error, error.fix(), 1),
+        Err(error) => fail("start", &error, error.fix(), 1),
     }
 }
 
@@ -162,20 +164,20 @@ async fn stop_on_signal(stop: CancellationToken) {
 
 async fn make(request: InitRequest, json: bool) -> ExitCode {
     let store_path = request.data_directory.join("store");
-    if let Err(error) = std::fs::create_dir_all(&request.data_directory) {
-        return fail("init", &error, 1);
+    if let Err(error) = data_directory::make_private(&request.data_directory) {
+        return fail("init", &error, "name a directory that this user may make, with --data", 1);
     }
     let Ok(absolute) = std::path::absolute(&store_path) else { return ExitCode::from(EXIT_USAGE) };
     let store = match fleet_store::open(&format!("sled:{}", absolute.display()), None).await {
         Ok(store) => store,
-        Err(error) => return fail("store", &error, EXIT_STORE),
+        Err(error) => return fail("store", &error, FIX_STORE, EXIT_STORE),
     };
     let outcome = init::init(std::sync::Arc::clone(&store), &Clock::system(), &request).await;
     if let Err(error) = store.close().await {
-        return fail("store", &error, EXIT_STORE);
+        return fail("store", &error, FIX_STORE, EXIT_STORE);
     }
     match outcome {
-        Err(error) => fail("init", &error, 1),
+        Err(error) => fail("init", &error, error.fix(), 1),
         Ok(made) if json => {
             println!("{}", serde_json::json!({ "fleet": made.fleet, "invite": made.invite }));
             ExitCode::SUCCESS

@@ -51,13 +51,13 @@ pub struct Made {
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// There is one.
-    #[error("a fleet exists in {}; to begin anew, move that directory away", .0.display())]
+    #[error("a fleet exists in {}", .0.display())]
     Exists(PathBuf),
     /// The root key would lie on the controller.
-    #[error("the root key {} would lie below the controller's directory; write it elsewhere and keep it offline", .0.display())]
+    #[error("the root key {} would lie below the controller's directory", .0.display())]
     RootKeyInside(PathBuf),
     /// A file is in the way.
-    #[error("{} exists; a root key is never overwritten: choose another place", .0.display())]
+    #[error("{} exists, and a root key is never overwritten", .0.display())]
     RootKeyExists(PathBuf),
     /// Keys cannot be made.
     #[error(transparent)]
@@ -71,6 +71,21 @@ pub enum InitError {
     /// A file cannot be written.
     #[error(transparent)]
     File(#[from] files::FileError),
+}
+
+impl InitError {
+    /// What to do.
+    pub const fn fix(&self) -> &'static str {
+        match self {
+            Self::Exists(_) => "to begin anew, move that directory away",
+            Self::RootKeyInside(_) => "write it elsewhere, with --root-key, and keep it offline",
+            Self::RootKeyExists(_) => "choose another place with --root-key",
+            Self::Keyring(_) | Self::File(_) => {
+                "let this user write to the directory and the place of the root key"
+            }
+            Self::Controller(_) | Self::Store(_) => crate::app::FIX_STORE,
+        }
+    }
 }
 
 /// Takes files away again unless the fleet was made.

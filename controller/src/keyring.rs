@@ -1,7 +1,7 @@
 //! The controller's own keys and authorities on disk, and what is derived from them at start.
 //!
 //! Holds the three authorities, the dispatch key and the audit key. It never holds a content key or a root
-//! key: a controller that finds one in its directories refuses to start (security-and-delivery §1.2).
+//! key: `data_directory.rs` looks for them.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use fleet_certs::{dispatch, files, issue};
 use fleet_types::id::{ControllerId, FleetId};
 use fleet_types::seal::SigningKey;
 use fleet_types::time::Timestamp;
-use fleet_types::trust::{DispatchStatement, SignedDispatch};
+use fleet_types::trust::{DispatchStatement, SignedDispatch, TrustBundle};
 
 /// Authorities live ten years: they are rotated by the operator, not by surprise.
 const AUTHORITY_LIFE: Duration = Duration::from_hours(87600);
@@ -74,14 +74,11 @@ pub enum KeyringError {
         #[source]
         source: fleet_types::seal::SealError,
     },
-    /// A content or root key lies where the controller keeps its data.
-    #[error("{} is a {what} key: a controller must not hold one; move it to the operator's machine and delete it here", path.display())]
-    ForeignKey {
-        /// The file.
-        path: PathBuf,
-        /// Content or root.
-        what: &'static str,
-    },
+    /// Keys were exchanged with each other, or belong to another fleet.
+    #[error(
+        "the {0} authority in pki is not one that the trust bundle lists for this role: put the right files back from a backup"
+    )]
+    NotListed(Role),
     /// The certificate or statement cannot be issued.
     #[error("the controller's certificate cannot be issued")]
     Issue(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -154,6 +151,21 @@ impl Keyring {
         })
     }
 
+    /// Is each authority one that the bundle lists for its role? Files exchanged with each other would issue what
+    /// nobody accepts.
+    pub fn check(&self, bundle: &TrustBundle) -> Result<(), KeyringError> {
+        for (role, authority, listed) in [
+            (Role::Controller, &self.controller_ca, &bundle.controller_authorities),
+            (Role::Agent, &self.agent_ca, &bundle.agent_authorities),
+            (Role::Operator, &self.operator_ca, &bundle.operator_authorities),
+        ] {
+            if !listed.contains(&authority.listed()) {
+                return Err(KeyringError::NotListed(role));
+            }
+        }
+        Ok(())
+    }
+
     /// A fresh server certificate with its key, both in memory only.
     pub fn server_identity(
         &self,
@@ -187,27 +199,24 @@ impl Keyring {
     }
 }
 
-/// Refuses operators' content keys and root keys in the controller's directories: by the names that
-/// `fleetctl login` and `init` give them, three levels deep. Whoever renames one hides it from this check,
-/// not from the audit.
-pub fn refuse_foreign_keys(directory: &Path) -> Result<(), KeyringError> {
-    let mut open = vec![(directory.to_owned(), 0)];
-    while let Some((path, depth)) = open.pop() {
-        let Ok(entries) = std::fs::read_dir(&path) else { continue };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let what = match name.as_str() {
-                "content-key.pem" => Some("content"),
-                "root.key" | "root-key.pem" => Some("root"),
-                _ => None,
-            };
-            if let Some(what) = what {
-                return Err(KeyringError::ForeignKey { path: entry.path(), what });
-            }
-            if depth < 3 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                open.push((entry.path(), depth + 1));
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestContext;
+
+    #[tokio::test]
+    async fn authorities_exchanged_with_each_other_are_refused_by_name() {
+        let test = TestContext::new().await;
+        let bundle = test.context.trust.get().0.clone();
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = Keyring::create(folder.path(), test.context.fleet.fleet, test.context.clock.now());
+        assert!(matches!(keyring.unwrap().check(&bundle), Err(KeyringError::NotListed(Role::Controller))));
+        test.context.keyring.check(&bundle).unwrap();
+        let swapped = TrustBundle {
+            agent_authorities: bundle.operator_authorities.clone(),
+            operator_authorities: bundle.agent_authorities.clone(),
+            ..bundle
+        };
+        assert!(matches!(test.context.keyring.check(&swapped), Err(KeyringError::NotListed(Role::Agent))));
     }
-    Ok(())
 }

@@ -22,6 +22,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod context;
+pub mod data_directory;
 pub mod edge;
 pub mod error;
 pub mod fleet;

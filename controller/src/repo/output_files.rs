@@ -7,7 +7,7 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +75,10 @@ impl OutputFiles {
     /// Up to `limit` bytes from an offset; empty at the end of what is stored.
     pub async fn read(&self, of: &OutputOf, offset: u64, limit: usize) -> Result<Vec<u8>> {
         let path = self.file(of)?;
+        // A file's places are signed numbers; nothing is stored that far.
+        if offset > MAX_STEP_BYTES {
+            return Ok(Vec::new());
+        }
         blocking(move || {
             let mut file = match fs::File::open(path) {
                 Ok(file) => file,
@@ -171,7 +175,7 @@ impl Inner {
         if !kept.is_empty() {
             self.check_space()?;
             if let Some(directory) = path.parent() {
-                fs::create_dir_all(directory).map_err(failed)?;
+                private_directory(directory)?;
             }
             let mut options = OpenOptions::new();
             options.create(true).append(true).mode(0o600);
@@ -186,7 +190,7 @@ impl Inner {
 
     /// One system call a chunk. Those who write at the same time overshoot by a chunk each, a few MiB together.
     fn check_space(&self) -> Result<()> {
-        fs::create_dir_all(&self.root).map_err(failed)?;
+        private_directory(&self.root)?;
         let free = fleet_store::free_bytes(&self.root).map_err(failed)?;
         let short = free < self.floor_bytes;
         if short != self.short.swap(short, Ordering::Relaxed) {
@@ -206,6 +210,11 @@ impl Inner {
     }
 }
 
+/// Output of programs may hold anything: it is for the controller alone.
+fn private_directory(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
+}
+
 fn failed(error: io::Error) -> ControllerError {
     ControllerError {
         source: Some(Box::new(error)),
@@ -219,6 +228,8 @@ async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T> + Send + 's
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn of(step: &str) -> OutputOf {
@@ -229,6 +240,21 @@ mod tests {
     /// What belongs at an offset, so that a chunk in a wrong place shows.
     fn pattern(from: u64, length: usize) -> Vec<u8> {
         (from..).take(length).map(|at| (at / 251 + at % 251).to_le_bytes()[0]).collect()
+    }
+
+    #[tokio::test]
+    async fn what_programs_said_is_for_the_controller_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = OutputFiles::new(folder.path().join("output"), 0);
+        let of = of("s");
+        files.append(&of, 0, b"secret".to_vec()).await.unwrap();
+        let mut path = files.file(&of).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        while path.pop() && path != folder.path() {
+            assert_eq!(mode(&path), 0o700, "{}", path.display());
+        }
+        assert_eq!(files.read(&of, u64::MAX, 10).await.unwrap(), b"", "beyond all files");
     }
 
     #[tokio::test(flavor = "multi_thread")]
