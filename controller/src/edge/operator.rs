@@ -27,7 +27,7 @@ use crate::error::{ControllerError, Result};
 use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
-use crate::service::{audit, documents, enrolment, holds, run_views, runs, trust, views};
+use crate::service::{audit, documents, enrolment, holds, limits, run_views, runs, trust, views};
 
 /// Messages of a stream under way to one operator.
 const STREAM: usize = 8;
@@ -252,9 +252,7 @@ impl OperatorService for Operators {
     async fn cancel_run(&self, request: Request<pb::CancelRunRequest>) -> Reply {
         let caller = peer::operator(&self.context, &request)?;
         let r = request.get_ref();
-        if r.reason.len() > 1024 {
-            return Err(invalid("reason", "longer than 1,024 bytes"));
-        }
+        limits::check_reason(&r.reason).map_err(to_status)?;
         let run = run_id(&r.run)?;
         view(runs::cancel(&self.context, &caller, run, &r.reason, &r.idempotency_key).await.map(|run| Done {
             schema: "fleet/v1/done".to_owned(),

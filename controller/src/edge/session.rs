@@ -55,6 +55,9 @@ const MAX_SAFE_MODE: usize = 300;
 /// A job's state names a step and two times, or a reason in one sentence. It is held in memory until the end.
 const MAX_STATE_BYTES: usize = 4 * 1024;
 
+/// Names of actions are two or three words; each is held in memory for each node.
+const MAX_ACTION_BYTES: usize = 64;
+
 type Outgoing = mpsc::Sender<Result<pb::ControllerMessage, Status>>;
 type ControllerBody = pb::controller_message::Body;
 type AgentBody = pb::agent_message::Body;
@@ -190,8 +193,13 @@ impl Session {
             )
             .fix("upgrade the older side"));
         }
+        let long = |action: &String| action.len() > MAX_ACTION_BYTES;
         let short = [&hello.agent_version, &hello.boot_id, &hello.start_id].map(String::len);
-        if hello.actions.len() > 1000 || short.iter().any(|len| *len > 64) || hello.policy_mode.len() > 32 {
+        if hello.actions.len() > 1000
+            || hello.actions.iter().any(long)
+            || short.iter().any(|len| *len > 64)
+            || hello.policy_mode.len() > 32
+        {
             return Err(ControllerError::invalid("hello", "a field is over its limit"));
         }
         self.protocol = hello.protocol_max.min(*PROTOCOL.end());

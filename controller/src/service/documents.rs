@@ -10,6 +10,7 @@ use fleet_types::view::{ApplyItem, ApplyView, DocumentItem, DocumentView, Page};
 
 use super::caller::Operator;
 use super::idempotency::Once;
+use super::limits;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
@@ -49,8 +50,10 @@ pub async fn apply(
     if documents.is_empty() || documents.len() > MAX_DOCUMENTS {
         return Err(ControllerError::invalid("documents", format!("send 1 to {MAX_DOCUMENTS} documents")));
     }
+    limits::check_reason(reason)?;
     let digests: Vec<Digest> = documents.iter().map(|d| d.envelope.digest()).collect();
-    let arguments: Vec<&[u8]> = digests.iter().map(|d| d.as_bytes().as_slice()).collect();
+    let words = [reason.as_bytes(), &[u8::from(dry_run)]];
+    let arguments: Vec<&[u8]> = digests.iter().map(|d| d.as_bytes().as_slice()).chain(words).collect();
     let once = Once::new(caller, idempotency_key, "document.apply", &arguments)?;
     if let Some(answer) = once.answer(context).await? {
         return Ok(answer);

@@ -6,6 +6,7 @@
 //! | [`caller`] | who calls, for rules and audit |
 //! | [`idempotency`] | the same call twice has the same answer |
 //! | [`enrolment`] | tokens, invites, certificates |
+//! | [`limits`] | of what operators send |
 //! | [`inventory`] | nodes: connects, and what is known of them |
 //! | [`presence`] | which nodes were there: across stops of the controller |
 //! | [`node_jobs`] | ends the open jobs of a node that gets no work any more |
@@ -29,6 +30,7 @@ pub mod holds;
 pub mod idempotency;
 pub mod inventory;
 pub mod jobs;
+pub mod limits;
 pub mod node_jobs;
 pub mod output;
 pub mod presence;

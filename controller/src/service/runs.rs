@@ -19,8 +19,8 @@ use fleet_types::seal::{Envelope, Kind as SealKind};
 use fleet_types::view::{Presence, Skipped, Target, Targets};
 
 use super::caller::Operator;
-use super::documents;
 use super::idempotency::Once;
+use super::{documents, limits};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
@@ -188,6 +188,7 @@ async fn check(
         .check(context.fleet.fleet)
         .and_then(|()| request.check_time(context.clock.now().max(request.not_before)))
         .map_err(|error| ControllerError::invalid("request", error))?;
+    limits::check_request(&request, context.clock.now())?;
     if !node_ids.windows(2).all(|pair| pair[0] < pair[1]) || NodeList::of(node_ids) != request.nodes {
         return Err(ControllerError::invalid(
             "nodes",

@@ -108,6 +108,12 @@ impl RunId {
         Self(seconds.unsigned_abs() << 20 | u64::from(random & 0xf_ffff))
     }
 
+    /// When it was made, by the clock of whoever made it.
+    pub fn time(self) -> crate::time::Timestamp {
+        let seconds = i64::try_from(self.0 >> 20).unwrap_or(i64::MAX);
+        crate::time::Timestamp::clamped((seconds + RUN_EPOCH_SECONDS) * 1000)
+    }
+
     /// The number, for tests that need distinct ids.
     pub const fn from_number(number: u64) -> Self {
         Self(number & ((1 << 50) - 1))
