@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::session::Session;
-use super::status::to_status;
+use super::status::{to_status, unreadable};
 use super::{peer, refusals::Refusals};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
@@ -133,12 +133,13 @@ async fn store_output(
 ) -> Result<(), Status> {
     let mut allowed = Allowed::default();
     while let Some(chunk) = chunks.next().await {
-        let credit = take_chunk(context, agent, &mut allowed, chunk?).await.map_err(|error| {
-            if error.kind == Kind::Refused {
-                refusals.count_actor("output", agent.actor(), &error.detail.message);
-            }
-            to_status(error)
-        })?;
+        let credit =
+            take_chunk(context, agent, &mut allowed, chunk.map_err(unreadable)?).await.map_err(|error| {
+                if error.kind == Kind::Refused {
+                    refusals.count_actor("output", agent.actor(), &error.detail.message);
+                }
+                to_status(error)
+            })?;
         if out.send(Ok(credit)).await.is_err() {
             return Ok(());
         }

@@ -17,7 +17,7 @@ use super::detached::carry_out;
 use super::listener::known_actor;
 use super::peer::Peer;
 use super::refusals::Refusals;
-use super::status::to_status;
+use super::status::{blame_the_client, to_status};
 use crate::access::{self, Caller};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind};
@@ -117,7 +117,9 @@ where
                 let done = carry_out(self.layer.tracker.clone(), calls, self.inner.call(request));
                 Box::pin(async move {
                     let defect = || to_status(ControllerError::internal("the call ended without an answer"));
-                    done.await.unwrap_or_else(|| Ok(defect().into_http()))
+                    let mut done = done.await.unwrap_or_else(|| Ok(defect().into_http()))?;
+                    blame_the_client(done.headers_mut());
+                    Ok(done)
                 })
             }
             Err(error) => {

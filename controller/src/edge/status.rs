@@ -37,6 +37,22 @@ fn encode(detail: &ErrorDetail) -> Vec<u8> {
     }
 }
 
+/// What the library says of bytes that are no message, as "internal": it would count as a fault of ours.
+pub fn unreadable(status: Status) -> Status {
+    match status.code() {
+        Code::Internal => Status::invalid_argument(status.message()),
+        _ => status,
+    }
+}
+
+/// The same for an answer that is on its way already. Our own answers bear a detail.
+pub fn blame_the_client(headers: &mut http::HeaderMap) {
+    let is_internal = headers.get(Status::GRPC_STATUS).is_some_and(|code| code.as_bytes() == b"13");
+    if is_internal && !headers.contains_key(ERROR_DETAIL_KEY) {
+        headers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("3"));
+    }
+}
+
 /// For the caller. What they may not see is logged here, once, under an id that they are given.
 pub fn to_status(error: ControllerError) -> Status {
     let mut detail = *error.detail;
@@ -62,4 +78,23 @@ pub fn to_status(error: ControllerError) -> Status {
     metadata.insert_bin(ERROR_DETAIL_KEY, MetadataValue::from_bytes(&encode(&detail)));
     let message: String = detail.message.chars().take(500).collect();
     Status::with_metadata(code(error.kind), message, metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_message_are_the_clients_fault_and_our_own_faults_stay_ours() {
+        let code = |status: Status| {
+            let mut headers = status.into_http::<()>().into_parts().0.headers;
+            blame_the_client(&mut headers);
+            headers[Status::GRPC_STATUS].to_str().unwrap().to_owned()
+        };
+        assert_eq!(code(Status::internal("failed to decode Protobuf message")), "3");
+        assert_eq!(code(to_status(ControllerError::internal("a defect"))), "13");
+        assert_eq!(code(Status::unimplemented("")), "12");
+        assert_eq!(unreadable(Status::internal("x")).code(), Code::InvalidArgument);
+        assert_eq!(unreadable(Status::cancelled("x")).code(), Code::Cancelled);
+    }
 }
