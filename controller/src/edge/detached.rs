@@ -37,7 +37,7 @@ mod tests {
     use fleet_types::seal::SigningKey;
 
     use super::*;
-    use crate::service::enrolment::{EnrolmentRequest, create_join_token, enrol_node};
+    use crate::service::enrolment::{EnrolmentRequest, JoinOrder, create_join_token, enrol_node};
     use crate::service::inventory;
     use crate::testing::{StagedStore, TestContext, operator};
 
@@ -49,9 +49,13 @@ mod tests {
         let store = Arc::new(StagedStore::default());
         let test = TestContext::over(store.clone()).await;
         let context = test.context.clone();
-        let name = "fw-a".parse().unwrap();
-        let order =
-            create_join_token(&context, &operator(), name, Labels::default(), Duration::ZERO, "").await;
+        let order = JoinOrder {
+            name: "fw-a".parse().unwrap(),
+            labels: Labels::default(),
+            replace_labels: false,
+            lifetime: Duration::ZERO,
+        };
+        let order = create_join_token(&context, &operator(), order, "").await;
         let order = order.unwrap();
         let token = Token::parse(TokenKind::Node, &order.token).unwrap();
         let tracker = TaskTracker::new();

@@ -247,7 +247,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = OutputFiles::new(folder.path().join("output"), 0);
         let of = of("s");
-        files.append(&of, 0, b"secret".to_vec()).await.unwrap();
+        files.append(&of, 0, b"secret".to_vec(), false).await.unwrap();
         let mut path = files.file(&of).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);

@@ -87,7 +87,7 @@ pub async fn create_join_token(
     let once = Once::new(caller, idempotency_key, "join-token.create", &arguments)?;
     if let Some(answer) = once.answer::<JoinTokenView>(context).await? {
         // Whoever made the commit may not have come to tell memory.
-        context.node_cache.advance(load_node(context, answer.node_id).await?.record);
+        context.node_cache.advance(holds::load(context, answer.node_id).await?.record);
         return Ok(answer);
     }
     let now = context.clock.now();
