@@ -67,13 +67,13 @@ fn in_runtime(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, 
             return crate::dev::run(session, args).await;
         }
         let interrupted = tokio::select! {
-            outcome = commands::run(session, command) => return outcome,
+            // First, so that the signal is listened for before the command has done anything.
+            biased;
             signal = tokio::signal::ctrl_c() => signal,
+            outcome = commands::run(session, command) => return outcome,
         };
-        let what =
-            if session.when_interrupted.is_empty() { "interrupted" } else { &session.when_interrupted };
         match interrupted {
-            Ok(()) => Err(Failure::new(ExitCode::Interrupted, "interrupted", what)),
+            Ok(()) => Err(session.interrupted()),
             Err(error) => Err(Failure::unexpected("ctrl-c cannot be noticed", &error)),
         }
     })
@@ -81,7 +81,7 @@ fn in_runtime(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, 
 
 /// The one place where a failure is told.
 fn report(failure: &Failure, is_json: bool, paint: Paint, err: &mut dyn Write) -> ExitCode {
-    if !failure.is_reader_gone() {
+    if !failure.is_silent() {
         let text = if is_json { error::json(failure) + "\n" } else { error::text(failure, paint) };
         // When stderr is gone too, the exit code still tells.
         let _ = err.write_all(text.as_bytes());

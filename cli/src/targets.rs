@@ -4,6 +4,9 @@
 //! names nodes; `--all` is all of them; the three ways exclude each other, so that what is shown is
 //! what was said.
 
+use std::collections::BTreeSet;
+
+use fleet_types::time::Timestamp;
 use fleet_types::view::{Presence, Target};
 
 use crate::client::Client;
@@ -18,6 +21,10 @@ pub struct Chosen {
     pub selector: String,
     /// The nodes, sorted by id, at least one.
     pub nodes: Vec<Target>,
+    /// All enrolled nodes of the fleet, chosen or not.
+    pub enrolled: u32,
+    /// The controller's time, where it tells.
+    pub as_of: Option<Timestamp>,
 }
 
 /// A selector for lists, where saying nothing means everything. One call a site.
@@ -47,15 +54,19 @@ pub async fn resolve(client: &Client, flags: &TargetFlags, what: &str) -> Result
     } else {
         (format!("name={}", names.join("|")), vec![(String::new(), names)])
     };
-    let mut nodes = Vec::new();
+    let (mut nodes, mut hints, mut enrolled, mut as_of) = (Vec::new(), Vec::new(), 0, None);
     for (selector, names) in questions {
         let targets = client.resolve_targets(selector, names).await?;
         if !targets.unknown.is_empty() {
             let quoted: Vec<_> = targets.unknown.iter().map(|name| format!("\"{name}\"")).collect();
             let what = format!("there is no node {}", quoted.join(", "));
-            return Err(Failure::new(ExitCode::NotFound, "not-found", what).fix("fleetctl node list"));
+            let failure = Failure::new(ExitCode::NotFound, "not-found", what);
+            return Err(targets.hints.into_iter().fold(failure, Failure::fix).fix("fleetctl node list"));
         }
         nodes.extend(targets.nodes);
+        hints.extend(targets.hints);
+        enrolled = enrolled.max(targets.enrolled);
+        as_of = targets.as_of;
     }
     nodes.sort_by_key(|node| node.id);
     nodes.dedup_by_key(|node| node.id);
@@ -65,9 +76,10 @@ pub async fn resolve(client: &Client, flags: &TargetFlags, what: &str) -> Result
         } else {
             format!("no node matches \"{selector}\"")
         };
-        return Err(Failure::new(ExitCode::NotFound, "no-match", what).fix("fleetctl node list -o wide"));
+        let failure = Failure::new(ExitCode::NotFound, "no-match", what);
+        return Err(hints.into_iter().fold(failure, Failure::fix).fix("fleetctl node list -o wide"));
     }
-    Ok(Chosen { selector, nodes })
+    Ok(Chosen { selector, nodes, enrolled, as_of })
 }
 
 fn exclusive(flags: &TargetFlags) -> Result<(), Failure> {
@@ -82,8 +94,7 @@ fn exclusive(flags: &TargetFlags) -> Result<(), Failure> {
 
 /// One selector a site, all `-l` in each; the empty one for everything.
 fn selectors(flags: &TargetFlags) -> Vec<String> {
-    let common: Vec<&str> =
-        flags.selectors.iter().map(|s| s.as_str().trim()).filter(|s| !s.is_empty()).collect();
+    let common: Vec<&str> = flags.selectors.iter().map(|s| s.as_str().trim()).collect();
     if flags.sites.is_empty() {
         return vec![common.join(",")];
     }
@@ -99,8 +110,24 @@ fn selectors(flags: &TargetFlags) -> Vec<String> {
 
 /// Most rows of the list before a question; the rest is counted.
 const MAX_SHOWN: usize = 20;
+/// A change of more nodes than this at once is severe in a fleet of any size: it is more than a large site has, and
+/// more than two screens of names that anybody has read.
+const MANY: usize = 50;
 
 impl Chosen {
+    /// Is a change of these nodes severe? What is hit decides, whichever flag chose it: most of the fleet, or many
+    /// nodes. One node is the least that can be asked for, so it never is.
+    pub fn is_severe(&self) -> bool {
+        let count = self.nodes.len();
+        count > 1 && (count > MANY || count * 2 > self.enrolled as usize)
+    }
+
+    /// How many of them may change at the same time: one of each pair.
+    pub fn groups(&self) -> usize {
+        let pairs: BTreeSet<_> = self.nodes.iter().filter_map(|node| node.pair.as_ref()).collect();
+        pairs.len() + self.nodes.iter().filter(|node| node.pair.is_none()).count()
+    }
+
     /// `6 nodes at 2 sites`.
     pub fn in_words(&self) -> String {
         let mut sites: Vec<_> = self.nodes.iter().map(|node| node.site.as_str()).collect();
@@ -150,6 +177,7 @@ pub fn presence(presence: Presence) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fleet_types::id::NodeId;
 
     fn flags(selectors: &[&str], sites: &[&str], nodes: &[&str], all: bool) -> TargetFlags {
         TargetFlags {
@@ -172,6 +200,33 @@ mod tests {
             list_selectors(&flags(&[], &[], &["fw-1", "fw-2"], false)).unwrap(),
             ["name=fw-1", "name=fw-2"]
         );
+    }
+
+    #[test]
+    fn what_is_hit_makes_a_change_severe() {
+        let node = |n: u128| Target {
+            id: NodeId::from_uuid(uuid::Uuid::from_u128(n)),
+            name: format!("fw-{n}").parse().unwrap(),
+            site: "fra1".to_owned(),
+            pair: None,
+            presence: Presence::Online,
+        };
+        let cases = [
+            // Of an older controller nobody knows how many there are.
+            (2, 0, true),
+            (1, 0, false),
+            (1, 1, false),
+            (2, 2, true),
+            (3, 6, false),
+            (4, 6, true),
+            (50, 400, false),
+            (51, 400, true),
+        ];
+        for (count, enrolled, severe) in cases {
+            let nodes = (0..count).map(node).collect();
+            let chosen = Chosen { selector: String::new(), nodes, enrolled, as_of: None };
+            assert_eq!(chosen.is_severe(), severe, "{count} of {enrolled}");
+        }
     }
 
     #[test]

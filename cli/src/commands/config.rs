@@ -133,8 +133,8 @@ pub async fn apply(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitC
         )
         .fix("mend what the warnings say, or add --reason TEXT"));
     }
-    session.show_aside(&answer(&preview))?;
-    confirm(session, &Danger::Moderate, &format!("apply {}", units::count(changed, "changed document")))?;
+    let doing = format!("apply {}", units::count(changed, "changed document"));
+    confirm(session, &Danger::Moderate, &doing, &answer(&preview)).await?;
     let stored = client.apply(&documents, &reason, false).await?;
     session.print(&answer(&stored))?;
     Ok(ExitCode::Done)

@@ -51,6 +51,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
         session
             .environment
             .read_answer()
+            .await
             .map_err(|error| Failure::unexpected("stdin cannot be read", &error))?
     } else {
         args.invite.clone()

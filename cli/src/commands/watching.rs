@@ -22,14 +22,19 @@ pub async fn print(
         session.print(&first)?;
         return Ok(ExitCode::Done);
     }
+    session.when_interrupted = None;
     session.clear()?;
     session.print(&first)?;
     let mut shown = without_time(&first.value);
     let mut is_lost = false;
     let mut period = tokio::time::interval(PERIOD);
     period.tick().await;
+    let environment = session.environment;
     loop {
-        period.tick().await;
+        tokio::select! {
+            _ = period.tick() => {}
+            () = environment.until_reader_gone() => return Err(Failure::reader_gone()),
+        }
         let answer = match ask(session).await {
             Ok(answer) => answer,
             Err(failure) if matches!(failure.exit, ExitCode::NotReachable | ExitCode::TimedOut) => {

@@ -321,7 +321,14 @@ impl OperatorService for Fake {
                 presence: node.presence,
             })
             .collect();
-        view(&view::Targets { schema: "fleet/v1/targets".into(), nodes, unknown })
+        view(&view::Targets {
+            schema: "fleet/v1/targets".into(),
+            nodes,
+            unknown,
+            enrolled: u32::try_from(fixtures::nodes().len()).unwrap(),
+            as_of: Some(clock::now()),
+            hints: vec![],
+        })
     }
 
     async fn start_run(&self, request: Request<pb::StartRunRequest>) -> Reply {

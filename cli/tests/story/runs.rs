@@ -29,12 +29,27 @@ fn nothing_starts_without_targets_and_a_yes() {
         (&["run", "start", "look", "--all", "--yes"], 5, "--confirm prod --reason TEXT"),
         (&["run", "start", "look", "--all", "--yes", "--confirm", "prod"], 5, "a reason is required"),
         (&["run", "start", "look", "--node", "fw-1", "--valid-for", "25h", "--yes"], 2, "at most 24h"),
-        (&["run", "start", "look", "--all", "--dry-run"], 0, "would start"),
+        // An unset variable, and a selector that happens to match everything, are all nodes too.
+        (&["run", "start", "look", "-l", "", "--yes"], 2, "--selector is empty"),
+        (&["run", "start", "look", "-l", "ha_group", "--yes"], 5, "--confirm prod --reason TEXT"),
+        (&["run", "start", "look", "--node", "fw-1,fw-2", "--yes"], 5, "it changes all nodes of the fleet"),
     ] {
         let ended = world.run(args);
         assert_eq!(ended.code, code, "{args:?}: {}{}", ended.out, ended.err);
         assert!(ended.err.contains(word), "{args:?}: {}", ended.err);
     }
+    let ended = world.run(&["run", "start", "look", "--all", "--dry-run"]);
+    assert!(
+        ended.out.contains("would start \"look\" on 2 nodes at 2 sites, at most 1 at once"),
+        "{}",
+        ended.out
+    );
+    let ended = world.run(&["run", "start", "look", "--all", "--dry-run", "-o", "json"]);
+    let preview: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(
+        (preview["procedure"].as_str(), preview["nodes"].as_array().unwrap().len()),
+        (Some("look"), 2)
+    );
     assert_eq!(started(&world), 0);
     let ended = world.run(&["run", "start", "look", "--all", "--confirm", "prod", "--reason", "drill"]);
     assert_eq!((ended.code, started(&world)), (0, 1), "{}", ended.err);

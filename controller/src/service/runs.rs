@@ -63,7 +63,15 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
         .collect();
     nodes.sort_by_key(|target| target.id);
     nodes.dedup_by_key(|target| target.id);
-    Ok(Targets { schema: "fleet/v1/targets".to_owned(), nodes, unknown })
+    let sites = context.node_cache.sites();
+    Ok(Targets {
+        schema: "fleet/v1/targets".to_owned(),
+        nodes,
+        unknown,
+        enrolled: sites.iter().map(|site| site.nodes - site.not_enrolled).sum(),
+        as_of: Some(context.clock.now()),
+        hints: Vec::new(),
+    })
 }
 
 struct Start {

@@ -294,6 +294,15 @@ pub struct Targets {
     pub nodes: Vec<Target>,
     /// Names that were asked for and do not exist.
     pub unknown: Vec<String>,
+    /// All enrolled nodes of the fleet: how much of it the choice is.
+    #[serde(default)]
+    pub enrolled: u32,
+    /// The controller's time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
+    /// What may have been meant, where a name, label or site is known to no node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
 }
 
 /// One of them.

@@ -27,7 +27,7 @@ pub async fn run(
     follow: bool,
 ) -> Result<ExitCode, Failure> {
     let what = What::parse(what)?;
-    "interrupted; the run goes on".clone_into(&mut session.when_interrupted);
+    session.when_interrupted = None;
     let client = session.connect().await?;
     let nodes: Vec<Name> = match what.node {
         Some(node) => {
@@ -47,7 +47,11 @@ pub async fn run(
         if nodes.len() > 1 && session.settings.format.is_human() {
             session.data(&format!("==> {node} <==\n"))?;
         }
-        output.print(session, &client, follow).await?;
+        let environment = session.environment;
+        tokio::select! {
+            printed = output.print(session, &client, follow) => printed?,
+            () = environment.until_reader_gone() => return Err(Failure::reader_gone()),
+        }
     }
     Ok(ExitCode::Done)
 }

@@ -10,12 +10,15 @@ use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::document::{Document, DocumentKind, Key};
+use fleet_types::id::Name;
 use fleet_types::request::Verb;
-use fleet_types::view::RunView;
+use fleet_types::view::{RunView, Target};
+use serde::Serialize;
 
 use crate::args::WhatToRun;
 use crate::client::Client;
 use crate::error::{ExitCode, Failure};
+use crate::render::Answer;
 use crate::session::Session;
 use crate::signing::{BACK_DATED, Order, Signer};
 use crate::targets::{self, Chosen};
@@ -77,27 +80,69 @@ pub async fn prepare(
     Ok(Prepared { procedure: *procedure, chosen, order })
 }
 
+/// What a start would do, for `--dry-run`.
+#[derive(Serialize)]
+struct Preview<'a> {
+    would: &'a str,
+    procedure: &'a Name,
+    procedure_digest: Digest,
+    profile_digest: Digest,
+    changes: bool,
+    params: &'a BTreeMap<String, serde_json::Value>,
+    selector: &'a str,
+    max_parallel: u32,
+    nodes: &'a [Target],
+}
+
 impl Prepared {
-    /// At most so many nodes at once.
-    pub const fn max_parallel(&self) -> u32 {
-        self.order.max_parallel
+    /// What is about to be done: `start "daily-checks" on 6 nodes at 2 sites, at most 5 at once`.
+    pub fn in_words(&self, verb: &str) -> String {
+        let (name, nodes) = (&self.procedure.name, self.chosen.in_words());
+        format!("{verb} \"{name}\" on {nodes}, at most {} at once", self.at_once())
+    }
+
+    /// Of a pair that changes never more than one is under way, whatever the request allows.
+    fn at_once(&self) -> usize {
+        let allowed = usize::try_from(self.order.max_parallel).unwrap_or(usize::MAX);
+        if self.procedure.changes { allowed.min(self.chosen.groups()) } else { allowed }
+    }
+
+    /// What would be done, and on which nodes.
+    pub fn preview(&self, would: &str) -> Answer {
+        let preview = Preview {
+            would,
+            procedure: &self.procedure.name,
+            procedure_digest: self.order.procedure,
+            profile_digest: self.order.profile,
+            changes: self.procedure.changes,
+            params: &self.order.params,
+            selector: &self.order.selector,
+            max_parallel: self.order.max_parallel,
+            nodes: &self.chosen.nodes,
+        };
+        Answer {
+            value: Answer::local("fleet/v1/start-preview", &preview).value,
+            names: self.chosen.nodes.iter().map(|node| node.name.to_string()).collect(),
+            ..self.chosen.answer().line(self.in_words(would))
+        }
     }
 
     /// Signs the request and sends it.
     pub async fn send(self, session: &mut Session<'_>, client: &Client) -> Result<RunView, Failure> {
         let signer = Signer::load(&session.context()?)?;
         let sealed = signer.request(self.order, (session.environment.now)())?;
-        session.when_interrupted =
-            format!("interrupted; whether {0} was started is not known: fleetctl run show {0}", sealed.run);
         let run = sealed.run;
+        let unknown = format!("interrupted; whether {run} was started is not known: fleetctl run show {run}");
+        session.when_interrupted = Some(unknown);
         let started = client.start_run(sealed).await.map_err(|failure| match failure.exit {
             ExitCode::NotReachable | ExitCode::TimedOut => {
                 failure.fix(format!("see whether it was started: fleetctl run show {run}"))
             }
             _ => failure,
         })?;
-        session.when_interrupted =
+        let going =
             format!("interrupted; run {run} goes on: fleetctl run wait {run}, or fleetctl run cancel {run}");
+        session.when_interrupted = Some(going);
         Ok(started)
     }
 }
