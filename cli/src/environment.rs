@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 
-/// Columns where the output is no terminal or does not tell its width.
+/// Columns of help, and of a terminal that does not tell its width.
 pub const DEFAULT_WIDTH: usize = 80;
 /// Longest line that is read as an answer; the longest name has 128 bytes.
 const MAX_ANSWER_BYTES: u64 = 1024;
@@ -56,7 +56,10 @@ impl Environment {
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         let told = variables.get("COLUMNS").and_then(|text| text.parse().ok());
-        let seen = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+        let seen = rustix::termios::tcgetwinsize(std::io::stdout())
+            .or_else(|_| rustix::termios::tcgetwinsize(std::io::stderr()))
+            .ok()
+            .map(|size| usize::from(size.ws_col));
         Self {
             width: told.or(seen).filter(|columns| *columns > 0),
             variables,
@@ -116,7 +119,7 @@ impl Environment {
         Some(base.join("fleet"))
     }
 
-    /// Columns to fit tables into.
+    /// Columns to fit help, and tables on a terminal, into.
     pub fn columns(&self) -> usize {
         self.width.unwrap_or(DEFAULT_WIDTH)
     }
@@ -179,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_without_an_answer_can_be_left() {
-        let (_hands, keyboard) = std::sync::mpsc::channel();
+        let (_hands, keyboard) = std::sync::mpsc::sync_channel(1);
         let environment =
             Environment::fixed(&[], || Timestamp::clamped(0)).with_keyboard(BufReader::new(Idle(keyboard)));
         let left = tokio::time::timeout(Duration::from_millis(1), environment.read_answer()).await;

@@ -42,7 +42,7 @@ impl<'a> Session<'a> {
     ) -> Self {
         let look = Look {
             format: settings.format.clone(),
-            columns: environment.columns(),
+            columns: environment.stdout_is_terminal.then(|| environment.columns()),
             paint: Paint::new(settings.color, environment.stdout_is_terminal, environment),
         };
         Self {
@@ -71,7 +71,8 @@ impl<'a> Session<'a> {
     pub fn show_aside(&mut self, answer: &Answer) -> Result<(), Failure> {
         let format = render::OutputFormat::Table;
         let paint = Paint::new(self.settings.color, self.environment.stderr_is_terminal, self.environment);
-        let look = Look { format, columns: self.look.columns, paint };
+        let columns = self.environment.stderr_is_terminal.then(|| self.environment.columns());
+        let look = Look { format, columns, paint };
         Ok(render::print(answer, &look, self.err)?)
     }
 
