@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleet_types::document::Id;
 use fleet_types::id::{Name, RunId};
+use serde::Serialize;
 use serde_json::json;
 
 use super::show;
@@ -42,6 +43,12 @@ pub async fn run(
         return Err(Failure::usage("--follow follows one job")
             .fix(format!("name the node: fleetctl run logs {}/{first} --follow", what.run)));
     }
+    let is_one_document = !is_text(session) && session.settings.format != OutputFormat::JsonLines;
+    if follow && is_one_document {
+        return Err(Failure::usage("--follow has no end that one document could wait for")
+            .fix("add -o jsonl, a line for each piece of output"));
+    }
+    let mut items = Vec::new();
     for node in &nodes {
         let mut output = Output::new(what.run, node, step.map_or("", Id::as_str));
         if nodes.len() > 1 && session.settings.format.is_human() {
@@ -52,8 +59,21 @@ pub async fn run(
             printed = output.print(session, &client, follow) => printed?,
             () = environment.until_reader_gone() => return Err(Failure::reader_gone()),
         }
+        items.extend(output.items);
+    }
+    if is_one_document {
+        session.print(&Answer::local("fleet/v1/output-list", &json!({ "items": items })))?;
     }
     Ok(ExitCode::Done)
+}
+
+/// What one step wrote.
+#[derive(Debug, Clone, Serialize)]
+struct Item {
+    run: RunId,
+    node: Name,
+    step: String,
+    text: String,
 }
 
 /// The output of one job, as far as it has been printed.
@@ -68,11 +88,21 @@ struct Output<'a> {
     offsets: BTreeMap<String, u64>,
     /// Bytes of a character whose rest is in the next part.
     pending: Vec<u8>,
+    /// What goes into one document at the end, where that is asked for.
+    items: Vec<Item>,
 }
 
 impl<'a> Output<'a> {
     const fn new(run: RunId, node: &'a Name, only: &'a str) -> Self {
-        Self { run, node, only, current: String::new(), offsets: BTreeMap::new(), pending: Vec::new() }
+        Self {
+            run,
+            node,
+            only,
+            current: String::new(),
+            offsets: BTreeMap::new(),
+            pending: Vec::new(),
+            items: Vec::new(),
+        }
     }
 
     async fn print(
@@ -170,14 +200,20 @@ impl<'a> Output<'a> {
         if is_text(session) {
             return session.data(&text);
         }
-        let value = json!({
-            "schema": "fleet/v1/output",
-            "run": self.run,
-            "node": self.node,
-            "step": self.current,
-            "text": text,
-        });
-        session.print(&Answer { value, ..Answer::default() })
+        if session.settings.format != OutputFormat::JsonLines {
+            match self.items.last_mut().filter(|item| item.step == self.current) {
+                Some(item) => item.text.push_str(&text),
+                None => self.items.push(self.item(&text)),
+            }
+            return Ok(());
+        }
+        let answer = Answer::local("fleet/v1/output", &self.item(&text));
+        session.print(&answer)
+    }
+
+    fn item(&self, text: &str) -> Item {
+        let (node, step) = (self.node.clone(), self.current.clone());
+        Item { run: self.run, node, step, text: text.to_owned() }
     }
 }
 
