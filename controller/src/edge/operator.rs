@@ -25,7 +25,7 @@ use super::streams;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::service::documents::Submitted;
-use crate::service::{audit, documents, enrolment, run_views, runs, trust, views};
+use crate::service::{audit, documents, enrolment, output, run_views, runs, trust, views};
 
 /// Messages of a stream under way to one operator.
 const STREAM: usize = 8;
@@ -221,6 +221,7 @@ impl OperatorService for Operators {
         let r = request.into_inner();
         let run = run_id(&r.run)?;
         let node = views::find(&self.context, &r.node).map_err(to_status)?.record.id;
+        output::check_step(&self.context, run, &r.step).await.map_err(to_status)?;
         let reader = streams::OutputReader { run, node, step: r.step, offset: r.offset, follow: r.follow };
         Ok(self.stream(permit, |context, out| streams::read_output(context, reader, out)))
     }

@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fleet_types::action::nearest;
+use fleet_types::digest::Digest;
 use fleet_types::document::Document;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use tokio::time::Instant;
 
 use super::caller::Agent;
-use super::{documents, inventory};
+use super::{documents, inventory, reports};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::keys;
@@ -95,6 +97,38 @@ async fn order(context: &Context, run: RunId) -> Result<Vec<String>> {
     };
     let undo = procedure.rollback.iter().chain(&procedure.finally).map(|entry| entry.id.to_string());
     Ok(procedure.steps.iter().map(|step| step.id.to_string()).chain(undo).collect())
+}
+
+/// Refuses a step that the run does not have; empty means all.
+pub async fn check_step(context: &Context, run: RunId, step: &str) -> Result<()> {
+    let known = order(context, run).await?;
+    // Of a run that is not here nothing is known, and its output is empty.
+    if step.is_empty() || known.is_empty() || known.iter().any(|id| id == step) {
+        return Ok(());
+    }
+    let shown: String = step.chars().filter(|c| !c.is_control()).take(64).collect();
+    let fix = nearest(&shown, known.iter().map(String::as_str)).map_or_else(
+        || format!("its steps: {}", known.join(", ")),
+        |meant| format!("did you mean \"{meant}\"? its steps: {}", known.join(", ")),
+    );
+    Err(ControllerError::not_found("step", shown).fix(fix))
+}
+
+/// Is everything here that the report says its steps printed? The report may be faster than the output.
+pub async fn is_complete(context: &Context, run: RunId, node: NodeId, job: &JobRecord) -> Result<bool> {
+    let Some(at) = job.report else { return Ok(true) };
+    let Some((report, _)) = reports::stored_report(context, node, at.sequence).await? else {
+        return Ok(true);
+    };
+    for step in &report.steps {
+        let Some(printed) = step.output else { continue };
+        let of = OutputOf { run, node, attempt: job.attempt, step: step.id.clone() };
+        let stored = context.output.read(&of, 0, usize::MAX).await?;
+        if Digest::of(&stored) != printed {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Up to 32 KiB from an offset; empty at the end of what is stored.
