@@ -180,9 +180,13 @@ impl Client {
         ask!(self, cancel_run, request)
     }
 
-    /// A page of backups, of all nodes or of `name=NODE`.
-    pub async fn backups(&self, of: &str, after: String) -> Result<view::Page<view::BackupItem>, Failure> {
-        ask!(self, list_backups, list(of, after))
+    /// A page of the backups of the nodes that match a selector.
+    pub async fn backups(
+        &self,
+        selector: &str,
+        after: String,
+    ) -> Result<view::Page<view::BackupItem>, Failure> {
+        ask!(self, list_backups, list(selector, after))
     }
 
     /// A page of audit records before an index (0: from the newest), newest first.

@@ -417,8 +417,13 @@ impl OperatorService for Fake {
         view(&view::Done { schema: "fleet/v1/done".into(), message })
     }
 
-    async fn list_backups(&self, _: Request<pb::ListRequest>) -> Reply {
-        page("fleet/v1/backup-list", fixtures::backups())
+    async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {
+        let selector: fleet_types::label::Selector = request.get_ref().selector.parse().unwrap();
+        let nodes = fixtures::nodes();
+        let chosen =
+            |name| nodes.iter().any(|node| node.name == name && selector.matches(&node.name, &node.labels));
+        let backups = fixtures::backups().into_iter().filter(|backup| chosen(backup.node.clone()));
+        page("fleet/v1/backup-list", backups.collect())
     }
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {

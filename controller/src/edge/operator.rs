@@ -25,7 +25,7 @@ use super::streams;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::service::documents::Submitted;
-use crate::service::{audit, documents, enrolment, output, run_views, runs, trust, views};
+use crate::service::{audit, backups, documents, enrolment, output, run_views, runs, trust, views};
 
 /// Messages of a stream under way to one operator.
 const STREAM: usize = 8;
@@ -241,8 +241,7 @@ impl OperatorService for Operators {
 
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {
         let r = request.get_ref();
-        let node = r.selector.strip_prefix("name=").unwrap_or_default();
-        view(views::backups(&self.context, node, &r.after, views::page_size(r.limit)).await)
+        view(backups::list(&self.context, &r.selector, &r.after, views::page_size(r.limit)).await)
     }
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {

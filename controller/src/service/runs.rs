@@ -11,14 +11,15 @@ use fleet_types::document::Document;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::JobState;
+use fleet_types::label::Selector;
 use fleet_types::request::{NodeList, Request, Verb};
 use fleet_types::run::{RunState, Tally};
 use fleet_types::seal::{Envelope, Kind as SealKind};
 use fleet_types::view::{Presence, Target, Targets};
 
 use super::caller::Operator;
-use super::documents;
 use super::idempotency::Once;
+use super::{documents, hints};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
@@ -34,7 +35,7 @@ const NAMED: usize = 10;
 
 /// Which nodes a selector and names mean now, sorted by id.
 pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Targets> {
-    let selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
+    let selector: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
     let mut unknown = Vec::new();
     let mut nodes: Vec<Known> = Vec::new();
     if names.is_empty() {
@@ -63,6 +64,11 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
         .collect();
     nodes.sort_by_key(|target| target.id);
     nodes.dedup_by_key(|target| target.id);
+    let hints = match (unknown.is_empty(), nodes.is_empty()) {
+        (false, _) => hints::of_names(context, &unknown),
+        (true, true) => hints::of_selector(context, &selector),
+        (true, false) => Vec::new(),
+    };
     let sites = context.node_cache.sites();
     Ok(Targets {
         schema: "fleet/v1/targets".to_owned(),
@@ -70,7 +76,7 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
         unknown,
         enrolled: sites.iter().map(|site| site.nodes - site.not_enrolled).sum(),
         as_of: Some(context.clock.now()),
-        hints: Vec::new(),
+        hints,
     })
 }
 
