@@ -36,7 +36,7 @@ use crate::repo::reader::Repo;
 use crate::repo::records::FleetRecord;
 use crate::runner::run_loop;
 use crate::service::audit::Tree;
-use crate::service::{inventory, upkeep};
+use crate::service::{inventory, runs, upkeep};
 use crate::wake::ChangeNotifier;
 
 /// Why the controller ended, with its exit code.
@@ -143,6 +143,7 @@ pub async fn open_context(
         operators: Operators::default(),
     };
     inventory::fill(&context).await?;
+    runs::index_by_time(&context).await?;
     Ok(context)
 }
 

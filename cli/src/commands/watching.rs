@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::error::{ExitCode, Failure};
-use crate::render::Answer;
+use crate::render::{Answer, OutputFormat};
 use crate::session::Session;
 
 /// How often the controller is asked. The dashboard batches its updates in the same 2 s.
@@ -54,6 +54,9 @@ pub async fn print(
         // On a terminal relative times move on by themselves, so it is drawn each time.
         if now != shown || (session.environment.stdout_is_terminal && session.settings.format.is_human()) {
             session.clear()?;
+            if session.settings.format == OutputFormat::Yaml {
+                session.data("---\n")?;
+            }
             session.print(&answer)?;
             shown = now;
         }

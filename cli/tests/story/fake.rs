@@ -298,6 +298,7 @@ impl OperatorService for Fake {
             schema: "fleet/v1/document".into(),
             item: item(&key, envelope),
             content: serde_json::from_slice(&envelope.payload).unwrap(),
+            envelope: Some(envelope.clone()),
             source: String::from_utf8(source.clone()).unwrap(),
         })
     }

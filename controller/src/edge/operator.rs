@@ -189,8 +189,7 @@ impl OperatorService for Operators {
     }
 
     async fn get_run(&self, request: Request<pb::RunRequest>) -> Reply {
-        let run = run_id(&request.get_ref().run)?;
-        view(run_views::picture(&self.context, run).await.map(|picture| picture.view))
+        view(run_views::show(&self.context, run_id(&request.get_ref().run)?).await)
     }
 
     async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Reply {

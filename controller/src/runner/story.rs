@@ -64,6 +64,7 @@ impl World {
             verb: Verb::Run,
             procedure: "change".to_owned(),
             procedure_digest: Digest::of(b"procedure"),
+            procedure_revision: None,
             profile_digest: Digest::of(b"profile"),
             changes: true,
             job_limit_ms: 600_000,

@@ -3,12 +3,13 @@
 //! Jobs are written before the run: until the run's own record is committed, with its audit leaf, nobody
 //! looks at them, and a retry with the same request writes the same ones again (crash table, first row).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use fleet_store::Direction;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
-use fleet_types::document::Document;
 use fleet_types::document::procedure::Procedure;
+use fleet_types::document::{Document, DocumentKind};
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::JobState;
 use fleet_types::label::Selector;
@@ -32,6 +33,11 @@ use crate::repo::records::{JobRecord, Mark, NodeState, RunRecord};
 const JOBS_A_COMMIT: usize = 400;
 /// Nodes named in one message.
 const NAMED: usize = 10;
+/// Bytes of one detail of an audit record. Three of them, escaped at worst to twice their length, and the rest of the
+/// record stay under its 4 KiB.
+const DETAIL_BYTES: usize = 700;
+/// Entries by time a commit, half of the store's 1,024 operations a batch.
+const INDEXED_A_COMMIT: usize = 500;
 
 /// Which nodes a selector and names mean now, sorted by id.
 pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Targets> {
@@ -138,23 +144,62 @@ async fn write(
 ) -> Result<()> {
     let (run, digest) = (start.request.run, envelope.digest());
     write_jobs(context, start).await?;
-    let record = run_record(context, caller, start, digest);
+    let mut record = run_record(context, caller, start, digest);
+    record.procedure_revision =
+        documents::revision_of(context, DocumentKind::Procedure, &record.procedure, record.procedure_digest)
+            .await?;
     let stored = serde_json::to_vec(envelope).map_err(ControllerError::internal)?;
     let mut batch = context
         .audited
         .batch()
         .create_record(keys::run(run)?, &record)?
         .create_record(keys::open_run(run)?, &Mark {})?
+        .put_record(keys::run_by_time(record.started, run)?, &Mark {})?
         .put_object(&keys::content(&digest)?, &stored)?;
     batch = once.store(context, batch, &run)?;
     let action = if record.verb == Verb::Run { "run.start" } else { "run.plan" };
     let leaf = AuditEntry::new(caller.actor(), action, format!("run/{run}"))
         .subject(digest)
         .nodes(record.nodes_root)
+        .detail("procedure", procedure_in_words(&record))
+        .detail("params", params_in_words(&start.request.params))
+        .detail("nodes", names_in_words(start.nodes.iter().map(|node| node.record.name.as_str())))
         .idempotency(idempotency_key)
         .text(&record.reason);
     context.audited.commit(batch, vec![leaf]).await?;
     Ok(())
+}
+
+fn procedure_in_words(record: &RunRecord) -> String {
+    match record.procedure_revision {
+        Some(revision) => format!("{} revision {revision}", record.procedure),
+        None => record.procedure.clone(),
+    }
+}
+
+/// Parameters as JSON, cut; their whole is in the signed request.
+fn params_in_words(params: &BTreeMap<String, serde_json::Value>) -> String {
+    if params.is_empty() {
+        return String::new();
+    }
+    let mut text = serde_json::to_string(params).unwrap_or_default();
+    if text.len() > DETAIL_BYTES {
+        text.truncate(text.floor_char_boundary(DETAIL_BYTES));
+        text.push('…');
+    }
+    text
+}
+
+/// Names as far as they fit, and how many more there are.
+fn names_in_words<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let (all, mut text) = (names.len(), String::new());
+    for (shown, name) in names.enumerate() {
+        if text.len() + name.len() > DETAIL_BYTES {
+            return format!("{text} and {} more", all - shown);
+        }
+        text = if shown == 0 { name.to_owned() } else { format!("{text}, {name}") };
+    }
+    text
 }
 
 async fn check(
@@ -294,6 +339,7 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         verb: request.verb,
         procedure: start.procedure.name.to_string(),
         procedure_digest: request.procedure,
+        procedure_revision: None,
         profile_digest: request.profile,
         changes: start.procedure.changes && request.verb == Verb::Run,
         job_limit_ms: u64::try_from(start.procedure.longest().as_millis()).unwrap_or(u64::MAX),
@@ -311,6 +357,34 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         tally: Tally::new(request.nodes.count),
         ended: None,
         bodies_gone: None,
+    }
+}
+
+/// Gives every run its entry by time, once in the life of a store: those of older releases have none.
+pub async fn index_by_time(context: &Context) -> Result<()> {
+    let made = keys::runs_by_time_made()?;
+    if context.repo.get::<Mark>(&made).await?.is_some() {
+        return Ok(());
+    }
+    let mut last: Option<fleet_store::Key> = None;
+    loop {
+        let page = context
+            .repo
+            .page::<RunRecord>(keys::RUNS, last.as_ref(), INDEXED_A_COMMIT, Direction::Ascending)
+            .await?;
+        let is_last = page.len() < INDEXED_A_COMMIT;
+        let mut batch = context.audited.batch();
+        for (_, stored) in &page {
+            batch =
+                batch.put_record(keys::run_by_time(stored.record.started, stored.record.run)?, &Mark {})?;
+        }
+        if is_last {
+            batch = batch.put_record(made, &Mark {})?;
+            context.audited.commit(batch, vec![]).await?;
+            return Ok(());
+        }
+        context.audited.commit(batch, vec![]).await?;
+        last = page.into_iter().last().map(|(key, _)| key);
     }
 }
 
@@ -370,5 +444,25 @@ pub async fn cancel(
             Err(error) if error.kind == Kind::Conflict => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_of_the_audit_record_are_cut_and_say_so() {
+        let names: Vec<String> = (0..1000).map(|n| format!("fw-{n:03}")).collect();
+        let text = names_in_words(names.iter().map(String::as_str));
+        assert!(text.starts_with("fw-000, fw-001, ") && text.len() < DETAIL_BYTES + 300, "{text}");
+        let shown = text.matches("fw-").count();
+        assert!(text.ends_with(&format!(" and {} more", 1000 - shown)), "{text}");
+        assert_eq!(names_in_words(["a", "b"].into_iter()), "a, b");
+        let params = |text: String| BTreeMap::from([("note".to_owned(), serde_json::Value::from(text))]);
+        assert_eq!(params_in_words(&BTreeMap::new()), "");
+        assert_eq!(params_in_words(&params("ü".to_owned())), "{\"note\":\"ü\"}");
+        let long = params_in_words(&params("ü\"".repeat(1000)));
+        assert!(long.ends_with('…') && long.len() <= DETAIL_BYTES + '…'.len_utf8(), "{}", long.len());
     }
 }
