@@ -17,7 +17,7 @@ pub enum RunCommand {
     /// List runs, newest first.
     List {
         /// Most runs to list.
-        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = |text: &str| parse::number(text, 1..=100_000))]
         limit: u32,
     },
     /// Show a run with its jobs, failed ones first; RUN/NODE shows one job with its report.
@@ -62,7 +62,7 @@ pub struct WhatToRun {
     #[arg(long, value_name = "NAME")]
     pub profile: Option<Name>,
     /// At most so many nodes at once [default: all for a plan, 1 of each pair and 5 in all for a run].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| parse::number(text, 1..=100_000))]
     pub max_parallel: Option<u32>,
     /// No node starts later than this after now, at most 24h.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::span)]
