@@ -35,6 +35,12 @@ pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
         .ok_or_else(|| format!("expected a whole number from {least} to {most}"))
 }
 
+/// `key=value` whose value is read where its type is known.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// `key=value` of a label.
 pub fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;

@@ -35,6 +35,7 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["schedule", "show"], &[]),
     (&["run", "plan"], &[TARGETS, WAIT, CHANGE]),
     (&["run", "start"], &[TARGETS, WAIT, CHANGE]),
+    (&["run", "task"], &[TARGETS, WAIT, CHANGE]),
     (&["run", "list"], &[WATCH]),
     (&["run", "show"], &[WATCH]),
     (&["run", "logs"], &[]),

@@ -141,10 +141,17 @@ impl Client {
     }
 
     /// Starts a run or plan.
-    pub async fn start_run(&self, order: SignedOrder) -> Result<view::RunView, Failure> {
+    ///
+    /// `procedure` is the signed one where it was not applied.
+    pub async fn start_run(
+        &self,
+        order: SignedOrder,
+        procedure: Option<&Envelope>,
+    ) -> Result<view::RunView, Failure> {
         let request = pb::StartRunRequest {
             request: order.envelope,
             nodes: order.nodes,
+            procedure: procedure.map(to_json).unwrap_or_default(),
             idempotency_key: clock::idempotency_key(),
         };
         ask!(self, start_run, request)

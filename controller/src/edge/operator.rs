@@ -177,9 +177,12 @@ impl OperatorService for Operators {
             .map(NodeId::from_slice)
             .collect::<Result<_, _>>()
             .map_err(|error| invalid("nodes", error))?;
-        let run = runs::start(&self.context, &caller, envelope, &nodes, &r.idempotency_key)
-            .await
-            .map_err(to_status)?;
+        let procedure: Option<Envelope> = (!r.procedure.is_empty())
+            .then(|| convert::json("procedure", &r.procedure))
+            .transpose()
+            .map_err(|error| to_status(error.into()))?;
+        let order = runs::Order { request: envelope, procedure, nodes };
+        let run = runs::start(&self.context, &caller, &order, &r.idempotency_key).await.map_err(to_status)?;
         view(run_views::picture(&self.context, run).await.map(|picture| picture.view))
     }
 

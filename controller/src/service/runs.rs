@@ -86,6 +86,16 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
     })
 }
 
+/// What an operator sends to start a run.
+pub struct Order {
+    /// The signed request.
+    pub request: Envelope,
+    /// The signed procedure, where it was made for this run and never applied.
+    pub procedure: Option<Envelope>,
+    /// The nodes, sorted.
+    pub nodes: Vec<NodeId>,
+}
+
 struct Start {
     request: Request,
     procedure: Procedure,
@@ -96,21 +106,21 @@ struct Start {
 pub async fn start(
     context: &Context,
     caller: &Operator,
-    envelope: Envelope,
-    node_ids: &[NodeId],
+    order: &Order,
     idempotency_key: &str,
 ) -> Result<RunId> {
-    let digest = envelope.digest();
+    // The request names the procedure by its digest, so that this one stands for both.
+    let digest = order.request.digest();
     let once = Once::new(caller, idempotency_key, "run.start", &[digest.as_bytes()])?;
     if let Some(answer) = once.answer(context).await? {
         return Ok(answer);
     }
-    let start = check(context, caller, &envelope, node_ids).await?;
+    let start = check(context, caller, order).await?;
     let run = start.request.run;
     if exists(context, run, digest).await? {
         return Ok(run);
     }
-    match write(context, caller, &start, &envelope, &once, idempotency_key).await {
+    match write(context, caller, &start, order, &once, idempotency_key).await {
         Ok(()) => {
             context.notifier.run_changed(run);
             Ok(run)
@@ -138,17 +148,17 @@ async fn write(
     context: &Context,
     caller: &Operator,
     start: &Start,
-    envelope: &Envelope,
+    order: &Order,
     once: &Once,
     idempotency_key: &str,
 ) -> Result<()> {
-    let (run, digest) = (start.request.run, envelope.digest());
+    let (run, digest) = (start.request.run, order.request.digest());
     write_jobs(context, start).await?;
     let mut record = run_record(context, caller, start, digest);
     record.procedure_revision =
         documents::revision_of(context, DocumentKind::Procedure, &record.procedure, record.procedure_digest)
             .await?;
-    let stored = serde_json::to_vec(envelope).map_err(ControllerError::internal)?;
+    let stored = serde_json::to_vec(&order.request).map_err(ControllerError::internal)?;
     let mut batch = context
         .audited
         .batch()
@@ -156,6 +166,10 @@ async fn write(
         .create_record(keys::open_run(run)?, &Mark {})?
         .put_record(keys::run_by_time(record.started, run)?, &Mark {})?
         .put_object(&keys::content(&digest)?, &stored)?;
+    if let Some(procedure) = &order.procedure {
+        let stored = serde_json::to_vec(procedure).map_err(ControllerError::internal)?;
+        batch = batch.put_object(&keys::content(&procedure.digest())?, &stored)?;
+    }
     batch = once.store(context, batch, &run)?;
     let action = if record.verb == Verb::Run { "run.start" } else { "run.plan" };
     let leaf = AuditEntry::new(caller.actor(), action, format!("run/{run}"))
@@ -202,12 +216,8 @@ fn names_in_words<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     text
 }
 
-async fn check(
-    context: &Context,
-    caller: &Operator,
-    envelope: &Envelope,
-    node_ids: &[NodeId],
-) -> Result<Start> {
+async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<Start> {
+    let (envelope, node_ids) = (&order.request, order.nodes.as_slice());
     let trust = context.trust.get();
     let signer = trust.0.verify_content(envelope, SealKind::Request).map_err(|error| {
         ControllerError::new(Kind::Blocked, "signature-refused", format!("the request: {error}"))
@@ -232,7 +242,15 @@ async fn check(
             "they are not the nodes that the request was signed for",
         ));
     }
-    let Document::Procedure(procedure) = documents::document(context, request.procedure).await? else {
+    let document = match &order.procedure {
+        Some(made) if made.digest() != request.procedure => {
+            return Err(ControllerError::invalid("procedure", "it is not the one that the request names"));
+        }
+        // Not applied under a name, and checked like what is.
+        Some(made) => documents::check_signed(context, caller, made, "the procedure")?,
+        None => documents::document(context, request.procedure).await?,
+    };
+    let Document::Procedure(procedure) = document else {
         return Err(ControllerError::invalid("request.procedure", "the digest is not of a procedure"));
     };
     let Document::Profile(profile) = documents::document(context, request.profile).await? else {
