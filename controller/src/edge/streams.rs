@@ -140,7 +140,8 @@ async fn is_going(context: &Context, reader: &OutputReader, ended: &mut Option<I
         return Ok(true);
     }
     let since = *ended.get_or_insert_with(Instant::now);
-    Ok(since.elapsed() < LATE_OUTPUT && !output::is_complete(context, reader.run, reader.node, &job).await?)
+    let Some(report) = job.report.filter(|_| since.elapsed() < LATE_OUTPUT) else { return Ok(false) };
+    Ok(!output::is_complete(context, (reader.run, reader.node, job.attempt), report).await?)
 }
 
 async fn send_new(
