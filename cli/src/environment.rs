@@ -124,6 +124,11 @@ impl Environment {
         self.width.unwrap_or(DEFAULT_WIDTH)
     }
 
+    /// Columns to fit tables into: a terminal's, or those that `COLUMNS` tells. Elsewhere a program reads.
+    pub fn table_columns(&self, is_terminal: bool) -> Option<usize> {
+        (is_terminal || self.get("COLUMNS").is_some()).then(|| self.columns())
+    }
+
     /// Reads one line of an answer; empty at the end of the input.
     ///
     /// The thread that reads is joined by nobody: a read from a keyboard cannot be ended, and Ctrl-C does not wait

@@ -42,7 +42,7 @@ impl<'a> Session<'a> {
     ) -> Self {
         let look = Look {
             format: settings.format.clone(),
-            columns: environment.stdout_is_terminal.then(|| environment.columns()),
+            columns: environment.table_columns(environment.stdout_is_terminal),
             paint: Paint::new(settings.color, environment.stdout_is_terminal, environment),
         };
         Self {
@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
     pub fn show_aside(&mut self, answer: &Answer) -> Result<(), Failure> {
         let format = render::OutputFormat::Table;
         let paint = Paint::new(self.settings.color, self.environment.stderr_is_terminal, self.environment);
-        let columns = self.environment.stderr_is_terminal.then(|| self.environment.columns());
+        let columns = self.environment.table_columns(self.environment.stderr_is_terminal);
         let look = Look { format, columns, paint };
         Ok(render::print(answer, &look, self.err)?)
     }
