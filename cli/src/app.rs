@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::io::Write;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-use crate::args::Cli;
-use crate::args::Command;
+use crate::args::{self, Cli, Command};
 use crate::commands;
 use crate::environment::Environment;
 use crate::error::{self, ExitCode, Failure};
@@ -36,7 +36,7 @@ where
 
 /// The command line as fleetctl knows it, for help, completion and documentation.
 pub fn command_line(columns: usize) -> clap::Command {
-    Cli::command().term_width(columns.min(MAX_HELP_COLUMNS))
+    args::with_own_flags(Cli::command()).term_width(columns.min(MAX_HELP_COLUMNS))
 }
 
 fn run_parsed(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write, environment: &Environment) -> ExitCode {
@@ -67,13 +67,13 @@ fn in_runtime(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, 
             return crate::dev::run(session, args).await;
         }
         let interrupted = tokio::select! {
-            outcome = commands::run(session, command) => return outcome,
+            // First, so that the signal is listened for before the command has done anything.
+            biased;
             signal = tokio::signal::ctrl_c() => signal,
+            outcome = commands::run(session, command) => return outcome,
         };
-        let what =
-            if session.when_interrupted.is_empty() { "interrupted" } else { &session.when_interrupted };
         match interrupted {
-            Ok(()) => Err(Failure::new(ExitCode::Interrupted, "interrupted", what)),
+            Ok(()) => Err(session.interrupted()),
             Err(error) => Err(Failure::unexpected("ctrl-c cannot be noticed", &error)),
         }
     })
@@ -81,7 +81,7 @@ fn in_runtime(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, 
 
 /// The one place where a failure is told.
 fn report(failure: &Failure, is_json: bool, paint: Paint, err: &mut dyn Write) -> ExitCode {
-    if !failure.is_reader_gone() {
+    if !failure.is_silent() {
         let text = if is_json { error::json(failure) + "\n" } else { error::text(failure, paint) };
         // When stderr is gone too, the exit code still tells.
         let _ = err.write_all(text.as_bytes());
@@ -95,31 +95,49 @@ enum Unparsed {
 }
 
 fn parse(args: &[OsString], environment: &Environment) -> Result<Cli, Unparsed> {
-    let matches = command_line(environment.columns()).try_get_matches_from(args);
-    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| unparsed(&error))
+    let mut tree = command_line(environment.columns());
+    let matches = tree.try_get_matches_from_mut(args).map_err(|error| unparsed(&error, &tree, args))?;
+    if let Some((command, flag)) = args::unused_flag(&matches) {
+        let what = format!("{flag} means nothing to \"fleetctl {command}\"");
+        return Err(Unparsed::Failure(Failure::usage(what).fix(format!("fleetctl {command} --help"))));
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| unparsed(&error, &tree, args))
 }
 
-fn unparsed(error: &clap::Error) -> Unparsed {
-    use clap::error::ErrorKind;
+fn unparsed(error: &clap::Error, tree: &clap::Command, args: &[OsString]) -> Unparsed {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return Unparsed::Help(text);
     }
-    // clap says `error: what`, indented details, `tip: …` lines and the usage.
-    let mut what = Vec::new();
-    let mut failure = Failure::usage("");
-    for line in text.lines().map(str::trim) {
-        if let Some(tip) = line.strip_prefix("tip: ") {
-            failure = failure.fix(tip);
-        } else if let Some(usage) = line.strip_prefix("Usage: ") {
-            failure = failure.fix(format!("usage: {usage}"));
-            break;
-        } else if !line.is_empty() && !line.starts_with("For more information") {
-            what.push(line.strip_prefix("error: ").unwrap_or(line).to_owned());
-        }
+    let (words, at) = args::words_of(tree, args);
+    let command = [&["fleetctl"], &words[..]].concat().join(" ");
+    let help = format!("{command} --help");
+    if matches!(
+        error.kind(),
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        let verbs = at.get_subcommands().map(clap::Command::get_name);
+        let verbs: Vec<_> = verbs.filter(|verb| *verb != "help").collect();
+        let what = format!("\"{command}\" wants one of: {}", verbs.join(", "));
+        return Unparsed::Failure(Failure::usage(what).fix(help));
     }
-    failure.what = what.join(" ");
-    Unparsed::Failure(failure.fix("more: fleetctl --help"))
+    // clap says `error: what`, indented details, `tip: …` lines and the usage, and quotes with apostrophes.
+    let text = text.replace('\'', "\"");
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage: "));
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let (tips, what): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with("tip: "));
+    let what: Vec<_> = what.into_iter().map(|line| line.strip_prefix("error: ").unwrap_or(line)).collect();
+    let meant = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue]
+        .into_iter()
+        .filter_map(|kind| error.get(kind))
+        .map(ToString::to_string)
+        // What looks like a mistyped word may be near to a flag that this command refuses.
+        .filter(|meant| !args::is_hidden(at, meant))
+        .map(|meant| format!("did you mean \"{meant}\"?"));
+    let others =
+        tips.iter().filter(|tip| !tip.contains("similar")).map(|tip| tip["tip: ".len()..].to_owned());
+    let failure = meant.chain(others).fold(Failure::usage(what.join(" ")), Failure::fix);
+    Unparsed::Failure(failure.fix(help))
 }
 
 /// Whether errors are to be JSON when the line could not be parsed.

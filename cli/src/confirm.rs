@@ -4,49 +4,79 @@
 //! passes through here before it is sent.
 
 use crate::error::{ExitCode, Failure};
+use crate::render::Answer;
 use crate::session::Session;
 
 /// How much may go wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Danger {
+    /// Asks nobody.
+    Mild,
     /// Asks y/N, or `--yes`.
     Moderate,
     /// Wants this name typed, or `--confirm NAME`, and a `--reason`.
     Severe {
         /// The name to type.
         name: String,
+        /// What makes it severe.
+        why: String,
     },
 }
 
-/// Asks whether to go on with `what`, such as `start "daily-checks" on 6 nodes`.
-pub fn confirm(session: &mut Session<'_>, danger: &Danger, what: &str) -> Result<(), Failure> {
+/// Asks whether to go on with `what`, such as `start "daily-checks" on 6 nodes`; `about` is what it is about, shown
+/// to whoever is asked, and to everybody who reads tables.
+pub async fn confirm(
+    session: &mut Session<'_>,
+    danger: &Danger,
+    what: &str,
+    about: &Answer,
+) -> Result<(), Failure> {
+    let is_said = match danger {
+        Danger::Mild => true,
+        Danger::Moderate => session.settings.yes,
+        Danger::Severe { .. } => session.settings.confirm.is_some(),
+    };
+    let is_asked = !is_said && session.can_ask();
+    if is_asked || (session.settings.format.is_human() && !session.settings.quiet) {
+        session.show_aside(about)?;
+    }
+    let before = session.when_interrupted.replace("interrupted; nothing was done".to_owned());
     match danger {
-        Danger::Moderate if session.settings.yes => Ok(()),
-        Danger::Moderate => {
-            if !session.can_ask() {
+        _ if is_said && !matches!(danger, Danger::Severe { .. }) => {}
+        Danger::Mild | Danger::Moderate => {
+            if !is_asked {
                 return Err(needed(what, "nobody can be asked here").fix("add --yes"));
             }
-            let answer = session.ask(&format!("{what}? [y/N]"))?;
-            if matches!(answer.to_lowercase().as_str(), "y" | "yes") { Ok(()) } else { Err(refused(what)) }
+            let answer = session.ask(&format!("{what}? [y/N]")).await?;
+            if !matches!(answer.to_lowercase().as_str(), "y" | "yes") {
+                return Err(refused(what));
+            }
         }
-        Danger::Severe { name } => {
+        Danger::Severe { name, why } => {
             let fix = format!("add --confirm {name} --reason TEXT");
             if session.settings.reason.as_ref().is_none_or(|reason| reason.trim().is_empty()) {
-                return Err(needed(what, "a reason is required").fix(fix));
+                return Err(needed(what, &format!("{why}: a reason is required")).fix(fix));
             }
             match &session.settings.confirm {
-                Some(typed) if typed == name => Ok(()),
+                Some(typed) if typed == name => {}
                 Some(typed) => {
-                    Err(needed(what, &format!("--confirm says \"{typed}\", expected \"{name}\"")).fix(fix))
+                    let cause = format!("--confirm says \"{typed}\", expected \"{name}\"");
+                    return Err(needed(what, &cause).fix(fix));
                 }
-                None if !session.can_ask() => Err(needed(what, "nobody can be asked here").fix(fix)),
+                None if !is_asked => {
+                    return Err(needed(what, &format!("{why}, and nobody can be asked here")).fix(fix));
+                }
                 None => {
-                    let answer = session.ask(&format!("{what}? Type \"{name}\" to go on:"))?;
-                    if answer == *name { Ok(()) } else { Err(refused(what)) }
+                    let answer = session.ask(&format!("{what}? {why}; type \"{name}\" to go on:")).await?;
+                    if answer != *name {
+                        return Err(refused(what));
+                    }
                 }
             }
         }
     }
+    session.when_interrupted = before;
+    Ok(())
 }
 
 fn needed(what: &str, cause: &str) -> Failure {
@@ -72,7 +102,9 @@ mod tests {
         }
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut session = Session::new(settings, &environment, &mut out, &mut err);
-        let outcome = confirm(&mut session, danger, "start it");
+        let about = Answer::default().line("fw-1");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let outcome = runtime.block_on(confirm(&mut session, danger, "start it", &about));
         (outcome, String::from_utf8(err).unwrap())
     }
 
@@ -80,22 +112,37 @@ mod tests {
     fn moderate() {
         let (outcome, said) = tried(Settings::default(), None, &Danger::Moderate);
         assert_eq!(outcome.unwrap_err().exit.number(), 5);
-        assert_eq!(said, "", "nobody is asked where nobody is");
+        assert_eq!(said, "fw-1\n", "nobody is asked where nobody is");
         let yes = Settings { yes: true, ..Settings::default() };
         assert!(tried(yes, None, &Danger::Moderate).0.is_ok());
         assert!(tried(Settings::default(), Some("y\n"), &Danger::Moderate).0.is_ok());
         for no in ["\n", "n\n", "", "yep\n"] {
             let (outcome, said) = tried(Settings::default(), Some(no), &Danger::Moderate);
             assert_eq!(outcome.unwrap_err().exit.number(), 5, "{no:?}");
-            assert_eq!(said, "start it? [y/N] ");
+            assert_eq!(said, "fw-1\nstart it? [y/N] ");
         }
         let silent = Settings { no_input: true, ..Settings::default() };
         assert!(tried(silent, Some("y\n"), &Danger::Moderate).0.is_err());
     }
 
     #[test]
+    fn programs_are_shown_no_table_and_whoever_is_asked_is() {
+        let json = || Settings { format: "json".parse().unwrap(), ..Settings::default() };
+        let silent = || Settings { quiet: true, ..Settings::default() };
+        let yes = |settings| Settings { yes: true, ..settings };
+        assert_eq!(tried(yes(Settings::default()), None, &Danger::Moderate).1, "fw-1\n");
+        for quiet in [yes(json()), yes(silent())] {
+            assert_eq!(tried(quiet, None, &Danger::Moderate).1, "");
+        }
+        for asked in [json(), silent()] {
+            assert_eq!(tried(asked, Some("y\n"), &Danger::Moderate).1, "fw-1\nstart it? [y/N] ");
+        }
+        assert_eq!(tried(json(), None, &Danger::Mild), (Ok(()), String::new()));
+    }
+
+    #[test]
     fn severe() {
-        let danger = Danger::Severe { name: "prod".into() };
+        let danger = Danger::Severe { name: "prod".into(), why: "all nodes change".into() };
         let with = |yes, confirm: Option<&str>, reason: Option<&str>| Settings {
             yes,
             confirm: confirm.map(str::to_owned),

@@ -7,16 +7,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufRead, BufReader, IsTerminal as _};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use fleet_types::time::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::sync::oneshot;
 
 use crate::clock;
 
-/// Columns where the output is no terminal or does not tell its width.
+/// Columns of help, and of a terminal that does not tell its width.
 pub const DEFAULT_WIDTH: usize = 80;
 /// Longest line that is read as an answer; the longest name has 128 bytes.
 const MAX_ANSWER_BYTES: u64 = 1024;
+/// How often a command that is silent for long looks whether anybody still reads its output.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The surroundings of one invocation.
 pub struct Environment {
@@ -33,7 +38,9 @@ pub struct Environment {
     pub zone: jiff::tz::TimeZone,
     /// The clock.
     pub now: fn() -> Timestamp,
-    input: Mutex<Box<dyn BufRead + Send>>,
+    /// Has the reader of stdout gone away?
+    pub is_reader_gone: fn() -> bool,
+    input: Arc<Mutex<Box<dyn BufRead + Send>>>,
 }
 
 impl fmt::Debug for Environment {
@@ -49,7 +56,10 @@ impl Environment {
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         let told = variables.get("COLUMNS").and_then(|text| text.parse().ok());
-        let seen = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+        let seen = rustix::termios::tcgetwinsize(std::io::stdout())
+            .or_else(|_| rustix::termios::tcgetwinsize(std::io::stderr()))
+            .ok()
+            .map(|size| usize::from(size.ws_col));
         Self {
             width: told.or(seen).filter(|columns| *columns > 0),
             variables,
@@ -58,7 +68,8 @@ impl Environment {
             stderr_is_terminal: std::io::stderr().is_terminal(),
             zone: jiff::tz::TimeZone::system(),
             now: clock::now,
-            input: Mutex::new(Box::new(BufReader::new(std::io::stdin()))),
+            is_reader_gone,
+            input: shared(BufReader::new(std::io::stdin())),
         }
     }
 
@@ -72,15 +83,22 @@ impl Environment {
             width: None,
             zone: jiff::tz::TimeZone::UTC,
             now,
-            input: Mutex::new(Box::new(std::io::empty())),
+            is_reader_gone: || false,
+            input: shared(std::io::empty()),
         }
     }
 
     /// The same with somebody at a keyboard who types `answers`.
     #[must_use]
-    pub fn with_answers(mut self, answers: &str) -> Self {
+    pub fn with_answers(self, answers: &str) -> Self {
+        self.with_keyboard(std::io::Cursor::new(answers.as_bytes().to_vec()))
+    }
+
+    /// The same with somebody at this keyboard.
+    #[must_use]
+    pub fn with_keyboard(mut self, keyboard: impl BufRead + Send + 'static) -> Self {
         self.stdin_is_terminal = true;
-        self.input = Mutex::new(Box::new(std::io::Cursor::new(answers.as_bytes().to_vec())));
+        self.input = shared(keyboard);
         self
     }
 
@@ -101,17 +119,85 @@ impl Environment {
         Some(base.join("fleet"))
     }
 
-    /// Columns to fit tables into.
+    /// Columns to fit help, and tables on a terminal, into.
     pub fn columns(&self) -> usize {
         self.width.unwrap_or(DEFAULT_WIDTH)
     }
 
+    /// Columns to fit tables into: a terminal's, or those that `COLUMNS` tells. Elsewhere a program reads.
+    pub fn table_columns(&self, is_terminal: bool) -> Option<usize> {
+        (is_terminal || self.get("COLUMNS").is_some()).then(|| self.columns())
+    }
+
     /// Reads one line of an answer; empty at the end of the input.
-    pub fn read_answer(&self) -> std::io::Result<String> {
-        use std::io::Read as _;
-        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut line = Vec::new();
-        (&mut *input).take(MAX_ANSWER_BYTES).read_until(b'\n', &mut line)?;
-        Ok(String::from_utf8_lossy(&line).trim().to_owned())
+    ///
+    /// The thread that reads is joined by nobody: a read from a keyboard cannot be ended, and Ctrl-C does not wait
+    /// for it.
+    pub async fn read_answer(&self) -> std::io::Result<String> {
+        let input = Arc::clone(&self.input);
+        let (done, answer) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = done.send(read_line(&mut **input));
+        });
+        answer.await.map_err(std::io::Error::other)?
+    }
+
+    /// Comes back when nobody reads stdout any more; a command that prints seldom would notice it seldom.
+    pub async fn until_reader_gone(&self) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        while !(self.is_reader_gone)() {
+            looks.tick().await;
+        }
+    }
+}
+
+fn shared(input: impl BufRead + Send + 'static) -> Arc<Mutex<Box<dyn BufRead + Send>>> {
+    Arc::new(Mutex::new(Box::new(input)))
+}
+
+fn read_line(input: &mut dyn BufRead) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut line = Vec::new();
+    input.take(MAX_ANSWER_BYTES).read_until(b'\n', &mut line)?;
+    Ok(String::from_utf8_lossy(&line).trim().to_owned())
+}
+
+/// A pipe without a reader says so at its writing end (poll(2): `POLLERR`).
+fn is_reader_gone() -> bool {
+    let stdout = std::io::stdout();
+    let mut ends = [PollFd::new(&stdout, PollFlags::empty())];
+    rustix::event::poll(&mut ends, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        && ends[0].revents().contains(PollFlags::ERR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A keyboard at which nobody types.
+    struct Idle(std::sync::mpsc::Receiver<()>);
+
+    impl std::io::Read for Idle {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(0)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_without_an_answer_can_be_left() {
+        let (_hands, keyboard) = std::sync::mpsc::sync_channel(1);
+        let environment =
+            Environment::fixed(&[], || Timestamp::clamped(0)).with_keyboard(BufReader::new(Idle(keyboard)));
+        let left = tokio::time::timeout(Duration::from_millis(1), environment.read_answer()).await;
+        assert!(left.is_err(), "whoever asks can go on, as at Ctrl-C");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_is_noticed() {
+        let mut environment = Environment::fixed(&[], || Timestamp::clamped(0));
+        environment.is_reader_gone = || true;
+        environment.until_reader_gone().await;
     }
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use crate::client::Client;
 use crate::context::{Context, ContextStore};
 use crate::environment::Environment;
-use crate::error::Failure;
+use crate::error::{ExitCode, Failure};
 use crate::render::{self, Answer, Look, Paint, Times, escape};
 use crate::settings::Settings;
 
@@ -18,8 +18,9 @@ pub struct Session<'a> {
     pub settings: Settings,
     /// What the process gives.
     pub environment: &'a Environment,
-    /// What to say when Ctrl-C ends the command: whether work goes on.
-    pub when_interrupted: String,
+    /// What to say when Ctrl-C ends the command: whether work goes on. None where Ctrl-C is how it is ended.
+    pub when_interrupted: Option<String>,
+    is_asking: bool,
     look: Look,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
@@ -41,10 +42,18 @@ impl<'a> Session<'a> {
     ) -> Self {
         let look = Look {
             format: settings.format.clone(),
-            columns: environment.columns(),
+            columns: environment.table_columns(environment.stdout_is_terminal),
             paint: Paint::new(settings.color, environment.stdout_is_terminal, environment),
         };
-        Self { settings, environment, when_interrupted: String::new(), look, out, err }
+        Self {
+            settings,
+            environment,
+            when_interrupted: Some("interrupted".to_owned()),
+            is_asking: false,
+            look,
+            out,
+            err,
+        }
     }
 
     /// Shows times as asked for, from now on this machine.
@@ -62,7 +71,8 @@ impl<'a> Session<'a> {
     pub fn show_aside(&mut self, answer: &Answer) -> Result<(), Failure> {
         let format = render::OutputFormat::Table;
         let paint = Paint::new(self.settings.color, self.environment.stderr_is_terminal, self.environment);
-        let look = Look { format, columns: self.look.columns, paint };
+        let columns = self.environment.table_columns(self.environment.stderr_is_terminal);
+        let look = Look { format, columns, paint };
         Ok(render::print(answer, &look, self.err)?)
     }
 
@@ -95,11 +105,25 @@ impl<'a> Session<'a> {
     }
 
     /// Asks on stderr and reads the answer, whether quiet or not.
-    pub fn ask(&mut self, question: &str) -> Result<String, Failure> {
+    pub async fn ask(&mut self, question: &str) -> Result<String, Failure> {
         let _ = write!(self.err, "{} ", escape::line(question));
         let _ = self.err.flush();
-        let answer = self.environment.read_answer();
+        self.is_asking = true;
+        let answer = self.environment.read_answer().await;
+        self.is_asking = false;
         answer.map_err(|error| Failure::unexpected("the answer cannot be read", &error))
+    }
+
+    /// The failure of a command that Ctrl-C ended.
+    pub fn interrupted(&mut self) -> Failure {
+        if self.is_asking {
+            // What is said next does not stand behind the question.
+            let _ = writeln!(self.err);
+        }
+        match &self.when_interrupted {
+            Some(what) => Failure::new(ExitCode::Interrupted, "interrupted", what),
+            None => Failure::silent(ExitCode::Interrupted),
+        }
     }
 
     /// Can a question be answered?

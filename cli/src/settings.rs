@@ -132,14 +132,15 @@ fn targets(flags: &GlobalFlags, from: &Variables<'_>) -> Result<TargetFlags, Fai
     let flags = TargetFlags {
         selectors: list(&flags.selector, "SELECTOR")
             .iter()
-            .map(|text| parsed("--selector", text))
+            .map(|text| selector(text))
             .collect::<Result<_, _>>()?,
         sites: split(&flags.site, "SITE"),
         nodes: split(&flags.node, "NODE")
             .iter()
             .map(|text| parsed("--node", text))
             .collect::<Result<_, _>>()?,
-        all: flags.all || (!typed && from.flag("ALL")?),
+        // Never by a variable: a choice of everything is typed where it is meant.
+        all: flags.all,
     };
     for site in &flags.sites {
         fleet_types::label::check_value(site).map_err(|error| Failure::usage(format!("--site: {error}")))?;
@@ -148,6 +149,15 @@ fn targets(flags: &GlobalFlags, from: &Variables<'_>) -> Result<TargetFlags, Fai
         }
     }
     Ok(flags)
+}
+
+/// A selector that says nothing matches every node; it is what an unset variable of a script leaves behind.
+fn selector(text: &str) -> Result<Selector, Failure> {
+    if text.trim().is_empty() {
+        return Err(Failure::usage("--selector is empty, which would mean every node")
+            .fix("see whether a variable of the script is unset; all nodes are meant by --all alone"));
+    }
+    parsed("--selector", text)
 }
 
 fn or<T>(
@@ -243,13 +253,29 @@ mod tests {
     fn targets_of_line_and_variables_are_never_mixed() {
         let variables = [("FLEET_SITE", "fra1,ams2"), ("FLEET_ALL", "true")];
         let settings = merged(&GlobalFlags::default(), &variables).unwrap();
-        assert_eq!((settings.targets.sites.len(), settings.targets.all), (2, true));
+        assert_eq!(
+            (settings.targets.sites.len(), settings.targets.all),
+            (2, false),
+            "all is typed or not meant"
+        );
         let flags = GlobalFlags { node: vec!["fw-1,fw-2".into()], ..GlobalFlags::default() };
         let settings = merged(&flags, &variables).unwrap();
         assert_eq!(
             (settings.targets.nodes.len(), settings.targets.sites.len(), settings.targets.all),
             (2, 0, false)
         );
+    }
+
+    #[test]
+    fn an_empty_selector_is_an_unset_variable_and_not_the_whole_fleet() {
+        for empty in ["", " ", "\t"] {
+            let flags =
+                GlobalFlags { selector: vec!["site=fra1".into(), empty.into()], ..GlobalFlags::default() };
+            let failure = merged(&flags, &[]).unwrap_err();
+            assert_eq!(failure.exit.number(), 2, "{empty:?}");
+            assert!(failure.fixes[0].contains("--all"), "{failure:?}");
+        }
+        assert!(merged(&GlobalFlags::default(), &[("FLEET_SELECTOR", " ")]).is_err());
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! names nodes; `--all` is all of them; the three ways exclude each other, so that what is shown is
 //! what was said.
 
+use std::collections::BTreeSet;
+
+use fleet_types::time::Timestamp;
 use fleet_types::view::{Presence, Skipped, Target};
 
 use crate::client::Client;
@@ -20,6 +23,10 @@ pub struct Chosen {
     pub nodes: Vec<Target>,
     /// Nodes that were meant and can get no work now, by name.
     pub skipped: Vec<Skipped>,
+    /// All enrolled nodes of the fleet, chosen or not.
+    pub enrolled: u32,
+    /// The controller's time, where it tells.
+    pub as_of: Option<Timestamp>,
 }
 
 /// A selector for lists, where saying nothing means everything. One call a site.
@@ -50,15 +57,20 @@ pub async fn resolve(client: &Client, flags: &TargetFlags, what: &str) -> Result
         (format!("name={}", names.join("|")), vec![(String::new(), names)])
     };
     let by_name = !flags.nodes.is_empty();
-    let (mut nodes, mut skipped) = (Vec::new(), Vec::new());
+    let (mut nodes, mut skipped, mut hints, mut enrolled, mut as_of) =
+        (Vec::new(), Vec::new(), Vec::new(), 0, None);
     for (selector, names) in questions {
         let targets = client.resolve_targets(selector, names).await?;
         if !targets.unknown.is_empty() {
             let quoted: Vec<_> = targets.unknown.iter().map(|name| format!("\"{name}\"")).collect();
             let what = format!("there is no node {}", quoted.join(", "));
-            return Err(Failure::new(ExitCode::NotFound, "not-found", what).fix("fleetctl node list"));
+            let failure = Failure::new(ExitCode::NotFound, "not-found", what);
+            return Err(targets.hints.into_iter().fold(failure, Failure::fix).fix("fleetctl node list"));
         }
         nodes.extend(targets.nodes);
+        hints.extend(targets.hints);
+        enrolled = enrolled.max(targets.enrolled);
+        as_of = targets.as_of;
         skipped.extend(targets.skipped);
     }
     skipped.sort_by(|a, b| a.name.cmp(&b.name));
@@ -75,9 +87,10 @@ pub async fn resolve(client: &Client, flags: &TargetFlags, what: &str) -> Result
         } else {
             format!("no node matches \"{selector}\"")
         };
-        return Err(Failure::new(ExitCode::NotFound, "no-match", what).fix("fleetctl node list -o wide"));
+        let failure = Failure::new(ExitCode::NotFound, "no-match", what);
+        return Err(hints.into_iter().fold(failure, Failure::fix).fix("fleetctl node list -o wide"));
     }
-    Ok(Chosen { selector, nodes, skipped })
+    Ok(Chosen { selector, nodes, skipped, enrolled, as_of })
 }
 
 /// All that was meant can get no work.
@@ -105,8 +118,7 @@ fn exclusive(flags: &TargetFlags) -> Result<(), Failure> {
 
 /// One selector a site, all `-l` in each; the empty one for everything.
 fn selectors(flags: &TargetFlags) -> Vec<String> {
-    let common: Vec<&str> =
-        flags.selectors.iter().map(|s| s.as_str().trim()).filter(|s| !s.is_empty()).collect();
+    let common: Vec<&str> = flags.selectors.iter().map(|s| s.as_str().trim()).collect();
     if flags.sites.is_empty() {
         return vec![common.join(",")];
     }
@@ -124,8 +136,24 @@ fn selectors(flags: &TargetFlags) -> Vec<String> {
 const MAX_SKIPPED: usize = 10;
 /// Most rows of the list before a question; the rest is counted.
 const MAX_SHOWN: usize = 20;
+/// A change of more nodes than this at once is severe in a fleet of any size: it is more than a large site has, and
+/// more than two screens of names that anybody has read.
+const MANY: usize = 50;
 
 impl Chosen {
+    /// Is a change of these nodes severe? What is hit decides, whichever flag chose it: most of the fleet, or many
+    /// nodes. One node is the least that can be asked for, so it never is.
+    pub fn is_severe(&self) -> bool {
+        let count = self.nodes.len();
+        count > 1 && (count > MANY || count * 2 > self.enrolled as usize)
+    }
+
+    /// How many of them may change at the same time: one of each pair.
+    pub fn groups(&self) -> usize {
+        let pairs: BTreeSet<_> = self.nodes.iter().filter_map(|node| node.pair.as_ref()).collect();
+        pairs.len() + self.nodes.iter().filter(|node| node.pair.is_none()).count()
+    }
+
     /// `6 nodes at 2 sites`.
     pub fn in_words(&self) -> String {
         let mut sites: Vec<_> = self.nodes.iter().map(|node| node.site.as_str()).collect();
@@ -193,6 +221,7 @@ pub fn presence(presence: Presence) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fleet_types::id::NodeId;
 
     fn flags(selectors: &[&str], sites: &[&str], nodes: &[&str], all: bool) -> TargetFlags {
         TargetFlags {
@@ -227,8 +256,36 @@ mod tests {
         assert!(skipped_in_words(&many, 30).unwrap().ends_with("fw-9 (not enrolled) and 20 more"));
         let failure = no_work(&many[..1], "name=fw-0");
         assert_eq!((failure.exit.number(), failure.code.as_str()), (6, "nodes-not-ready"));
-        let chosen = Chosen { selector: String::new(), nodes: vec![], skipped: many };
+        let chosen =
+            Chosen { selector: String::new(), nodes: vec![], skipped: many, enrolled: 0, as_of: None };
         assert!(chosen.in_words().ends_with("(12 skipped)"), "{}", chosen.in_words());
+    }
+
+    #[test]
+    fn what_is_hit_makes_a_change_severe() {
+        let node = |n: u128| Target {
+            id: NodeId::from_uuid(uuid::Uuid::from_u128(n)),
+            name: format!("fw-{n}").parse().unwrap(),
+            site: "fra1".to_owned(),
+            pair: None,
+            presence: Presence::Online,
+        };
+        let cases = [
+            // Of an older controller nobody knows how many there are.
+            (2, 0, true),
+            (1, 0, false),
+            (1, 1, false),
+            (2, 2, true),
+            (3, 6, false),
+            (4, 6, true),
+            (50, 400, false),
+            (51, 400, true),
+        ];
+        for (count, enrolled, severe) in cases {
+            let nodes = (0..count).map(node).collect();
+            let chosen = Chosen { selector: String::new(), nodes, skipped: vec![], enrolled, as_of: None };
+            assert_eq!(chosen.is_severe(), severe, "{count} of {enrolled}");
+        }
     }
 
     #[test]

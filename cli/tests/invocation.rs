@@ -57,6 +57,11 @@ fn mistakes_on_the_line_are_told_and_exit_with_2() {
         &["node", "show", "--", "-V\u{202e}"],
         &["join-token", "create", "fw-1", "--label", "site=$(x)"],
         &["login", "ft1.x"],
+        &["audit", "list", "--node", "fw-1"],
+        &["audit", "list", "--since", "1h"],
+        &["run", "logs", "r-0000000000", "--watch"],
+        &["node"],
+        &["run"],
         &[],
     ] {
         let ended = run(args);

@@ -131,6 +131,7 @@ pub fn run_record(run: RunId, now: Timestamp) -> RunRecord {
         verb: Verb::Run,
         procedure: "look".to_owned(),
         procedure_digest: Digest::of(b"procedure"),
+        procedure_revision: None,
         profile_digest: Digest::of(b"profile"),
         changes: false,
         job_limit_ms: 60_000,

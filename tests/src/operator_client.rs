@@ -199,6 +199,7 @@ impl OperatorClient {
             request: order.envelope.clone(),
             nodes: order.nodes.clone(),
             idempotency_key: order.idempotency_key.clone(),
+            procedure: Vec::new(),
         }
     }
 

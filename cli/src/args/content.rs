@@ -32,7 +32,7 @@ pub enum DocumentCommand {
         /// Its name.
         name: Name,
         /// An older revision [default: the newest].
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = |text: &str| super::parse::number(text, 1..=u32::MAX))]
         revision: Option<u32>,
     },
 }

@@ -9,11 +9,13 @@ mod parse;
 mod run;
 mod setup;
 mod tree;
+mod uses;
 
 pub use content::{ConfigCommand, DocumentCommand, ExplainArgs};
 pub use fleet::{AuditCommand, BackupCommand, JoinTokenCommand, NodeCommand, StatusArgs};
 pub use global::GlobalFlags;
-pub use parse::{parameter, span};
-pub use run::{PlanArgs, RunCommand, StartArgs, WhatToRun};
+pub use parse::span;
+pub use run::{HowToRun, PlanArgs, RunCommand, StartArgs, TaskArgs, WhatToRun};
 pub use setup::{CompletionArgs, DevArgs, LoginArgs};
 pub use tree::{Cli, Command};
+pub use uses::{is_hidden, unused_flag, with_own_flags, words_of};

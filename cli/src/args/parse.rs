@@ -1,5 +1,7 @@
 //! Parsers of argument values.
 
+use std::ops::RangeInclusive;
+
 use fleet_types::document::Key;
 use fleet_types::time::Span;
 
@@ -22,6 +24,21 @@ pub fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {
         _ => value.into(),
     };
     Ok((key.as_str().to_owned(), value))
+}
+
+/// A whole number within a range.
+pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+    let (least, most) = (range.start(), range.end());
+    text.parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| format!("expected a whole number from {least} to {most}"))
+}
+
+/// `key=value` whose value is read where its type is known.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// `key=value` of a label.

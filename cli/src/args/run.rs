@@ -14,10 +14,12 @@ pub enum RunCommand {
     Plan(PlanArgs),
     /// Carry a procedure out on the chosen nodes; shows them and asks.
     Start(StartArgs),
+    /// Carry one action out, without a file: --with gives its parameters. Waits; what changes nothing asks nobody.
+    Task(TaskArgs),
     /// List runs, newest first.
     List {
         /// Most runs to list.
-        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = |text: &str| parse::number(text, 1..=100_000))]
         limit: u32,
     },
     /// Show a run with its jobs, failed ones first; RUN/NODE shows one job with its report.
@@ -61,9 +63,20 @@ pub struct WhatToRun {
     /// The profile to use [default: the one the procedure names].
     #[arg(long, value_name = "NAME")]
     pub profile: Option<Name>,
-    /// At most so many nodes at once [default: all for a plan, 1 of each pair and 5 in all for a run].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// How.
+    #[command(flatten)]
+    pub how: HowToRun,
+}
+
+/// How something is carried out, where it is the same for plan, start and task.
+#[derive(Debug, Args)]
+pub struct HowToRun {
+    /// At most so many nodes at once [default: 5 and 1 of each pair where something changes, else all].
+    #[arg(long, value_name = "N", value_parser = |text: &str| parse::number(text, 1..=100_000))]
     pub max_parallel: Option<u32>,
+    /// Go on although a node or document is not the one that this machine saw before.
+    #[arg(long)]
+    pub accept_changed: bool,
     /// No node starts later than this after now, at most 24h.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::span)]
     pub valid_for: Span,
@@ -83,4 +96,36 @@ pub struct StartArgs {
     /// What to start.
     #[command(flatten)]
     pub what: WhatToRun,
+}
+
+/// `run task`.
+#[derive(Debug, Args)]
+pub struct TaskArgs {
+    /// The action, such as health.check; fleetctl explain actions lists them.
+    pub action: String,
+    /// A parameter of the action, such as checks=all; lists by commas; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
+    pub with: Vec<(String, String)>,
+    /// The profile whose ids it uses [default: the only one that is applied].
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<Name>,
+    /// Ask the nodes what it would do; changes nothing.
+    #[arg(long)]
+    pub plan: bool,
+    /// Longest time that it may take on a node.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse::span)]
+    pub step_timeout: Span,
+    /// How.
+    #[command(flatten)]
+    pub how: HowToRun,
+}
+
+#[cfg(test)]
+impl TaskArgs {
+    /// As typed without any flag.
+    pub fn of(action: &str) -> Self {
+        use clap::FromArgMatches as _;
+        let matches = TaskArgs::augment_args(clap::Command::new("task")).get_matches_from(["task", action]);
+        Self::from_arg_matches(&matches).unwrap()
+    }
 }

@@ -9,12 +9,12 @@ use super::{
 
 /// Maintain a fleet of Linux firewalls.
 ///
-/// Data goes to stdout, talk to stderr. Flags may stand anywhere, and each of the global ones may be set as a
-/// variable, such as `FLEET_CONTEXT`. Exit codes: 0 done, 1 unexpected, 2 usage, 3 some nodes failed, 4 not found, 5 confirmation
+/// Data goes to stdout, talk to stderr. Flags may stand anywhere; a command refuses those that mean nothing to it. Each
+/// global one but --all may be set as a variable, such as `FLEET_CONTEXT`. Exit codes: 0 done, 1 unexpected, 2 usage, 3 some nodes failed, 4 not found, 5 confirmation
 /// needed, 6 blocked, 7 run failed, 8 still running, 9 controller not reachable, 10 not allowed, 11 conflict,
 /// 12 verification failed, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "fleetctl", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(name = "fleetctl", version, propagate_version = false)]
 #[command(infer_subcommands = false, subcommand_required = true, arg_required_else_help = false)]
 pub struct Cli {
     /// Flags that every command has.
@@ -36,31 +36,31 @@ pub enum Command {
     Whoami,
     /// Show the fleet on one screen, or one node.
     Status(StatusArgs),
-    /// Nodes.
+    /// Look at nodes.
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Tokens with which nodes join.
+    /// Make the tokens with which nodes join.
     #[command(subcommand)]
     JoinToken(JoinTokenCommand),
-    /// Documents: profiles, procedures, schedules as files.
+    /// Check and apply documents: profiles, procedures, schedules as files.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Applied procedures.
+    /// Look at applied procedures.
     #[command(subcommand)]
     Procedure(DocumentCommand),
-    /// Applied profiles.
+    /// Look at applied profiles.
     #[command(subcommand)]
     Profile(DocumentCommand),
-    /// Applied schedules.
+    /// Look at applied schedules.
     #[command(subcommand)]
     Schedule(DocumentCommand),
     /// Carry procedures out, and look at how it goes.
     #[command(subcommand)]
     Run(RunCommand),
-    /// Backups on the nodes.
+    /// Look at the backups on the nodes.
     #[command(subcommand)]
     Backup(BackupCommand),
-    /// The audit log.
+    /// Read and check the audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Explain a field of a document, such as schedule.misfire. Needs no controller.

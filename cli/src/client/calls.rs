@@ -163,10 +163,17 @@ impl Client {
     }
 
     /// Starts a run or plan.
-    pub async fn start_run(&self, order: SignedOrder) -> Result<view::RunView, Failure> {
+    ///
+    /// `procedure` is the signed one where it was not applied.
+    pub async fn start_run(
+        &self,
+        order: SignedOrder,
+        procedure: Option<&Envelope>,
+    ) -> Result<view::RunView, Failure> {
         let request = pb::StartRunRequest {
             request: order.envelope,
             nodes: order.nodes,
+            procedure: procedure.map(to_json).unwrap_or_default(),
             idempotency_key: clock::idempotency_key(),
         };
         ask!(self, start_run, request)
@@ -202,9 +209,13 @@ impl Client {
         ask!(self, cancel_run, request)
     }
 
-    /// A page of backups, of all nodes or of `name=NODE`.
-    pub async fn backups(&self, of: &str, after: String) -> Result<view::Page<view::BackupItem>, Failure> {
-        ask!(self, list_backups, list(of, after))
+    /// A page of the backups of the nodes that match a selector.
+    pub async fn backups(
+        &self,
+        selector: &str,
+        after: String,
+    ) -> Result<view::Page<view::BackupItem>, Failure> {
+        ask!(self, list_backups, list(selector, after))
     }
 
     /// A page of audit records before an index (0: from the newest), newest first.

@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::context::Context;
-use crate::error::{ExitCode, Failure, from_dial_error, from_status, own_fault};
+use crate::error::{Dialled, ExitCode, Failure, from_dial_error, from_status, own_fault};
 
 /// HTTP/2 pings, also when idle: a dead link is noticed within 45 s (security-and-delivery §2.13, T10).
 const PING: Duration = Duration::from_secs(20);
@@ -53,11 +53,11 @@ pub(super) fn endpoint(address: &str) -> Result<Endpoint, Failure> {
 pub(super) async fn open(
     endpoint: Endpoint,
     connector: Connector,
-    context: &str,
+    dialled: Dialled<'_>,
 ) -> Result<Channel, Failure> {
     endpoint.connect_with_connector(connector).await.map_err(
         |error| match fleet_certs::dial::DialError::find(&error) {
-            Some(dial) => from_dial_error(dial, context),
+            Some(dial) => from_dial_error(dial, dialled),
             None => {
                 Failure::new(ExitCode::NotReachable, "not-reachable", "the connection failed").because(&error)
             }
@@ -89,7 +89,7 @@ impl Client {
         let (_publisher, tls) = publish(settings.build().map_err(|error| tls_failure(&error, name))?);
         let connector = Connector::new(tls, server);
         let refusals = connector.refusals();
-        let channel = open(endpoint(&context.endpoint)?, connector, name).await?;
+        let channel = open(endpoint(&context.endpoint)?, connector, Dialled::Context(name)).await?;
         let inner = OperatorServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);

@@ -15,7 +15,7 @@ use fleet_types::trust::{OperatorRole, RootKeys, SignedBundle};
 use tonic::{Request, Status};
 
 use super::connection::{endpoint, open, server_name};
-use crate::error::{ExitCode, Failure, from_status};
+use crate::error::{Dialled, ExitCode, Failure, from_status};
 
 /// What is handed in.
 #[derive(Debug)]
@@ -69,7 +69,8 @@ pub async fn redeem(redemption: EnrolmentRequest<'_>) -> Result<EnrolledOperator
     };
     let config = settings.build().map_err(|error| Failure::unexpected("tls cannot be set up", &error))?;
     let (_publisher, tls) = publish(config);
-    let channel = open(endpoint(redemption.address)?, Connector::new(tls, server), context).await?;
+    let channel =
+        open(endpoint(redemption.address)?, Connector::new(tls, server), Dialled::Enrolment(context)).await?;
     let mut service = EnrolServiceClient::new(channel)
         .max_decoding_message_size(MAX_CONTROL_BYTES)
         .max_encoding_message_size(MAX_CONTROL_BYTES);

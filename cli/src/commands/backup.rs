@@ -1,12 +1,8 @@
 //! `fleetctl backup list`.
 
-use std::collections::BTreeSet;
-
-use fleet_types::id::Name;
 use fleet_types::view::{BackupItem, Page};
 
 use super::{paging, watching};
-use crate::client::Client;
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Cell, Column, Table, Times, Tone, units};
 use crate::session::Session;
@@ -22,27 +18,13 @@ pub async fn list(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
     watching::print(session, async |session| {
         let mut items = Vec::new();
         for selector in &selectors {
-            items.extend(matching(&client, selector).await?);
+            let page = paging::all("", MAX_LISTED, async |after| client.backups(selector, after).await);
+            items.extend(page.await?.items);
         }
         let page = Page { schema: "fleet/v1/backup-list".to_owned(), items, next: None };
         Ok(answer(&page, &session.times()))
     })
     .await
-}
-
-/// The archives of the nodes that match. The controller knows archives by node name only, so labels are
-/// looked up first.
-async fn matching(client: &Client, selector: &str) -> Result<Vec<BackupItem>, Failure> {
-    let is_name = selector.strip_prefix("name=").is_some_and(|name| !name.contains([',', '!', '=']));
-    let asked = if is_name { selector } else { "" };
-    let page = paging::all("", MAX_LISTED, async |after| client.backups(asked, after).await);
-    let mut items = page.await?.items;
-    if !is_name && !selector.is_empty() {
-        let nodes = paging::all("", MAX_LISTED, async |after| client.nodes(selector, after).await);
-        let names: BTreeSet<Name> = nodes.await?.items.into_iter().map(|node| node.name).collect();
-        items.retain(|backup| names.contains(&backup.node));
-    }
-    Ok(items)
 }
 
 fn answer(page: &Page<BackupItem>, times: &Times) -> Answer {

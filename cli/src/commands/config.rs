@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::files::{self, TextFile};
 use crate::client::{Client, SourceDocument};
 use crate::confirm::{Danger, confirm};
+use crate::context::{Revision, Seen};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block, Cell, Column, Table, Tone, units};
 use crate::session::Session;
@@ -133,9 +134,16 @@ pub async fn apply(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitC
         )
         .fix("mend what the warnings say, or add --reason TEXT"));
     }
-    session.show_aside(&answer(&preview))?;
-    confirm(session, &Danger::Moderate, &format!("apply {}", units::count(changed, "changed document")))?;
+    let doing = format!("apply {}", units::count(changed, "changed document"));
+    confirm(session, &Danger::Moderate, &doing, &answer(&preview)).await?;
     let stored = client.apply(&documents, &reason, false).await?;
+    let mut seen = Seen::load(&session.context()?.seen_file())?;
+    for item in &stored.items {
+        if let Ok(kind) = item.kind.parse() {
+            seen.note_document(kind, &item.name, Revision { revision: item.revision, digest: item.digest });
+        }
+    }
+    seen.save_or_say(session);
     session.print(&answer(&stored))?;
     Ok(ExitCode::Done)
 }

@@ -1,6 +1,7 @@
 //! How states of runs and jobs look in tables.
 
 use fleet_types::job::{JobState, Outcome};
+use fleet_types::request::Verb;
 use fleet_types::run::{RunState, Tally};
 use fleet_types::view::{JobItem, WORST_FIRST};
 
@@ -17,6 +18,14 @@ pub fn run_state(state: RunState) -> Cell {
     Cell::toned(tone, state.as_str())
 }
 
+/// Whether a run carries out or asks.
+pub const fn verb(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Run => "run",
+        Verb::Plan => "plan",
+    }
+}
+
 /// Where a job stands, with its step.
 pub fn job_state(job: &JobItem) -> Cell {
     let gone = if job.disconnected { " (disconnected)" } else { "" };
@@ -24,9 +33,9 @@ pub fn job_state(job: &JobItem) -> Cell {
         JobState::Queued => (Tone::Dim, "queued".to_owned()),
         JobState::Offered => (Tone::Dim, "offered".to_owned()),
         JobState::Accepted => (Tone::Plain, "accepted".to_owned()),
-        JobState::Running { step, .. } => (Tone::Plain, format!("running {step}")),
-        JobState::Waiting { step, .. } => (Tone::Warn, format!("waiting {step}")),
-        JobState::RollingBack { step } => (Tone::Warn, format!("rolling_back {step}")),
+        JobState::Running { step, .. } => (Tone::Plain, format!("running step {step}")),
+        JobState::Waiting { step, .. } => (Tone::Warn, format!("waiting at step {step}")),
+        JobState::RollingBack { step } => (Tone::Warn, format!("rolling_back step {step}")),
         JobState::Unknown => (Tone::Warn, "unknown to this version".to_owned()),
         JobState::Ended { outcome, .. } => (outcome_tone(*outcome), outcome.as_str().to_owned()),
     };

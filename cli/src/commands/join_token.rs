@@ -23,7 +23,8 @@ pub async fn create(
         return Err(Failure::usage(format!("--valid-for {valid_for}: a join token lives 1s to 24h")));
     }
     if session.settings.dry_run {
-        session.say(format!("would create node \"{name}\" and a token for it, good for {valid_for}"));
+        let would = format!("would create node \"{name}\" and a token for it, good for {valid_for}");
+        session.print(&Answer::would(would))?;
         return Ok(ExitCode::Done);
     }
     let context = session.context()?;

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::login_trust;
 use crate::args::LoginArgs;
 use crate::client::{self, EnrolledOperator, EnrolmentRequest};
-use crate::context::{Context, ContextEntry, ContextStore, make_or_load_content_key};
+use crate::context::{CONTENT_KEY, Context, ContextEntry, ContextStore, make_or_load_content_key};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block};
 use crate::session::Session;
@@ -51,6 +51,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
         session
             .environment
             .read_answer()
+            .await
             .map_err(|error| Failure::unexpected("stdin cannot be read", &error))?
     } else {
         args.invite.clone()
@@ -65,7 +66,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
     let folder = contexts.make_folder(&name)?;
     let identity = IdentityDir::open(&folder.join("identity")).map_err(|error| unusable(&error))?;
     let key = identity.pending_key().map_err(|error| unusable(&error))?;
-    let content_key = make_or_load_content_key(&folder.join("content-key.pem"))?;
+    let content_key = make_or_load_content_key(&folder.join(CONTENT_KEY))?;
     let csr = key.request().map_err(|error| Failure::unexpected("the request cannot be made", &error))?;
     let enrolled = client::redeem(EnrolmentRequest {
         invite: &invite,

@@ -24,6 +24,14 @@ pub async fn list(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
         }
         items.sort_by(|a, b| a.name.cmp(&b.name));
         items.dedup_by(|a, b| a.id == b.id);
+        if items.is_empty() && !session.settings.targets.is_empty() {
+            // Says what was meant where nothing like it exists.
+            targets::resolve(&client, &session.settings.targets, "node list").await.map(|_| ()).or_else(
+                |failure| {
+                    if failure.code == "no-match" && failure.fixes.len() < 2 { Ok(()) } else { Err(failure) }
+                },
+            )?;
+        }
         let page = Page { schema: "fleet/v1/node-list".to_owned(), items, next: None };
         Ok(list_answer(&page, &session.times()))
     })

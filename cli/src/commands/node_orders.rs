@@ -31,9 +31,7 @@ pub async fn release(session: &mut Session<'_>, name: &Name) -> Result<ExitCode,
         session.say(format!("would {doing}"));
         return Ok(ExitCode::Done);
     }
-    if item.hold.is_some() {
-        confirm(session, &Danger::Moderate, &doing)?;
-    }
+    confirm(session, &Danger::Moderate, &doing, &Answer::default()).await?;
     let done = client.release_node(name, &reason).await?;
     told(session, name, &done)?;
     Ok(ExitCode::Done)
@@ -41,7 +39,7 @@ pub async fn release(session: &mut Session<'_>, name: &Name) -> Result<ExitCode,
 
 fn release_in_words(item: &NodeItem) -> String {
     match &item.hold {
-        None => format!("release {}", item.name),
+        None => format!("release {}: the pair that is held for a lost job of it becomes free", item.name),
         Some(hold) if hold.keeps_link() => format!("release {}, {hold}", item.name),
         Some(hold) => {
             format!(
@@ -62,7 +60,8 @@ pub async fn remove(session: &mut Session<'_>, name: &Name) -> Result<ExitCode, 
         session.say(format!("would {doing}"));
         return Ok(ExitCode::Done);
     }
-    confirm(session, &Danger::Severe { name: name.to_string() }, &doing)?;
+    let why = "the node is gone for good".to_owned();
+    confirm(session, &Danger::Severe { name: name.to_string(), why }, &doing, &Answer::default()).await?;
     let reason = session.settings.reason.clone().unwrap_or_default();
     let done = client.remove_node(name, &reason).await?;
     told(session, name, &done)?;

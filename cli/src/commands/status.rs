@@ -93,6 +93,7 @@ fn runs(answer: Answer, status: &Status, times: &Times) -> Answer {
     }
     let mut table = Table::new(&[
         Column::whole("RUN"),
+        Column::whole("VERB"),
         Column::text("PROCEDURE"),
         Column::whole("STATE"),
         Column::whole("NODES"),
@@ -101,6 +102,7 @@ fn runs(answer: Answer, status: &Status, times: &Times) -> Answer {
     for run in &status.active_runs {
         table.row([
             run.run.to_string().into(),
+            job_cells::verb(run.verb).into(),
             run.procedure.as_str().into(),
             job_cells::run_state(run.state),
             job_cells::tally(&run.tally).into(),

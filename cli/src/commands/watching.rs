@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::error::{ExitCode, Failure};
-use crate::render::Answer;
+use crate::render::{Answer, OutputFormat};
 use crate::session::Session;
 
 /// How often the controller is asked. The dashboard batches its updates in the same 2 s.
@@ -22,14 +22,19 @@ pub async fn print(
         session.print(&first)?;
         return Ok(ExitCode::Done);
     }
+    session.when_interrupted = None;
     session.clear()?;
     session.print(&first)?;
     let mut shown = without_time(&first.value);
     let mut is_lost = false;
     let mut period = tokio::time::interval(PERIOD);
     period.tick().await;
+    let environment = session.environment;
     loop {
-        period.tick().await;
+        tokio::select! {
+            _ = period.tick() => {}
+            () = environment.until_reader_gone() => return Err(Failure::reader_gone()),
+        }
         let answer = match ask(session).await {
             Ok(answer) => answer,
             Err(failure) if matches!(failure.exit, ExitCode::NotReachable | ExitCode::TimedOut) => {
@@ -49,6 +54,9 @@ pub async fn print(
         // On a terminal relative times move on by themselves, so it is drawn each time.
         if now != shown || (session.environment.stdout_is_terminal && session.settings.format.is_human()) {
             session.clear()?;
+            if session.settings.format == OutputFormat::Yaml {
+                session.data("---\n")?;
+            }
             session.print(&answer)?;
             shown = now;
         }

@@ -9,6 +9,9 @@ use fleet_types::seal::SigningKey;
 
 use crate::error::{ExitCode, Failure};
 
+/// Name of the content key's file in the folder of a context.
+pub const CONTENT_KEY: &str = "content-key.pem";
+
 /// Reads a key from a file.
 pub fn load_signing_key(path: &Path) -> Result<SigningKey, Failure> {
     let text = files::read_secret(path).map_err(|error| unusable(path, &error))?;
@@ -34,7 +37,10 @@ pub fn make_or_load_content_key(path: &Path) -> Result<SigningKey, Failure> {
 fn unusable(path: &Path, error: &FileError) -> Failure {
     let failure = Failure::new(ExitCode::NotAllowed, "bad-key", error.to_string()).because(error);
     match error {
-        FileError::Missing { .. } => failure.fix("sign in again: fleetctl login INVITE"),
+        FileError::Missing { .. } if path.ends_with(CONTENT_KEY) => {
+            failure.fix("sign in again: fleetctl login INVITE")
+        }
+        FileError::Missing { .. } => failure.fix("give the path of a key file that exists"),
         FileError::TooOpen { .. } => {
             failure.fix(format!("chmod 600 {}, and think about who may have read it", path.display()))
         }

@@ -8,6 +8,7 @@
 //!     content-key.pem           0600: Ed25519, signs documents and requests; never leaves this machine
 //!     root-keys.json            the fleet's root keys, whose pin was in the invite
 //!     audit-mark.json           0600: what was last seen of the audit log
+//!     seen.json                 0600: newest documents and ids of nodes that were seen
 //! ```
 //!
 //! Files are replaced atomically. Nothing here talks to a controller.
@@ -15,9 +16,11 @@
 mod audit_mark;
 mod file;
 mod keys;
+mod seen;
 mod store;
 
 pub use audit_mark::{AuditMark, Mark};
 pub use file::{ConfigFile, ContextEntry};
-pub use keys::{load_signing_key, make_or_load_content_key};
+pub use keys::{CONTENT_KEY, load_signing_key, make_or_load_content_key};
+pub use seen::{Revision, Seen};
 pub use store::{Context, ContextStore};

@@ -7,6 +7,7 @@ use fleet_certs::files::{self, FileError, KEY_MODE};
 use fleet_types::id::Name;
 
 use super::file::{ConfigFile, ContextEntry};
+use super::keys::CONTENT_KEY;
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 
@@ -43,12 +44,17 @@ impl Context {
 
     /// The content key.
     pub fn content_key_file(&self) -> PathBuf {
-        self.folder.join("content-key.pem")
+        self.folder.join(CONTENT_KEY)
     }
 
     /// The fleet's root keys.
     pub fn root_keys_file(&self) -> PathBuf {
         self.folder.join("root-keys.json")
+    }
+
+    /// Newest documents and ids of nodes that were seen.
+    pub fn seen_file(&self) -> PathBuf {
+        self.folder.join("seen.json")
     }
 
     /// What was last seen of the audit log.
@@ -92,13 +98,22 @@ impl ContextStore {
         }
     }
 
-    /// The context of that name, or the current one.
+    /// The context of that name, else the current one, else the only one.
     pub fn choose(&self, wanted: Option<&Name>) -> Result<Context, Failure> {
         let file = self.load()?;
         let login = "sign in first: fleetctl login INVITE --context NAME";
-        let Some(name) = wanted.cloned().or(file.current) else {
-            let what = format!("no context is chosen, and {} names none", self.file_path().display());
-            return Err(Failure::new(ExitCode::NotAllowed, "not-signed-in", what).fix(login));
+        let only = || file.contexts.keys().next().filter(|_| file.contexts.len() == 1)?.parse().ok();
+        let Some(name) = wanted.cloned().or_else(|| file.current.clone()).or_else(only) else {
+            let path = self.file_path();
+            let failure = |what| Failure::new(ExitCode::NotAllowed, "not-signed-in", what);
+            if file.contexts.is_empty() {
+                return Err(
+                    failure(format!("no context is chosen, and {} has none", path.display())).fix(login)
+                );
+            }
+            let names: Vec<_> = file.contexts.keys().map(String::as_str).collect();
+            return Err(failure(format!("no context is chosen, and none is current in {}", path.display()))
+                .fix(format!("add --context NAME, one of {}; or set current there", names.join(", "))));
         };
         let Some(entry) = file.contexts.get(name.as_str()) else {
             let known: Vec<_> = file.contexts.keys().map(|known| format!("\"{known}\"")).collect();
@@ -183,6 +198,25 @@ mod tests {
         assert_eq!(store.choose(None).unwrap().endpoint, "c:1");
         let failure = store.choose(Some(&"none".parse().unwrap())).unwrap_err();
         assert!(failure.causes[0].contains("\"dev\", \"prod\""), "{failure:?}");
+    }
+
+    #[test]
+    fn the_only_context_needs_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let names: [Name; 2] = ["prod".parse().unwrap(), "test".parse().unwrap()];
+        let uncurrent = |count: usize| {
+            for name in &names[..count] {
+                store.put(name, entry("a:1"), false).unwrap();
+            }
+            let text = std::fs::read_to_string(store.file_path()).unwrap();
+            let text: Vec<_> = text.lines().filter(|line| !line.starts_with("current")).collect();
+            std::fs::write(store.file_path(), text.join("\n")).unwrap();
+            store.choose(None)
+        };
+        assert_eq!(uncurrent(1).unwrap().name, names[0]);
+        let failure = uncurrent(2).unwrap_err();
+        assert!(failure.fixes[0].contains("--context NAME, one of prod, test"), "{failure:?}");
     }
 
     #[test]

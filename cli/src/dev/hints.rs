@@ -39,6 +39,7 @@ impl Stage<'_, '_> {
             format!("{fleetctl} node show {node}"),
             format!("{fleetctl} run plan {PROCEDURE} --node {node} --wait"),
             format!("{fleetctl} run start {PROCEDURE} --node {node} --yes --wait"),
+            format!("{fleetctl} run task health.check --with checks=all --profile dev-firewall --all"),
             format!("{fleetctl} backup list"),
             format!("{fleetctl} audit list --limit 10"),
             format!("ls {folder}/nodes/{node}/root/var/backups/zehrasec"),

@@ -12,7 +12,7 @@ pub struct Failure(Box<Parts>);
 /// The parts of a [`Failure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
-    /// Stable code, such as `no-target`; empty for a reader of our output that went away.
+    /// Stable code, such as `no-target`; empty where the exit code says it all.
     pub code: String,
     /// What happened; names and values quoted.
     pub what: String,
@@ -63,21 +63,30 @@ impl Failure {
         Self::new(ExitCode::Unexpected, "unexpected", what).because(error)
     }
 
-    /// Nobody reads our output any more: end quietly (`… | head`).
-    pub fn reader_gone() -> Self {
-        Self::new(ExitCode::Done, "", "")
+    /// Nothing to be said: whoever ended it knows.
+    pub fn silent(exit: ExitCode) -> Self {
+        Self::new(exit, "", "")
     }
 
-    /// Is it only that nobody reads our output any more?
-    pub fn is_reader_gone(&self) -> bool {
+    /// Nobody reads our output any more: end quietly (`… | head`).
+    pub fn reader_gone() -> Self {
+        Self::silent(ExitCode::Done)
+    }
+
+    /// Is there nothing to be said?
+    pub fn is_silent(&self) -> bool {
         self.code.is_empty()
     }
 
-    /// Adds a cause, once.
+    /// Adds a cause, once; what happened is no cause of itself.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         let cause = cause.into();
-        if !cause.is_empty() && !self.causes.contains(&cause) && self.causes.len() < MAX_LINES {
+        if !cause.is_empty()
+            && cause != self.what
+            && !self.causes.contains(&cause)
+            && self.causes.len() < MAX_LINES
+        {
             self.causes.push(cause);
         }
         self

@@ -5,8 +5,19 @@ use fleet_certs::{CertFault, OwnFault};
 
 use super::{ExitCode, Failure};
 
-/// A failure to connect, in the context `context`.
-pub fn from_dial_error(error: &DialError, context: &str) -> Failure {
+/// What is dialled, for the fixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialled<'a> {
+    /// The endpoint of a context.
+    Context(&'a str),
+    /// An enrolment port, for a context that may not exist yet.
+    Enrolment(&'a str),
+}
+
+/// A failure to connect.
+pub fn from_dial_error(error: &DialError, dialled: Dialled<'_>) -> Failure {
+    let (Dialled::Context(context) | Dialled::Enrolment(context)) = dialled;
+    let is_login = matches!(dialled, Dialled::Enrolment(_));
     let login = format!("sign in again: fleetctl login INVITE --context {context}");
     match error {
         DialError::OurCertificate { fault, .. } => own_fault(*fault, context).cause(error.to_string()),
@@ -14,6 +25,9 @@ pub fn from_dial_error(error: &DialError, context: &str) -> Failure {
             let failure =
                 Failure::new(ExitCode::NotAllowed, "controller-refused", error.to_string()).because(fault);
             match fault {
+                CertFault::WrongServerName { .. } if is_login => {
+                    failure.fix("add --server-name NAME, with the name in the certificate")
+                }
                 CertFault::WrongServerName { .. } => failure
                     .fix(format!("set server_name of context \"{context}\" to the name in the certificate")),
                 CertFault::NotPinned { .. } => {
@@ -25,11 +39,18 @@ pub fn from_dial_error(error: &DialError, context: &str) -> Failure {
                 _ => failure.fix(login),
             }
         }
+        DialError::Address(_) if is_login => Failure::new(ExitCode::Usage, "bad-address", error.to_string())
+            .fix("give --server HOST or HOST:PORT"),
         DialError::Address(_) => Failure::new(ExitCode::Usage, "bad-address", error.to_string())
             .fix(format!("correct the endpoint of context \"{context}\" in config.toml")),
         _ => Failure::new(ExitCode::NotReachable, "not-reachable", error.to_string())
             .because_sources(error)
-            .fix("see that the controller runs and the address is right: fleetctl whoami -v"),
+            .fix("see that the controller runs")
+            .fix(if is_login {
+                "see that --server HOST[:PORT] is its enrolment address".to_owned()
+            } else {
+                format!("see that this is its address: endpoint of context \"{context}\" in config.toml")
+            }),
     }
 }
 
@@ -86,9 +107,16 @@ mod tests {
             (DialError::OurCertificate { address: address(), fault: OwnFault::Missing }, 10, "not-signed-in"),
         ];
         for (error, exit, code) in cases {
-            let failure = from_dial_error(&error, "prod");
+            let failure = from_dial_error(&error, Dialled::Context("prod"));
             assert_eq!((failure.exit.number(), failure.code.as_str()), (exit, code), "{error:?}");
             assert!(!failure.fixes.is_empty(), "{error:?} says what to do");
+        }
+        // At login there is no context that could be mended.
+        let wrong_name = their(CertFault::WrongServerName { expected: "ctl".into(), presented: vec![] });
+        for error in [wrong_name, DialError::Refused { address: address() }, DialError::Address("x".into())] {
+            let failure = from_dial_error(&error, Dialled::Enrolment("default"));
+            let fixes = failure.fixes.join("; ");
+            assert!(fixes.contains("--server") && !fixes.contains("context"), "{fixes}");
         }
     }
 }

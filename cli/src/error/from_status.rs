@@ -7,7 +7,7 @@ use fleet_certs::dial::DialError;
 use fleet_types::view::{ERROR_DETAIL_KEY, ErrorDetail};
 use tonic::{Code, Status};
 
-use super::{ExitCode, Failure, from_dial_error};
+use super::{Dialled, ExitCode, Failure, from_dial_error};
 
 /// A failed call, in the context `context`.
 pub fn from_status(status: &Status, context: &str) -> Failure {
@@ -19,7 +19,7 @@ pub fn from_status(status: &Status, context: &str) -> Failure {
         return failure;
     }
     if let Some(dial) = std::error::Error::source(status).and_then(DialError::find) {
-        return from_dial_error(dial, context);
+        return from_dial_error(dial, Dialled::Context(context));
     }
     // What a controller sends has no source; one made on this side tells of a connection that broke.
     if let Some(source) =

@@ -11,6 +11,6 @@ mod show;
 
 pub use exit_code::ExitCode;
 pub use failure::Failure;
-pub use from_dial::{from_dial_error, own_fault};
+pub use from_dial::{Dialled, from_dial_error, own_fault};
 pub use from_status::from_status;
 pub use show::{json, text};

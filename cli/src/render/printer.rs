@@ -9,6 +9,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::answer::{Answer, Block};
 use super::format::OutputFormat;
 use super::paint::Paint;
+use super::table::Shown;
 use super::{escape, table, yaml};
 
 /// How answers look in this invocation.
@@ -16,8 +17,8 @@ use super::{escape, table, yaml};
 pub struct Look {
     /// `-o`.
     pub format: OutputFormat,
-    /// Columns to fit into.
-    pub columns: usize,
+    /// Columns to fit tables into; none where nothing is cut, for a program may read them.
+    pub columns: Option<usize>,
     /// Colour on stdout.
     pub paint: Paint,
 }
@@ -31,8 +32,10 @@ pub fn print(answer: &Answer, look: &Look, out: &mut dyn Write) -> io::Result<()
 /// The same as text.
 pub fn to_text(answer: &Answer, look: &Look) -> String {
     match &look.format {
-        OutputFormat::Table => blocks(&answer.blocks, Some(look.columns), look.paint),
-        OutputFormat::Wide => blocks(&answer.blocks, None, look.paint),
+        OutputFormat::Table => {
+            blocks(&answer.blocks, Shown { columns: look.columns, wide: false }, look.paint)
+        }
+        OutputFormat::Wide => blocks(&answer.blocks, Shown { columns: None, wide: true }, look.paint),
         OutputFormat::Json => {
             // A Value cannot fail to be written.
             escape::json(&serde_json::to_string_pretty(&answer.value).unwrap_or_default()) + "\n"
@@ -65,7 +68,7 @@ fn path_line(value: &Value) -> String {
     }
 }
 
-fn blocks(blocks: &[Block], columns: Option<usize>, paint: Paint) -> String {
+fn blocks(blocks: &[Block], shown: Shown, paint: Paint) -> String {
     let mut text = String::new();
     for block in blocks {
         match block {
@@ -82,7 +85,7 @@ fn blocks(blocks: &[Block], columns: Option<usize>, paint: Paint) -> String {
                     .collect();
                 text.push_str(&lines.join("\n"));
             }
-            Block::Table(content) => text.push_str(&table::lines(content, columns, paint).join("\n")),
+            Block::Table(content) => text.push_str(&table::lines(content, shown, paint).join("\n")),
             Block::Text(content) => {
                 for line in content.lines() {
                     let _ = writeln!(text, "    {}", escape::lines(line));
@@ -125,7 +128,7 @@ mod tests {
     fn every_format_from_one_answer() {
         let mut all = String::new();
         for format in ["table", "wide", "json", "jsonl", "yaml", "name", "jsonpath=.items[*].summary"] {
-            let look = Look { format: format.parse().unwrap(), columns: 80, paint: Paint::plain() };
+            let look = Look { format: format.parse().unwrap(), columns: Some(80), paint: Paint::plain() };
             let text = to_text(&sample(), &look);
             assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{9b}', '\u{7}']), "{format}: {text:?}");
             let _ = write!(all, "--- {format}\n{text}");

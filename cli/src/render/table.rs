@@ -15,10 +15,19 @@ const GAP: usize = 2;
 /// A cut column keeps this much, so that its text still says something.
 const MIN_CUT_WIDTH: usize = 8;
 
-/// The table's lines. `width` is none where nothing is to be cut, and `wide` columns are shown then too.
-pub fn lines(table: &Table, width: Option<usize>, paint: Paint) -> Vec<String> {
+/// How much of a table is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown {
+    /// Columns of the terminal to fit into; none where nothing is to be cut.
+    pub columns: Option<usize>,
+    /// Those of `-o wide` too?
+    pub wide: bool,
+}
+
+/// The table's lines.
+pub fn lines(table: &Table, how: Shown, paint: Paint) -> Vec<String> {
     let shown: Vec<usize> =
-        (0..table.columns.len()).filter(|n| width.is_none() || !table.columns[*n].is_wide).collect();
+        (0..table.columns.len()).filter(|n| how.wide || !table.columns[*n].is_wide).collect();
     let columns: Vec<Column> = shown.iter().map(|n| table.columns[*n]).collect();
     let cells: Vec<Vec<(String, Tone)>> = table
         .rows
@@ -28,7 +37,7 @@ pub fn lines(table: &Table, width: Option<usize>, paint: Paint) -> Vec<String> {
             shown.iter().map(|n| cell(n).unwrap_or_default()).collect()
         })
         .collect();
-    let widths = fitted(&columns, &cells, width);
+    let widths = fitted(&columns, &cells, how.columns);
 
     let mut drawn = Drawn::new();
     drawn.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -137,6 +146,8 @@ mod tests {
     use crate::render::{Cell, ColorChoice};
     use fleet_types::time::Timestamp;
 
+    const NARROW: Shown = Shown { columns: Some(80), wide: false };
+
     fn sample() -> Table {
         let mut table = Table::new(&[
             Column::whole("NAME"),
@@ -157,10 +168,12 @@ mod tests {
 
     #[test]
     fn eighty_columns_and_wide() {
-        let narrow = lines(&sample(), Some(80), Paint::plain());
+        let narrow = lines(&sample(), NARROW, Paint::plain());
         assert!(narrow.iter().all(|line| line.width() <= 80), "{narrow:#?}");
         insta::assert_snapshot!(narrow.join("\n"));
-        insta::assert_snapshot!(lines(&sample(), None, Paint::plain()).join("\n"));
+        insta::assert_snapshot!(
+            lines(&sample(), Shown { columns: None, wide: true }, Paint::plain()).join("\n")
+        );
     }
 
     #[test]
@@ -174,10 +187,10 @@ mod tests {
             }
             text
         };
-        let painted = lines(&sample(), Some(80), paint);
+        let painted = lines(&sample(), NARROW, paint);
         assert!(painted[2].contains("\u{1b}[1;31m\\u{1b}"), "{painted:?}");
         let stripped: Vec<_> = painted.iter().map(strip).collect();
-        assert_eq!(stripped, lines(&sample(), Some(80), Paint::plain()));
+        assert_eq!(stripped, lines(&sample(), NARROW, Paint::plain()));
     }
 
     #[test]
@@ -186,5 +199,14 @@ mod tests {
         assert_eq!(cut("abcdef", 5), "abcd…");
         assert_eq!(cut("日本語", 4), "日…");
         assert_eq!(cut("ab cd", 4), "ab…");
+    }
+
+    #[test]
+    fn nothing_is_cut_where_there_is_no_terminal() {
+        let lines = lines(&sample(), Shown { columns: None, wide: false }, Paint::plain());
+        assert!(
+            lines[1].ends_with("and once more: it does not") && !lines[0].contains("DIGEST"),
+            "{lines:#?}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-pub const PROFILE: &str = "schema = \"fleet/v1\"\nkind = \"profile\"\nname = \"edge\"\nversion = 1\n\n[check.load]\ntitle = \"Load\"\nkind = \"load\"\nwarn = 4\ncritical = 8\nevery = \"1m\"\n";
+pub const PROFILE: &str = "schema = \"fleet/v1\"\nkind = \"profile\"\nname = \"edge\"\nversion = 1\n\n[check.load]\ntitle = \"Load\"\nkind = \"load\"\nwarn = 4\ncritical = 8\nevery = \"1m\"\n\n[command.set]\nargv = [\"/bin/set\"]\ntimeout = \"1m\"\nchanges = true\n";
 pub const PROCEDURE: &str = "schema = \"fleet/v1\"\nkind = \"procedure\"\nname = \"look\"\nversion = 1\nprofile = \"edge\"\nchanges = CHANGES\ntimeout = \"5m\"\n\n[params.depth]\ntype = \"integer\"\ndefault = 1\n\n[[step]]\nid = \"probe\"\nkind = \"gate\"\ntitle = \"Look\"\nuses = \"health.check\"\nwith = { checks = \"all\" }\ntimeout = \"1m\"\n";
 
 /// Applies a profile and a procedure that changes nodes or not.

@@ -13,6 +13,7 @@ use fleet_proto::{convert, pb};
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::Document;
+use fleet_types::document::procedure::Procedure;
 use fleet_types::id::{FleetId, NodeId, OperatorId};
 use fleet_types::request::{NodeList, Request as RunRequest};
 use fleet_types::run::RunState;
@@ -42,8 +43,12 @@ pub struct State {
     pub bundle: TrustBundle,
     pub signed: SignedBundle,
     pub content_key: Option<PublicKey>,
-    pub documents: BTreeMap<(String, String), (Envelope, Vec<u8>)>,
+    pub documents: BTreeMap<(String, String), (Envelope, Vec<u8>, u32)>,
+    /// The nodes have each other's ids.
+    pub swapped: bool,
     pub started: Vec<RunRequest>,
+    /// Procedures that came with a request.
+    pub made: Vec<Procedure>,
     /// How runs end.
     pub end: RunState,
     /// What watches do before they work.
@@ -69,7 +74,9 @@ impl State {
             signed,
             content_key: None,
             documents: BTreeMap::new(),
+            swapped: false,
             started: Vec::new(),
+            made: Vec::new(),
             end: RunState::Succeeded,
             watches: VecDeque::new(),
             audit: Vec::new(),
@@ -277,21 +284,21 @@ impl OperatorService for Fake {
             })?;
             let document: Document = canonical::from_slice(&envelope.payload).unwrap();
             let key = (document.kind().to_string(), document.name().to_string());
-            let before = state.documents.get(&key).map(|(envelope, _)| envelope.digest());
-            let action = match before {
-                None => "created",
-                Some(digest) if digest == envelope.digest() => "unchanged",
-                Some(_) => "updated",
+            let before = state.documents.get(&key).map(|(envelope, _, at)| (envelope.digest(), *at));
+            let (action, revision) = match before {
+                None => ("created", 1),
+                Some((digest, at)) if digest == envelope.digest() => ("unchanged", at),
+                Some((_, at)) => ("updated", at + 1),
             };
             items.push(view::ApplyItem {
                 kind: key.0.clone(),
                 name: key.1.clone(),
                 action: action.into(),
-                revision: 1,
+                revision,
                 digest: envelope.digest(),
             });
             if !r.dry_run {
-                state.documents.insert(key, (envelope, one.source));
+                state.documents.insert(key, (envelope, one.source, revision));
             }
         }
         view(&view::ApplyView {
@@ -309,7 +316,7 @@ impl OperatorService for Fake {
             .documents
             .iter()
             .filter(|(key, _)| key.0 == *kind)
-            .map(|(key, (envelope, _))| item(key, envelope));
+            .map(|(key, (envelope, _, revision))| item(key, envelope, *revision));
         page("fleet/v1/document-list", items.collect())
     }
 
@@ -317,7 +324,7 @@ impl OperatorService for Fake {
         let r = request.into_inner();
         let state = self.state.lock().unwrap();
         let key = (r.kind, r.name);
-        let Some((envelope, source)) = state.documents.get(&key) else {
+        let Some((envelope, source, revision)) = state.documents.get(&key) else {
             return Err(refusal(
                 Code::NotFound,
                 "not-found",
@@ -327,8 +334,9 @@ impl OperatorService for Fake {
         };
         view(&view::DocumentView {
             schema: "fleet/v1/document".into(),
-            item: item(&key, envelope),
+            item: item(&key, envelope, *revision),
             content: serde_json::from_slice(&envelope.payload).unwrap(),
+            envelope: Some(envelope.clone()),
             source: String::from_utf8(source.clone()).unwrap(),
         })
     }
@@ -336,7 +344,7 @@ impl OperatorService for Fake {
     async fn resolve_targets(&self, request: Request<pb::ResolveTargetsRequest>) -> Reply {
         let r = request.into_inner();
         let selector: fleet_types::label::Selector = r.selector.parse().unwrap();
-        let nodes = fixtures::nodes();
+        let (nodes, swapped) = (fixtures::nodes(), self.state.lock().unwrap().swapped);
         let unknown =
             r.names.iter().filter(|name| nodes.iter().all(|node| node.name.as_str() != *name)).cloned();
         let unknown: Vec<_> = unknown.collect();
@@ -345,14 +353,22 @@ impl OperatorService for Fake {
             .filter(|node| r.names.is_empty() || r.names.iter().any(|name| name == node.name.as_str()))
             .filter(|node| selector.matches(&node.name, &node.labels))
             .map(|node| view::Target {
-                id: node.id,
+                id: if swapped { fixtures::node_id(77) } else { node.id },
                 site: node.labels.site().to_owned(),
                 pair: node.labels.pair().map(str::to_owned),
                 name: node.name,
                 presence: node.presence,
             })
             .collect();
-        view(&view::Targets { schema: "fleet/v1/targets".into(), nodes, unknown, skipped: vec![] })
+        view(&view::Targets {
+            schema: "fleet/v1/targets".into(),
+            nodes,
+            unknown,
+            enrolled: u32::try_from(fixtures::nodes().len()).unwrap(),
+            as_of: Some(clock::now()),
+            hints: vec![],
+            skipped: vec![],
+        })
     }
 
     async fn start_run(&self, request: Request<pb::StartRunRequest>) -> Reply {
@@ -365,6 +381,15 @@ impl OperatorService for Fake {
         request.check_time(clock::now()).unwrap();
         let nodes: Vec<NodeId> = r.nodes.chunks(16).map(|id| NodeId::from_slice(id).unwrap()).collect();
         assert_eq!(NodeList::of(&nodes), request.nodes);
+        if !r.procedure.is_empty() {
+            let made: Envelope = convert::json("procedure", &r.procedure).unwrap();
+            state.bundle.verify_content(&made, Kind::Document).unwrap();
+            assert_eq!(made.digest(), request.procedure);
+            let Document::Procedure(made) = canonical::from_slice(&made.payload).unwrap() else {
+                panic!("{made:?}")
+            };
+            state.made.push(*made);
+        }
         state.started.push(request.clone());
         view(&fixtures::run(&request, RunState::Running))
     }
@@ -451,8 +476,13 @@ impl OperatorService for Fake {
         view(&view::Done { schema: "fleet/v1/done".into(), message })
     }
 
-    async fn list_backups(&self, _: Request<pb::ListRequest>) -> Reply {
-        page("fleet/v1/backup-list", fixtures::backups())
+    async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {
+        let selector: fleet_types::label::Selector = request.get_ref().selector.parse().unwrap();
+        let nodes = fixtures::nodes();
+        let chosen =
+            |name| nodes.iter().any(|node| node.name == name && selector.matches(&node.name, &node.labels));
+        let backups = fixtures::backups().into_iter().filter(|backup| chosen(backup.node.clone()));
+        page("fleet/v1/backup-list", backups.collect())
     }
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {
@@ -493,11 +523,11 @@ impl OperatorService for Fake {
     }
 }
 
-fn item(key: &(String, String), envelope: &Envelope) -> view::DocumentItem {
+fn item(key: &(String, String), envelope: &Envelope, revision: u32) -> view::DocumentItem {
     view::DocumentItem {
         kind: key.0.clone(),
         name: key.1.clone(),
-        revision: 1,
+        revision,
         version: Some(1),
         digest: envelope.digest(),
         description: String::new(),

@@ -3,7 +3,7 @@
 use fleet_types::request::Verb;
 use fleet_types::run::RunState;
 
-use crate::documents::applied;
+use crate::documents::{PROCEDURE, applied};
 use crate::fake::Watch;
 use crate::fixtures::{HOSTILE, is_harmless};
 use crate::world::World;
@@ -29,12 +29,27 @@ fn nothing_starts_without_targets_and_a_yes() {
         (&["run", "start", "look", "--all", "--yes"], 5, "--confirm prod --reason TEXT"),
         (&["run", "start", "look", "--all", "--yes", "--confirm", "prod"], 5, "a reason is required"),
         (&["run", "start", "look", "--node", "fw-1", "--valid-for", "25h", "--yes"], 2, "at most 24h"),
-        (&["run", "start", "look", "--all", "--dry-run"], 0, "would start"),
+        // An unset variable, and a selector that happens to match everything, are all nodes too.
+        (&["run", "start", "look", "-l", "", "--yes"], 2, "--selector is empty"),
+        (&["run", "start", "look", "-l", "ha_group", "--yes"], 5, "--confirm prod --reason TEXT"),
+        (&["run", "start", "look", "--node", "fw-1,fw-2", "--yes"], 5, "it changes all nodes of the fleet"),
     ] {
         let ended = world.run(args);
         assert_eq!(ended.code, code, "{args:?}: {}{}", ended.out, ended.err);
         assert!(ended.err.contains(word), "{args:?}: {}", ended.err);
     }
+    let ended = world.run(&["run", "start", "look", "--all", "--dry-run"]);
+    assert!(
+        ended.out.contains("would start \"look\" on 2 nodes at 2 sites, at most 1 at once"),
+        "{}",
+        ended.out
+    );
+    let ended = world.run(&["run", "start", "look", "--all", "--dry-run", "-o", "json"]);
+    let preview: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(
+        (preview["procedure"].as_str(), preview["nodes"].as_array().unwrap().len()),
+        (Some("look"), 2)
+    );
     assert_eq!(started(&world), 0);
     let ended = world.run(&["run", "start", "look", "--all", "--confirm", "prod", "--reason", "drill"]);
     assert_eq!((ended.code, started(&world)), (0, 1), "{}", ended.err);
@@ -95,6 +110,95 @@ fn a_wait_outlives_the_controller_and_has_an_end_of_its_own() {
         ended.err
     );
     assert_eq!(world.run(&["run", "show", "r-0000000009"]).code, 4);
+}
+
+#[test]
+fn a_task_is_a_signed_procedure_of_one_step_and_asks_only_when_it_changes() {
+    let world = World::signed_in();
+    applied(&world, false);
+    let ended = world.run(&["run", "task", "health.check", "--with", "checks=load", "--all"]);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+    assert!(ended.out.contains("fw-1") && ended.out.contains("fw-2"), "it waits: {}", ended.out);
+    world.state(|state| {
+        let (request, made) = (&state.started[0], &state.made[0]);
+        assert_eq!((request.verb, request.max_parallel, request.nodes.count), (Verb::Run, 2, 2));
+        assert_eq!(
+            (made.name.as_str(), made.profile.as_str(), made.changes),
+            ("task.health.check", "edge", false)
+        );
+        assert_eq!(made.steps[0].uses.as_deref(), Some("health.check"));
+        assert!(state.documents.len() == 2, "nothing is applied");
+    });
+    for (args, code, word) in [
+        (&["run", "task", "health.check", "--with", "checks=load"][..], 2, "error[no-target]"),
+        (&["run", "task", "health.check", "--with", "checks=laod", "--all"], 2, "did you mean \"load\"?"),
+        (&["run", "task", "helth.check", "--all"], 4, "did you mean \"health.check\"?"),
+        (&["run", "task", "package.upgrade", "--all"], 6, "error[not-built]"),
+        (
+            &["run", "task", "command.run", "--with", "command=set", "--all"],
+            5,
+            "it changes all nodes of the fleet",
+        ),
+        (&["run", "task", "command.run", "--with", "command=set", "--node", "fw-1"], 5, "fix: add --yes"),
+    ] {
+        let ended = world.run(args);
+        assert_eq!(ended.code, code, "{args:?}: {}{}", ended.out, ended.err);
+        assert!(ended.err.contains(word), "{args:?}: {}", ended.err);
+    }
+    assert_eq!(started(&world), 1);
+    let set = ["run", "task", "command.run", "--with", "command=set", "--node", "fw-1"];
+    let plan = world.run(&[&set[..], &["--plan", "--no-wait"]].concat());
+    assert_eq!(plan.code, 0, "{}", plan.err);
+    world.state(|state| assert_eq!((state.started[1].verb, state.made[1].changes), (Verb::Plan, true)));
+}
+
+#[test]
+fn an_older_document_and_another_node_are_not_signed_for() {
+    let world = World::signed_in();
+    applied(&world, false);
+    let start = ["run", "start", "look", "--node", "fw-1", "--yes"];
+    assert_eq!(world.run(&start).code, 0);
+    let older = world.state(|state| state.documents.clone());
+    let procedure =
+        world.file("look.toml", &PROCEDURE.replace("CHANGES", "false").replace("Look", "Look well"));
+    assert_eq!(world.run(&["config", "apply", &procedure, "--yes", "--reason", "newer"]).code, 0);
+    assert_eq!(world.run(&start).code, 0);
+    // The controller shows what was signed before, with everything right but its age.
+    world.state(|state| state.documents = older);
+    let ended = world.run(&start);
+    assert_eq!((ended.code, started(&world)), (12, 2), "{}", ended.err);
+    assert!(ended.err.contains("error[document-went-back]"), "{}", ended.err);
+    assert_eq!(world.run(&[&start[..], &["--accept-changed"]].concat()).code, 0);
+    world.state(|state| state.swapped = true);
+    let ended = world.run(&start);
+    assert_eq!((ended.code, started(&world)), (12, 3), "{}", ended.err);
+    assert!(ended.err.contains("error[node-changed]: \"fw-1\""), "{}", ended.err);
+}
+
+#[test]
+fn what_was_run_stands_in_the_run() {
+    let world = World::signed_in();
+    applied(&world, false);
+    let start = ["run", "start", "look", "--all", "--yes", "--param", "depth=2", "-o", "name"];
+    let run = world.run(&start).out.trim().to_owned();
+    let shown = world.run(&["run", "show", &run]);
+    assert!(shown.out.contains("look revision 1") && shown.out.contains("depth=2"), "{}", shown.out);
+    let json = world.run(&["run", "show", &run, "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((value["procedure_revision"].as_u64(), value["params"]["depth"].as_u64()), (Some(1), Some(2)));
+}
+
+#[test]
+fn output_is_one_document_where_one_is_asked_for() {
+    let world = World::signed_in();
+    world
+        .state(|state| state.output = vec![("one".into(), b"a\n".to_vec()), ("two".into(), b"b\n".to_vec())]);
+    let ended = world.run(&["run", "logs", "r-0000000005/fw-1", "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(value["items"][1]["text"], "b\n", "{}", ended.out);
+    let lines = world.run(&["run", "logs", "r-0000000005/fw-1", "-o", "jsonl", "-f"]);
+    assert_eq!(lines.out.lines().count(), 2, "{}", lines.out);
+    assert_eq!(world.run(&["run", "logs", "r-0000000005/fw-1", "-o", "yaml", "-f"]).code, 2);
 }
 
 #[test]

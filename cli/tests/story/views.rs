@@ -44,11 +44,20 @@ fn every_view_in_every_format_is_harmless() {
 fn tables_fit_into_80_columns() {
     let world = World::signed_in();
     for look in [&["node", "list"][..], &["backup", "list"], &["status"]] {
-        let ended = world.run(look);
+        let ended = world.run_at_terminal(look);
         for line in ended.out.lines().filter(|line| !line.starts_with("  ")) {
             assert!(line.width() <= 80, "{look:?}: {line}");
         }
     }
+}
+
+#[test]
+fn nothing_is_cut_in_a_pipe() {
+    let world = World::signed_in();
+    let cut = world.run_at_terminal(&["backup", "list"]);
+    assert!(cut.out.contains('…') && !cut.out.contains("archive-1.tar.gz"), "{}", cut.out);
+    let whole = world.run(&["backup", "list"]);
+    assert!(whole.out.contains("archive-1.tar.gz") && !whole.out.contains("SHA256"), "{}", whole.out);
 }
 
 #[test]

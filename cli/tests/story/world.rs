@@ -112,6 +112,13 @@ impl World {
         run_in(&self.environment(), args)
     }
 
+    /// At a terminal of 80 columns without colour.
+    pub fn run_at_terminal(&self, args: &[&str]) -> Ended {
+        let mut environment = self.environment();
+        environment.stdout_is_terminal = true;
+        run_in(&environment, &[args, &["--color", "never"]].concat())
+    }
+
     /// Somebody types `answers`.
     pub fn run_typing(&self, answers: &str, args: &[&str]) -> Ended {
         run_in(&self.environment().with_answers(answers), args)

@@ -27,7 +27,9 @@ use crate::error::{ControllerError, Result};
 use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
-use crate::service::{audit, documents, enrolment, holds, limits, run_views, runs, trust, views};
+use crate::service::{
+    audit, backups, documents, enrolment, holds, limits, output, run_views, runs, trust, views,
+};
 
 /// Messages of a stream under way to one operator.
 const STREAM: usize = 8;
@@ -201,9 +203,12 @@ impl OperatorService for Operators {
             .map(NodeId::from_slice)
             .collect::<Result<_, _>>()
             .map_err(|error| invalid("nodes", error))?;
-        let run = runs::start(&self.context, &caller, envelope, &nodes, &r.idempotency_key)
-            .await
-            .map_err(to_status)?;
+        let procedure: Option<Envelope> = (!r.procedure.is_empty())
+            .then(|| convert::json("procedure", &r.procedure))
+            .transpose()
+            .map_err(|error| to_status(error.into()))?;
+        let order = runs::Order { request: envelope, procedure, nodes };
+        let run = runs::start(&self.context, &caller, &order, &r.idempotency_key).await.map_err(to_status)?;
         view(run_views::picture(&self.context, run).await.map(|picture| picture.view))
     }
 
@@ -213,8 +218,7 @@ impl OperatorService for Operators {
     }
 
     async fn get_run(&self, request: Request<pb::RunRequest>) -> Reply {
-        let run = run_id(&request.get_ref().run)?;
-        view(run_views::picture(&self.context, run).await.map(|picture| picture.view))
+        view(run_views::show(&self.context, run_id(&request.get_ref().run)?).await)
     }
 
     async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Reply {
@@ -245,6 +249,7 @@ impl OperatorService for Operators {
         let r = request.into_inner();
         let run = run_id(&r.run)?;
         let node = run_views::node_in(&self.context, run, &r.node).await.map_err(to_status)?;
+        output::check_step(&self.context, run, &r.step).await.map_err(to_status)?;
         let reader = streams::OutputReader { run, node, step: r.step, offset: r.offset, follow: r.follow };
         Ok(self.stream(permit, |context, out| streams::read_output(context, reader, out)))
     }
@@ -262,8 +267,7 @@ impl OperatorService for Operators {
 
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {
         let r = request.get_ref();
-        let node = r.selector.strip_prefix("name=").unwrap_or_default();
-        view(views::backups(&self.context, node, &r.after, views::page_size(r.limit)).await)
+        view(backups::list(&self.context, &r.selector, &r.after, views::page_size(r.limit)).await)
     }
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {

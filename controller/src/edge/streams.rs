@@ -26,6 +26,9 @@ use crate::service::{audit, output, run_views};
 const PAUSE: Duration = Duration::from_millis(250);
 /// Looked at even when nothing moved: output of a node arrives without a ring of the runner.
 const PERIOD: Duration = Duration::from_secs(5);
+/// Output may come after its job's end, over a slow link. It is waited for this long and no longer: what a node
+/// cut or dropped never becomes whole.
+const LATE_OUTPUT: Duration = Duration::from_secs(10);
 /// Jobs a message.
 const JOBS_A_MESSAGE: usize = 500;
 
@@ -103,10 +106,11 @@ pub async fn read_output(
 ) {
     let mut follow = context.notifier.follow();
     let mut offsets: BTreeMap<String, u64> = BTreeMap::new();
+    let mut ended = None;
     loop {
         follow.mark_unchanged();
         // Asked before reading: what arrived until the end is then certainly read.
-        let going = if reader.follow { is_going(&context, &reader).await } else { Ok(false) };
+        let going = if reader.follow { is_going(&context, &reader, &mut ended).await } else { Ok(false) };
         let sent = match going {
             Ok(going) => send_new(&context, &reader, &mut offsets, &out).await.map(|()| going),
             Err(error) => Err(error),
@@ -129,8 +133,15 @@ async fn job(context: &Context, reader: &OutputReader) -> Result<Option<JobRecor
     Ok(context.repo.get::<JobRecord>(&keys::job(reader.run, reader.node)?).await?.map(|stored| stored.record))
 }
 
-async fn is_going(context: &Context, reader: &OutputReader) -> Result<bool> {
-    Ok(job(context, reader).await?.is_some_and(|job| job.state.outcome().is_none()))
+/// Until the job has ended and its output is whole; `ended` is when its end was seen first.
+async fn is_going(context: &Context, reader: &OutputReader, ended: &mut Option<Instant>) -> Result<bool> {
+    let Some(job) = job(context, reader).await? else { return Ok(false) };
+    if job.state.outcome().is_none() {
+        return Ok(true);
+    }
+    let since = *ended.get_or_insert_with(Instant::now);
+    let Some(report) = job.report.filter(|_| since.elapsed() < LATE_OUTPUT) else { return Ok(false) };
+    Ok(!output::is_complete(context, (reader.run, reader.node, job.attempt), report).await?)
 }
 
 async fn send_new(

@@ -4,6 +4,8 @@
 //! index; the record's bytes are made in that instant, stored and hashed verbatim. Free text is committed to
 //! by a salted hash and kept beside the log.
 
+use std::collections::BTreeMap;
+
 use fleet_store::{Batch, LogName, WriteId, commit_resolved};
 use fleet_types::audit::{Actor, AuditRecord, Decision, RECORD_VERSION, text_commitment};
 use fleet_types::digest::Digest;
@@ -30,6 +32,7 @@ pub struct AuditEntry {
     attempt: Option<Attempt>,
     outcome: Option<Outcome>,
     nodes: Option<Digest>,
+    detail: BTreeMap<String, String>,
     report: Option<Digest>,
     report_signature: Option<String>,
     text: Option<String>,
@@ -50,6 +53,7 @@ impl AuditEntry {
             attempt: None,
             outcome: None,
             nodes: None,
+            detail: BTreeMap::new(),
             report: None,
             report_signature: None,
             text: None,
@@ -104,6 +108,16 @@ impl AuditEntry {
     #[must_use]
     pub fn nodes(mut self, root: Digest) -> Self {
         self.nodes = Some(root);
+        self
+    }
+
+    /// What a digest stands for, in words. The caller bounds it: a record has at most 4 KiB.
+    #[must_use]
+    pub fn detail(mut self, key: &str, words: impl Into<String>) -> Self {
+        let words = words.into();
+        if !words.is_empty() {
+            self.detail.insert(key.to_owned(), words);
+        }
         self
     }
 
@@ -207,6 +221,7 @@ impl AuditedCommits {
                 attempt: leaf.attempt,
                 outcome: leaf.outcome,
                 nodes: leaf.nodes,
+                detail: leaf.detail,
                 text,
                 report: leaf.report,
                 report_signature: leaf.report_signature,

@@ -6,6 +6,7 @@
 use fleet_store::{Key, LogName, StoreError};
 use fleet_types::digest::Digest;
 use fleet_types::id::{NodeId, OperatorId, RecordId, RunId};
+use fleet_types::time::Timestamp;
 
 type Made = Result<Key, StoreError>;
 
@@ -130,6 +131,32 @@ pub fn run(id: RunId) -> Made {
 /// The run at the end of a key, behind a prefix; `None` when the key is of another shape.
 pub fn run_in(key: &Key, prefix: &str) -> Option<RunId> {
     std::str::from_utf8(key.as_bytes().strip_prefix(prefix.as_bytes())?).ok()?.parse().ok()
+}
+
+/// Prefix of the runs by the controller's time of their start. Their ids hold the operator's time, which may be
+/// wrong, and are random within a second. Whoever removes a run removes its entry here.
+pub const RUNS_BY_TIME: &str = "run-by-time/";
+/// Index: a run by the time when it was started.
+pub fn run_by_time(started: Timestamp, id: RunId) -> Made {
+    key(format!("{RUNS_BY_TIME}{:014}/{id}", started.as_millis()))
+}
+
+/// Says that every run of the store has its entry by time.
+pub fn runs_by_time_made() -> Made {
+    key("meta/runs-by-time".to_owned())
+}
+
+/// The entry by time whose key is `text` behind the prefix, as callers hold the place where a page ended.
+pub fn run_by_time_at(text: &str) -> Option<Key> {
+    let (started, id) = text.split_once('/')?;
+    let (started, id) = (started.parse().ok()?, id.parse().ok()?);
+    run_by_time(Timestamp::clamped(started), id).ok()
+}
+
+/// Run and page mark of an entry by time.
+pub fn run_by_time_in(key: &Key) -> Option<(RunId, String)> {
+    let text = std::str::from_utf8(key.as_bytes().strip_prefix(RUNS_BY_TIME.as_bytes())?).ok()?;
+    Some((text.split_once('/')?.1.parse().ok()?, text.to_owned()))
 }
 
 /// Prefix of the runs that have not ended: what the runner reads at start.

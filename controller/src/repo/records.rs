@@ -306,6 +306,9 @@ pub struct RunRecord {
     pub procedure: String,
     /// Digest of the procedure.
     pub procedure_digest: Digest,
+    /// The procedure's number under its name; none for one made for this run alone, and in older records.
+    #[serde(default)]
+    pub procedure_revision: Option<u32>,
     /// Digest of the profile.
     pub profile_digest: Digest,
     /// Does it change nodes?

@@ -2,6 +2,7 @@
 
 use fleet_documents as front;
 use fleet_store::Direction;
+use fleet_types::action::nearest;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::{Document, DocumentKind};
@@ -31,6 +32,9 @@ pub struct Submitted {
     /// Name of the source, for messages.
     pub source_name: String,
 }
+
+/// Revisions of a name that are compared with a digest, newest first.
+const REVISIONS_SEARCHED: u32 = 20;
 
 struct Checked {
     submitted: Submitted,
@@ -144,10 +148,21 @@ async fn keeps_its_profile(context: &Context, next: &Document, current: Digest) 
     .fix("give this one a name of its own"))
 }
 
-/// Signature, canonical form and agreement of one document with its source.
+/// Signature and form of one document as it was sent.
 fn check(context: &Context, caller: &Operator, submitted: Submitted) -> Result<Checked> {
-    let what = &submitted.source_name;
-    if submitted.envelope.key != caller.record.content_key.id() {
+    let document = check_signed(context, caller, &submitted.envelope, &submitted.source_name)?;
+    let digest = submitted.envelope.digest();
+    Ok(Checked { submitted, document, digest })
+}
+
+/// The document in signed bytes of this caller, in canonical form; `what` names it in messages.
+pub fn check_signed(
+    context: &Context,
+    caller: &Operator,
+    envelope: &Envelope,
+    what: &str,
+) -> Result<Document> {
+    if envelope.key != caller.record.content_key.id() {
         return Err(ControllerError::new(
             Kind::Refused,
             "foreign-signature",
@@ -156,25 +171,22 @@ fn check(context: &Context, caller: &Operator, submitted: Submitted) -> Result<C
         .fix("sign it with the content key that fleetctl login made for you"));
     }
     let trust = context.trust.get();
-    trust.0.verify_content(&submitted.envelope, SealKind::Document).map_err(|error| {
+    trust.0.verify_content(envelope, SealKind::Document).map_err(|error| {
         ControllerError::new(Kind::Blocked, "signature-refused", format!("{what}: {error}")).fix(
             "nodes accept only keys of the trust bundle: have a holder of the root key list yours (fleetctl login --root-key)",
         )
     })?;
-    let document: Document = canonical::from_slice(&submitted.envelope.payload).map_err(|error| {
+    let document: Document = canonical::from_slice(&envelope.payload).map_err(|error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         ControllerError::invalid("documents.envelope", format!("{what}: {error}: {cause}"))
     })?;
-    let again = canonical::to_vec(&document)
-        .map_err(|error| ControllerError::invalid("documents.envelope", error))?;
-    if again != submitted.envelope.payload {
+    if !canonical::is_canonical(&envelope.payload) {
         return Err(ControllerError::invalid(
             "documents.envelope",
             format!("{what}: the bytes are not in canonical form"),
         ));
     }
-    let digest = submitted.envelope.digest();
-    Ok(Checked { submitted, document, digest })
+    Ok(document)
 }
 
 /// Runs the front end over the sources: what it refuses for the operator it refuses here, and each source
@@ -254,17 +266,60 @@ pub async fn show(context: &Context, kind: &str, name: &str, revision: u32) -> R
         0 => keys::document_head(kind.as_str(), name)?,
         n => keys::document_revision(kind.as_str(), name, n)?,
     };
-    let stored = context.repo.get::<DocumentRecord>(&key).await?.ok_or_else(|| {
-        ControllerError::not_found(kind.as_str(), name).fix(format!("list them: fleetctl {kind} list"))
-    })?;
+    let Some(stored) = context.repo.get::<DocumentRecord>(&key).await? else {
+        return Err(missing(context, kind, name, revision).await?);
+    };
     let envelope = envelope(context, stored.record.digest).await?;
     let source = context.repo.object(&keys::source(&stored.record.digest)?).await?.unwrap_or_default();
     Ok(DocumentView {
         schema: "fleet/v1/document".to_owned(),
         content: canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)?,
+        envelope: Some(envelope),
         source: String::from_utf8_lossy(&source).into_owned(),
         item: item(stored.record),
     })
+}
+
+/// What to say of a document that is not there: which revision is the newest, or which name was meant.
+async fn missing(
+    context: &Context,
+    kind: DocumentKind,
+    name: &str,
+    revision: u32,
+) -> Result<ControllerError> {
+    let head = keys::document_head(kind.as_str(), name)?;
+    if let Some(newest) = context.repo.get::<DocumentRecord>(&head).await? {
+        let what = format!("{kind} \"{name}\" has no revision {revision}");
+        return Ok(ControllerError::new(Kind::NotFound, "not-found", what)
+            .fix(format!("its newest revision is {}", newest.record.revision)));
+    }
+    let known = list(context, kind.as_str()).await?.items;
+    let meant = nearest(name, known.iter().map(|item| item.name.as_str()));
+    let fix = meant.map_or_else(
+        || format!("list them: fleetctl {kind} list"),
+        |meant| format!("did you mean \"{meant}\"? all of them: fleetctl {kind} list"),
+    );
+    Ok(ControllerError::not_found(kind.as_str(), name).fix(fix))
+}
+
+/// The number of a document under its name, by its digest; none when it was never applied.
+pub async fn revision_of(
+    context: &Context,
+    kind: DocumentKind,
+    name: &str,
+    digest: Digest,
+) -> Result<Option<u32>> {
+    let head = context.repo.get::<DocumentRecord>(&keys::document_head(kind.as_str(), name)?).await?;
+    let mut next = head.map_or(0, |head| head.record.revision);
+    // Nearly always the newest; an older one is looked for as far back as anybody would plan with.
+    for _ in 0..REVISIONS_SEARCHED.min(next) {
+        let key = keys::document_revision(kind.as_str(), name, next)?;
+        if context.repo.get::<DocumentRecord>(&key).await?.is_some_and(|one| one.record.digest == digest) {
+            return Ok(Some(next));
+        }
+        next -= 1;
+    }
+    Ok(None)
 }
 
 /// Signed bytes by digest: a document or a request.

@@ -53,7 +53,7 @@ pub struct EnrolledOperator {
 
 fn refused() -> ControllerError {
     ControllerError::new(Kind::Unauthenticated, "token-refused", "this token is unknown, used or expired")
-        .fix("ask an operator for a new one: fleetctl join-token create --node NAME")
+        .fix("ask for a new one: an operator makes join tokens (fleetctl join-token create NAME), a security-admin invites")
 }
 
 /// What an operator asks for.

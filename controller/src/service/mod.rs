@@ -16,16 +16,19 @@
 //! | [`runs`] | start, cancel |
 //! | [`jobs`], [`reports`] | what nodes say of jobs: live states and reconcile; reports at the end |
 //! | [`output`] | output of steps: whose is taken, what is read |
-//! | [`views`], [`run_views`] | what operators see |
+//! | [`views`], [`run_views`], [`backups`] | what operators see |
+//! | [`hints`] | what may have been meant by a name that nobody has |
 //! | [`audit`] | the log's pages, bytes and root |
 //! | [`retention`], [`upkeep`] | how long things are kept; what happens by itself |
 //!
 //! Services never call the runner and never hold a stream.
 
 pub mod audit;
+pub mod backups;
 pub mod caller;
 pub mod documents;
 pub mod enrolment;
+pub mod hints;
 pub mod holds;
 pub mod idempotency;
 pub mod inventory;

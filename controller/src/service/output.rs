@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fleet_types::action::nearest;
+use fleet_types::digest::Digest;
 use fleet_types::document::Document;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use tokio::time::Instant;
@@ -17,7 +19,7 @@ use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::keys;
 use crate::repo::output_files::OutputOf;
-use crate::repo::records::{JobRecord, RunRecord};
+use crate::repo::records::{JobRecord, RunRecord, StoredReport};
 
 /// Bytes an agent may have under way for one step: a few chunks, so that ten thousand agents that talk at
 /// once stay within a few hundred MiB of socket buffers.
@@ -107,6 +109,41 @@ async fn order(context: &Context, run: RunId) -> Result<Vec<String>> {
     Ok(procedure.steps.iter().map(|step| step.id.to_string()).chain(undo).collect())
 }
 
+/// Refuses a step that the run does not have; empty means all.
+pub async fn check_step(context: &Context, run: RunId, step: &str) -> Result<()> {
+    let known = order(context, run).await?;
+    // Of a run that is not here nothing is known, and its output is empty.
+    if step.is_empty() || known.is_empty() || known.iter().any(|id| id == step) {
+        return Ok(());
+    }
+    let shown: String = step.chars().filter(|c| !c.is_control()).take(64).collect();
+    let fix = nearest(&shown, known.iter().map(String::as_str)).map_or_else(
+        || format!("its steps: {}", known.join(", ")),
+        |meant| format!("did you mean \"{meant}\"? its steps: {}", known.join(", ")),
+    );
+    Err(ControllerError::not_found("step", shown).fix(fix))
+}
+
+/// Is everything here that the report says its steps printed? The report may be faster than the output.
+pub async fn is_complete(
+    context: &Context,
+    (run, node, attempt): (RunId, NodeId, Attempt),
+    at: StoredReport,
+) -> Result<bool> {
+    let Some((report, _)) = reports::stored_report(context, node, at.chain, at.sequence).await? else {
+        return Ok(true);
+    };
+    for step in &report.steps {
+        let Some(printed) = step.output else { continue };
+        let of = OutputOf { run, node, attempt, step: step.id.clone() };
+        let stored = context.output.read(&of, 0, usize::MAX).await?;
+        if Digest::of(&stored) != printed {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Up to 32 KiB from an offset; empty at the end of what is stored.
 pub async fn read(context: &Context, of: &OutputOf, offset: u64) -> Result<Vec<u8>> {
     context.output.read(of, offset, fleet_proto::MAX_CONTROL_BYTES / 2).await
@@ -114,11 +151,50 @@ pub async fn read(context: &Context, of: &OutputOf, offset: u64) -> Result<Vec<u
 
 #[cfg(test)]
 mod tests {
+    use fleet_types::id::JobId;
+
     use super::*;
     use crate::fleet::node_cache::Known;
-    use crate::repo::records::{NodeRecord, NodeState};
+    use crate::repo::reader::BatchExt as _;
+    use crate::repo::records::{NodeRecord, NodeState, ReportRecord};
     use crate::testing::{TestContext, agent};
     use fleet_types::view::Hold;
+
+    #[tokio::test]
+    async fn output_is_whole_when_it_has_the_digest_that_the_report_names() {
+        let test = TestContext::new().await;
+        let (run, node) = (RunId::from_number(1), agent(1).node);
+        let digest = Digest::of(b"x");
+        let step = serde_json::json!({
+            "id": "s", "title": "", "action": "command.run", "state": "succeeded", "started": null,
+            "took_ms": 1, "tries": 1, "output": Digest::of(b"one two"), "summary": "",
+        });
+        let report = serde_json::json!({
+            "schema": fleet_types::report::REPORT_SCHEMA,
+            "job": JobId { run, node }, "attempt": 1, "request": digest, "sequence": 1, "previous": null,
+            "outcome": "succeeded", "reason": "", "started": 1_790_000_000_000i64, "ended": 1_790_000_000_001i64,
+            "boot": { "id": "", "ended_ms": 2 }, "working_ms": 1, "steps": [step],
+        });
+        let record = ReportRecord {
+            payload: serde_json::to_vec(&report).unwrap(),
+            signature: vec![],
+            received: test.context.clock.now(),
+            journal_sequence: 1,
+        };
+        let batch = test.context.audited.batch();
+        let batch = batch.put_object_record(&keys::report(node, 0, 1).unwrap(), &record).unwrap();
+        test.context.audited.commit(batch, vec![]).await.unwrap();
+        let of = OutputOf { run, node, attempt: Attempt(1), step: "s".to_owned() };
+        let is_whole = async || {
+            let at = StoredReport { chain: 0, sequence: 1, digest };
+            is_complete(&test.context, (run, node, Attempt(1)), at).await.unwrap()
+        };
+        assert!(!is_whole().await, "the report was faster");
+        append(&test.context, &of, 0, b"one ".to_vec(), false).await.unwrap();
+        assert!(!is_whole().await);
+        append(&test.context, &of, 4, b"two".to_vec(), true).await.unwrap();
+        assert!(is_whole().await);
+    }
 
     #[tokio::test]
     async fn a_node_that_is_shut_out_while_its_output_flows_sends_no_more() {

@@ -134,7 +134,8 @@ async fn take_run(context: &Context, run: &RunRecord) -> Result<()> {
         }
         context.audited.commit(batch, vec![]).await?;
     }
-    let batch = context.audited.batch().using_reserve().delete(keys::run(run.run)?);
+    let batch = context.audited.batch().using_reserve();
+    let batch = batch.delete(keys::run(run.run)?).delete(keys::run_by_time(run.started, run.run)?);
     let request = keys::content(&run.request)?;
     let batch = chunks::delete_object(context.repo.store().as_ref(), batch, &request).await?;
     context.audited.commit(batch, vec![leaf(context, run.run, "the run with its jobs")]).await?;
@@ -243,6 +244,7 @@ mod tests {
             .put_record(keys::run(run).unwrap(), &record)
             .and_then(|batch| batch.put_record(keys::job(run, node.node)?, &job))
             .and_then(|batch| batch.put_record(keys::node_job(node.node, run)?, &Mark {}))
+            .and_then(|batch| batch.put_record(keys::run_by_time(record.started, run)?, &Mark {}))
             .and_then(|batch| batch.put_object(&keys::content(&record.request)?, b"request"))
             .and_then(|batch| batch.put_object_record(&keys::report(node.node, 0, sequence)?, &body))
             .and_then(|batch| {

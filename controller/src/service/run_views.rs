@@ -1,15 +1,17 @@
 //! What operators see of runs and jobs. Stored records, with what is only known in memory laid over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_rollout::BlockReason;
 use fleet_store::Direction;
+use fleet_types::canonical;
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
+use fleet_types::request::Request;
 use fleet_types::run::{RunState, Tally};
 use fleet_types::view::{JobItem, JobView, Page, Presence, RunItem, RunView};
 
-use super::{reports, runs, views};
+use super::{documents, reports, runs, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::fleet::open_runs::Engine;
@@ -41,29 +43,38 @@ fn listed(context: &Context, record: &RunRecord) -> RunItem {
 /// Runs that have not ended, newest first.
 pub async fn open(context: &Context, limit: usize) -> Result<Vec<RunItem>> {
     let mut items = Vec::new();
-    for (key, _) in context.repo.page::<Mark>(keys::OPEN_RUNS, None, limit, Direction::Descending).await? {
+    // All that are looked at on one screen, and a little more: ids follow the operators' clocks, time is ours.
+    for (key, _) in context.repo.page::<Mark>(keys::OPEN_RUNS, None, limit * 5, Direction::Descending).await?
+    {
         if let Some(run) = keys::run_in(&key, keys::OPEN_RUNS)
             && let Some(stored) = context.repo.get::<RunRecord>(&keys::run(run)?).await?
         {
             items.push(listed(context, &stored.record));
         }
     }
+    items.sort_by_key(|item| std::cmp::Reverse(item.started));
+    items.truncate(limit);
     Ok(items)
 }
 
-/// A page of runs, newest first.
+/// A page of runs, newest first by the time at which they were started here.
 pub async fn list(context: &Context, after: &str, limit: usize) -> Result<Page<RunItem>> {
     let after = if after.is_empty() {
         None
     } else {
-        let run: RunId = after.parse().map_err(|error| ControllerError::invalid("after", error))?;
-        Some(keys::run(run)?)
+        let at = keys::run_by_time_at(after);
+        Some(at.ok_or_else(|| ControllerError::invalid("after", "not the end of a page of runs"))?)
     };
     let page =
-        context.repo.page::<RunRecord>(keys::RUNS, after.as_ref(), limit, Direction::Descending).await?;
-    let next =
-        (page.len() == limit).then(|| page.last().map(|(_, stored)| stored.record.run.to_string())).flatten();
-    let items = page.into_iter().map(|(_, stored)| listed(context, &stored.record)).collect();
+        context.repo.page::<Mark>(keys::RUNS_BY_TIME, after.as_ref(), limit, Direction::Descending).await?;
+    let (mut items, mut last) = (Vec::new(), None);
+    for (run, place) in page.iter().filter_map(|(key, _)| keys::run_by_time_in(key)) {
+        if let Some(stored) = context.repo.get::<RunRecord>(&keys::run(run)?).await? {
+            items.push(listed(context, &stored.record));
+        }
+        last = Some(place);
+    }
+    let next = last.filter(|_| page.len() == limit);
     Ok(Page { schema: "fleet/v1/run-list".to_owned(), items, next })
 }
 
@@ -91,6 +102,7 @@ pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
         .map(|(_, job)| job.record)
         .collect();
     let engine = context.open_runs.of(run);
+    let groups = groups(&records);
     let mut tally = Tally::new(stored.tally.nodes);
     let mut open: BTreeMap<String, u32> = BTreeMap::new();
     let mut jobs: Vec<JobItem> = records
@@ -125,7 +137,10 @@ pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
         request: stored.request,
         procedure_digest: stored.procedure_digest,
         profile_digest: stored.profile_digest,
-        max_parallel: stored.max_parallel,
+        procedure_revision: stored.procedure_revision,
+        params: BTreeMap::new(),
+        max_parallel: if stored.changes { stored.max_parallel.min(groups) } else { stored.max_parallel },
+        not_before: Some(stored.not_before),
         not_after: stored.not_after,
         skipped: stored.skipped,
         skipped_count: stored.skipped_count,
@@ -133,6 +148,22 @@ pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
         stopped_because: stored.stopped_because,
     };
     Ok(Picture { view, jobs })
+}
+
+/// How many nodes may change at once whatever the request allows: one of each pair.
+fn groups(records: &[JobRecord]) -> u32 {
+    let pairs: BTreeSet<_> = records.iter().filter_map(|job| job.pair.as_deref()).collect();
+    let alone = records.iter().filter(|job| job.pair.is_none()).count();
+    u32::try_from(pairs.len() + alone).unwrap_or(u32::MAX)
+}
+
+/// A run with what its signed request says.
+pub async fn show(context: &Context, run: RunId) -> Result<RunView> {
+    let mut view = picture(context, run).await?.view;
+    let envelope = documents::envelope(context, view.request).await?;
+    let request: Request = canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)?;
+    view.params = request.params;
+    Ok(view)
 }
 
 /// Every reason why a queued job is not going.
@@ -228,4 +259,57 @@ pub async fn job(context: &Context, run: RunId, node_name: &str) -> Result<JobVi
         report,
         report_digest,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::time::Timestamp;
+
+    use super::*;
+    use crate::repo::reader::BatchExt as _;
+    use crate::testing::{TestContext, run_record};
+
+    /// No clock of ours was ever before this.
+    const THEN: i64 = 1_790_000_000_000;
+
+    fn record(number: u64, started: i64) -> RunRecord {
+        let started = Timestamp::clamped(THEN + started);
+        RunRecord { state: RunState::Succeeded, ..run_record(RunId::from_number(number), started) }
+    }
+
+    async fn listed_in_pages(test: &TestContext, limit: usize) -> Vec<i64> {
+        let (mut started, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = list(&test.context, &after, limit).await.unwrap();
+            started.extend(page.items.iter().map(|item| item.started.as_millis() - THEN));
+            match page.next {
+                Some(next) => after = next,
+                None => return started,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_run_is_first_whatever_the_operators_clocks_said() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        // A store of an older release: runs without entries by time, their ids in another order than their times.
+        let mut batch = context.audited.batch();
+        for (number, started) in [(9, 1000), (3, 3000), (7, 2000), (1, 4000), (5, 2000)] {
+            let record = record(number, started);
+            batch = batch.put_record(keys::run(record.run).unwrap(), &record).unwrap();
+        }
+        batch = batch.delete(keys::runs_by_time_made().unwrap());
+        context.audited.commit(batch, vec![]).await.unwrap();
+        assert_eq!(listed_in_pages(&test, 10).await, [0; 0]);
+        runs::index_by_time(context).await.unwrap();
+        for limit in [1, 2, 5, 10] {
+            assert_eq!(
+                listed_in_pages(&test, limit).await,
+                [4000, 3000, 2000, 2000, 1000],
+                "pages of {limit}"
+            );
+        }
+        assert!(list(context, "r-0000000001", 10).await.is_err(), "no place that a page ended at");
+    }
 }

@@ -3,16 +3,16 @@
 //! Jobs are written before the run: until the run's own record is committed, with its audit leaf, nobody
 //! looks at them, and a retry with the same request writes the same ones again (crash table, first row).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_store::MAX_VALUE_BYTES;
+use fleet_store::{Direction, MAX_VALUE_BYTES};
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
-use fleet_types::document::Document;
 use fleet_types::document::procedure::Procedure;
+use fleet_types::document::{Document, DocumentKind};
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::JobState;
-use fleet_types::label::request_means;
+use fleet_types::label::{Selector, request_means};
 use fleet_types::request::{NodeList, Request, Verb};
 use fleet_types::run::{RunState, Tally};
 use fleet_types::seal::{Envelope, Kind as SealKind};
@@ -20,7 +20,7 @@ use fleet_types::view::{Presence, Skipped, Target, Targets};
 
 use super::caller::Operator;
 use super::idempotency::Once;
-use super::{documents, limits};
+use super::{documents, hints, limits};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
@@ -38,10 +38,15 @@ const NAMED: usize = 10;
 const MAX_TEXT_BYTES: usize = 2 * 1024;
 /// Longest request: its parameters are a few lines; the whole is fetched and kept by every node.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Bytes of one detail of an audit record. Three of them, escaped at worst to twice their length, and the rest of the
+/// record stay under its 4 KiB.
+const DETAIL_BYTES: usize = 700;
+/// Entries by time a commit, half of the store's 1,024 operations a batch.
+const INDEXED_A_COMMIT: usize = 500;
 
 /// Which nodes a selector and names mean now, sorted by id.
 pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Targets> {
-    let selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
+    let selector: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
     let mut unknown = Vec::new();
     let mut nodes: Vec<Known> = Vec::new();
     if names.is_empty() {
@@ -70,14 +75,38 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
         .collect();
     nodes.sort_by_key(|target| target.id);
     nodes.dedup_by_key(|target| target.id);
-    let skipped = idle.iter().map(skipped).collect();
-    Ok(Targets { schema: "fleet/v1/targets".to_owned(), nodes, unknown, skipped })
+    let skipped: Vec<Skipped> = idle.iter().map(skipped).collect();
+    let hints = match (unknown.is_empty(), nodes.is_empty()) {
+        (false, _) => hints::of_names(context, &unknown),
+        (true, true) => hints::of_selector(context, &selector),
+        (true, false) => Vec::new(),
+    };
+    let sites = context.node_cache.sites();
+    Ok(Targets {
+        schema: "fleet/v1/targets".to_owned(),
+        nodes,
+        unknown,
+        enrolled: sites.iter().map(|site| site.nodes - site.not_enrolled).sum(),
+        as_of: Some(context.clock.now()),
+        hints,
+        skipped,
+    })
 }
 
 /// A node that is meant and can get no work, with the reason.
 fn skipped(known: &Known) -> Skipped {
     let why = known.record.hold().map_or_else(|| "not enrolled".to_owned(), ToString::to_string);
     Skipped { name: known.record.name.clone(), why }
+}
+
+/// What an operator sends to start a run.
+pub struct Order {
+    /// The signed request.
+    pub request: Envelope,
+    /// The signed procedure, where it was made for this run and never applied.
+    pub procedure: Option<Envelope>,
+    /// The nodes, sorted.
+    pub nodes: Vec<NodeId>,
 }
 
 struct Start {
@@ -90,21 +119,21 @@ struct Start {
 pub async fn start(
     context: &Context,
     caller: &Operator,
-    envelope: Envelope,
-    node_ids: &[NodeId],
+    order: &Order,
     idempotency_key: &str,
 ) -> Result<RunId> {
-    let digest = envelope.digest();
+    // The request names the procedure by its digest, so that this one stands for both.
+    let digest = order.request.digest();
     let once = Once::new(caller, idempotency_key, "run.start", &[digest.as_bytes()])?;
     if let Some(answer) = once.answer(context).await? {
         return Ok(answer);
     }
-    let start = check(context, caller, &envelope, node_ids).await?;
+    let start = check(context, caller, order).await?;
     let run = start.request.run;
     if exists(context, run, digest).await? {
         return Ok(run);
     }
-    match write(context, caller, &start, &envelope, &once, idempotency_key).await {
+    match write(context, caller, &start, order, &once, idempotency_key).await {
         Ok(()) => {
             context.notifier.run_changed(run);
             Ok(run)
@@ -132,12 +161,15 @@ async fn write(
     context: &Context,
     caller: &Operator,
     start: &Start,
-    envelope: &Envelope,
+    order: &Order,
     once: &Once,
     idempotency_key: &str,
 ) -> Result<()> {
-    let (run, digest) = (start.request.run, envelope.digest());
-    let record = run_record(context, caller, start, digest);
+    let (run, digest) = (start.request.run, order.request.digest());
+    let mut record = run_record(context, caller, start, digest);
+    record.procedure_revision =
+        documents::revision_of(context, DocumentKind::Procedure, &record.procedure, record.procedure_digest)
+            .await?;
     // Before the first commit: jobs of a run that cannot be written would be left behind.
     if codec::encode(&record)?.len() > MAX_VALUE_BYTES {
         return Err(ControllerError::invalid(
@@ -146,30 +178,66 @@ async fn write(
         ));
     }
     write_jobs(context, start).await?;
-    let stored = serde_json::to_vec(envelope).map_err(ControllerError::internal)?;
+    let stored = serde_json::to_vec(&order.request).map_err(ControllerError::internal)?;
     let mut batch = context
         .audited
         .batch()
         .create_record(keys::run(run)?, &record)?
         .create_record(keys::open_run(run)?, &Mark {})?
+        .put_record(keys::run_by_time(record.started, run)?, &Mark {})?
         .put_object(&keys::content(&digest)?, &stored)?;
+    if let Some(procedure) = &order.procedure {
+        let stored = serde_json::to_vec(procedure).map_err(ControllerError::internal)?;
+        batch = batch.put_object(&keys::content(&procedure.digest())?, &stored)?;
+    }
     batch = once.store(context, batch, &run)?;
     let action = if record.verb == Verb::Run { "run.start" } else { "run.plan" };
     let leaf = AuditEntry::new(caller.actor(), action, format!("run/{run}"))
         .subject(digest)
         .nodes(record.nodes_root)
+        .detail("procedure", procedure_in_words(&record))
+        .detail("params", params_in_words(&start.request.params))
+        .detail("nodes", names_in_words(start.nodes.iter().map(|node| node.record.name.as_str())))
         .idempotency(idempotency_key)
         .text(&record.reason);
     context.audited.commit(batch, vec![leaf]).await?;
     Ok(())
 }
 
-async fn check(
-    context: &Context,
-    caller: &Operator,
-    envelope: &Envelope,
-    node_ids: &[NodeId],
-) -> Result<Start> {
+fn procedure_in_words(record: &RunRecord) -> String {
+    match record.procedure_revision {
+        Some(revision) => format!("{} revision {revision}", record.procedure),
+        None => record.procedure.clone(),
+    }
+}
+
+/// Parameters as JSON, cut; their whole is in the signed request.
+fn params_in_words(params: &BTreeMap<String, serde_json::Value>) -> String {
+    if params.is_empty() {
+        return String::new();
+    }
+    let mut text = serde_json::to_string(params).unwrap_or_default();
+    if text.len() > DETAIL_BYTES {
+        text.truncate(text.floor_char_boundary(DETAIL_BYTES));
+        text.push('…');
+    }
+    text
+}
+
+/// Names as far as they fit, and how many more there are.
+fn names_in_words<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let (all, mut text) = (names.len(), String::new());
+    for (shown, name) in names.enumerate() {
+        if text.len() + name.len() > DETAIL_BYTES {
+            return format!("{text} and {} more", all - shown);
+        }
+        text = if shown == 0 { name.to_owned() } else { format!("{text}, {name}") };
+    }
+    text
+}
+
+async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<Start> {
+    let (envelope, node_ids) = (&order.request, order.nodes.as_slice());
     let trust = context.trust.get();
     let signer = trust.0.verify_content(envelope, SealKind::Request).map_err(|error| {
         ControllerError::new(Kind::Blocked, "signature-refused", format!("the request: {error}"))
@@ -195,7 +263,15 @@ async fn check(
             "they are not the nodes that the request was signed for",
         ));
     }
-    let Document::Procedure(procedure) = documents::document(context, request.procedure).await? else {
+    let document = match &order.procedure {
+        Some(made) if made.digest() != request.procedure => {
+            return Err(ControllerError::invalid("procedure", "it is not the one that the request names"));
+        }
+        // Not applied under a name, and checked like what is.
+        Some(made) => documents::check_signed(context, caller, made, "the procedure")?,
+        None => documents::document(context, request.procedure).await?,
+    };
+    let Document::Procedure(procedure) = document else {
         return Err(ControllerError::invalid("request.procedure", "the digest is not of a procedure"));
     };
     let Document::Profile(profile) = documents::document(context, request.profile).await? else {
@@ -321,6 +397,7 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         verb: request.verb,
         procedure: start.procedure.name.to_string(),
         procedure_digest: request.procedure,
+        procedure_revision: None,
         profile_digest: request.profile,
         changes: start.procedure.changes && request.verb == Verb::Run,
         job_limit_ms: u64::try_from(start.procedure.longest().as_millis()).unwrap_or(u64::MAX),
@@ -362,6 +439,34 @@ fn left_out(context: &Context, request: &Request) -> Vec<Skipped> {
         .collect();
     left_out.sort_by(|a, b| a.name.cmp(&b.name));
     left_out
+}
+
+/// Gives every run its entry by time, once in the life of a store: those of older releases have none.
+pub async fn index_by_time(context: &Context) -> Result<()> {
+    let made = keys::runs_by_time_made()?;
+    if context.repo.get::<Mark>(&made).await?.is_some() {
+        return Ok(());
+    }
+    let mut last: Option<fleet_store::Key> = None;
+    loop {
+        let page = context
+            .repo
+            .page::<RunRecord>(keys::RUNS, last.as_ref(), INDEXED_A_COMMIT, Direction::Ascending)
+            .await?;
+        let is_last = page.len() < INDEXED_A_COMMIT;
+        let mut batch = context.audited.batch();
+        for (_, stored) in &page {
+            batch =
+                batch.put_record(keys::run_by_time(stored.record.started, stored.record.run)?, &Mark {})?;
+        }
+        if is_last {
+            batch = batch.put_record(made, &Mark {})?;
+            context.audited.commit(batch, vec![]).await?;
+            return Ok(());
+        }
+        context.audited.commit(batch, vec![]).await?;
+        last = page.into_iter().last().map(|(key, _)| key);
+    }
 }
 
 /// A run's record.
@@ -420,5 +525,25 @@ pub async fn cancel(
             Err(error) if error.kind == Kind::Conflict => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_of_the_audit_record_are_cut_and_say_so() {
+        let names: Vec<String> = (0..1000).map(|n| format!("fw-{n:03}")).collect();
+        let text = names_in_words(names.iter().map(String::as_str));
+        assert!(text.starts_with("fw-000, fw-001, ") && text.len() < DETAIL_BYTES + 300, "{text}");
+        let shown = text.matches("fw-").count();
+        assert!(text.ends_with(&format!(" and {} more", 1000 - shown)), "{text}");
+        assert_eq!(names_in_words(["a", "b"].into_iter()), "a, b");
+        let params = |text: String| BTreeMap::from([("note".to_owned(), serde_json::Value::from(text))]);
+        assert_eq!(params_in_words(&BTreeMap::new()), "");
+        assert_eq!(params_in_words(&params("ü".to_owned())), "{\"note\":\"ü\"}");
+        let long = params_in_words(&params("ü\"".repeat(1000)));
+        assert!(long.ends_with('…') && long.len() <= DETAIL_BYTES + '…'.len_utf8(), "{}", long.len());
     }
 }

@@ -1,17 +1,15 @@
 //! What operators see of the fleet: who they are, status, nodes, backups.
 
-use fleet_store::Direction;
 use fleet_types::id::Name;
 use fleet_types::label::Selector;
-use fleet_types::view::{Attention, BackupItem, NodeItem, NodeView, Page, Presence, Status, WhoAmI};
+use fleet_types::view::{Attention, NodeItem, NodeView, Page, Presence, Status, WhoAmI};
 
 use super::caller::Operator;
-use super::{inventory, reports, run_views};
+use super::{hints, inventory, reports, run_views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::fleet::node_cache::Known;
-use crate::repo::keys;
-use crate::repo::records::{BackupRecord, NodeState};
+use crate::repo::records::NodeState;
 
 /// Lines of one section of the status.
 const LINES: usize = 20;
@@ -72,7 +70,8 @@ fn attention_of(known: &Known) -> Attention {
         },
         _ if !known.safe_mode.is_empty() => format!("starts no changes: {}", known.safe_mode),
         (_, _, Some(health)) => {
-            format!("{} (score {}, {} problems)", health.worst, health.score, health.problems)
+            let s = if health.problems == 1 { "" } else { "s" };
+            format!("{} (score {}, {} problem{s})", health.worst, health.score, health.problems)
         }
         _ => String::new(),
     };
@@ -95,7 +94,10 @@ pub fn nodes(context: &Context, selector: &str, after: &str, limit: usize) -> Re
 
 /// A node by name, or an error that names the nearest one.
 pub fn find(context: &Context, name: &str) -> Result<Known> {
-    context.node_cache.by_name(name).ok_or_else(|| no_node(name))
+    context.node_cache.by_name(name).ok_or_else(|| {
+        let meant = hints::of_names(context, &[name.to_owned()]).pop();
+        meant.map_or_else(|| no_node(name), |meant| no_node(name).fix(meant))
+    })
 }
 
 /// There is no node of this name.
@@ -133,32 +135,4 @@ pub async fn node(context: &Context, name: &str) -> Result<NodeView> {
         jobs: items,
         newest_report,
     })
-}
-
-/// Archives of one node, or of all, newest of each node first.
-pub async fn backups(context: &Context, node: &str, after: &str, limit: usize) -> Result<Page<BackupItem>> {
-    let prefix = if node.is_empty() {
-        keys::BACKUPS.to_owned()
-    } else {
-        keys::backups_of(find(context, node)?.record.id)
-    };
-    let after = (!after.is_empty()).then(|| keys::backup_at(after)).transpose()?;
-    let page =
-        context.repo.page::<BackupRecord>(&prefix, after.as_ref(), limit, Direction::Descending).await?;
-    let next =
-        (page.len() == limit).then(|| page.last().and_then(|(key, _)| keys::backup_cursor(key))).flatten();
-    let items = page
-        .into_iter()
-        .map(|(_, stored)| BackupItem {
-            node: stored.record.node_name,
-            backup: stored.record.backup,
-            path: stored.record.path,
-            size: stored.record.size,
-            sha256: stored.record.sha256,
-            made: stored.record.made,
-            verified: stored.record.verified,
-            run: stored.record.run,
-        })
-        .collect();
-    Ok(Page { schema: "fleet/v1/backup-list".to_owned(), items, next })
 }

@@ -4,6 +4,8 @@
 //! verbatim (security-and-delivery §3.1). Free text is committed to by a salted hash and kept aside, so
 //! that it can be erased without touching the log.
 
+use std::collections::BTreeMap;
+
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +15,8 @@ use crate::id::{Attempt, ControllerId, FleetId, Generation, JobId, RecordId};
 use crate::job::Outcome;
 use crate::time::Timestamp;
 
-/// Version of the records of this release.
-pub const RECORD_VERSION: u32 = 1;
+/// Version of the records of this release. Version 1 had no `detail`; both are read.
+pub const RECORD_VERSION: u32 = 2;
 /// Largest record (security-and-delivery §3.1).
 pub const MAX_RECORD_BYTES: usize = 4096;
 
@@ -65,6 +67,9 @@ pub struct AuditRecord {
     /// Merkle root of the nodes of a run or wave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Digest>,
+    /// What the digests stand for, in words, each cut to a fixed length: the digests count.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub detail: BTreeMap<String, String>,
     /// SHA-256 of salt and text, where free text belongs to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Digest>,
@@ -172,6 +177,7 @@ mod tests {
             attempt: Some(Attempt(1)),
             outcome: Some(Outcome::Failed),
             nodes: None,
+            detail: BTreeMap::new(),
             text: None,
             report: None,
             report_signature: Some(hostile.to_owned()),

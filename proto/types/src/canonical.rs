@@ -102,6 +102,11 @@ fn write_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// Are these bytes in canonical form? Asks for the form alone, so that the answer does not change with the types.
+pub fn is_canonical(bytes: &[u8]) -> bool {
+    from_slice::<Value>(bytes).and_then(|value| to_vec(&value)).is_ok_and(|again| again == bytes)
+}
+
 /// Reads a typed value; refuses duplicate keys, depth over [`MAX_DEPTH`] and trailing bytes.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CanonicalError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -216,5 +221,17 @@ mod tests {
         assert!(from_slice::<Value>(deep(MAX_DEPTH).as_bytes()).is_ok());
         assert!(from_slice::<Value>(deep(MAX_DEPTH + 1).as_bytes()).is_err());
         assert!(from_slice::<Value>(deep(20_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_form_is_judged_without_the_types() {
+        for good in ["{}", "{\"a\":1,\"b\":[true,null,\"x\"]}", "[]"] {
+            assert!(is_canonical(good.as_bytes()), "{good}");
+        }
+        for bad in
+            ["{\"b\":1,\"a\":2}", "{ }", "{\"a\":1.5}", "{\"a\":1,\"a\":1}", "[\"\\u0041\"]", "{", "{} "]
+        {
+            assert!(!is_canonical(bad.as_bytes()), "{bad}");
+        }
     }
 }

@@ -30,7 +30,7 @@ pub enum LabelError {
     #[error("{0} labels: a node has at most {MAX_LABELS}")]
     TooMany(usize),
     /// The selector text is malformed.
-    #[error("selector {text:?}: {why}; write key=value, key!=value or key, separated by commas")]
+    #[error("selector {text:?}: {why}; write key=value, key!=value, key or !key, separated by commas")]
     Selector {
         /// The text, cut.
         text: String,
@@ -141,6 +141,15 @@ impl Selector {
         })
     }
 
+    /// The labels that a node must have, with their value where one is asked for.
+    pub fn asked(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.terms.iter().filter_map(|term| match term {
+            Term::Equals(key, value) => Some((key.as_str(), Some(value.as_str()))),
+            Term::Present(key) => Some((key.as_str(), None)),
+            Term::Differs(..) | Term::Absent(_) => None,
+        })
+    }
+
     /// How specific the selector is: the number of its terms.
     pub fn specificity(&self) -> usize {
         self.terms.len()
@@ -162,6 +171,11 @@ impl FromStr for Selector {
         }
         if text.trim().is_empty() {
             return Ok(Self { text: text.to_owned(), terms: Vec::new() });
+        }
+        if text.contains(['(', ')']) {
+            return Err(bad(
+                "\"in (…)\" is not known; for one of several values, name the nodes or run it once a value",
+            ));
         }
         let terms = text
             .split(',')

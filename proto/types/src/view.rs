@@ -3,6 +3,8 @@
 //! Each view names its schema; fields are only ever added. The controller fills them from its records, the
 //! CLI and dashboard show them, and nobody stores them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -13,7 +15,7 @@ use crate::label::Labels;
 use crate::report::Report;
 use crate::request::Verb;
 use crate::run::{RunState, Tally};
-use crate::seal::PublicKey;
+use crate::seal::{Envelope, PublicKey};
 use crate::time::Timestamp;
 use crate::trust::OperatorRole;
 
@@ -296,8 +298,11 @@ pub struct DocumentView {
     /// As in lists.
     #[serde(flatten)]
     pub item: DocumentItem,
-    /// Its content.
+    /// Its content, for reading.
     pub content: serde_json::Value,
+    /// The signed bytes: what is hashed and believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<Envelope>,
     /// Its TOML source, unsigned.
     pub source: String,
 }
@@ -339,6 +344,15 @@ pub struct Targets {
     pub nodes: Vec<Target>,
     /// Names that were asked for and do not exist.
     pub unknown: Vec<String>,
+    /// All enrolled nodes of the fleet: how much of it the choice is.
+    #[serde(default)]
+    pub enrolled: u32,
+    /// The controller's time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
+    /// What may have been meant, where a name, label or site is known to no node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
     /// Nodes that were meant and can get no work now.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
@@ -416,8 +430,17 @@ pub struct RunView {
     pub procedure_digest: Digest,
     /// Digest of the profile.
     pub profile_digest: Digest,
-    /// At most so many nodes at once.
+    /// The number of the procedure under its name; none for one that was made for this run alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procedure_revision: Option<u32>,
+    /// Parameters as they were signed; left out where a run is watched.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, serde_json::Value>,
+    /// At most so many nodes at once: of a pair that changes never more than one.
     pub max_parallel: u32,
+    /// No start before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
     /// No first start after this.
     pub not_after: Timestamp,
     /// Nodes that the selector meant and that could get no work when the run was made: the first of them by name.
@@ -427,7 +450,7 @@ pub struct RunView {
     #[serde(default)]
     pub skipped_count: u32,
     /// Jobs that have not ended, by the word of their state.
-    pub open: std::collections::BTreeMap<String, u32>,
+    pub open: BTreeMap<String, u32>,
     /// Why new starts are stopped, if they are.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stopped_because: String,

@@ -51,6 +51,8 @@ impl Fleetctl {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("FLEET_CONFIG_DIR", &self.folder)
+            // As a terminal of this width: what is cut is cut in stories, too.
+            .env("COLUMNS", "80")
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command

@@ -93,8 +93,9 @@ async fn round(
     let request = envelope.digest();
     let mut nodes: Vec<_> = prepared.nodes.iter().map(|node| node.node).collect();
     nodes.sort_unstable();
-    runs::start(context, &caller, envelope, &nodes, &order.idempotency_key).await?;
-    let mut arrived = Vec::with_capacity(nodes.len());
+    let start = runs::Order { request: envelope, procedure: None, nodes };
+    runs::start(context, &caller, &start, &order.idempotency_key).await?;
+    let mut arrived = Vec::with_capacity(prepared.nodes.len());
     for (node, journal) in prepared.nodes.iter().zip(journals) {
         let key = (order.run, Attempt(1));
         journal.on_assign(key, request)?;

@@ -54,7 +54,7 @@ async fn the_live_status_tells_a_node_that_goes_and_comes_and_ends_with_ctrl_c()
 
     let said = watch.interrupt().await?;
     assert_eq!(said.code, Some(130), "{said:?}");
-    assert!(said.err.ends_with("error[interrupted]: interrupted\n"), "{said:?}");
+    assert!(!said.err.contains("error["), "Ctrl-C is how a watch is ended: {said:?}");
     let shown = said.out + &said.err;
     assert!(!shown.contains('\u{1b}') && !shown.contains('\r'), "it animates where nobody looks: {shown}");
     assert!(shown.ends_with('\n'));

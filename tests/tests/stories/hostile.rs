@@ -109,7 +109,12 @@ async fn malformed_messages_end_their_own_call_only() -> Result<()> {
     for request in
         [deep, b"{\"payload\":\"\",\"payload\":\"\"}".to_vec(), b"{\"payload".to_vec(), vec![0xff; 100]]
     {
-        let start = pb::StartRunRequest { request: request.clone(), nodes: vec![], idempotency_key: key() };
+        let start = pb::StartRunRequest {
+            request: request.clone(),
+            nodes: vec![],
+            idempotency_key: key(),
+            procedure: vec![],
+        };
         assert_eq!(service.start_run(start).await.unwrap_err().code(), Code::InvalidArgument);
         let publish = pb::PublishTrustBundleRequest { trust_bundle: request, idempotency_key: key() };
         assert_eq!(service.publish_trust_bundle(publish).await.unwrap_err().code(), Code::InvalidArgument);

@@ -46,6 +46,7 @@ fn answer(page: &Page<AuditItem>, times: &Times) -> Answer {
         Column::text("TEXT"),
         Column::whole("FROM").wide(),
         Column::whole("SUBJECT DIGEST").wide(),
+        Column::whole("DETAIL").wide(),
     ]);
     for item in &page.items {
         let record = &item.record;
@@ -59,11 +60,16 @@ fn answer(page: &Page<AuditItem>, times: &Times) -> Answer {
             item.free_text.clone().unwrap_or_else(|| record.reason.clone()).into(),
             record.actor.address.as_str().into(),
             record.subject_digest.map(|digest| digest.to_string()).unwrap_or_default().into(),
+            detail(record).into(),
         ]);
     }
     Answer::of(page)
         .names(page.items.iter().map(|item| item.record.index.to_string()))
         .table(table, "no such records")
+}
+
+fn detail(record: &AuditRecord) -> String {
+    record.detail.iter().map(|(key, words)| format!("{key}: {words}")).collect::<Vec<_>>().join("; ")
 }
 
 fn who(record: &AuditRecord) -> String {

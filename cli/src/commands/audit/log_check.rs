@@ -171,7 +171,7 @@ fn well_formed(index: u64, bytes: &[u8]) -> Result<AuditRecord, LogFault> {
         let cause = std::error::Error::source(&error).map(|e| format!(": {e}")).unwrap_or_default();
         bad(format!("{error}{cause}"))
     })?;
-    if record.version != RECORD_VERSION {
+    if !(1..=RECORD_VERSION).contains(&record.version) {
         return Err(bad(format!("version {} is not known here", record.version)));
     }
     match canonical::to_vec(&record) {
@@ -218,6 +218,7 @@ mod tests {
             attempt: None,
             outcome: None,
             nodes: None,
+            detail: std::collections::BTreeMap::new(),
             text: None,
             report: None,
             report_signature: None,

@@ -9,7 +9,7 @@ use crate::session::Session;
 /// Cancels a run.
 pub async fn run(session: &mut Session<'_>, run: RunId) -> Result<ExitCode, Failure> {
     if session.settings.dry_run {
-        session.say(format!("would cancel {run}"));
+        session.print(&Answer::would(format!("would cancel {run}")))?;
         return Ok(ExitCode::Done);
     }
     let reason = session.settings.reason.clone().unwrap_or_default();

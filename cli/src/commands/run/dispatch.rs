@@ -1,6 +1,6 @@
 //! Which subcommand is which file.
 
-use super::{cancel, list, logs, plan, show, start, wait};
+use super::{cancel, list, logs, plan, show, start, task, wait};
 use crate::args::RunCommand;
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
@@ -10,6 +10,7 @@ pub async fn run(session: &mut Session<'_>, command: &RunCommand) -> Result<Exit
     match command {
         RunCommand::Plan(args) => plan::run(session, &args.what).await,
         RunCommand::Start(args) => start::run(session, &args.what).await,
+        RunCommand::Task(args) => task::run(session, args).await,
         RunCommand::List { limit } => list::run(session, *limit).await,
         RunCommand::Show { what } => show::run(session, what).await,
         RunCommand::Logs { what, step, follow } => logs::run(session, what, step.as_ref(), *follow).await,

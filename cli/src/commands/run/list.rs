@@ -1,6 +1,5 @@
 //! `fleetctl run list`.
 
-use fleet_types::request::Verb;
 use fleet_types::view::{Page, RunItem};
 
 use crate::commands::{job_cells, paging, watching};
@@ -21,6 +20,7 @@ pub async fn run(session: &mut Session<'_>, limit: u32) -> Result<ExitCode, Fail
 fn answer(page: &Page<RunItem>, times: &Times) -> Answer {
     let mut table = Table::new(&[
         Column::whole("RUN"),
+        Column::whole("VERB"),
         Column::text("PROCEDURE"),
         Column::whole("STATE"),
         Column::whole("NODES"),
@@ -29,10 +29,10 @@ fn answer(page: &Page<RunItem>, times: &Times) -> Answer {
         Column::text("REASON"),
     ]);
     for run in &page.items {
-        let plan = if run.verb == Verb::Plan { " (plan)" } else { "" };
         table.row([
             run.run.to_string().into(),
-            format!("{}{plan}", run.procedure).into(),
+            job_cells::verb(run.verb).into(),
+            run.procedure.as_str().into(),
             job_cells::run_state(run.state),
             job_cells::tally(&run.tally).into(),
             times.show(run.started).into(),

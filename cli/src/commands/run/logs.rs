@@ -7,6 +7,7 @@ use fleet_types::digest::Hasher;
 use fleet_types::document::Id;
 use fleet_types::id::{Name, RunId};
 use fleet_types::report::Report;
+use serde::Serialize;
 use serde_json::json;
 
 use super::show;
@@ -29,7 +30,7 @@ pub async fn run(
     follow: bool,
 ) -> Result<ExitCode, Failure> {
     let what = What::parse(what)?;
-    "interrupted; the run goes on".clone_into(&mut session.when_interrupted);
+    session.when_interrupted = None;
     let client = session.connect().await?;
     let nodes: Vec<Name> = match what.node {
         Some(node) => {
@@ -44,13 +45,24 @@ pub async fn run(
         return Err(Failure::usage("--follow follows one job")
             .fix(format!("name the node: fleetctl run logs {}/{first} --follow", what.run)));
     }
+    let is_one_document = !is_text(session) && session.settings.format != OutputFormat::JsonLines;
+    if follow && is_one_document {
+        return Err(Failure::usage("--follow has no end that one document could wait for")
+            .fix("add -o jsonl, a line for each piece of output"));
+    }
+    let mut items = Vec::new();
     let mut fits = true;
     for node in &nodes {
         let mut output = Output::new(what.run, node, step.map_or("", Id::as_str));
         if nodes.len() > 1 && session.settings.format.is_human() {
             session.data(&format!("==> {node} <==\n"))?;
         }
-        output.print(session, &client, follow).await?;
+        let environment = session.environment;
+        tokio::select! {
+            printed = output.print(session, &client, follow) => printed?,
+            () = environment.until_reader_gone() => return Err(Failure::reader_gone()),
+        }
+        items.append(&mut output.items);
         let job = show::get_job(&client, what.run, node).await?;
         if let Some(report) = &job.report {
             for why in output.against(report) {
@@ -59,11 +71,22 @@ pub async fn run(
             }
         }
     }
+    if is_one_document {
+        session.print(&Answer::local("fleet/v1/output-list", &json!({ "items": items })))?;
+    }
     Ok(if fits { ExitCode::Done } else { ExitCode::Verification })
 }
 
 /// Where a node says in its output that it left some of it out.
 const LEFT_OUT: &[u8] = b" bytes left out]\n";
+/// What one step wrote.
+#[derive(Debug, Clone, Serialize)]
+struct Item {
+    run: RunId,
+    node: Name,
+    step: String,
+    text: String,
+}
 
 /// The output of one job, as far as it has been printed.
 struct Output<'a> {
@@ -79,6 +102,8 @@ struct Output<'a> {
     printed: BTreeMap<String, Printed>,
     /// Bytes of a character whose rest is in the next part.
     pending: Vec<u8>,
+    /// What goes into one document at the end, where that is asked for.
+    items: Vec<Item>,
 }
 
 /// The output of one step, for comparing it with the node's signed report.
@@ -110,6 +135,7 @@ impl<'a> Output<'a> {
             offsets: BTreeMap::new(),
             printed: BTreeMap::new(),
             pending: Vec::new(),
+            items: Vec::new(),
         }
     }
 
@@ -230,14 +256,20 @@ impl<'a> Output<'a> {
         if is_text(session) {
             return session.data(&text);
         }
-        let value = json!({
-            "schema": "fleet/v1/output",
-            "run": self.run,
-            "node": self.node,
-            "step": self.current,
-            "text": text,
-        });
-        session.print(&Answer { value, ..Answer::default() })
+        if session.settings.format != OutputFormat::JsonLines {
+            match self.items.last_mut().filter(|item| item.step == self.current) {
+                Some(item) => item.text.push_str(&text),
+                None => self.items.push(self.item(&text)),
+            }
+            return Ok(());
+        }
+        let answer = Answer::local("fleet/v1/output", &self.item(&text));
+        session.print(&answer)
+    }
+
+    fn item(&self, text: &str) -> Item {
+        let (node, step) = (self.node.clone(), self.current.clone());
+        Item { run: self.run, node, step, text: text.to_owned() }
     }
 }
 

@@ -10,6 +10,7 @@ mod plan;
 mod plan_blocks;
 mod show;
 mod start;
+mod task;
 mod wait;
 mod what;
 

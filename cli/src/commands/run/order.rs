@@ -1,6 +1,7 @@
 //! From what was typed to a signed request: procedure and profile by digest, targets, parameters.
 //!
-//! What the controller says a procedure is, is hashed again here before its digest is signed.
+//! A document is believed as far as its signed bytes hash to the digest that is signed here; which nodes and which
+//! revisions the controller shows is compared with what this machine saw before (docs/adr/0017).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,22 +10,46 @@ use fleet_types::action::nearest;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::procedure::Procedure;
+use fleet_types::document::profile::Profile;
 use fleet_types::document::{Document, DocumentKind, Key};
+use fleet_types::id::Name;
 use fleet_types::request::Verb;
-use fleet_types::view::RunView;
+use fleet_types::seal::Envelope;
+use fleet_types::view::{RunView, Target};
+use serde::Serialize;
 
-use crate::args::WhatToRun;
+use crate::args::{HowToRun, WhatToRun};
 use crate::client::Client;
+use crate::context::{Revision, Seen};
 use crate::error::{ExitCode, Failure};
+use crate::render::{Answer, units};
 use crate::session::Session;
 use crate::signing::{BACK_DATED, Order, Signer};
 use crate::targets::{self, Chosen};
 
-/// Nodes at once where nobody says: a fleet of a few dozen is through in a handful of steps, and a
+/// Nodes that change at once where nobody says: a fleet of a few dozen is through in a handful of steps, and a
 /// mistake is seen before most of it has begun.
 pub const DEFAULT_PARALLEL: u32 = 5;
 /// A request lives at most this long (security-and-delivery §1.15).
 const MAX_VALID_FOR: Duration = Duration::from_hours(24);
+
+/// A document as the controller shows it, its bytes hashed here.
+pub struct Shown<D> {
+    /// The document.
+    pub document: D,
+    /// Its kind and name.
+    name: (DocumentKind, String),
+    /// Its number, and the digest of its signed bytes.
+    revision: Revision,
+}
+
+/// The procedure of an order.
+pub enum Work {
+    /// One that was applied.
+    Applied(Box<Shown<Procedure>>),
+    /// One that was made for this run alone; it is sent with the request.
+    Made(Box<Procedure>, Envelope),
+}
 
 /// What is to be started, resolved and not yet signed.
 pub struct Prepared {
@@ -32,94 +57,206 @@ pub struct Prepared {
     pub procedure: Procedure,
     /// The nodes.
     pub chosen: Chosen,
+    /// The signed procedure, where it was not applied.
+    made: Option<Envelope>,
     order: Order,
+    seen: Seen,
 }
 
 /// Resolves names and targets, and checks what can be checked here.
 pub async fn prepare(
-    session: &Session<'_>,
+    session: &mut Session<'_>,
     client: &Client,
     what: &WhatToRun,
     verb: Verb,
 ) -> Result<Prepared, Failure> {
-    // Asked first: it needs no controller, and is the most common mistake.
+    // Asked first: it is the most common mistake.
     let words = if verb == Verb::Plan { "run plan" } else { "run start" };
     let chosen = targets::resolve(client, &session.settings.targets, words).await?;
-    let (document, digest) = document(client, DocumentKind::Procedure, what.procedure.as_str()).await?;
-    let Document::Procedure(procedure) = document else {
-        return Err(not_what_was_asked(what.procedure.as_str()));
+    let procedure = procedure(client, &what.procedure).await?;
+    check_parameters(&procedure.document, &what.params)?;
+    let name = what.profile.as_ref().unwrap_or(&procedure.document.profile);
+    let profile = profile(client, name).await?;
+    let params = what.params.iter().cloned().collect();
+    prepared(session, chosen, (Work::Applied(Box::new(procedure)), &profile), params, &what.how, verb)
+}
+
+/// Joins targets and documents to an order, unless one of them is not what this machine saw before.
+pub fn prepared(
+    session: &mut Session<'_>,
+    chosen: Chosen,
+    (work, profile): (Work, &Shown<Profile>),
+    params: BTreeMap<String, serde_json::Value>,
+    how: &HowToRun,
+    verb: Verb,
+) -> Result<Prepared, Failure> {
+    let mut seen = Seen::load(&session.context()?.seen_file())?;
+    let is_checked = !how.accept_changed;
+    if is_checked {
+        seen.check_nodes(&chosen.nodes)?;
+    }
+    let (procedure, digest, made) = match work {
+        Work::Applied(shown) => {
+            note(&mut seen, &shown, is_checked)?;
+            (shown.document, shown.revision.digest, None)
+        }
+        Work::Made(procedure, envelope) => (*procedure, envelope.digest(), Some(envelope)),
     };
-    check_parameters(&procedure, &what.params)?;
-    let profile = what.profile.as_ref().unwrap_or(&procedure.profile);
-    let (_, profile) = self::document(client, DocumentKind::Profile, profile.as_str()).await?;
+    note(&mut seen, profile, is_checked)?;
+    seen.note_nodes(&chosen.nodes);
+    say_clock(session, &chosen);
     let nodes: Vec<_> = chosen.nodes.iter().map(|node| node.id).collect();
     let all = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-    let default = if verb == Verb::Plan { all } else { DEFAULT_PARALLEL.min(all) };
-    if what.valid_for.length() > MAX_VALID_FOR {
-        return Err(Failure::usage(format!(
-            "--valid-for {}: a run is valid for at most 24h",
-            what.valid_for
-        )));
+    // What only looks goes to all at once: nothing can be learnt from the first that would spare the others.
+    let is_change = verb == Verb::Run && procedure.changes;
+    let default = if is_change { DEFAULT_PARALLEL.min(all) } else { all };
+    if how.valid_for.length() > MAX_VALID_FOR {
+        return Err(Failure::usage(format!("--valid-for {}: a run is valid for at most 24h", how.valid_for)));
     }
     // The request begins a little before now, and both ends together may span no more than the limit.
-    let valid_for = what.valid_for.length().min(MAX_VALID_FOR.saturating_sub(BACK_DATED));
+    let valid_for = how.valid_for.length().min(MAX_VALID_FOR.saturating_sub(BACK_DATED));
     let order = Order {
         verb,
         procedure: digest,
-        profile,
-        params: what.params.iter().cloned().collect(),
+        profile: profile.revision.digest,
+        params,
         selector: chosen.selector.clone(),
         nodes,
-        max_parallel: what.max_parallel.unwrap_or(default),
+        max_parallel: how.max_parallel.unwrap_or(default),
         valid_for,
         reason: session.settings.reason.clone().unwrap_or_default(),
     };
-    Ok(Prepared { procedure: *procedure, chosen, order })
+    Ok(Prepared { procedure, chosen, made, order, seen })
+}
+
+fn note<D>(seen: &mut Seen, shown: &Shown<D>, is_checked: bool) -> Result<(), Failure> {
+    let (kind, name) = &shown.name;
+    if is_checked {
+        seen.check_document(*kind, name, shown.revision)?;
+    }
+    seen.note_document(*kind, name, shown.revision);
+    Ok(())
+}
+
+/// Nodes begin by the controller's clock and their own, and the request says when by ours.
+fn say_clock(session: &mut Session<'_>, chosen: &Chosen) {
+    let now = (session.environment.now)();
+    let Some(theirs) = chosen.as_of else { return };
+    let waits = now.minus(BACK_DATED).since(theirs);
+    if !waits.is_zero() {
+        let (ahead, waits) = (units::length(now.since(theirs)), units::length(waits));
+        session.say(format!(
+            "warning: this machine's clock is {ahead} ahead of the controller's; nodes begin in {waits} at the earliest"
+        ));
+    }
+}
+
+/// What a start would do, for `--dry-run`.
+#[derive(Serialize)]
+struct Preview<'a> {
+    would: &'a str,
+    procedure: &'a Name,
+    procedure_digest: Digest,
+    profile_digest: Digest,
+    changes: bool,
+    params: &'a BTreeMap<String, serde_json::Value>,
+    selector: &'a str,
+    max_parallel: u32,
+    nodes: &'a [Target],
 }
 
 impl Prepared {
-    /// At most so many nodes at once.
-    pub const fn max_parallel(&self) -> u32 {
-        self.order.max_parallel
+    /// What is about to be done: `start "daily-checks" on 6 nodes at 2 sites, at most 5 at once`.
+    pub fn in_words(&self, verb: &str) -> String {
+        let (name, nodes) = (&self.procedure.name, self.chosen.in_words());
+        format!("{verb} \"{name}\" on {nodes}, at most {} at once", self.at_once())
+    }
+
+    /// Of a pair that changes never more than one is under way, whatever the request allows.
+    fn at_once(&self) -> usize {
+        let allowed = usize::try_from(self.order.max_parallel).unwrap_or(usize::MAX);
+        if self.procedure.changes && self.order.verb == Verb::Run {
+            allowed.min(self.chosen.groups())
+        } else {
+            allowed
+        }
+    }
+
+    /// What would be done, and on which nodes.
+    pub fn preview(&self, would: &str) -> Answer {
+        let preview = Preview {
+            would,
+            procedure: &self.procedure.name,
+            procedure_digest: self.order.procedure,
+            profile_digest: self.order.profile,
+            changes: self.procedure.changes,
+            params: &self.order.params,
+            selector: &self.order.selector,
+            max_parallel: self.order.max_parallel,
+            nodes: &self.chosen.nodes,
+        };
+        Answer {
+            value: Answer::local("fleet/v1/start-preview", &preview).value,
+            names: self.chosen.nodes.iter().map(|node| node.name.to_string()).collect(),
+            ..self.chosen.answer().line(self.in_words(would))
+        }
     }
 
     /// Signs the request and sends it.
     pub async fn send(self, session: &mut Session<'_>, client: &Client) -> Result<RunView, Failure> {
         let signer = Signer::load(&session.context()?)?;
         let sealed = signer.request(self.order, (session.environment.now)())?;
-        session.when_interrupted =
-            format!("interrupted; whether {0} was started is not known: fleetctl run show {0}", sealed.run);
         let run = sealed.run;
-        let started = client.start_run(sealed).await.map_err(|failure| match failure.exit {
-            ExitCode::NotReachable | ExitCode::TimedOut => {
-                failure.fix(format!("see whether it was started: fleetctl run show {run}"))
-            }
-            _ => failure,
-        })?;
-        session.when_interrupted =
+        let unknown = format!("interrupted; whether {run} was started is not known: fleetctl run show {run}");
+        session.when_interrupted = Some(unknown);
+        let started =
+            client.start_run(sealed, self.made.as_ref()).await.map_err(|failure| match failure.exit {
+                ExitCode::NotReachable | ExitCode::TimedOut => {
+                    failure.fix(format!("see whether it was started: fleetctl run show {run}"))
+                }
+                _ => failure,
+            })?;
+        let going =
             format!("interrupted; run {run} goes on: fleetctl run wait {run}, or fleetctl run cancel {run}");
+        session.when_interrupted = Some(going);
+        self.seen.save_or_say(session);
         Ok(started)
     }
 }
 
-/// A document and the digest of its canonical form, made here.
-async fn document(client: &Client, kind: DocumentKind, name: &str) -> Result<(Document, Digest), Failure> {
+/// The newest revision of an applied procedure.
+async fn procedure(client: &Client, name: &Name) -> Result<Shown<Procedure>, Failure> {
+    let shown = document(client, DocumentKind::Procedure, name.as_str()).await?;
+    let Document::Procedure(procedure) = shown.document else {
+        return Err(not_what_was_asked(name.as_str()));
+    };
+    Ok(Shown { document: *procedure, name: shown.name, revision: shown.revision })
+}
+
+/// The newest revision of an applied profile.
+pub async fn profile(client: &Client, name: &Name) -> Result<Shown<Profile>, Failure> {
+    let shown = document(client, DocumentKind::Profile, name.as_str()).await?;
+    let Document::Profile(profile) = shown.document else { return Err(not_what_was_asked(name.as_str())) };
+    Ok(Shown { document: *profile, name: shown.name, revision: shown.revision })
+}
+
+/// A document from its signed bytes, which nobody writes again.
+async fn document(client: &Client, kind: DocumentKind, name: &str) -> Result<Shown<Document>, Failure> {
     let view = client.document(kind, name, 0).await?;
-    let document: Document = serde_json::from_value(view.content).map_err(|error| {
-        Failure::new(
-            ExitCode::Unexpected,
-            "not-understood",
-            format!("{kind} \"{name}\" cannot be read by this fleetctl"),
-        )
-        .because(&error)
-    })?;
-    let bytes = canonical::to_vec(&document)
-        .map_err(|error| Failure::unexpected(format!("{kind} \"{name}\" cannot be written"), &error))?;
-    let digest = Digest::of(&bytes);
-    if digest != view.item.digest || document.name().as_str() != name {
+    let unreadable = || {
+        let what = format!("{kind} \"{name}\" cannot be read by this fleetctl");
+        Failure::new(ExitCode::Unexpected, "not-understood", what)
+            .fix("compare `fleetctl version` with the controller's")
+    };
+    let envelope = view.envelope.ok_or_else(unreadable)?;
+    let digest = envelope.digest();
+    let document: Document =
+        canonical::from_slice(&envelope.payload).map_err(|error| unreadable().because(&error))?;
+    if digest != view.item.digest || document.kind() != kind || document.name().as_str() != name {
         return Err(not_what_was_asked(name));
     }
-    Ok((document, digest))
+    let revision = Revision { revision: view.item.revision, digest };
+    Ok(Shown { document, name: (kind, name.to_owned()), revision })
 }
 
 fn not_what_was_asked(name: &str) -> Failure {

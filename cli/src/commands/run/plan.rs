@@ -5,6 +5,7 @@ use fleet_types::request::Verb;
 use super::{end, order, wait};
 use crate::args::WhatToRun;
 use crate::error::{ExitCode, Failure};
+use crate::render::units;
 use crate::session::Session;
 use crate::targets;
 
@@ -13,7 +14,7 @@ pub async fn run(session: &mut Session<'_>, what: &WhatToRun) -> Result<ExitCode
     let client = session.connect().await?;
     let prepared = order::prepare(session, &client, what, Verb::Plan).await?;
     if session.settings.dry_run {
-        session.print(&prepared.chosen.answer())?;
+        session.print(&prepared.preview("would plan"))?;
         return Ok(ExitCode::Done);
     }
     if let Some(skipped) = targets::skipped_in_words(&prepared.chosen.skipped, prepared.chosen.skipped.len())
@@ -24,6 +25,7 @@ pub async fn run(session: &mut Session<'_>, what: &WhatToRun) -> Result<ExitCode
     if session.settings.wait == Some(false) {
         return end::started(session, &started);
     }
-    session.say(format!("plan {} is asked of {} nodes", started.item.run, started.item.tally.nodes));
+    let nodes = units::count(started.item.tally.nodes as usize, "node");
+    session.say(format!("plan {} is asked of {nodes}", started.item.run));
     wait::until_ended(session, &client, started.item.run).await
 }

@@ -61,12 +61,12 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
         object.insert("jobs".to_owned(), jobs);
     }
     let item = &view.item;
-    let verb = if item.verb == Verb::Plan { "plan of " } else { "" };
     let ended = item
         .ended
         .map_or_else(String::new, |ended| format!(", took {}", units::length(ended.since(item.started))));
     let mut fields = vec![
-        ("run", Cell::from(format!("{}  {verb}{}", item.run, item.procedure))),
+        (job_cells::verb(item.verb), Cell::from(item.run.to_string())),
+        ("procedure", procedure(view).into()),
         ("state", job_cells::run_state(item.state)),
         ("nodes", format!("{} of {}", job_cells::tally(&item.tally), item.tally.nodes).into()),
         ("started", format!("{} by {}{ended}", times.show(item.started), item.started_by).into()),
@@ -79,8 +79,16 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
     if let Some(skipped) = targets::skipped_in_words(&view.skipped, view.skipped_count as usize) {
         fields.push(("skipped", Cell::toned(Tone::Warn, skipped)));
     }
+    if !view.params.is_empty() {
+        let params: Vec<_> = view.params.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        fields.push(("params", params.join(" ").into()));
+    }
     if !item.reason.is_empty() {
         fields.push(("reason", item.reason.as_str().into()));
+    }
+    if let Some(begin) = view.not_before.filter(|begin| *begin > times.now && !item.state.is_terminal()) {
+        // The operator's clock is ahead, or they asked for it.
+        fields.push(("first start", Cell::toned(Tone::Warn, format!("not before {}", times.show(begin)))));
     }
     if !item.state.is_terminal() {
         fields.push(("last start", times.show(view.not_after).into()));
@@ -98,6 +106,14 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
             answer.line(format!("what a node would do: fleetctl run show {}/NODE", item.run))
         }
         None => answer,
+    }
+}
+
+fn procedure(view: &RunView) -> String {
+    let name = &view.item.procedure;
+    match view.procedure_revision {
+        Some(revision) => format!("{name} revision {revision}"),
+        None => format!("{name}  {}…", view.procedure_digest.short()),
     }
 }
 
@@ -139,6 +155,9 @@ fn job_answer(job: &JobView, times: &Times) -> Answer {
     match &job.report {
         Some(Report { plan: Some(plan), .. }) => plan_blocks::show(answer, plan),
         Some(report) => report_blocks(answer, report, times),
+        None if item.state.outcome().is_some() => {
+            answer.line("no report: the node did not begin, or never told")
+        }
         None => answer.line("no report yet"),
     }
 }

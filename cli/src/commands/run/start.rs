@@ -2,8 +2,10 @@
 
 use fleet_types::request::Verb;
 
-use super::{end, order, wait};
+use super::order::{self, Prepared};
+use super::{end, wait};
 use crate::args::WhatToRun;
+use crate::client::Client;
 use crate::confirm::{Danger, confirm};
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
@@ -13,30 +15,41 @@ pub async fn run(session: &mut Session<'_>, what: &WhatToRun) -> Result<ExitCode
     let client = session.connect().await?;
     let prepared = order::prepare(session, &client, what, Verb::Run).await?;
     if session.settings.dry_run {
-        session.print(&prepared.chosen.answer())?;
-        session.say(format!("would start \"{}\" on {}", what.procedure, prepared.chosen.in_words()));
+        session.print(&prepared.preview("would start"))?;
         return Ok(ExitCode::Done);
     }
-    let doing = format!(
-        "start \"{}\" on {}, at most {} at once",
-        what.procedure,
-        prepared.chosen.in_words(),
-        prepared.max_parallel()
-    );
-    // All nodes at once is severe only where something changes (ux, levels of danger).
-    let danger = if session.settings.targets.all && prepared.procedure.changes {
-        Danger::Severe { name: session.context()?.name.to_string() }
-    } else {
-        Danger::Moderate
-    };
-    if !session.settings.quiet {
-        session.show_aside(&prepared.chosen.answer())?;
+    let danger = danger(session, &prepared, Danger::Moderate)?;
+    let is_waiting = session.settings.wait == Some(true);
+    start(session, &client, prepared, &danger, is_waiting).await
+}
+
+/// How much may go wrong with it: `least` where little changes.
+pub(super) fn danger(session: &Session<'_>, prepared: &Prepared, least: Danger) -> Result<Danger, Failure> {
+    let chosen = &prepared.chosen;
+    if !prepared.procedure.changes || !(session.settings.targets.all || chosen.is_severe()) {
+        return Ok(least);
     }
-    confirm(session, &danger, &doing)?;
-    let started = prepared.send(session, &client).await?;
-    if session.settings.wait != Some(true) {
+    let (count, enrolled) = (chosen.nodes.len(), chosen.enrolled);
+    let why = match usize::try_from(enrolled) {
+        Ok(all) if all > count => format!("it changes {count} of the fleet's {enrolled} nodes"),
+        _ => "it changes all nodes of the fleet".to_owned(),
+    };
+    Ok(Danger::Severe { name: session.context()?.name.to_string(), why })
+}
+
+/// Asks, sends, and waits where that is wanted.
+pub(super) async fn start(
+    session: &mut Session<'_>,
+    client: &Client,
+    prepared: Prepared,
+    danger: &Danger,
+    is_waiting: bool,
+) -> Result<ExitCode, Failure> {
+    confirm(session, danger, &prepared.in_words("start"), &prepared.chosen.answer()).await?;
+    let started = prepared.send(session, client).await?;
+    if !is_waiting {
         return end::started(session, &started);
     }
     session.say(format!("run {} started", started.item.run));
-    wait::until_ended(session, &client, started.item.run).await
+    wait::until_ended(session, client, started.item.run).await
 }

@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Waits for a run.
 pub async fn run(session: &mut Session<'_>, run: RunId) -> Result<ExitCode, Failure> {
-    session.when_interrupted = format!("interrupted; run {run} goes on");
+    session.when_interrupted = Some(format!("interrupted; run {run} goes on"));
     let client = session.connect().await?;
     until_ended(session, &client, run).await
 }
