@@ -23,7 +23,8 @@ use crate::socket::{ExecutorPort, Receiver, Sender, Socket, SocketError};
 const CONTROL_QUEUE: usize = 64;
 /// Chunks of output on their way: one being written and one behind it.
 const OUTPUT_QUEUE: usize = 2;
-/// How often waiting assignments are looked at; they wait half a minute.
+/// How often waiting assignments and queued jobs are looked at: documents are waited for half a minute, and a
+/// clock that is set, or a machine that slept, is noticed after so long.
 const TICK: Duration = Duration::from_secs(5);
 /// At the end a core that does not read has this long to take the last messages.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
@@ -73,11 +74,9 @@ pub async fn serve(
                 _ = &mut drained, if !draining => Next::Event(Event::Drain),
             }
         };
-        // Without anything that waits for time, the loop sleeps until something happens.
-        let next = if dispatcher.needs_ticks() {
-            tokio::time::timeout(TICK, next).await.unwrap_or(Next::Event(Event::Tick))
-        } else {
-            next.await
+        let next = match dispatcher.look_again_in(TICK) {
+            Some(limit) => tokio::time::timeout(limit, next).await.unwrap_or(Next::Event(Event::Tick)),
+            None => next.await,
         };
         let event = match next {
             Next::Event(event) => event,

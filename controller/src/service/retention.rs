@@ -254,7 +254,7 @@ mod tests {
             pair: None,
             site: String::new(),
             attempt: Attempt(1),
-            state: JobState::Ended { outcome: Outcome::Succeeded, reason: String::new() },
+            state: JobState::ended(Outcome::Succeeded, ""),
             offered: None,
             ended: Some(now),
             took_ms: None,
