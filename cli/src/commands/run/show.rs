@@ -135,6 +135,7 @@ fn job_answer(job: &JobView, times: &Times) -> Answer {
     match &job.report {
         Some(Report { plan: Some(plan), .. }) => plan_blocks::show(answer, plan),
         Some(report) => report_blocks(answer, report, times),
+        None if item.state.outcome().is_some() => answer.line("the node sent no report"),
         None => answer.line("no report yet"),
     }
 }
@@ -151,7 +152,7 @@ fn report_blocks(answer: Answer, report: &Report, times: &Times) -> Answer {
     for step in &report.steps {
         steps.row([
             step.id.as_str().into(),
-            Cell::toned(step_tone(step.state), step.state.as_str()),
+            Cell::toned(step_tone(step.state), job_cells::with_cause(step.state.as_str(), step.cause)),
             units::milliseconds(step.took_ms).into(),
             step.body.summary.as_str().into(),
             step.action.as_str().into(),
