@@ -238,13 +238,14 @@ pub fn check_transition(from: Phase, to: Phase) -> Result<(), TransitionError> {
         (_, P::Ended(O::Lost)) => true,
         (P::Queued, P::Offered | P::Ended(O::Cancelled | O::Expired | O::Refused)) => true,
         (P::Offered, P::Accepted | P::Ended(O::Refused | O::Expired | O::Cancelled)) => true,
-        (P::Accepted, P::Running | P::Waiting | P::Ended(O::Cancelled | O::Expired)) => true,
+        // `refused` of a plan that was asked for, when a run of it would be.
+        (P::Accepted, P::Running | P::Waiting | P::Ended(O::Cancelled | O::Expired | O::Refused)) => true,
         (
             P::Running,
             P::Running
             | P::Waiting
             | P::RollingBack
-            | P::Ended(O::Succeeded | O::SucceededWithWarnings | O::Failed | O::Cancelled),
+            | P::Ended(O::Succeeded | O::SucceededWithWarnings | O::Failed | O::Cancelled | O::Refused),
         ) => true,
         (P::Waiting, P::Running | P::RollingBack | P::Ended(O::Expired | O::Cancelled)) => true,
         // `failed` where changes are left that nothing undoes.
@@ -307,8 +308,8 @@ mod tests {
         let expected = "\
 Queued: Offered Ended(Cancelled) Ended(Refused) Ended(Expired) Ended(Lost)
 Offered: Accepted Ended(Cancelled) Ended(Refused) Ended(Expired) Ended(Lost)
-Accepted: Running Waiting Ended(Cancelled) Ended(Expired) Ended(Lost)
-Running: Running Waiting RollingBack Ended(Succeeded) Ended(SucceededWithWarnings) Ended(Failed) Ended(Cancelled) Ended(Lost)
+Accepted: Running Waiting Ended(Cancelled) Ended(Refused) Ended(Expired) Ended(Lost)
+Running: Running Waiting RollingBack Ended(Succeeded) Ended(SucceededWithWarnings) Ended(Failed) Ended(Cancelled) Ended(Refused) Ended(Lost)
 Waiting: Running RollingBack Ended(Cancelled) Ended(Expired) Ended(Lost)
 RollingBack: RollingBack Ended(Failed) Ended(RolledBack) Ended(RollbackFailed) Ended(Lost)
 ";
@@ -339,7 +340,7 @@ RollingBack: RollingBack Ended(Failed) Ended(RolledBack) Ended(RollbackFailed) E
     #[test]
     fn a_report_may_jump_over_what_the_node_kept_to_itself() {
         assert!(check_reachable(Phase::Offered, Phase::Ended(Outcome::RolledBack)).is_ok());
-        assert!(check_reachable(Phase::Running, Phase::Ended(Outcome::Refused)).is_err());
+        assert!(check_reachable(Phase::RollingBack, Phase::Ended(Outcome::Refused)).is_err());
         assert!(check_reachable(Phase::Ended(Outcome::Lost), Phase::Ended(Outcome::Succeeded)).is_err());
     }
 }
