@@ -54,8 +54,8 @@ impl From<TaskError> for Fault {
                 Self { cause, message, body, retry }
             }
             TaskError::Cancelled(body) => Self { cause: EndCause::Cancelled, message, body, retry: None },
-            TaskError::OutcomeUnknown { report: body, .. } => {
-                Self { cause: EndCause::OutcomeUnknown, message, body, retry: None }
+            TaskError::OutcomeUnknown { report: body, retry, .. } => {
+                Self { cause: EndCause::OutcomeUnknown, message, body, retry }
             }
             TaskError::Declared(_) => Self::new(EndCause::StepFailed, message),
         }

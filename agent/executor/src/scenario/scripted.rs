@@ -131,6 +131,7 @@ impl Tasks {
             Does::IsLost => Err(TaskError::OutcomeUnknown {
                 message: "nobody saw it end".to_owned(),
                 report: Box::default(),
+                retry: None,
             }),
             Does::Stops => {
                 while !context.cancel.is_cancelled() {

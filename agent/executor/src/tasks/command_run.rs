@@ -84,17 +84,17 @@ impl Change for CommandRun {
                 let mut found = problem(Severity::High, "command_failed", id.as_str(), &message);
                 found.evidence = last_line(&report.output_tail);
                 report.problems.push(found);
+                let retry = (exit == Exit::TimedOut).then_some(RetryKind::Timeout);
+                let report = Box::new(bounded(report));
                 match exit {
                     // Ended half-way from outside: what it had changed until then only it knew.
                     Exit::Cancelled | Exit::TimedOut if command.changes => {
                         let message = format!("{message}; nobody knows how far it came");
-                        return Err(TaskError::OutcomeUnknown { message, report: Box::new(bounded(report)) });
+                        Err(TaskError::OutcomeUnknown { message, report, retry })
                     }
-                    Exit::Cancelled => return Err(TaskError::Cancelled(Box::new(bounded(report)))),
-                    _ => {}
+                    Exit::Cancelled => Err(TaskError::Cancelled(report)),
+                    _ => Err(TaskError::Failed { message, report, retry }),
                 }
-                let retry = (exit == Exit::TimedOut).then_some(RetryKind::Timeout);
-                Err(TaskError::Failed { message, report: Box::new(bounded(report)), retry })
             }
         }
     }
@@ -219,7 +219,9 @@ mod tests {
             let changing = Bench::new(PROFILE);
             changing.host.answer("edgefw-cli", [Answer::Ends(exit, "half\n".into())]);
             let error = changing.apply("command.run", &changing.with(with)).unwrap_err();
-            let TaskError::OutcomeUnknown { report, .. } = error else { panic!("{exit}: {error}") };
+            let TaskError::OutcomeUnknown { report, retry, .. } = error else { panic!("{exit}: {error}") };
+            let timed_out = (exit == Exit::TimedOut).then_some(RetryKind::Timeout);
+            assert_eq!(retry, timed_out, "tried again where its author says so, and after no cancel");
             assert_eq!(report.output_tail, "half\n", "what is known is kept");
             let reading = Bench::new(&PROFILE.replace("changes = true", "changes = false"));
             reading.host.answer("edgefw-cli", [Answer::Ends(exit, String::new())]);

@@ -123,6 +123,8 @@ pub enum TaskError {
         message: String,
         /// What is known all the same.
         report: Box<TaskReport>,
+        /// May the same step be tried again all the same, where its author asks for that by name.
+        retry: Option<RetryKind>,
     },
 }
 

@@ -78,7 +78,7 @@ pub(super) fn broken(error: &ProcessError, report: TaskReport) -> TaskError {
     match error {
         ProcessError::NotStarted { .. } => TaskError::failed(error.to_string(), report),
         ProcessError::OutcomeUnknown { .. } => {
-            TaskError::OutcomeUnknown { message: error.to_string(), report: Box::new(report) }
+            TaskError::OutcomeUnknown { message: error.to_string(), report: Box::new(report), retry: None }
         }
     }
 }
