@@ -86,9 +86,14 @@ impl Dispatcher {
         by_wall.min(ends.saturating_sub(self.since_boot()))
     }
 
+    /// May an end be written now? Else what is over waits for the next tick, or the next start.
+    pub(super) fn may_expire(&self) -> bool {
+        !self.is_stopping() && self.unwritten.is_empty()
+    }
+
     /// Ends what is queued when its request ends, at that time and not when its turn comes.
     pub(super) fn expire_queued(&mut self) {
-        if self.is_stopping() || !self.unwritten.is_empty() {
+        if !self.may_expire() {
             return;
         }
         let over = |key: &&JobKey| self.left_to_start(key).is_some_and(|left| left.is_zero());

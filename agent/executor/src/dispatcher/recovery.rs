@@ -31,6 +31,7 @@ impl Dispatcher {
         for (key, record) in open {
             self.take_up_again(key, &record);
         }
+        self.expire_queued();
         self.start_next();
         std::mem::take(&mut self.effects)
     }

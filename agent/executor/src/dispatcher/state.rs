@@ -184,7 +184,8 @@ impl Dispatcher {
     /// the end of a queued job's request. None sleeps until something happens.
     pub fn look_again_in(&self, tick: Duration) -> Option<Duration> {
         let waits = !self.pending.is_empty() || !self.unwritten.is_empty() || !self.queue.is_empty();
-        let expires = self.queue.iter().filter_map(|key| self.left_to_start(key)).min();
+        let queued = self.queue.iter().filter(|_| self.may_expire());
+        let expires = queued.filter_map(|key| self.left_to_start(key)).min();
         waits.then(|| expires.map_or(tick, |left| left.min(tick)))
     }
 

@@ -120,3 +120,23 @@ async fn a_step_that_a_restart_interrupts_took_as_long_as_it_took() {
         assert_eq!(report.steps[0].started, Some(report.started));
     }
 }
+
+#[tokio::test]
+async fn after_a_restart_of_the_machine_wall_time_ends_what_waits() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    bench.crash = Crash::Halt(CrashPoint::AfterAccepted);
+    let (_dead, mut core) = bench.start(1).await;
+    let order = bench.order(1, Verb::Run, backups(&["one"]));
+    core.assign(&bench, &order, 1).await;
+    core.drain().await;
+    {
+        let mut script = bench.host.script();
+        script.since_boot = Duration::from_secs(5);
+        script.boot_id = "another".to_owned();
+        script.now = script.now.plus(HOUR * 3);
+    }
+    bench.crash = Crash::Never;
+    let (_handle, mut core) = bench.start(2).await;
+    assert_eq!(core.report(&bench).await.outcome, Outcome::Expired);
+    assert_eq!(bench.tasks.count("apply one"), 0);
+}
