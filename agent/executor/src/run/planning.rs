@@ -104,6 +104,7 @@ fn verdict(plan: &NodePlan) -> End {
     if plan.refusals.is_empty() {
         return End::plain(Outcome::Succeeded, "planned");
     }
-    let reasons: Vec<&str> = plan.refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+    let reasons: Vec<String> =
+        plan.refusals.iter().map(|refusal| format!("{}: {}", refusal.code, refusal.message)).collect();
     End::plain(Outcome::Refused, format!("the node would refuse it: {}", reasons.join("; ")))
 }
