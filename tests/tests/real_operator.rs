@@ -41,8 +41,9 @@ async fn o13_a_node_that_only_watches_refuses_changes_by_name_and_still_tells_it
     assert_eq!((node.updates(), node.archives()?.len()), (0, 0));
     let journal = node.journal().await?;
     assert!(format!("{journal:?}").contains("Refused"), "{journal:?}");
-    // What reads still works.
-    code(&sandbox, 0, &["run", "plan", "short", "--all", "--wait"]).await?;
+    // A plan says the same before anything is started.
+    let planned = code(&sandbox, 6, &["run", "plan", "short", "--all", "--wait"]).await?;
+    assert!(planned.contains("refused"), "{planned}");
     sandbox.finish().await
 }
 

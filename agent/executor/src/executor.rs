@@ -245,6 +245,7 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         reports,
         output,
         abandoned,
+        overrun_grace: config.overrun_grace,
         suspend,
     });
     Ok(Open { dispatcher, runs, events, report_key: public })

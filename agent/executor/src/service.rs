@@ -18,12 +18,15 @@ use crate::executor::Open;
 use crate::run::{OutputHub, OutputPiece, Run, RunSurroundings};
 use crate::socket::{ExecutorPort, Receiver, Sender, Socket, SocketError};
 
-/// Messages on their way to the core: two pages of reports, each half a megabyte at most. A core that reads
-/// no more for so long makes the loop wait; it has nothing to tell anybody else.
+/// Messages on their way to the core: two pages of reports, each half a megabyte at most.
 const CONTROL_QUEUE: usize = 64;
+/// With the queue full, the core has so long to take one message before it is given up. A healthy one takes them
+/// in milliseconds, on a machine that swaps in seconds; until then the loop waits, and with it every end of a job.
+const TAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Chunks of output on their way: one being written and one behind it.
 const OUTPUT_QUEUE: usize = 2;
-/// How often waiting assignments are looked at; they wait half a minute.
+/// How often waiting assignments and queued jobs are looked at: documents are waited for half a minute, and a
+/// clock that is set, or a machine that slept, is noticed after so long.
 const TICK: Duration = Duration::from_secs(5);
 /// At the end a core that does not read has this long to take the last messages.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
@@ -46,6 +49,8 @@ impl Core {
 
 struct Service {
     core: Option<Core>,
+    /// Has the core been let go because it takes nothing any more?
+    given_up: bool,
     runs: RunSurroundings,
 }
 
@@ -57,12 +62,16 @@ pub async fn serve(
     mut drained: oneshot::Receiver<()>,
 ) {
     let Open { mut dispatcher, runs, mut events, .. } = opened;
-    let mut service = Service { core: None, runs };
+    let mut service = Service { core: None, given_up: false, runs };
     service.connect(first);
     let mut effects = vec![Effect::Send(dispatcher.ready())];
     effects.extend(dispatcher.recover());
     let mut draining = false;
     while service.perform(effects).await && !dispatcher.is_silenced() {
+        if std::mem::take(&mut service.given_up) {
+            effects = dispatcher.handle(Event::CoreLeft);
+            continue;
+        }
         let has_core = service.core.is_some();
         let next = async {
             tokio::select! {
@@ -73,11 +82,9 @@ pub async fn serve(
                 _ = &mut drained, if !draining => Next::Event(Event::Drain),
             }
         };
-        // Without anything that waits for time, the loop sleeps until something happens.
-        let next = if dispatcher.needs_ticks() {
-            tokio::time::timeout(TICK, next).await.unwrap_or(Next::Event(Event::Tick))
-        } else {
-            next.await
+        let next = match dispatcher.look_again_in(TICK) {
+            Some(limit) => tokio::time::timeout(limit, next).await.unwrap_or(Next::Event(Event::Tick)),
+            None => next.await,
         };
         let event = match next {
             Next::Event(event) => event,
@@ -115,10 +122,17 @@ impl Service {
     async fn perform(&mut self, effects: Vec<Effect>) -> bool {
         for effect in effects {
             match effect {
-                // Fails when the core has left; reports are kept and sent over the next link.
                 Effect::Send(body) => {
-                    if let Some(core) = &self.core {
-                        let _ = core.control.send(body).await;
+                    if let Some(core) = &self.core
+                        && !hand_over(&core.control, body).await
+                    {
+                        tracing::error!(
+                            "the core takes no messages any more: it is given up, open work goes on"
+                        );
+                        // Its socket closes: whoever started it ends it and starts another.
+                        core.writer.abort();
+                        self.core = None;
+                        self.given_up = true;
                     }
                 }
                 Effect::Start(work) => {
@@ -143,6 +157,12 @@ impl Service {
             tracing::warn!("the core did not take the last messages");
         }
     }
+}
+
+/// Puts a message into the core's queue; false when the core has taken nothing for too long. One that has left
+/// counts as having taken it: reports are kept and sent over the next link.
+async fn hand_over(control: &mpsc::Sender<ToCore>, body: ToCore) -> bool {
+    tokio::time::timeout(TAKE_LIMIT, control.send(body)).await.is_ok()
 }
 
 /// The core's next message; waits for ever where there is no core. Safe to drop at its await.
@@ -208,4 +228,25 @@ async fn write(
         }
     }
     pump.abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_proto::pb::LinkRefused;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_core_that_takes_nothing_is_given_up_and_one_that_has_left_is_not() {
+        let body = || ToCore::LinkRefused(LinkRefused::default());
+        let (control, mut taken) = mpsc::channel(1);
+        assert!(hand_over(&control, body()).await);
+        let began = tokio::time::Instant::now();
+        assert!(!hand_over(&control, body()).await, "nobody takes the first");
+        assert_eq!(began.elapsed(), TAKE_LIMIT);
+        taken.recv().await.unwrap();
+        assert!(hand_over(&control, body()).await);
+        drop(taken);
+        assert!(hand_over(&control, body()).await);
+    }
 }

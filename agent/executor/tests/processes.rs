@@ -162,6 +162,36 @@ fn a_program_ends_at_its_time_limit_with_all_its_children() {
     wait_for("the child has ended", || !Path::new(&format!("/proc/{child}")).exists());
 }
 
+/// As a package manager's scripts are: in a session of their own, their parent long gone.
+#[test]
+fn what_a_stopped_program_started_is_stopped_with_it_whatever_session_it_is_in() {
+    for by_cancel in [true, false] {
+        let node = Node::new();
+        let marker = node.root().join("child");
+        let child = format!("setsid sh -c 'echo $$ > {}; sleep 1000' &", marker.display());
+        node.program("spread", &format!("sh -c \"{}\"; exec sleep 1000", child.replace('$', "\\$")));
+        let limit = if by_cancel { LONG } else { Duration::from_millis(1500) };
+        let exit = std::thread::scope(|scope| {
+            let running = scope.spawn(|| node.run(&["spread"], limit, Some(&unit_name())));
+            wait_for("its child", || {
+                std::fs::read_to_string(&marker).is_ok_and(|pid| !pid.trim().is_empty())
+            });
+            if by_cancel {
+                node.cancel.cancel();
+            }
+            running.join().unwrap().unwrap().exit
+        });
+        assert_eq!(exit, if by_cancel { Exit::Cancelled } else { Exit::TimedOut });
+        let child: u32 = std::fs::read_to_string(&marker).unwrap().trim().parse().unwrap();
+        assert!(!is_alive(child), "{child} goes on");
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with('Z'))
+}
+
 #[test]
 fn a_cancelled_program_is_stopped() {
     let node = Node::new();

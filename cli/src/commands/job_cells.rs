@@ -1,6 +1,6 @@
 //! How states of runs and jobs look in tables.
 
-use fleet_types::job::{JobState, Outcome};
+use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::request::Verb;
 use fleet_types::run::{RunState, Tally};
 use fleet_types::view::{JobItem, WORST_FIRST};
@@ -37,9 +37,23 @@ pub fn job_state(job: &JobItem) -> Cell {
         JobState::Waiting { step, .. } => (Tone::Warn, format!("waiting at step {step}")),
         JobState::RollingBack { step } => (Tone::Warn, format!("rolling_back step {step}")),
         JobState::Unknown => (Tone::Warn, "unknown to this version".to_owned()),
-        JobState::Ended { outcome, .. } => (outcome_tone(*outcome), outcome.as_str().to_owned()),
+        JobState::Ended { outcome, cause, .. } => {
+            (outcome_tone(*outcome), with_cause(outcome.as_str(), *cause))
+        }
     };
     Cell::toned(if job.disconnected { Tone::Warn } else { tone }, text + gone)
+}
+
+/// The word of an end with its cause, where that says more than the word: `failed (outcome_unknown)`.
+pub fn with_cause(word: &str, cause: Option<EndCause>) -> String {
+    match cause {
+        Some(cause)
+            if cause != EndCause::StepFailed && cause != EndCause::Other && cause.as_str() != word =>
+        {
+            format!("{word} ({})", cause.as_str())
+        }
+        _ => word.to_owned(),
+    }
 }
 
 /// The tone of an outcome.
@@ -56,16 +70,14 @@ pub fn result(job: &JobItem) -> String {
     if !job.blocked.is_empty() {
         return job.blocked.join("; ");
     }
-    let mut parts = Vec::new();
-    if let JobState::Ended { outcome, reason } = &job.state
-        && !reason.is_empty()
-        && *outcome != Outcome::Succeeded
-    {
-        parts.push(reason.as_str());
-    }
-    if !job.summary.is_empty() && !parts.contains(&job.summary.as_str()) {
-        parts.push(&job.summary);
-    }
+    // Where it did not go well the reason says what the summary would say again.
+    let mut parts = match &job.state {
+        JobState::Ended { outcome, reason, .. } if *outcome != Outcome::Succeeded && !reason.is_empty() => {
+            vec![reason.as_str()]
+        }
+        _ => vec![job.summary.as_str()],
+    };
+    parts.retain(|part| !part.is_empty());
     if job.late_report.is_some() {
         parts.push("a late report is kept beside it");
     }

@@ -4,7 +4,7 @@ use fleet_types::audit::{Actor, AuditRecord, Decision, RECORD_VERSION};
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, ControllerId, FleetId, Generation, JobId, NodeId, RecordId, RunId};
-use fleet_types::job::{JobState, Outcome};
+use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::label::Labels;
 use fleet_types::report::{
     BootSpan, Problem, REPORT_SCHEMA, Report, Sample, StepReport, StepState, TaskReport,
@@ -144,8 +144,7 @@ pub fn jobs(run: RunId, state: RunState) -> Vec<JobItem> {
     if !state.is_terminal() {
         return vec![job_item(run, 1, JobState::Accepted), job_item(run, 2, JobState::Queued)];
     }
-    let ended =
-        |n: u128, outcome| job_item(run, n, JobState::Ended { outcome, reason: format!("reason {HOSTILE}") });
+    let ended = |n: u128, outcome| job_item(run, n, JobState::ended(outcome, format!("reason {HOSTILE}")));
     let [first, second] = outcomes(state);
     vec![ended(1, first), ended(2, second)]
 }
@@ -157,6 +156,7 @@ pub fn job(run: RunId) -> JobView {
         title: HOSTILE.into(),
         action: "health.check".into(),
         state: StepState::Failed,
+        cause: Some(EndCause::TimedOut),
         started: Some(clock::now()),
         took_ms: 20,
         tries: 1,
@@ -189,6 +189,7 @@ pub fn job(run: RunId) -> JobView {
         sequence: 1,
         previous: None,
         outcome: Outcome::Failed,
+        cause: Some(EndCause::TimedOut),
         reason: HOSTILE.into(),
         started: clock::now(),
         ended: clock::now(),

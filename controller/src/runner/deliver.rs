@@ -70,7 +70,7 @@ pub async fn stop_reason(context: &Context, node: NodeId, run: RunId) -> Result<
     }
     let job = context.repo.get::<JobRecord>(&keys::job(run, node)?).await?;
     Ok(job.and_then(|job| match job.record.state {
-        JobState::Ended { outcome, reason } => Some(format!("{}: {reason}", outcome.as_str())),
+        JobState::Ended { outcome, reason, .. } => Some(format!("{}: {reason}", outcome.as_str())),
         _ => None,
     }))
 }

@@ -120,7 +120,7 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
     for end in &wanted.end {
         let Some(known) = active.jobs.get(&end.node) else { continue };
         let record = JobRecord {
-            state: JobState::Ended { outcome: end.outcome, reason: end.reason.clone() },
+            state: JobState::ended(end.outcome, end.reason.clone()),
             attempt: end.attempt,
             ended: Some(now),
             summary: end.reason.chars().take(200).collect(),
@@ -138,7 +138,7 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
     }
     let write_id = context.audited.commit(batch, leaves).await?;
     for record in written {
-        if let JobState::Ended { outcome, reason } = &record.state {
+        if let JobState::Ended { outcome, reason, .. } = &record.state {
             apply(context, active, &Event::ended(record.node, record.attempt, *outcome))?;
             if *outcome == Outcome::Lost {
                 // Its inbox entry stays, so that it is told to stop whenever it comes back; should it be there

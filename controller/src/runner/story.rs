@@ -105,7 +105,7 @@ impl World {
         let context = self.context();
         let key = keys::job(run, agent(n).node).unwrap();
         let known = context.repo.get::<JobRecord>(&key).await.unwrap().unwrap();
-        let state = JobState::Ended { outcome, reason: String::new() };
+        let state = JobState::ended(outcome, "");
         let ended = JobRecord { state, ..known.record.clone() };
         let batch = jobs::end(&context.repo, context.audited.batch(), &known, &ended).await.unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();

@@ -176,7 +176,7 @@ mod tests {
         let context = &test.context;
         let (a, b) = (agent(1), agent(2));
         put_job(context, &a, 1, JobState::Offered).await;
-        let lost = JobState::Ended { outcome: Outcome::Lost, reason: String::new() };
+        let lost = JobState::ended(Outcome::Lost, "");
         put_job(context, &a, 2, lost).await;
         put_job(context, &b, 3, JobState::Offered).await;
         for run in 1..100 {

@@ -52,7 +52,7 @@ async fn end_job(context: &Context, job: JobId, reason: &str, ends: Ends) -> Res
     let Some(run) = context.repo.get::<RunRecord>(&keys::run(job.run)?).await? else { return Ok(true) };
     let attempt = stored.record.attempt;
     let record = JobRecord {
-        state: JobState::Ended { outcome, reason: reason.to_owned() },
+        state: JobState::ended(outcome, reason),
         ended: Some(context.clock.now()),
         summary: reason.chars().take(200).collect(),
         ..stored.record.clone()

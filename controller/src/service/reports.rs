@@ -242,7 +242,7 @@ async fn store(
     if let Some(health) = &newest {
         batch = batch.put_record(keys::health(node)?, &HealthRecord { health: health.clone() })?;
     }
-    let ended = JobState::Ended { outcome: report.outcome, reason: short(&report.reason) };
+    let ended = ended(report);
     let late = job.record.state.outcome().is_some() || job.record.attempt != attempt;
     if late {
         let record = JobRecord { late_report: Some(at), ..job.record };
@@ -290,7 +290,7 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: fleet_types::t
         pair: None,
         site: "-".to_owned(),
         attempt: report.attempt,
-        state: JobState::Ended { outcome: report.outcome, reason: short(&report.reason) },
+        state: ended(report),
         offered: None,
         ended: Some(now),
         took_ms: Some(u64::try_from(report.ended.since(report.started).as_millis()).unwrap_or(u64::MAX)),
@@ -299,6 +299,10 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: fleet_types::t
         late_report: None,
         health: health_of(report),
     }
+}
+
+fn ended(report: &Report) -> JobState {
+    JobState::Ended { outcome: report.outcome, cause: report.cause, reason: short(&report.reason) }
 }
 
 /// Longest reason kept with a job; the whole stands in the report.
@@ -317,7 +321,9 @@ fn summary_of(report: &Report) -> String {
         .collect();
     let text = match (report.outcome, failed) {
         (_, Some(step)) => format!("{}: {}", step.id, step.body.summary),
-        (Outcome::SucceededWithWarnings, None) => format!("warnings in {}", warned.join(", ")),
+        (Outcome::SucceededWithWarnings, None) if !warned.is_empty() => {
+            format!("warnings in {}", warned.join(", "))
+        }
         (Outcome::Succeeded, None) => {
             let done = report.steps.iter().filter(|step| step.state == StepState::Succeeded).count();
             format!("{done} of {} steps", report.steps.len())

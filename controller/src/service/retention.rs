@@ -229,7 +229,7 @@ mod tests {
             ..run_record(run, now)
         };
         let job = JobRecord {
-            state: JobState::Ended { outcome: Outcome::Succeeded, reason: String::new() },
+            state: JobState::ended(Outcome::Succeeded, ""),
             ended: Some(now),
             report: Some(report),
             ..job_record(run, &node)

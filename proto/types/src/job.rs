@@ -18,9 +18,9 @@ pub enum Outcome {
     Succeeded,
     /// Done, and a step with `on_failure = "warn"` failed.
     SucceededWithWarnings,
-    /// A step failed, or its effect cannot be known (reason `outcome_unknown`).
+    /// A step failed, its effect cannot be known, or changes are left that nothing undoes; the cause says which.
     Failed,
-    /// Undone as the procedure says.
+    /// It failed, and every change that it had begun was undone.
     RolledBack,
     /// Undoing failed too; a person is needed.
     RollbackFailed,
@@ -69,6 +69,40 @@ impl Outcome {
     }
 }
 
+/// Why a job or a step ended as it did, for programs; the reason beside it says it in words. Absent where the
+/// outcome says it all, and from agents that did not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndCause {
+    /// A step failed, and it is known how.
+    StepFailed,
+    /// A time limit was over.
+    TimedOut,
+    /// Something began whose effect nobody can know. Never tried again silently (security-and-delivery §2.1).
+    OutcomeUnknown,
+    /// It was asked to stop.
+    Cancelled,
+    /// The way back is over, and changes are left that nothing undoes.
+    NotUndone,
+    /// A word of a newer release.
+    #[serde(other)]
+    Other,
+}
+
+impl EndCause {
+    /// The word as stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StepFailed => "step_failed",
+            Self::TimedOut => "timed_out",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Cancelled => "cancelled",
+            Self::NotUndone => "not_undone",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// Where a job stands. Instants are wall time, for showing; deadlines run on boot time on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
@@ -104,6 +138,9 @@ pub enum JobState {
     Ended {
         /// How.
         outcome: Outcome,
+        /// Why, for programs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<EndCause>,
         /// Why, in words.
         reason: String,
     },
@@ -154,6 +191,11 @@ pub struct TransitionError {
 }
 
 impl JobState {
+    /// An end whose outcome says it all.
+    pub fn ended(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self::Ended { outcome, cause: None, reason: reason.into() }
+    }
+
     /// The state without its particulars.
     pub const fn phase(&self) -> Phase {
         match self {
@@ -200,16 +242,18 @@ pub fn check_transition(from: Phase, to: Phase) -> Result<(), TransitionError> {
         (_, P::Ended(O::Lost)) => true,
         (P::Queued, P::Offered | P::Ended(O::Cancelled | O::Expired | O::Refused)) => true,
         (P::Offered, P::Accepted | P::Ended(O::Refused | O::Expired | O::Cancelled)) => true,
-        (P::Accepted, P::Running | P::Waiting | P::Ended(O::Cancelled | O::Expired)) => true,
+        // `refused` of a plan that was asked for, when a run of it would be.
+        (P::Accepted, P::Running | P::Waiting | P::Ended(O::Cancelled | O::Expired | O::Refused)) => true,
         (
             P::Running,
             P::Running
             | P::Waiting
             | P::RollingBack
-            | P::Ended(O::Succeeded | O::SucceededWithWarnings | O::Failed | O::Cancelled),
+            | P::Ended(O::Succeeded | O::SucceededWithWarnings | O::Failed | O::Cancelled | O::Refused),
         ) => true,
         (P::Waiting, P::Running | P::RollingBack | P::Ended(O::Expired | O::Cancelled)) => true,
-        (P::RollingBack, P::RollingBack | P::Ended(O::RolledBack | O::RollbackFailed)) => true,
+        // `failed` where changes are left that nothing undoes.
+        (P::RollingBack, P::RollingBack | P::Ended(O::RolledBack | O::RollbackFailed | O::Failed)) => true,
         _ => false,
     };
     if allowed { Ok(()) } else { Err(TransitionError { from, to }) }
@@ -268,10 +312,10 @@ mod tests {
         let expected = "\
 Queued: Offered Ended(Cancelled) Ended(Refused) Ended(Expired) Ended(Lost)
 Offered: Accepted Ended(Cancelled) Ended(Refused) Ended(Expired) Ended(Lost)
-Accepted: Running Waiting Ended(Cancelled) Ended(Expired) Ended(Lost)
-Running: Running Waiting RollingBack Ended(Succeeded) Ended(SucceededWithWarnings) Ended(Failed) Ended(Cancelled) Ended(Lost)
+Accepted: Running Waiting Ended(Cancelled) Ended(Refused) Ended(Expired) Ended(Lost)
+Running: Running Waiting RollingBack Ended(Succeeded) Ended(SucceededWithWarnings) Ended(Failed) Ended(Cancelled) Ended(Refused) Ended(Lost)
 Waiting: Running RollingBack Ended(Cancelled) Ended(Expired) Ended(Lost)
-RollingBack: RollingBack Ended(RolledBack) Ended(RollbackFailed) Ended(Lost)
+RollingBack: RollingBack Ended(Failed) Ended(RolledBack) Ended(RollbackFailed) Ended(Lost)
 ";
         assert!(table.starts_with(expected), "{table}");
         assert!(
@@ -281,9 +325,26 @@ RollingBack: RollingBack Ended(RolledBack) Ended(RollbackFailed) Ended(Lost)
     }
 
     #[test]
+    fn an_end_without_a_cause_and_with_a_newer_one_can_be_read() {
+        let parse = |text: &str| serde_json::from_str::<JobState>(text).unwrap();
+        let old = r#"{"state":"ended","outcome":"failed","reason":"it broke"}"#;
+        assert_eq!(parse(old), JobState::ended(Outcome::Failed, "it broke"));
+        assert_eq!(serde_json::to_string(&parse(old)).unwrap(), old, "and is written as it was");
+        let newer = r#"{"state":"ended","outcome":"failed","cause":"struck_by_lightning","reason":""}"#;
+        assert!(matches!(parse(newer), JobState::Ended { cause: Some(EndCause::Other), .. }));
+        let known = JobState::Ended {
+            outcome: Outcome::Failed,
+            cause: Some(EndCause::OutcomeUnknown),
+            reason: String::new(),
+        };
+        assert_eq!(parse(&serde_json::to_string(&known).unwrap()), known);
+        assert!(serde_json::to_string(&known).unwrap().contains(EndCause::OutcomeUnknown.as_str()));
+    }
+
+    #[test]
     fn a_report_may_jump_over_what_the_node_kept_to_itself() {
         assert!(check_reachable(Phase::Offered, Phase::Ended(Outcome::RolledBack)).is_ok());
-        assert!(check_reachable(Phase::Running, Phase::Ended(Outcome::Refused)).is_err());
+        assert!(check_reachable(Phase::RollingBack, Phase::Ended(Outcome::Refused)).is_err());
         assert!(check_reachable(Phase::Ended(Outcome::Lost), Phase::Ended(Outcome::Succeeded)).is_err());
     }
 }

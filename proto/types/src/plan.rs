@@ -1,4 +1,6 @@
 //! A node plan: a procedure resolved by one node. Nobody else makes one (design, "The node alone resolves").
+//!
+//! It travels inside a report, so fields that a reader does not know are passed over, as there.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,6 @@ pub const PLAN_SCHEMA: &str = "fleet/v1/node-plan";
 
 /// What one node would do. Its digest binds a later start to exactly this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct NodePlan {
     /// [`PLAN_SCHEMA`].
     pub schema: String,
@@ -23,6 +24,10 @@ pub struct NodePlan {
     pub profile: Digest,
     /// Would anything on the node change?
     pub changes: bool,
+    /// Steps that would change the node and that nothing undoes: a run that fails after them ends as `failed`,
+    /// never as `rolled_back`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cannot_undo: Vec<String>,
     /// The steps in order.
     pub steps: Vec<PlannedStep>,
     /// Why the node would refuse to start it, each with the rule; empty when it would start.
@@ -31,7 +36,6 @@ pub struct NodePlan {
 
 /// One step of a node plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PlannedStep {
     /// The step's id.
     pub id: String,

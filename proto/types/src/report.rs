@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{Attempt, JobId};
-use crate::job::Outcome;
+use crate::job::{EndCause, Outcome};
 use crate::plan::NodePlan;
 use crate::severity::Severity;
 use crate::time::Timestamp;
@@ -41,8 +41,10 @@ pub struct Report {
     pub previous: Option<Digest>,
     /// How the job ended.
     pub outcome: Outcome,
-    /// Why, in one sentence; begins with a stable word where a program must tell cases apart
-    /// (`outcome_unknown`, `policy`, `timeout` …).
+    /// Why, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<EndCause>,
+    /// Why, in words.
     pub reason: String,
     /// Wall time of the start and end on the node's clock.
     pub started: Timestamp,
@@ -93,7 +95,7 @@ pub enum StepState {
     Warned,
     /// It failed.
     Failed,
-    /// Not run, with the reason in the summary: `when` false, cancelled, or an earlier step failed.
+    /// It did not begin, with the reason in the summary: `when` false, cancelled, or an earlier step failed.
     Skipped,
 }
 
@@ -120,6 +122,9 @@ pub struct StepReport {
     pub action: String,
     /// How it ended.
     pub state: StepState,
+    /// Why it did not succeed, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<EndCause>,
     /// Wall time of the start; none when it was skipped.
     pub started: Option<Timestamp>,
     /// Milliseconds it took, all tries and waits together.

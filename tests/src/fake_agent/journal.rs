@@ -173,7 +173,7 @@ impl Journal {
         self.previous = Some(sealed.digest);
         self.frames += 1;
         if let Some(job) = self.jobs.get_mut(&key) {
-            job.state = JobState::Ended { outcome, reason: reason.to_owned() };
+            job.state = JobState::ended(outcome, reason);
             job.report = Some(sealed);
         }
         Ok(())
@@ -187,6 +187,7 @@ impl Journal {
             title: "Collect metrics".to_owned(),
             action: "metrics.collect".to_owned(),
             state: if outcome.is_success() { StepState::Succeeded } else { StepState::Failed },
+            cause: None,
             started: Some(now),
             took_ms: 1,
             tries: 1,
@@ -204,6 +205,7 @@ impl Journal {
             sequence: self.reports + 1,
             previous: self.previous,
             outcome,
+            cause: None,
             reason: reason.to_owned(),
             started: now.minus(Duration::from_millis(1)),
             ended: now,

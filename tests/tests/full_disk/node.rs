@@ -47,7 +47,7 @@ async fn end(sandbox: &Sandbox, run: RunId) -> Result<(Outcome, String, JobView)
     sandbox.ended(run).await?;
     let view = job(sandbox, run).await?;
     match view.item.state.clone() {
-        JobState::Ended { outcome, reason } => Ok((outcome, reason, view)),
+        JobState::Ended { outcome, reason, .. } => Ok((outcome, reason, view)),
         open => anyhow::bail!("the run has ended and its job is {open:?}"),
     }
 }

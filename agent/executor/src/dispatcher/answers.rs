@@ -32,7 +32,7 @@ impl Dispatcher {
             journal_sequence: self.parts.journal.sequence(),
             report: job.finished.as_ref().map(|finished| finished.report),
             request: of_accepted.or_else(|| job.finished.as_ref().map(|finished| finished.request)),
-            limits: None,
+            limits: self.limits_of(key),
         })
     }
 
@@ -112,8 +112,9 @@ impl Dispatcher {
             request,
             sequence,
             previous: chain.report_previous,
-            outcome: draft.outcome,
-            reason: draft.reason.clone(),
+            outcome: draft.end.outcome,
+            cause: draft.end.cause,
+            reason: draft.end.reason.clone(),
             started: draft.started,
             ended: draft.ended,
             boot: self.boot_span(&key),
@@ -133,6 +134,7 @@ impl Dispatcher {
             report: digest,
             sequence,
             outcome: report.outcome,
+            cause: report.cause,
             reason: report.reason,
             at: report.ended,
             request_ends,

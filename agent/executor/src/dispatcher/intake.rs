@@ -19,7 +19,7 @@ use crate::documents::DOCUMENT_WAIT;
 use crate::journal::{Accepted, Entry, JobKey};
 use crate::policy::{self, Admitted, Candidate, NodeConditions, Opened, Refusal};
 use crate::resolve::ResolveInput;
-use crate::run::Draft;
+use crate::run::{Draft, End};
 use crate::tasks::CancelFlag;
 
 /// Assignments that wait for documents, and jobs that are accepted and not over. One node's share of any
@@ -56,7 +56,7 @@ impl Dispatcher {
             // Not known to be from the controller: nothing is journaled for it, and a job that is known is
             // not spoken of.
             if self.parts.table.get(&key).is_none() {
-                let state = JobState::Ended { outcome: Outcome::Refused, reason: refusal.reason() };
+                let state = JobState::ended(Outcome::Refused, refusal.reason());
                 self.answer_unknown(&key, state);
             }
             return;
@@ -70,7 +70,7 @@ impl Dispatcher {
                 job.accepted.is_none() && job.finished.is_none() && job.cancelled.is_some();
             if cancelled_before {
                 let reason = job.cancelled.clone().unwrap_or_default();
-                let draft = self.draft(Outcome::Cancelled, reason, Vec::new());
+                let draft = self.draft(End::plain(Outcome::Cancelled, reason), Vec::new());
                 let ends = self.now();
                 self.finish(key, assignment.request, ends, draft);
             } else {
@@ -301,12 +301,8 @@ impl Dispatcher {
         if self.parts.journal.reach(CrashPoint::AfterAccepted).is_err() {
             return;
         }
-        let open = Open {
-            admitted: Some(admitted),
-            cancel: CancelFlag::default(),
-            changes,
-            state: JobState::Accepted,
-        };
+        let grace = self.parts.overrun_grace;
+        let open = Open::waiting(admitted, changes, CancelFlag::default(), JobState::Accepted, grace);
         self.open.insert(key, open);
         self.queue.push_back(key);
         for _ in 0..asked {
@@ -324,31 +320,30 @@ impl Dispatcher {
     ) {
         let Some(first) = refusals.first() else { return };
         tracing::warn!(rule = first.rule, run = %key.0, count = refusals.len(), "a job is refused: {first}");
-        let mut reason = first.reason();
-        if refusals.len() > 1 {
-            reason = format!("{reason} (and {} more)", refusals.len() - 1);
-        }
+        let reasons: Vec<String> = refusals.iter().map(Refusal::reason).collect();
+        let reason = reasons.join("; ");
         let problems = refusals.iter().map(Refusal::problem).collect();
         let step = StepReport {
             id: "policy".to_owned(),
             title: "Local policy and checks before the start".to_owned(),
             action: "policy".to_owned(),
             state: StepState::Failed,
+            cause: None,
             started: None,
             took_ms: 0,
             tries: 0,
             output: None,
             body: TaskReport { summary: reason.clone(), problems, ..TaskReport::default() },
         };
-        let draft = self.draft(first.outcome(), reason, vec![step]);
+        let draft = self.draft(End::plain(first.outcome(), reason), vec![step]);
         let ends = ends.unwrap_or_else(|| self.now());
         self.finish(key, assignment.request, ends, draft);
     }
 
     /// The draft of a job that did not begin.
-    pub(super) fn draft(&self, outcome: Outcome, reason: String, steps: Vec<StepReport>) -> Draft {
+    pub(super) fn draft(&self, end: End, steps: Vec<StepReport>) -> Draft {
         let now = self.now();
-        Draft { outcome, reason, started: now, ended: now, working_ms: 0, steps, plan: None }
+        Draft { end, started: now, ended: now, working_ms: 0, steps, plan: None }
     }
 }
 

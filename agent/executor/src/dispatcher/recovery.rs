@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fleet_types::canonical;
 use fleet_types::document::Document;
-use fleet_types::job::Outcome;
+use fleet_types::job::{EndCause, Outcome};
 use fleet_types::request::Request;
 
 use super::event::Effect;
@@ -13,6 +13,7 @@ use super::state::{Dispatcher, Open};
 use crate::journal::{Accepted, JobKey, JobRecord};
 use crate::policy::Admitted;
 use crate::resolve::ResolveInput;
+use crate::run::End;
 use crate::tasks::CancelFlag;
 
 impl Dispatcher {
@@ -30,6 +31,7 @@ impl Dispatcher {
         for (key, record) in open {
             self.take_up_again(key, &record);
         }
+        self.expire_queued();
         self.start_next();
         std::mem::take(&mut self.effects)
     }
@@ -39,8 +41,8 @@ impl Dispatcher {
         if accepted.changes
             && let Some(damage) = self.parts.damage.clone()
         {
-            let reason = format!("outcome_unknown: {damage}");
-            let draft = self.draft(Outcome::Failed, reason, Vec::new());
+            let end = End::new(Outcome::Failed, Some(EndCause::OutcomeUnknown), damage);
+            let draft = self.draft(end, Vec::new());
             return self.finish_accepted(key, draft);
         }
         match self.admit_again(key, accepted) {
@@ -50,14 +52,16 @@ impl Dispatcher {
                     cancel.cancel();
                 }
                 let (changes, state) = (accepted.changes, record.state());
-                self.open.insert(key, Open { admitted: Some(admitted), cancel, changes, state });
+                let grace = self.parts.overrun_grace;
+                self.open.insert(key, Open::waiting(admitted, changes, cancel, state, grace));
                 // What has begun goes before what has not.
                 if record.steps.is_empty() { self.queue.push_back(key) } else { self.queue.push_front(key) }
             }
             Err(why) => {
-                let word = if record.steps.is_empty() { "not resumed" } else { "outcome_unknown" };
+                let unknown = (!record.steps.is_empty()).then_some(EndCause::OutcomeUnknown);
                 let steps = record.steps.iter().filter_map(|step| step.report.clone()).collect();
-                let draft = self.draft(Outcome::Failed, format!("{word}: {why}"), steps);
+                let end = End::new(Outcome::Failed, unknown, format!("it cannot be taken up again: {why}"));
+                let draft = self.draft(end, steps);
                 self.finish_accepted(key, draft);
             }
         }

@@ -24,7 +24,7 @@ use crate::identity::NodeIdentity;
 use crate::journal::{Entry, JobKey, JobTable, Journal, JournalError};
 use crate::policy::{Admitted, LinkTrust, LocalPolicy, TrustStore};
 use crate::resolve::TaskTable;
-use crate::run::{Abandoned, Draft, OutputHub, RunEvent};
+use crate::run::{Abandoned, Deadlines, Draft, OutputHub, RunEvent, Shares};
 use crate::state::SmallState;
 use crate::tasks::CancelFlag;
 
@@ -64,6 +64,8 @@ pub struct Parts {
     pub output: Arc<OutputHub>,
     /// Threads left behind.
     pub abandoned: Abandoned,
+    /// How long after its deadline a task may still answer.
+    pub overrun_grace: Duration,
     /// Makes runs end between steps.
     pub suspend: CancelFlag,
 }
@@ -84,6 +86,24 @@ pub(super) struct Open {
     pub(super) cancel: CancelFlag,
     pub(super) changes: bool,
     pub(super) state: JobState,
+    /// How long it may take once it has its turn.
+    pub(super) work: Duration,
+    /// What its run said last; before that all of its work lies ahead.
+    pub(super) deadlines: Option<Deadlines>,
+}
+
+impl Open {
+    /// A job that waits for its turn.
+    pub(super) fn waiting(
+        admitted: Admitted,
+        changes: bool,
+        cancel: CancelFlag,
+        state: JobState,
+        grace: Duration,
+    ) -> Self {
+        let work = Shares::of(&admitted, grace).total();
+        Self { admitted: Some(admitted), cancel, changes, state, work, deadlines: None }
+    }
 }
 
 /// The dispatcher's state.
@@ -135,11 +155,14 @@ impl Dispatcher {
             Event::Core(FromCore::OutputCredit(credit)) => self.on_output_credit(&credit),
             Event::CoreLeft => self.end_link(),
             Event::CoreCame => self.on_core_came(),
-            Event::Run(RunEvent::Progress(key, state)) => self.on_progress(key, state),
+            Event::Run(RunEvent::Progress(key, state, deadlines)) => self.on_progress(key, state, deadlines),
+            // What waited for it is looked at below.
+            Event::Run(RunEvent::CameBack) => {}
             Event::Run(RunEvent::Ended(key, ending)) => self.on_run_ended(key, ending),
             Event::Tick => self.on_tick(),
             Event::Drain => self.on_drain(),
         }
+        self.expire_queued();
         self.start_next();
         if self.draining && self.running() == 0 {
             self.effects.push(Effect::Stop);
@@ -157,9 +180,13 @@ impl Dispatcher {
         self.draining || self.parts.suspend.is_cancelled()
     }
 
-    /// Waits for something that time alone ends?
-    pub fn needs_ticks(&self) -> bool {
-        !self.pending.is_empty() || !self.unwritten.is_empty()
+    /// When to look again if nothing happens: at every tick while something waits that time alone ends, and at
+    /// the end of a queued job's request. None sleeps until something happens.
+    pub fn look_again_in(&self, tick: Duration) -> Option<Duration> {
+        let waits = !self.pending.is_empty() || !self.unwritten.is_empty() || !self.queue.is_empty();
+        let queued = self.queue.iter().filter(|_| self.may_expire());
+        let expires = queued.filter_map(|key| self.left_to_start(key)).min();
+        waits.then(|| expires.map_or(tick, |left| left.min(tick)))
     }
 
     pub(super) fn now(&self) -> Timestamp {

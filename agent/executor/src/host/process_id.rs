@@ -38,6 +38,37 @@ impl ProcessId {
             let _ = rustix::process::kill_process_group(pid, signal);
         }
     }
+
+    /// Signals everything below this process, if it still runs: its children, theirs and so on, whatever
+    /// sessions and groups they made for themselves.
+    pub(crate) fn signal_below(&self, boot_id: &str, signal: Signal) {
+        if self.is_alive(boot_id) {
+            for pid in below(self.pid) {
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+        }
+    }
+}
+
+/// Every living process below this one. A number that is given to another process between the look and a signal
+/// would have to be used up and come round within microseconds.
+pub(crate) fn below(pid: u32) -> Vec<Pid> {
+    let parent_of = |entry: std::fs::DirEntry| -> Option<(u32, u32)> {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let (state, parent) = parse_parent(&std::fs::read_to_string(entry.path().join("stat")).ok()?)?;
+        (state != 'Z').then_some((pid, parent))
+    };
+    let all: Vec<(u32, u32)> =
+        std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(parent_of).collect();
+    let (mut found, mut at) = (vec![pid], 0);
+    while at < found.len() {
+        let parent = found[at];
+        // Numbers change hands while this reads: one that is there already is not taken again.
+        let children: Vec<u32> = all.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid).collect();
+        found.extend(children.into_iter().filter(|child| !found.contains(child)).collect::<Vec<_>>());
+        at += 1;
+    }
+    found[1..].iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)).collect()
 }
 
 /// State and start time. The name in brackets may hold anything, so fields are counted after the last bracket.
@@ -54,6 +85,12 @@ fn parse(text: &str) -> Option<(char, u64)> {
     Some((state, start))
 }
 
+/// State and parent: fields 3 and 4.
+fn parse_parent(text: &str) -> Option<(char, u32)> {
+    let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +99,7 @@ mod tests {
     fn a_name_with_brackets_does_not_confuse() {
         let text = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
         assert_eq!(parse(text), Some(('S', 4242)));
+        assert_eq!(parse_parent(text), Some(('S', 1)));
         assert_eq!(parse(""), None);
         assert_eq!(parse("7 (x) S 1"), None);
     }

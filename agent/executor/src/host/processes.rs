@@ -103,7 +103,7 @@ pub enum Purpose<'a> {
 pub struct Running<'a> {
     /// Its output, as it comes.
     pub output: &'a dyn OutputSink,
-    /// Ask it to stop: SIGTERM to its group, SIGKILL five seconds later.
+    /// Ask it to stop: the supervisor ends it with all its children.
     pub cancel: &'a CancelFlag,
 }
 

@@ -10,6 +10,7 @@
 //! | `room` | supervisor | becomes `exit`: laid down before the program starts, so that a full disk hides no end |
 //! | `exit` | supervisor | how it ended |
 //! | `stopped` | agent | it was stopped on purpose |
+//! | `cancel` | agent | the supervisor is to end it, with all that it started |
 //! | `lock` | supervisor | held while the supervisor lives: the kernel lets go of it, whatever happens |
 //!
 //! Called by `runner`, `supervised` and `supervise` alone.
@@ -183,6 +184,16 @@ impl Record {
     /// Is its end wanted?
     pub(crate) fn is_stopped(&self) -> bool {
         self.folder.join("stopped").exists()
+    }
+
+    /// Asks the supervisor to end the program with all that it started.
+    pub(crate) fn ask_to_cancel(&self) -> io::Result<()> {
+        self.write("cancel", &true)
+    }
+
+    /// Was the supervisor asked to end the program?
+    pub(crate) fn is_asked_to_cancel(&self) -> bool {
+        self.folder.join("cancel").exists()
     }
 
     /// Takes the supervisor's lock; none when a supervisor lives.

@@ -20,15 +20,16 @@ use super::processes::{
 };
 use super::program;
 use super::record::{Ended, Record, Spec};
+use super::supervise::TERM_GRACE;
 use crate::tasks::CancelFlag;
 
 /// How often a running program's record is looked at: a thirtieth of what people notice as a delay of output.
 const LOOK_EVERY: Duration = Duration::from_millis(30);
-/// Between SIGTERM and SIGKILL of a cancelled program.
-const TERM_GRACE: Duration = Duration::from_secs(5);
-/// The supervisor ends a program at its limit, five seconds and a SIGKILL later at the latest; beyond this
-/// much more it is not trusted to do so any longer.
-const SUPERVISOR_GRACE: Duration = Duration::from_mins(1);
+/// The supervisor ends a program at its limit or when it is asked to, its grace and a SIGKILL later at the latest;
+/// beyond this much more it is not trusted to do so any longer.
+const SUPERVISOR_GRACE: Duration = Duration::from_secs(TERM_GRACE.as_secs() * 3 / 2);
+/// How often a program that should be gone is killed again.
+const KILL_EVERY: Duration = Duration::from_secs(5);
 
 /// How the supervisor is started: the agent's own binary with its hidden subcommand.
 #[derive(Debug, Clone)]
@@ -87,9 +88,7 @@ impl LinuxProcesses {
         let boot_id = LinuxClock.boot_id();
         for entry in std::fs::read_dir(self.probes()).into_iter().flatten().flatten() {
             let record = Record::at(&entry.path());
-            if let Ok(Some(program)) = record.started() {
-                program.signal_group(&boot_id, Signal::KILL);
-            }
+            kill_all(&record, &boot_id);
             if let Err(error) = record.remove() {
                 tracing::warn!(record = %entry.path().display(), %error, "cannot remove an old record");
             }
@@ -127,7 +126,12 @@ impl LinuxProcesses {
             let child = self.start(&record, spec)?;
             return attach.follow(&record, spec, Some(child));
         }
-        tracing::info!(%name, "re-attached to a program that an earlier life of the agent started");
+        let begun = record.begun().map_err(unknown)?;
+        if begun.is_some_and(|begun| begun.supervisor.boot_id == LinuxClock.boot_id()) {
+            tracing::info!(%name, "re-attached to a program that an earlier life of the agent started");
+        } else {
+            tracing::info!(%name, "the machine restarted while a program of an earlier life of the agent ran");
+        }
         attach.follow(&record, spec, None)
     }
 }
@@ -216,7 +220,7 @@ impl Attach<'_> {
         mut child: Option<Child>,
     ) -> Result<ProcessOutcome, ProcessError> {
         let boot_id = LinuxClock.boot_id();
-        let until = Instant::now() + self.limit;
+        let mut until = Instant::now() + self.limit;
         let mut stop = Stop::default();
         let mut output = Tailed::default();
         loop {
@@ -238,20 +242,27 @@ impl Attach<'_> {
                     return Err(not_started(spec, &format!("its supervisor ended: {}", record.complaints())));
                 }
                 if !program.as_ref().is_some_and(|p| p.is_alive(&boot_id)) {
-                    return Err(unknown(
-                        spec,
-                        "its supervisor was ended from outside, or the machine restarted",
-                    ));
+                    let begun = record.begun().map_err(broken)?;
+                    let same_boot = begun.is_some_and(|begun| begun.supervisor.boot_id == boot_id);
+                    let why = if same_boot {
+                        "its supervisor was ended from outside"
+                    } else {
+                        "the machine restarted"
+                    };
+                    return Err(unknown(spec, why));
                 }
             }
             if let Some(program) = &program {
-                stop.look(self.running.cancel, program, &boot_id);
+                stop.look(self.running.cancel, record, program, supervisor_lives);
             }
             if Instant::now() >= until {
-                if let Some(program) = &program {
-                    program.signal_group(&boot_id, Signal::KILL);
+                if !program.as_ref().is_some_and(|p| p.is_alive(&boot_id)) {
+                    return Err(unknown(spec, "its supervisor does not say how it ended"));
                 }
-                return Err(unknown(spec, "it did not end at its time limit"));
+                // What withstands SIGKILL hangs in the kernel and may still act: its end is waited for, and the
+                // task that waits counts as one that overran.
+                kill_all(record, &boot_id);
+                until = Instant::now() + KILL_EVERY;
             }
             // This is not our own cancel: a stopped program still has to be seen to its end.
             LinuxClock.pause(LOOK_EVERY, &CancelFlag::default());
@@ -259,24 +270,43 @@ impl Attach<'_> {
     }
 }
 
-/// Stopping a program that was cancelled.
+/// Ends a program whose supervisor does not: its group, and what is still below it or its supervisor.
+fn kill_all(record: &Record, boot_id: &str) {
+    if let Ok(Some(begun)) = record.begun() {
+        begun.supervisor.signal_below(boot_id, Signal::KILL);
+    }
+    if let Ok(Some(program)) = record.started() {
+        program.signal_below(boot_id, Signal::KILL);
+        program.signal_group(boot_id, Signal::KILL);
+    }
+}
+
+/// Stopping a program that was cancelled: the supervisor is asked to, and ends all that the program started.
 #[derive(Default)]
 struct Stop {
     kill_at: Option<Instant>,
 }
 
 impl Stop {
-    fn look(&mut self, cancel: &CancelFlag, program: &ProcessId, boot_id: &str) {
+    fn look(&mut self, cancel: &CancelFlag, record: &Record, program: &ProcessId, supervisor_lives: bool) {
         if !cancel.is_cancelled() {
             return;
         }
-        match self.kill_at {
-            None => {
-                program.signal_group(boot_id, Signal::TERM);
-                self.kill_at = Some(Instant::now() + TERM_GRACE);
+        let boot_id = &program.boot_id;
+        if let Some(kill_at) = &mut self.kill_at {
+            if Instant::now() >= *kill_at {
+                kill_all(record, boot_id);
+                *kill_at = Instant::now() + KILL_EVERY;
             }
-            Some(at) if Instant::now() >= at => program.signal_group(boot_id, Signal::KILL),
-            Some(_) => {}
+            return;
+        }
+        let grace = if supervisor_lives { SUPERVISOR_GRACE } else { TERM_GRACE };
+        self.kill_at = Some(Instant::now() + grace);
+        let is_asked = record.ask_to_cancel();
+        if !supervisor_lives || is_asked.is_err() {
+            // Nobody hears of it: at least the program itself is asked.
+            program.signal_below(boot_id, Signal::TERM);
+            program.signal_group(boot_id, Signal::TERM);
         }
     }
 

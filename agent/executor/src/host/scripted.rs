@@ -50,6 +50,8 @@ pub struct Script {
     pub now: Timestamp,
     /// Time since boot.
     pub since_boot: Duration,
+    /// Id of this boot.
+    pub boot_id: String,
     /// Answers of programs by the first words of their argument vectors, joined by blanks; longest first. Each
     /// use takes the front one; the last one stays.
     pub programs: BTreeMap<String, VecDeque<Answer>>,
@@ -112,6 +114,7 @@ impl ScriptedHost {
         let script = Arc::new(Mutex::new(Script {
             now: Timestamp::clamped(1_763_820_131_000),
             since_boot: Duration::from_secs(100_000),
+            boot_id: "6d0bd7a7-0000-4000-8000-000000000001".to_owned(),
             programs: BTreeMap::new(),
             started: Vec::new(),
             units: BTreeMap::new(),
@@ -210,7 +213,7 @@ impl Clock for ScriptedHost {
     }
 
     fn boot_id(&self) -> String {
-        "6d0bd7a7-0000-4000-8000-000000000001".to_owned()
+        self.script().boot_id.clone()
     }
 
     fn zone(&self) -> TimeZone {

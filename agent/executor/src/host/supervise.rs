@@ -4,7 +4,9 @@
 //! The agent's binary starts itself again as `supervise --record FOLDER --nonce N`. The supervisor leaves the
 //! agent's session, notes in the record that it begins, starts the program in a process group of its own,
 //! keeps head and tail of its output, enforces the time limit on boot time and notes how it ended
-//! (security-and-delivery §1.16, §2.5). It must never start a program twice for one record. Called by the
+//! (security-and-delivery §1.16, §2.5). At the limit, or when the agent asks for it, it ends the program with
+//! everything below it: what the program started stays below the supervisor whatever session it made for itself,
+//! because orphans come to the supervisor. It must never start a program twice for one record. Called by the
 //! agent binary's hidden subcommand.
 
 use std::collections::VecDeque;
@@ -21,12 +23,14 @@ use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use super::clock::{Clock, LinuxClock};
-use super::process_id::ProcessId;
+use super::process_id::{ProcessId, below};
 use super::processes::Exit;
 use super::record::{Begun, Ended, HEAD_BYTES, Record, RecordLock, Spec, TAIL_BYTES};
 
-/// Between SIGTERM and SIGKILL at the time limit.
-const TERM_GRACE: Duration = Duration::from_secs(5);
+/// Between SIGTERM and SIGKILL, at the time limit and at a cancel. A package manager finishes the package that it
+/// is unpacking, a database its checkpoint: seconds, on a slow disk tens of them. Killed before that they leave
+/// what a person has to repair; half a minute is what a cancel may take.
+pub(super) const TERM_GRACE: Duration = Duration::from_secs(30);
 /// A predecessor that finds itself superseded lets go of the lock within milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How often boot time is looked at: the error of a time limit.
@@ -73,6 +77,11 @@ fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
     if record.begun()?.is_some() {
         return Err(io::Error::other("this record has begun already"));
     }
+    if spec.time_limit_ms.is_some() {
+        // Of programs only: a unit lives for months, and the orphans of a daemon are none of its supervisor's
+        // business. Fails on no kernel since 3.4; without it, what leaves the program's group is not found again.
+        log_stderr(rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Into::into));
+    }
     let clock = LinuxClock;
     let boot_id = clock.boot_id();
     let supervisor = ProcessId::of(std::process::id(), &boot_id)
@@ -98,7 +107,7 @@ fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
             if let Some(program) = ProcessId::of(child.id(), &boot_id) {
                 log_stderr(record.write_started(&program));
             }
-            ended.exit = Some(watch(&mut child, spec.time_limit_ms, since)?);
+            ended.exit = Some(watch(record, &mut child, spec.time_limit_ms, since)?);
             if let Ok(copied) = output.recv_timeout(OUTPUT_GRACE) {
                 log_stderr(record.write_tail(&copied.tail));
                 ended.output_bytes = copied.bytes;
@@ -189,8 +198,8 @@ fn copy(mut from: impl Read, mut head: impl Write) -> Copied {
     Copied { bytes, sha256: hasher.finish(), tail: tail.into() }
 }
 
-/// Waits for the program's end and enforces the limit.
-fn watch(child: &mut Child, limit_ms: Option<u64>, since: Duration) -> io::Result<Exit> {
+/// Waits for the program's end, and brings it about at the limit or when the agent asks for it.
+fn watch(record: &Record, child: &mut Child, limit_ms: Option<u64>, since: Duration) -> io::Result<Exit> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the program has no process number"))?;
     let (done, ended) = sync_channel(1);
@@ -201,33 +210,55 @@ fn watch(child: &mut Child, limit_ms: Option<u64>, since: Duration) -> io::Resul
         let _ = done.send(waited.is_ok());
     });
     let limit = limit_ms.map(|ms| since + Duration::from_millis(ms));
-    let timed_out = wait_until(&ended, limit);
-    if timed_out {
-        let _ = rustix::process::kill_process_group(pid, Signal::TERM);
-        if wait_until(&ended, Some(LinuxClock.since_boot() + TERM_GRACE)) {
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-            // Nothing withstands SIGKILL but a process that hangs in the kernel; waiting for that is right,
-            // because it still acts.
-            wait_until(&ended, None);
+    let stopped = loop {
+        if has_ended(&ended) {
+            break None;
         }
+        if limit.is_some_and(|limit| LinuxClock.since_boot() >= limit) {
+            break Some(Exit::TimedOut);
+        }
+        if record.is_asked_to_cancel() {
+            break Some(Exit::Cancelled);
+        }
+    };
+    if stopped.is_some() {
+        end_all(pid, &ended);
     }
     // What the program left behind in its group ends with it, as in a transient unit.
     let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-    let status = child.wait()?;
-    Ok(if timed_out { Exit::TimedOut } else { exit_of(status) })
+    let exit = exit_of(child.wait()?);
+    Ok(match stopped {
+        Some(Exit::TimedOut) => Exit::TimedOut,
+        // One that ended by itself when it was asked to has said how.
+        Some(_) if matches!(exit, Exit::Signal(_)) => Exit::Cancelled,
+        _ => exit,
+    })
 }
 
-/// Waits for the end of the program; `true` when the limit on boot time came first.
-fn wait_until(ended: &Receiver<bool>, limit: Option<Duration>) -> bool {
-    loop {
-        match ended.recv_timeout(LOOK_EVERY) {
-            Ok(_) | Err(RecvTimeoutError::Disconnected) => return false,
-            Err(RecvTimeoutError::Timeout) => {
-                if limit.is_some_and(|limit| LinuxClock.since_boot() >= limit) {
-                    return true;
-                }
+/// Ends the program and all below this process: SIGTERM, the grace, then SIGKILL until nothing of it is left.
+/// Nothing withstands that but a process that hangs in the kernel; waiting for it is right, because it still acts.
+fn end_all(program: Pid, ended: &Receiver<bool>) {
+    let own = std::process::id();
+    let _ = rustix::process::kill_process_group(program, Signal::TERM);
+    // Those in the program's group have it already.
+    for pid in below(own).into_iter().filter(|pid| rustix::process::getpgid(Some(*pid)) != Ok(program)) {
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+    }
+    let kill_from = LinuxClock.since_boot() + TERM_GRACE;
+    while !(has_ended(ended) && below(own).is_empty()) {
+        if LinuxClock.since_boot() >= kill_from {
+            for pid in below(own) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
             }
         }
+    }
+}
+
+/// Has the program ended? Waits a little for it.
+fn has_ended(ended: &Receiver<bool>) -> bool {
+    match ended.recv_timeout(LOOK_EVERY) {
+        Ok(_) | Err(RecvTimeoutError::Disconnected) => true,
+        Err(RecvTimeoutError::Timeout) => false,
     }
 }
 

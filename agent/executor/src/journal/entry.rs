@@ -6,7 +6,7 @@
 use fleet_types::assignment::Assignment;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, RunId};
-use fleet_types::job::Outcome;
+use fleet_types::job::{EndCause, Outcome};
 use fleet_types::report::StepReport;
 use fleet_types::request::Verb;
 use fleet_types::time::Timestamp;
@@ -33,6 +33,9 @@ pub enum Entry {
         undo: serde_json::Value,
         /// Wall time, for the report.
         at: Timestamp,
+        /// The same on boot time; none in entries of older agents.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<BootTime>,
     },
     /// A step has ended, after its last try.
     StepEnd {
@@ -104,6 +107,15 @@ pub enum Entry {
     },
 }
 
+/// An instant on boot time, which no set clock can move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootTime {
+    /// Id of the boot.
+    pub id: String,
+    /// Milliseconds since it.
+    pub ms: u64,
+}
+
 /// The essentials of an accepted job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
@@ -144,6 +156,9 @@ pub struct Finished {
     pub sequence: u64,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<EndCause>,
     /// Why.
     pub reason: String,
     /// When.

@@ -10,7 +10,7 @@ mod frame;
 mod record;
 mod table;
 
-pub use entry::{Accepted, Entry, Finished};
+pub use entry::{Accepted, BootTime, Entry, Finished};
 pub use file::{Journal, JournalError, Opened, accept_damage};
 pub use record::{JobKey, JobRecord, StepRecord};
 pub use table::{JobTable, REMEMBERED};

@@ -8,7 +8,7 @@ use fleet_types::job::{JobState, Outcome};
 use fleet_types::report::StepReport;
 use fleet_types::time::Timestamp;
 
-use super::entry::{Accepted, Entry, Finished};
+use super::entry::{Accepted, BootTime, Entry, Finished};
 
 /// Names one attempt of a job on this node.
 pub type JobKey = (RunId, Attempt);
@@ -24,6 +24,8 @@ pub struct StepRecord {
     pub undo: serde_json::Value,
     /// When its first try began.
     pub began: Timestamp,
+    /// The same on boot time.
+    pub began_boot: Option<BootTime>,
     /// What it said at its end.
     pub report: Option<StepReport>,
 }
@@ -52,7 +54,7 @@ impl JobRecord {
     pub fn apply(&mut self, entry: &Entry) {
         match entry {
             Entry::Accepted(accepted) => self.accepted = Some(accepted.as_ref().clone()),
-            Entry::StepBegin { step, try_number, undo, at, .. } => {
+            Entry::StepBegin { step, try_number, undo, at, boot, .. } => {
                 if let Some(known) = self.steps.iter_mut().find(|known| known.id == *step) {
                     known.try_number = *try_number;
                 } else {
@@ -61,6 +63,7 @@ impl JobRecord {
                         try_number: *try_number,
                         undo: undo.clone(),
                         began: *at,
+                        began_boot: boot.clone(),
                         report: None,
                     });
                 }
@@ -75,6 +78,7 @@ impl JobRecord {
                         try_number: 0,
                         undo: serde_json::Value::Null,
                         began: report.started.unwrap_or(Timestamp::clamped(0)),
+                        began_boot: None,
                         report: Some(report.as_ref().clone()),
                     });
                 }
@@ -113,11 +117,12 @@ impl JobRecord {
     /// The state, as far as entries tell it.
     pub fn state(&self) -> JobState {
         if let Some(finished) = &self.finished {
-            return JobState::Ended { outcome: finished.outcome, reason: finished.reason.clone() };
+            let Finished { outcome, cause, reason, .. } = finished.clone();
+            return JobState::Ended { outcome, cause, reason };
         }
         if self.accepted.is_none() || self.abandoned {
             let reason = self.cancelled.clone().unwrap_or_else(|| "given up before it began".to_owned());
-            return JobState::Ended { outcome: Outcome::Cancelled, reason };
+            return JobState::ended(Outcome::Cancelled, reason);
         }
         match self.steps.iter().rev().find(|step| step.report.is_none()) {
             Some(step) => JobState::Running { step: step.id.clone(), since: step.began },

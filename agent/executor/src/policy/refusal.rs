@@ -29,9 +29,9 @@ impl Refusal {
         if self.rule == "request-expired" { Outcome::Expired } else { Outcome::Refused }
     }
 
-    /// The job's reason; begins with the stable words that programs tell cases apart by.
+    /// The job's reason: the rule, by its stable name, and what it met.
     pub fn reason(&self) -> String {
-        format!("policy {}: {}", self.rule, self.message)
+        format!("{}: {}", self.rule, self.message)
     }
 
     /// The same as a problem of a plan or report.
@@ -39,7 +39,7 @@ impl Refusal {
         Problem {
             severity: Severity::High,
             code: self.rule.to_owned(),
-            subject: "policy".to_owned(),
+            subject: "start".to_owned(),
             message: self.message.clone(),
             evidence: String::new(),
             remedy: self.remedy.to_owned(),

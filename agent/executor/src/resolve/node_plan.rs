@@ -51,5 +51,14 @@ pub fn node_plan(
         steps.push(planned);
     }
     let changes = resolution.active().any(|step| step.effects.changes);
-    NodePlan { schema: PLAN_SCHEMA.to_owned(), node, procedure, profile, changes, steps, refusals: problems }
+    NodePlan {
+        schema: PLAN_SCHEMA.to_owned(),
+        node,
+        procedure,
+        profile,
+        changes,
+        cannot_undo: resolution.nothing_undoes().map(|step| step.id.clone()).collect(),
+        steps,
+        refusals: problems,
+    }
 }

@@ -25,7 +25,7 @@ use super::values::PlaceholderValues;
 use super::{arguments, parameters};
 use crate::identity::NodeIdentity;
 use crate::policy::Refusal;
-use crate::tasks::Task;
+use crate::tasks::{Reversal, Task};
 
 /// What is resolved.
 #[derive(Debug)]
@@ -79,6 +79,16 @@ pub struct ResolvedStep {
     pub effects: Effects,
 }
 
+impl ResolvedStep {
+    /// What a way back can do about it.
+    pub fn reversal(&self) -> Reversal {
+        match self.task {
+            Some(Task::Change(change)) => change.reversal(),
+            Some(Task::Inspect(_)) | None => Reversal::None,
+        }
+    }
+}
+
 impl std::fmt::Debug for ResolvedStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ResolvedStep")
@@ -118,6 +128,19 @@ impl Resolution {
     /// Does any step that will run, or final entry, change the node?
     pub fn changes(&self) -> bool {
         self.active().chain(&self.finally).any(|step| step.effects.changes)
+    }
+
+    /// Steps that will change the node and that neither a rollback entry nor an undo of their own undoes.
+    pub fn nothing_undoes(&self) -> impl Iterator<Item = &ResolvedStep> {
+        let written = !self.procedure.rollback.is_empty();
+        self.active().filter(move |step| {
+            let undone = match (written, step.reversal()) {
+                (_, Reversal::Stays) => true,
+                (true, _) => self.rollback.iter().any(|entry| entry.undoes.contains(&step.id)),
+                (false, reversal) => reversal == Reversal::Stored,
+            };
+            step.effects.changes && !undone
+        })
     }
 
     /// Is any of them disruptive?
@@ -183,7 +206,7 @@ impl Resolver<'_> {
         }
         if skipped.is_none() && step.guard.is_some() {
             let message = format!("step {} asks for the guard, which this build does not have", step.id);
-            self.refuse("guard-missing", message, "do this change by hand, with a way back to the node");
+            self.refuse("guard-not-built", message, "do this change by hand, with a way back to the node");
         }
         let no_arguments = With::new();
         let parts = Parts {

@@ -2,20 +2,42 @@
 //!
 //! Values only.
 
-use fleet_types::job::{JobState, Outcome};
+use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::plan::NodePlan;
 use fleet_types::report::{MAX_PARTS, MAX_REPORT_BYTES, Report, StepReport, TaskReport};
 use fleet_types::time::Timestamp;
 
+use super::limits::Deadlines;
 use crate::journal::JobKey;
+
+/// How a job ended, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// How.
+    pub outcome: Outcome,
+    /// Why, for programs.
+    pub cause: Option<EndCause>,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl End {
+    /// An end with its cause.
+    pub fn new(outcome: Outcome, cause: Option<EndCause>, reason: impl Into<String>) -> Self {
+        Self { outcome, cause, reason: reason.into() }
+    }
+
+    /// An end whose outcome says it all.
+    pub fn plain(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self::new(outcome, None, reason)
+    }
+}
 
 /// A report without its place in the chain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     /// How the job ended.
-    pub outcome: Outcome,
-    /// Why.
-    pub reason: String,
+    pub end: End,
     /// Start of the job.
     pub started: Timestamp,
     /// Its end.
@@ -42,10 +64,12 @@ pub enum Ending {
 /// What a run tells the dispatcher.
 #[derive(Debug)]
 pub enum RunEvent {
-    /// Where it stands.
-    Progress(JobKey, JobState),
+    /// Where it stands, and how long it may still take.
+    Progress(JobKey, JobState, Deadlines),
     /// Its thread is about to end.
     Ended(JobKey, Ending),
+    /// A task that had overrun its limit has come back.
+    CameBack,
 }
 
 /// Cuts a step's parts to what a report holds; what is left out is counted in the summary.

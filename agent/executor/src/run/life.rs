@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_types::document::procedure::OnFailure;
-use fleet_types::job::{JobState, Outcome};
+use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::report::{StepReport, StepState, TaskReport};
 use fleet_types::request::Verb;
 use fleet_types::time::Timestamp;
 use tokio::sync::mpsc;
 
-use super::draft::{Draft, Ending, RunEvent};
+use super::draft::{Draft, End, Ending, RunEvent};
+use super::limits::{Deadlines, Shares};
 use super::output::OutputHub;
 use super::step::Act;
 use super::task_thread::Abandoned;
@@ -68,15 +69,17 @@ pub struct Run {
     pub(super) rolling_back: bool,
     pub(super) reports: Vec<StepReport>,
     on_way_out: bool,
+    shares: Shares,
+    deadlines: Deadlines,
     started: Timestamp,
 }
 
 /// Where the forward way led.
 pub(super) enum Forward {
-    /// Through all steps; did any warn?
-    Through { warned: bool },
+    /// Through all steps; these failed and may.
+    Through { warned: Vec<String> },
     /// A step failed.
-    Failed { reason: String, roll_back: bool },
+    Failed { end: End, roll_back: bool },
     /// Cancelled between steps.
     Cancelled,
     /// The executor stops.
@@ -86,7 +89,11 @@ pub(super) enum Forward {
 impl Run {
     /// A run of this work.
     pub fn new(work: Work, surroundings: RunSurroundings) -> Self {
+        let shares = Shares::of(&work.admitted, surroundings.overrun_grace);
+        let now = surroundings.host.clock().since_boot();
         Self {
+            shares,
+            deadlines: Deadlines { phase: now + shares.forward, job: now + shares.total() },
             key: (work.accepted.assignment.job.run, work.accepted.assignment.attempt),
             surroundings,
             admitted: Arc::new(work.admitted),
@@ -119,39 +126,42 @@ impl Run {
         }
         let forward = self.forward()?;
         self.on_way_out = true;
-        let (mut outcome, mut reason) = match forward {
+        let mut end = match forward {
             Forward::Suspended => return Ok(None),
-            Forward::Through { warned: false } => (Outcome::Succeeded, "every step succeeded".to_owned()),
-            Forward::Through { warned: true } => self.with_warnings("a step failed that may fail"),
-            Forward::Cancelled => (Outcome::Cancelled, "an operator cancelled it".to_owned()),
-            Forward::Failed { reason, roll_back: false } => (Outcome::Failed, reason),
-            Forward::Failed { reason, roll_back: true } => match self.roll_back()? {
-                Some(rolled) => rolled.told(&reason),
+            Forward::Through { warned } if warned.is_empty() => {
+                End::plain(Outcome::Succeeded, "every step succeeded")
+            }
+            Forward::Through { warned } => {
+                self.with_warnings(&format!("failed with on_failure = \"warn\": {}", warned.join(", ")))
+            }
+            Forward::Cancelled => {
+                End::new(Outcome::Cancelled, Some(EndCause::Cancelled), "an operator cancelled it")
+            }
+            Forward::Failed { end, roll_back: false } => end,
+            Forward::Failed { end, roll_back: true } => match self.roll_back()? {
+                Some(rolled) => rolled.into_end(&end),
                 None => return Ok(None),
             },
         };
-        match self.finally(outcome)? {
+        match self.finally(end.outcome)? {
             None => return Ok(None),
             Some(None) => {}
-            Some(Some(failed)) if outcome == Outcome::Succeeded => {
-                (outcome, reason) = self.with_warnings(&failed);
-            }
-            Some(Some(failed)) => reason = format!("{reason}; {failed}"),
+            Some(Some(failed)) if end.outcome == Outcome::Succeeded => end = self.with_warnings(&failed),
+            Some(Some(failed)) => end.reason = format!("{}; {failed}", end.reason),
         }
-        Ok(Some(self.draft(outcome, reason)))
+        Ok(Some(self.draft(end)))
     }
 
-    fn with_warnings(&self, why: &str) -> (Outcome, String) {
+    fn with_warnings(&self, why: &str) -> End {
         let strict = self.admitted.resolution().procedure.fail_if_warnings;
         let outcome = if strict { Outcome::Failed } else { Outcome::SucceededWithWarnings };
-        (outcome, why.to_owned())
+        End::new(outcome, Some(EndCause::StepFailed), why)
     }
 
-    pub(super) fn draft(&mut self, outcome: Outcome, reason: String) -> Draft {
+    pub(super) fn draft(&mut self, end: End) -> Draft {
         let steps = std::mem::take(&mut self.reports);
         Draft {
-            outcome,
-            reason,
+            end,
             started: self.started,
             ended: self.now(),
             working_ms: steps.iter().map(|step| step.took_ms).sum(),
@@ -163,33 +173,39 @@ impl Run {
     fn forward(&mut self) -> Result<Forward, JournalError> {
         let admitted = Arc::clone(&self.admitted);
         let steps = &admitted.resolution().steps;
-        let mut warned = false;
+        let mut warned = Vec::new();
         for (index, step) in steps.iter().enumerate() {
             let report = match self.record.step(&step.id).and_then(|known| known.report.clone()) {
                 Some(recorded) => recorded,
-                None if self.is_cancelled() => {
+                None if self.is_cancelled() && !self.record.began(&step.id) => {
                     self.pass_over(&steps[index..], "not run: cancelled");
                     return Ok(Forward::Cancelled);
                 }
                 None if self.surroundings.suspend.is_cancelled() => return Ok(Forward::Suspended),
                 None => self.forward_step(step)?,
             };
-            let state = report.state;
+            let (state, cause) = (report.state, report.cause);
             let reason = format!("{} (step {})", report.body.summary, report.id);
-            let unknown = report.body.summary.starts_with("outcome_unknown");
             self.reports.push(report);
-            match state {
-                StepState::Warned => warned = true,
-                StepState::Skipped if self.is_cancelled() && step.skipped.is_none() => {
+            match (state, cause) {
+                (StepState::Warned, _) => warned.push(step.id.clone()),
+                // It had not begun, or had only read: nothing of it is left.
+                (StepState::Skipped, Some(EndCause::Cancelled)) => {
                     self.pass_over(&steps[index + 1..], "not run: cancelled");
                     return Ok(Forward::Cancelled);
                 }
-                StepState::Succeeded | StepState::Skipped => {}
-                StepState::Failed => {
+                (StepState::Failed, Some(EndCause::Cancelled)) if !step.effects.changes => {
+                    self.pass_over(&steps[index + 1..], "not run: cancelled");
+                    return Ok(Forward::Cancelled);
+                }
+                (StepState::Succeeded | StepState::Skipped, _) => {}
+                (StepState::Failed, cause) => {
                     self.pass_over(&steps[index + 1..], "not run: an earlier step failed");
                     // Undoing on top of an unknown effect could do harm; a person probes first.
+                    let unknown = cause == Some(EndCause::OutcomeUnknown);
                     let roll_back = step.on_failure == OnFailure::Rollback && !unknown;
-                    return Ok(Forward::Failed { reason, roll_back });
+                    let cause = cause.or(Some(EndCause::StepFailed));
+                    return Ok(Forward::Failed { end: End::new(Outcome::Failed, cause, reason), roll_back });
                 }
             }
         }
@@ -197,26 +213,56 @@ impl Run {
     }
 
     fn forward_step(&mut self, step: &ResolvedStep) -> Result<StepReport, JournalError> {
+        if step.skipped.is_some() && self.record.began(&step.id) {
+            let why = "it began, and what its `when` asks for has changed since then";
+            return self.end_step(unrun(step, StepState::Failed, Some(EndCause::OutcomeUnknown), why));
+        }
         if let Some(why) = &step.skipped {
             // Journaled, so that facts which change later do not wake a step that was passed over.
-            return self.end_step(unrun(step, StepState::Skipped, why));
+            return self.end_step(unrun(step, StepState::Skipped, None, why));
         }
         let left = self.time_left();
         if left.is_zero() {
-            let why = "timeout: the procedure's working time is over";
-            return self.end_step(unrun(step, StepState::Failed, why));
+            let why = "the procedure's working time is over";
+            return self.end_step(unrun(step, StepState::Failed, Some(EndCause::TimedOut), why));
         }
+        self.enter(step, left + self.grace(), self.shares.way_back + self.shares.finals);
         self.carry_step(step, Act::Forward, step.time_limit.min(left))
     }
 
-    /// Working time that the procedure has left; of work before a restart its ended steps count.
+    /// Working time that the procedure has left. A step counts for no more than its own limit: what it took
+    /// beyond that was the machine being off.
     fn time_left(&self) -> Duration {
-        let used = Duration::from_millis(self.reports.iter().map(|report| report.took_ms).sum());
+        let limit_of = |id: &str| {
+            let steps = &self.admitted.resolution().steps;
+            steps.iter().find(|step| step.id == id).map_or(Duration::ZERO, |step| step.time_limit)
+        };
+        let used = self
+            .reports
+            .iter()
+            .map(|report| Duration::from_millis(report.took_ms).min(limit_of(&report.id)))
+            .sum();
         self.admitted.resolution().procedure.timeout.length().saturating_sub(used)
     }
 
-    fn pass_over(&mut self, steps: &[ResolvedStep], why: &str) {
-        self.reports.extend(steps.iter().map(|step| unrun(step, StepState::Skipped, why)));
+    /// Notes until when this phase, of which so much is left from the begin of `step`, and the job last.
+    pub(super) fn enter(&mut self, step: &ResolvedStep, left: Duration, after: Duration) {
+        let begun = self.record.step(&step.id).filter(|known| known.try_number > 0);
+        let counted = begun.map_or(Duration::ZERO, |known| self.time_of(known).1);
+        let phase = self.since_boot() + left.saturating_sub(counted);
+        self.deadlines = Deadlines { phase, job: phase + after };
+    }
+
+    pub(super) const fn shares(&self) -> Shares {
+        self.shares
+    }
+
+    pub(super) const fn grace(&self) -> Duration {
+        self.surroundings.overrun_grace
+    }
+
+    pub(super) fn pass_over(&mut self, steps: &[ResolvedStep], why: &str) {
+        self.reports.extend(steps.iter().map(|step| unrun(step, StepState::Skipped, None, why)));
     }
 
     pub(super) fn journal(&mut self, entry: &Entry) -> Result<(), JournalError> {
@@ -227,7 +273,7 @@ impl Run {
 
     pub(super) fn tell(&self, state: JobState) {
         // Progress is dropped before it makes a step wait for a core that does not read.
-        let _ = self.surroundings.events.try_send(RunEvent::Progress(self.key, state));
+        let _ = self.surroundings.events.try_send(RunEvent::Progress(self.key, state, self.deadlines));
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -267,12 +313,13 @@ impl Run {
 }
 
 /// The report of a step that did not begin.
-pub(super) fn unrun(step: &ResolvedStep, state: StepState, why: &str) -> StepReport {
+pub(super) fn unrun(step: &ResolvedStep, state: StepState, cause: Option<EndCause>, why: &str) -> StepReport {
     StepReport {
         id: step.id.clone(),
         title: step.title.clone(),
         action: step.action.clone(),
         state,
+        cause,
         started: None,
         took_ms: 0,
         tries: 0,

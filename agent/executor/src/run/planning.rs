@@ -5,18 +5,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_types::job::{JobState, Outcome};
+use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::plan::NodePlan;
 use fleet_types::report::{StepReport, StepState, TaskReport};
 
-use super::draft::{Draft, cut_parts};
+use super::draft::{Draft, End, cut_parts};
 use super::life::Run;
 use super::task_thread::{Call, Called, call};
 use crate::resolve::{ResolvedStep, node_plan};
 use crate::tasks::{Task, TaskError, TaskPlan};
 
 /// Longest plan of one step: it reads listings, it does not walk the whole machine.
-const PLAN_LIMIT: Duration = Duration::from_mins(2);
+pub(super) const PLAN_LIMIT: Duration = Duration::from_mins(2);
 
 impl Run {
     pub(super) fn plan(&mut self) -> Draft {
@@ -53,6 +53,7 @@ impl Run {
                     title: planned.title.clone(),
                     action: planned.action.clone(),
                     state: if planned.skipped.is_some() { StepState::Skipped } else { StepState::Succeeded },
+                    cause: None,
                     started: timed.map(|(_, at, _)| *at),
                     took_ms: timed
                         .map_or(0, |(_, _, took)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
@@ -62,20 +63,24 @@ impl Run {
                 }
             })
             .collect();
-        let (outcome, reason) =
-            if self.is_cancelled() { (Outcome::Cancelled, "cancelled".to_owned()) } else { verdict(&plan) };
-        Draft { plan: Some(plan), ..self.draft(outcome, reason) }
+        let end = if self.is_cancelled() {
+            End::new(Outcome::Cancelled, Some(EndCause::Cancelled), "an operator cancelled it")
+        } else {
+            verdict(&plan)
+        };
+        Draft { plan: Some(plan), ..self.draft(end) }
     }
 
     fn ask(&self, step: &ResolvedStep) -> Result<TaskPlan, TaskError> {
         let Some(task) = step.task else { return Ok(TaskPlan::default()) };
         if self.is_stopping() {
-            return Err(TaskError::Cancelled);
+            return Err(TaskError::cancelled());
         }
         let request = Call {
             key: self.key,
             identity: self.identity(&step.id, 1),
             limit: step.time_limit.min(PLAN_LIMIT),
+            changing: false,
             cancel: self.cancel.clone(),
         };
         let called =
@@ -86,7 +91,7 @@ impl Run {
         self.surroundings.output.end(self.key, &step.id);
         match called {
             Called::Answered(result) => result,
-            Called::Overran => Err(TaskError::Declared("timeout: its plan did not end in time".to_owned())),
+            Called::Overran => Err(TaskError::Declared("its plan did not end in time".to_owned())),
             Called::Panicked => {
                 Err(TaskError::Declared("its plan broke off by a fault of its own".to_owned()))
             }
@@ -94,11 +99,12 @@ impl Run {
     }
 }
 
-fn verdict(plan: &NodePlan) -> (Outcome, String) {
-    match plan.refusals.len() {
-        0 => (Outcome::Succeeded, "planned".to_owned()),
-        count => {
-            (Outcome::SucceededWithWarnings, format!("planned; the node would refuse it for {count} reasons"))
-        }
+/// A plan whose run the node would refuse ends as that run would.
+fn verdict(plan: &NodePlan) -> End {
+    if plan.refusals.is_empty() {
+        return End::plain(Outcome::Succeeded, "planned");
     }
+    let reasons: Vec<String> =
+        plan.refusals.iter().map(|refusal| format!("{}: {}", refusal.code, refusal.message)).collect();
+    End::plain(Outcome::Refused, format!("the node would refuse it: {}", reasons.join("; ")))
 }

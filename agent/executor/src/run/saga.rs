@@ -3,32 +3,62 @@
 //! Never refused and never cancelled once begun; stopped between entries only when the executor stops, and
 //! taken up again by the next one (security-and-delivery §1.17). Part of a run.
 
+use std::collections::BTreeSet;
+use std::slice;
 use std::sync::Arc;
 
 use fleet_types::document::procedure::Outcome as Named;
-use fleet_types::job::Outcome;
+use fleet_types::job::{EndCause, Outcome};
 use fleet_types::report::StepState;
 
+use super::draft::End;
 use super::life::Run;
+use super::limits;
 use super::step::Act;
 use crate::journal::JournalError;
-use crate::resolve::ResolvedStep;
-use crate::tasks::Task;
+use crate::resolve::{Resolution, ResolvedStep};
+use crate::tasks::Reversal;
+
+/// Why an entry is passed over.
+const LEFT_BEHIND: &str = "not run: a task that overran its limit may still be changing the node";
 
 /// How the way back went.
+#[derive(Default)]
 pub(super) struct RollbackResult {
+    /// Entries that failed or did not run.
     failed: Vec<String>,
+    /// Does nobody know what one of them did?
+    unknown: bool,
+    /// Entries that did what they should.
     undone: usize,
+    /// Steps that began a change which nothing undid.
+    left: Vec<String>,
 }
 
 impl RollbackResult {
-    /// The job's outcome and reason, given why it went back.
-    pub(super) fn told(self, why: &str) -> (Outcome, String) {
-        if self.failed.is_empty() {
-            (Outcome::RolledBack, format!("{why}; {} undone", self.undone))
-        } else {
-            (Outcome::RollbackFailed, format!("{why}; could not be undone: {}", self.failed.join(", ")))
+    /// The job's end, given why it went back.
+    pub(super) fn into_end(self, why: &End) -> End {
+        let mut reason = why.reason.clone();
+        if self.undone > 0 {
+            reason = format!("{reason}; {} undone", self.undone);
         }
+        if !self.failed.is_empty() {
+            reason = format!("{reason}; could not be undone: {}", self.failed.join(", "));
+        }
+        if !self.left.is_empty() {
+            reason = format!("{reason}; nothing undoes: {}", self.left.join(", "));
+        }
+        let (outcome, cause) = match (self.failed.is_empty(), self.left.is_empty()) {
+            (false, _) if self.unknown => (Outcome::RollbackFailed, EndCause::OutcomeUnknown),
+            (false, _) => (Outcome::RollbackFailed, EndCause::StepFailed),
+            (true, false) => (Outcome::Failed, EndCause::NotUndone),
+            (true, true) if self.undone > 0 => {
+                (Outcome::RolledBack, why.cause.unwrap_or(EndCause::StepFailed))
+            }
+            // Nothing had changed, so nothing was rolled back.
+            (true, true) => (Outcome::Failed, why.cause.unwrap_or(EndCause::StepFailed)),
+        };
+        End::new(outcome, Some(cause), reason)
     }
 }
 
@@ -38,33 +68,61 @@ impl Run {
         self.rolling_back = true;
         let admitted = Arc::clone(&self.admitted);
         let resolution = admitted.resolution();
-        let mut rolled = RollbackResult { failed: Vec::new(), undone: 0 };
-        let mut entries: Vec<(ResolvedStep, Option<serde_json::Value>)> = Vec::new();
-        if resolution.rollback.is_empty() && resolution.procedure.rollback.is_empty() {
-            for step in resolution.steps.iter().rev() {
-                let noted = self.record.step(&step.id).filter(|known| known.try_number > 0);
-                let undo = noted.map(|known| known.undo.clone()).filter(|undo| !undo.is_null());
-                if let (Some(undo), Some(Task::Change(_))) = (undo, step.task) {
-                    let mut entry = step.clone();
-                    entry.id = format!("undo:{}", step.id);
-                    entry.title = format!("Undo: {}", step.title);
-                    entries.push((entry, Some(undo)));
-                }
-            }
-        } else {
-            let wanted = resolution.rollback.iter().filter(|entry| self.any_began(entry));
-            entries.extend(wanted.map(|entry| (entry.clone(), None)));
-        }
-        for (entry, undo) in &entries {
+        let mut rolled = RollbackResult::default();
+        let mut undone = BTreeSet::new();
+        let entries = self.way_back(resolution);
+        for (index, (entry, undo)) in entries.iter().enumerate() {
+            let ahead = limits::entries(entries[index..].iter().map(|(entry, _)| entry), self.grace());
+            self.enter(entry, ahead, self.shares().finals);
             let act = undo.as_ref().map_or(Act::Compensation, Act::Revert);
             match self.run_compensation(entry, act)? {
                 None => return Ok(None),
-                Some(true) => rolled.undone += 1,
+                Some(StepState::Succeeded) => {
+                    rolled.undone += 1;
+                    undone.extend(entry.undoes.iter().cloned());
+                }
                 // The others are undone all the same: each is one thing less for a person.
-                Some(false) => rolled.failed.push(entry.id.clone()),
+                Some(_) => {
+                    rolled.failed.push(entry.id.clone());
+                    let cause = self.reports.last().and_then(|report| report.cause);
+                    rolled.unknown |= cause == Some(EndCause::OutcomeUnknown);
+                }
             }
         }
+        rolled.left = resolution
+            .steps
+            .iter()
+            .filter(|step| self.changed(step) && !undone.contains(&step.id))
+            .map(|step| step.id.clone())
+            .collect();
         Ok(Some(rolled))
+    }
+
+    /// What undoes this job: its rollback entries as written, else the stored undos in reverse.
+    fn way_back(&self, resolution: &Resolution) -> Vec<(ResolvedStep, Option<serde_json::Value>)> {
+        if !resolution.procedure.rollback.is_empty() {
+            let wanted = resolution.rollback.iter().filter(|entry| self.any_began(entry));
+            return wanted.map(|entry| (entry.clone(), None)).collect();
+        }
+        let stored = resolution.steps.iter().rev().filter_map(|step| {
+            let noted = self.record.step(&step.id).filter(|known| known.try_number > 0)?;
+            if noted.undo.is_null() || step.task.is_none() {
+                return None;
+            }
+            let mut entry = step.clone();
+            entry.id = format!("undo:{}", step.id);
+            entry.title = format!("Undo: {}", step.title);
+            entry.undoes = vec![step.id.clone()];
+            Some((entry, Some(noted.undo.clone())))
+        });
+        stored.collect()
+    }
+
+    /// Did this step begin a change that does not stay on purpose? Of one that a changed fact has since made
+    /// a skipped one nobody can tell any more: it counts.
+    fn changed(&self, step: &ResolvedStep) -> bool {
+        let changes = step.effects.changes && step.reversal() != Reversal::Stays;
+        self.record.began(&step.id) && (changes || step.skipped.is_some())
     }
 
     /// Runs the final entries. `None`: the executor stops; `Some(Some)`: some failed, in words.
@@ -73,15 +131,19 @@ impl Run {
         self.rolling_back = false;
         let admitted = Arc::clone(&self.admitted);
         let mut failed = Vec::new();
-        for entry in &admitted.resolution().finally {
+        let entries = &admitted.resolution().finally;
+        for (index, entry) in entries.iter().enumerate() {
             let wanted = entry.undoes.is_empty() || self.any_began(entry);
             if !wanted || entry.except.iter().any(|except| named(*except) == outcome) {
                 continue;
             }
+            let ahead = limits::entries(&entries[index..], self.grace());
+            self.enter(entry, ahead, std::time::Duration::ZERO);
             match self.run_compensation(entry, Act::Compensation)? {
                 None => return Ok(None),
-                Some(true) => {}
-                Some(false) => failed.push(entry.id.as_str()),
+                Some(StepState::Succeeded) => {}
+                Some(StepState::Skipped) => failed.push(format!("{} (not run)", entry.id)),
+                Some(_) => failed.push(entry.id.clone()),
             }
         }
         Ok(Some((!failed.is_empty()).then(|| format!("final steps failed: {}", failed.join(", ")))))
@@ -91,16 +153,25 @@ impl Run {
         entry.undoes.iter().any(|step| self.record.began(step))
     }
 
-    /// One entry: its recorded end, or carried out now. None when the executor stops.
-    fn run_compensation(&mut self, entry: &ResolvedStep, act: Act<'_>) -> Result<Option<bool>, JournalError> {
+    /// One entry: its recorded end, or carried out now. None when the executor stops. Nothing that changes the
+    /// node runs beside a task that may still do so.
+    fn run_compensation(
+        &mut self,
+        entry: &ResolvedStep,
+        act: Act<'_>,
+    ) -> Result<Option<StepState>, JournalError> {
         let report = match self.record.step(&entry.id).and_then(|known| known.report.clone()) {
             Some(recorded) => recorded,
             None if self.surroundings.suspend.is_cancelled() => return Ok(None),
+            None if entry.effects.changes && self.surroundings.abandoned.changing().is_some() => {
+                self.pass_over(slice::from_ref(entry), LEFT_BEHIND);
+                return Ok(Some(StepState::Skipped));
+            }
             None => self.carry_step(entry, act, entry.time_limit)?,
         };
-        let good = report.state == StepState::Succeeded;
+        let state = report.state;
         self.reports.push(report);
-        Ok(Some(good))
+        Ok(Some(state))
     }
 }
 

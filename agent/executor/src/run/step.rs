@@ -5,16 +5,16 @@
 use std::time::Duration;
 
 use fleet_types::document::procedure::{OnFailure, RetryOn};
-use fleet_types::job::JobState;
+use fleet_types::job::{EndCause, JobState};
 use fleet_types::report::{StepReport, StepState, TaskReport};
 
 use super::draft::cut_parts;
 use super::life::Run;
 use super::task_thread::{Call, Called, call};
 use crate::crash::CrashPoint;
-use crate::journal::{Entry, JournalError};
+use crate::journal::{BootTime, Entry, JournalError, StepRecord};
 use crate::resolve::ResolvedStep;
-use crate::tasks::{Change, RetryKind, Task, TaskError};
+use crate::tasks::{Change, RetryKind, Reversal, Task, TaskError};
 
 /// What is done with a step's task.
 #[derive(Clone, Copy)]
@@ -32,44 +32,55 @@ const MAX_UNDO_BYTES: usize = 512 * 1024;
 
 /// How one try ended badly.
 struct Fault {
+    cause: EndCause,
     message: String,
     body: Box<TaskReport>,
     retry: Option<RetryKind>,
-    cancelled: bool,
 }
 
 impl Fault {
-    fn said(message: impl Into<String>) -> Self {
-        Self { message: message.into(), body: Box::default(), retry: None, cancelled: false }
+    fn new(cause: EndCause, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into(), body: Box::default(), retry: None }
     }
 }
 
 impl From<TaskError> for Fault {
     fn from(error: TaskError) -> Self {
+        let message = error.to_string();
         match error {
-            TaskError::Failed { message, report, retry } => {
-                Self { message, body: report, retry, cancelled: false }
+            TaskError::Failed { report: body, retry, .. } => {
+                let timed_out = retry == Some(RetryKind::Timeout);
+                let cause = if timed_out { EndCause::TimedOut } else { EndCause::StepFailed };
+                Self { cause, message, body, retry }
             }
-            TaskError::Cancelled => Self { cancelled: true, ..Self::said("cancelled") },
-            other => Self::said(other.to_string()),
+            TaskError::Cancelled(body) => Self { cause: EndCause::Cancelled, message, body, retry: None },
+            TaskError::OutcomeUnknown { report: body, retry, .. } => {
+                Self { cause: EndCause::OutcomeUnknown, message, body, retry }
+            }
+            TaskError::Declared(_) => Self::new(EndCause::StepFailed, message),
         }
     }
 }
 
 impl Run {
-    /// Carries one step out and journals its end. `limit` is the time that is left for it.
+    /// Carries one step out and journals its end. `limit` is the time that is left for it, counted from its
+    /// begin where an earlier life of the executor began it.
     pub(super) fn carry_step(
         &mut self,
         step: &ResolvedStep,
         act: Act<'_>,
         limit: Duration,
     ) -> Result<StepReport, JournalError> {
-        let began_at = self.now();
+        let known = self.record.step(&step.id).filter(|known| known.try_number > 0);
+        let began_at = known.map_or_else(|| self.now(), |known| known.began);
+        let (before, counted) = known.map_or_else(Default::default, |known| self.time_of(known));
+        let mut try_number = known.map_or(1, |known| known.try_number);
+        let limit = limit.saturating_sub(counted);
         let began = self.since_boot();
-        let mut try_number = self.record.step(&step.id).map_or(1, |known| known.try_number.max(1));
         let outcome = match self.noted_undo(step, act, try_number, limit) {
             Err(fault) => Err(fault),
             Ok(undo) => loop {
+                let boot = self.surroundings.host.clock();
                 self.journal(&Entry::StepBegin {
                     run: self.key.0,
                     attempt: self.key.1,
@@ -77,6 +88,7 @@ impl Run {
                     try_number,
                     undo: undo.clone(),
                     at: self.now(),
+                    boot: Some(BootTime { id: boot.boot_id(), ms: millis(boot.since_boot()) }),
                 })?;
                 self.surroundings.journal.reach(CrashPoint::AfterStepBegin)?;
                 self.tell(self.state_of(step, act));
@@ -90,17 +102,19 @@ impl Run {
             },
         };
         let output = self.surroundings.output.end(self.key, &step.id);
-        let took_ms = u64::try_from(self.since_boot().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
-        let (state, mut body) = judged(step, outcome, self.is_cancelled());
+        let took_ms = millis(before + self.since_boot().saturating_sub(began));
+        let begun = self.record.began(&step.id);
+        let (state, cause, mut body) = judged(step, outcome, begun);
         cut_parts(&mut body);
         let report = StepReport {
             id: step.id.clone(),
             title: step.title.clone(),
             action: step.action.clone(),
             state,
+            cause,
             started: Some(began_at),
             took_ms,
-            tries: try_number,
+            tries: if begun { try_number } else { 0 },
             output,
             body,
         };
@@ -113,6 +127,20 @@ impl Run {
         let (run, attempt) = self.key;
         self.journal(&Entry::StepEnd { run, attempt, report: Box::new(report.clone()) })?;
         Ok(report)
+    }
+
+    /// How long ago a step began that an earlier life of the executor left open; and how much of that counts
+    /// against its limit. In the same boot that is all of it, by boot time. Across a restart of the machine
+    /// only wall time can say how long ago it was, and nothing worked in between: nothing of it counts.
+    pub(super) fn time_of(&self, known: &StepRecord) -> (Duration, Duration) {
+        let clock = self.surroundings.host.clock();
+        match &known.began_boot {
+            Some(began) if began.id == clock.boot_id() => {
+                let ago = clock.since_boot().saturating_sub(Duration::from_millis(began.ms));
+                (ago, ago)
+            }
+            _ => (self.now().since(known.began), Duration::ZERO),
+        }
     }
 
     fn state_of(&self, step: &ResolvedStep, act: Act<'_>) -> JobState {
@@ -136,13 +164,14 @@ impl Run {
             return Ok(known.undo.clone());
         }
         match (act, step.task) {
-            (Act::Forward, Some(Task::Change(change))) if step.effects.changes => {
-                let undo = self.call(step, try_number, limit, move |context| change.undo(context))?;
+            (Act::Forward, Some(Task::Change(change)))
+                if step.effects.changes && change.reversal() == Reversal::Stored =>
+            {
+                let undo = self.call(step, try_number, limit, false, move |context| change.undo(context))?;
                 let size = serde_json::to_vec(&undo).map_or(usize::MAX, |bytes| bytes.len());
                 if size > MAX_UNDO_BYTES {
-                    return Err(Fault::said(format!(
-                        "its undo of {size} bytes is over the limit; nothing was done"
-                    )));
+                    let message = format!("its undo of {size} bytes is over the limit; nothing was done");
+                    return Err(Fault::new(EndCause::StepFailed, message));
                 }
                 Ok(undo)
             }
@@ -157,18 +186,21 @@ impl Run {
         try_number: u32,
         left: Duration,
     ) -> Result<TaskReport, Fault> {
-        let unmade = || Fault::said(format!("action {} is not built into this agent", step.action));
+        let unmade = || {
+            Fault::new(EndCause::StepFailed, format!("action {} is not built into this agent", step.action))
+        };
+        let changing = step.effects.changes;
         match (act, step.task.ok_or_else(unmade)?) {
             (Act::Revert(undo), Task::Change(change)) => {
                 let undo = undo.clone();
-                self.call(step, try_number, left, move |context| change.revert(context, &undo))
+                self.call(step, try_number, left, true, move |context| change.revert(context, &undo))
             }
             (Act::Revert(_), Task::Inspect(_)) => Ok(TaskReport::default()),
             (_, Task::Inspect(inspect)) => {
-                self.call(step, try_number, left, move |context| inspect.inspect(context))
+                self.call(step, try_number, left, false, move |context| inspect.inspect(context))
             }
             (_, Task::Change(change)) => {
-                self.call(step, try_number, left, move |context| Change::apply(change, context))
+                self.call(step, try_number, left, changing, move |context| Change::apply(change, context))
             }
         }
     }
@@ -178,12 +210,14 @@ impl Run {
         step: &ResolvedStep,
         try_number: u32,
         limit: Duration,
+        changing: bool,
         work: impl FnOnce(&crate::tasks::TaskContext<'_>) -> Result<T, TaskError> + Send + 'static,
     ) -> Result<T, Fault> {
         let request = Call {
             key: self.key,
             identity: self.identity(&step.id, try_number),
             limit,
+            changing,
             // The way back is not stopped by the cancel that caused it.
             cancel: if self.is_on_way_out() {
                 crate::tasks::CancelFlag::default()
@@ -191,13 +225,24 @@ impl Run {
                 self.cancel.clone()
             },
         };
+        // Of a change that was left alone half-way nobody can say how far it came.
+        let cause = |known| if changing { EndCause::OutcomeUnknown } else { known };
         match call(&self.surroundings, self.admitted.resolution(), step, request, work) {
-            Called::Answered(result) => result.map_err(Fault::from),
+            Called::Answered(result) => result.map_err(|error| {
+                let mut fault = Fault::from(error);
+                if fault.cause == EndCause::Cancelled && !self.is_cancelled() {
+                    fault.cause = EndCause::StepFailed;
+                }
+                fault
+            }),
             Called::Overran => {
-                Err(Fault::said(format!("timeout: it did not end within {} s", limit.as_secs())))
+                let still = if changing { " and may still be changing the node" } else { "" };
+                let message = format!("it did not end within {} s{still}", limit.as_secs());
+                Err(Fault::new(cause(EndCause::TimedOut), message))
             }
             Called::Panicked => {
-                Err(Fault::said("the task broke off by a fault of its own (panic); see the agent's log"))
+                let message = "the task broke off by a fault of its own (panic); see the agent's log";
+                Err(Fault::new(cause(EndCause::StepFailed), message))
             }
         }
     }
@@ -219,24 +264,29 @@ impl Run {
     }
 }
 
+pub(super) fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A step's end. One that began is never skipped, whatever stopped it.
 fn judged(
     step: &ResolvedStep,
     outcome: Result<TaskReport, Fault>,
-    cancelled: bool,
-) -> (StepState, TaskReport) {
+    begun: bool,
+) -> (StepState, Option<EndCause>, TaskReport) {
     match outcome {
-        Ok(body) => (StepState::Succeeded, body),
+        Ok(body) => (StepState::Succeeded, None, body),
         Err(fault) => {
             let mut body = *fault.body;
             body.summary = fault.message;
-            let unknown = body.summary.starts_with("outcome_unknown");
-            let state = match step.on_failure {
-                _ if fault.cancelled && cancelled => StepState::Skipped,
+            let state = match (fault.cause, step.on_failure) {
+                (EndCause::Cancelled, _) if !begun => StepState::Skipped,
                 // What nobody can know is never passed over with a warning (security-and-delivery §2.1).
-                OnFailure::Warn if !unknown => StepState::Warned,
+                (EndCause::Cancelled | EndCause::OutcomeUnknown, _) => StepState::Failed,
+                (_, OnFailure::Warn) => StepState::Warned,
                 _ => StepState::Failed,
             };
-            (state, body)
+            (state, Some(fault.cause), body)
         }
     }
 }

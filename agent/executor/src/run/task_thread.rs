@@ -1,14 +1,17 @@
 //! Calling a task on a thread of its own, bounded by a deadline.
 //!
-//! A task that panics has failed; one that overruns its deadline is left behind and counted, because a
-//! thread cannot be stopped from outside. Called by a run's steps and plans alone.
+//! A task that panics has failed; one that overruns its deadline is left behind and remembered until it comes
+//! back, because a thread cannot be stopped from outside. Called by a run's steps and plans alone.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
+
+use super::draft::RunEvent;
 use super::life::RunSurroundings;
 use crate::journal::JobKey;
 use crate::resolve::{Resolution, ResolvedStep};
@@ -17,17 +20,55 @@ use crate::tasks::{CancelFlag, StepIdentity, TaskContext, TaskError};
 /// This many threads may be left behind before the node starts no more changes: each may hold a hanging
 /// program or file system, and a node with four of them needs a person.
 pub const MAX_ABANDONED: usize = 4;
+/// How often boot time is looked at while a task works: a task's limit goes on while the machine sleeps, and
+/// the wait for its answer does not.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Counts the threads that were left behind and have not come back.
+/// A thread that was left behind.
+#[derive(Debug)]
+struct Left {
+    job: JobKey,
+    ended: Arc<AtomicBool>,
+    changing: bool,
+}
+
+/// The threads that were left behind and have not come back. At most as many as there are runs and steps that
+/// overran: [`MAX_ABANDONED`] stop further changes, and one that changes stops them at once.
 #[derive(Debug, Clone, Default)]
-pub struct Abandoned(Arc<AtomicUsize>);
+pub struct Abandoned(Arc<Mutex<Vec<Left>>>);
 
 impl Abandoned {
-    /// Why the node starts no changes, if it does not.
+    fn lock(&self) -> MutexGuard<'_, Vec<Left>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the node takes no changes, if it does not.
     pub fn reason(&self) -> Option<String> {
-        let count = self.0.load(Ordering::Acquire);
+        let count = self.lock().len();
         (count >= MAX_ABANDONED)
             .then(|| format!("{count} tasks overran their deadline and have not come back"))
+    }
+
+    /// A job whose task overran and may still be changing the node. No other change starts beside it.
+    pub fn changing(&self) -> Option<JobKey> {
+        self.lock().iter().find(|left| left.changing).map(|left| left.job)
+    }
+
+    /// Remembers a thread, unless it has come back by now.
+    fn leave(&self, left: Left) {
+        let mut all = self.lock();
+        if !left.ended.load(Ordering::Acquire) {
+            all.push(left);
+        }
+    }
+
+    /// A thread ends; was it left behind?
+    fn come_back(&self, ended: &Arc<AtomicBool>) -> bool {
+        let mut all = self.lock();
+        ended.store(true, Ordering::Release);
+        let before = all.len();
+        all.retain(|left| !Arc::ptr_eq(&left.ended, ended));
+        all.len() < before
     }
 }
 
@@ -51,6 +92,8 @@ pub struct Call {
     pub identity: StepIdentity,
     /// Time it has.
     pub limit: Duration,
+    /// May it change the node?
+    pub changing: bool,
     /// Asked to stop?
     pub cancel: CancelFlag,
 }
@@ -71,13 +114,13 @@ pub fn call<T: Send + 'static>(
     let placeholders = Arc::clone(&resolution.placeholders);
     let with = Arc::clone(&step.with);
     let output = surroundings.output.open(call.key, &step.id);
-    let limit = call.limit;
-    let left_behind = surroundings.abandoned.clone();
-    // Whoever comes second of waiter and thread puts the count right.
-    let overran = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&overran);
+    let limit = call.limit + surroundings.overrun_grace;
+    let ended = Arc::new(AtomicBool::new(false));
+    let left = Left { job: call.key, ended: Arc::clone(&ended), changing: call.changing };
+    let comes_back =
+        ComesBack { ended, abandoned: surroundings.abandoned.clone(), events: surroundings.events.clone() };
     let spawned = thread::Builder::new().name(format!("task {}", step.action)).spawn(move || {
-        let _back = CountBack { overran: seen, left_behind };
+        let _back = comes_back;
         let context = TaskContext {
             host: host.as_ref(),
             profile: &profile,
@@ -96,28 +139,45 @@ pub fn call<T: Send + 'static>(
     if let Err(error) = spawned {
         return Called::Answered(Err(TaskError::Declared(format!("no thread for the task: {error}"))));
     }
-    match answered.recv_timeout(limit + surroundings.overrun_grace) {
+    match answer_within(surroundings, &answered, limit) {
         Ok(result) => Called::Answered(result),
         Err(RecvTimeoutError::Disconnected) => Called::Panicked,
         Err(RecvTimeoutError::Timeout) => {
-            if overran.swap(1, Ordering::AcqRel) == 0 {
-                surroundings.abandoned.0.fetch_add(1, Ordering::AcqRel);
-            }
+            surroundings.abandoned.leave(left);
             Called::Overran
         }
     }
 }
 
-/// Runs when the thread ends, in whatever way.
-struct CountBack {
-    overran: Arc<AtomicUsize>,
-    left_behind: Abandoned,
+/// The answer, unless the limit passes before: on boot time or on this process's own clock.
+fn answer_within<T>(
+    surroundings: &RunSurroundings,
+    answered: &Receiver<T>,
+    limit: Duration,
+) -> Result<T, RecvTimeoutError> {
+    let clock = surroundings.host.clock();
+    let (began, began_boot) = (Instant::now(), clock.since_boot());
+    loop {
+        let gone = began.elapsed().max(clock.since_boot().saturating_sub(began_boot));
+        match answered.recv_timeout(limit.saturating_sub(gone).min(LOOK_EVERY)) {
+            Err(RecvTimeoutError::Timeout) if gone < limit => {}
+            ended => return ended,
+        }
+    }
 }
 
-impl Drop for CountBack {
+/// Runs when the thread ends, in whatever way.
+struct ComesBack {
+    ended: Arc<AtomicBool>,
+    abandoned: Abandoned,
+    events: mpsc::Sender<RunEvent>,
+}
+
+impl Drop for ComesBack {
     fn drop(&mut self) {
-        if self.overran.swap(2, Ordering::AcqRel) == 1 {
-            self.left_behind.0.fetch_sub(1, Ordering::AcqRel);
+        if self.abandoned.come_back(&self.ended) {
+            // The dispatcher is gone only when the executor is.
+            let _ = self.events.blocking_send(RunEvent::CameBack);
         }
     }
 }

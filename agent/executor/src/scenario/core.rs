@@ -170,12 +170,17 @@ impl Core {
 
     /// Waits for a state of this kind.
     pub async fn state(&mut self, what: &str, matches: impl Fn(&JobState) -> bool) -> JobState {
+        self.update(what, |update| matches(&update.state)).await.state
+    }
+
+    /// Waits for word of a job of this kind.
+    pub async fn update(&mut self, what: &str, matches: impl Fn(&JobUpdate) -> bool) -> JobUpdate {
         loop {
             match self.next(what).await {
                 Some(FromExecutor::Job(job)) => {
                     let update = JobUpdate::try_from(&job).unwrap();
-                    if matches(&update.state) {
-                        return update.state;
+                    if matches(&update) {
+                        return update;
                     }
                 }
                 other => panic!("expected {what}, got {other:?}"),

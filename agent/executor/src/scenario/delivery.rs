@@ -134,5 +134,5 @@ async fn a_new_attempt_waits_for_the_old_one_and_a_use_is_spent_once() {
     core.assign_exactly(&bench, &again).await;
     let refused = core.report(&bench).await;
     assert_eq!((refused.attempt.0, refused.outcome), (2, Outcome::Refused));
-    assert!(refused.reason.starts_with("policy use-spent"), "{}", refused.reason);
+    assert!(refused.reason.starts_with("use-spent"), "{}", refused.reason);
 }

@@ -6,8 +6,10 @@
 mod bench;
 mod core;
 mod delivery;
+mod ends;
 mod limits;
 mod refusals;
 mod restarts;
 mod scripted;
 mod steps;
+mod waiting;

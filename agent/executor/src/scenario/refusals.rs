@@ -24,7 +24,7 @@ async fn rule_of(policy: &str, order: impl FnOnce(&mut Bench) -> Order) -> Strin
     assert!(matches!(report.outcome, Outcome::Refused | Outcome::Expired), "{}", report.reason);
     assert_eq!(bench.tasks.calls(), Vec::<String>::new());
     let problems: Vec<_> = report.steps[0].body.problems.iter().map(|p| p.code.clone()).collect();
-    let first = format!("policy {}: ", problems[0]);
+    let first = format!("{}: ", problems[0]);
     assert!(report.reason.starts_with(&first), "{}", report.reason);
     problems.join(" ")
 }
@@ -243,8 +243,8 @@ async fn assignments_that_the_link_does_not_vouch_for_are_refused_without_a_trac
     {
         core.assign_exactly(&bench, &assignment).await;
         let state = core.state("a refusal", |state| state.outcome().is_some()).await;
-        let JobState::Ended { outcome: Outcome::Refused, reason } = state else { panic!("{state:?}") };
-        assert!(reason.starts_with(&format!("policy {rule}: ")), "{reason}");
+        let JobState::Ended { outcome: Outcome::Refused, reason, .. } = state else { panic!("{state:?}") };
+        assert!(reason.starts_with(&format!("{rule}: ")), "{reason}");
     }
     let proof = fleet_proto::convert::to_json(&bench.wave(&good));
     let mut replayed = good.clone();
@@ -252,7 +252,7 @@ async fn assignments_that_the_link_does_not_vouch_for_are_refused_without_a_trac
     let assignment = fleet_proto::convert::to_json(&replayed);
     core.send(ToExecutor::Assign(pb::Assign { assignment, proof })).await;
     let state = core.state("a refusal", |state| state.outcome().is_some()).await;
-    assert!(matches!(state, JobState::Ended { reason, .. } if reason.starts_with("policy wave-proof: ")));
+    assert!(matches!(state, JobState::Ended { reason, .. } if reason.starts_with("wave-proof: ")));
     // None of them stands in the way of the real one.
     assert_eq!(core.outcome(&bench, &order, 5).await.0, Outcome::Succeeded);
 }
@@ -274,7 +274,7 @@ async fn disruptive_work_is_counted_and_waits_for_a_known_partner() {
         let order = bench.order(number, Verb::Run, restart());
         let (outcome, reason) = core.outcome(&bench, &order, 1).await;
         assert_eq!(outcome, expected, "{number}: {reason}");
-        assert!(number < 3 || reason.starts_with("policy max-disruptive-jobs: "), "{reason}");
+        assert!(number < 3 || reason.starts_with("max-disruptive-jobs: "), "{reason}");
     }
     // Work that disturbs nobody is not held up by it, and a day later there is room again.
     let quiet = bench.order(4, Verb::Run, backups(&["one"]));

@@ -8,7 +8,7 @@ use fleet_types::report::{Change as Changed, TaskReport};
 use tokio::sync::Notify;
 
 use crate::resolve::TaskTable;
-use crate::tasks::{Change, Inspect, RetryKind, Task, TaskContext, TaskError, TaskPlan};
+use crate::tasks::{Change, Inspect, RetryKind, Reversal, Task, TaskContext, TaskError, TaskPlan};
 
 /// What a scripted task does when it is called for a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +25,27 @@ pub enum Does {
     Panics,
     /// Waits until the test lets go.
     Waits,
+    /// Goes on until it is asked to stop, and stops cleanly.
+    Stops,
     /// Prints so many kilobytes, then ends well.
     Prints(usize),
+}
+
+/// A scripted task that nothing undoes.
+struct WithoutUndo;
+
+impl Change for WithoutUndo {
+    fn plan(&self, _: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
+        Ok(TaskPlan::default())
+    }
+
+    fn reversal(&self) -> Reversal {
+        Reversal::None
+    }
+
+    fn apply(&self, _: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
+        Ok(TaskReport::default())
+    }
 }
 
 /// Scripted tasks under real names: `backup.run` changes, `health.check` reads.
@@ -55,7 +74,7 @@ impl Tasks {
             ("backup.prune", Task::Change(self)),
             ("health.check", Task::Inspect(self)),
             ("service.restart", Task::Change(self)),
-            ("command.run", Task::Change(self)),
+            ("command.run", Task::Change(&WithoutUndo)),
         ])
     }
 
@@ -109,7 +128,17 @@ impl Tasks {
                 report: Box::new(report),
                 retry: Some(RetryKind::LockBusy),
             }),
-            Does::IsLost => Err(TaskError::OutcomeUnknown("nobody saw it end".to_owned())),
+            Does::IsLost => Err(TaskError::OutcomeUnknown {
+                message: "nobody saw it end".to_owned(),
+                report: Box::default(),
+                retry: None,
+            }),
+            Does::Stops => {
+                while !context.cancel.is_cancelled() {
+                    std::thread::park_timeout(std::time::Duration::from_millis(5));
+                }
+                Err(TaskError::Cancelled(Box::new(report)))
+            }
             Does::Panics => panic!("scripted"),
             Does::Waits => {
                 // Bounded, so that a test that never lets go still ends.
@@ -146,6 +175,10 @@ impl Change for Tasks {
         };
         let commands = vec![vec!["tar".to_owned()]];
         Ok(TaskPlan { summary: "would change".to_owned(), commands, changes: vec![change] })
+    }
+
+    fn reversal(&self) -> Reversal {
+        Reversal::Stored
     }
 
     fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {

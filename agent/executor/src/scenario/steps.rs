@@ -1,6 +1,6 @@
 //! What happens to steps: failures, retries, the way back, plans.
 
-use fleet_types::job::Outcome;
+use fleet_types::job::{EndCause, Outcome};
 use fleet_types::report::{Report, StepState};
 use fleet_types::request::Verb;
 use serde_json::json;
@@ -47,16 +47,15 @@ async fn failures_abort_warn_or_end_unknown() {
     assert_eq!(run(&[("one", Does::Fails)], strict).await.0.outcome, Outcome::Failed);
 
     let (report, _) = run(&[("one", Does::IsLost)], warn).await;
-    assert_eq!(report.outcome, Outcome::Failed);
-    assert!(report.reason.starts_with("outcome_unknown: "), "{}", report.reason);
+    assert_eq!((report.outcome, report.cause), (Outcome::Failed, Some(EndCause::OutcomeUnknown)));
+    assert_eq!(report.steps[0].cause, Some(EndCause::OutcomeUnknown), "and is never passed over");
 
     let (report, _) = run(&[("one", Does::Panics)], backups(&["one"])).await;
     assert!(report.outcome == Outcome::Failed && report.reason.contains("panic"), "{}", report.reason);
+    assert_eq!(report.cause, Some(EndCause::OutcomeUnknown), "how far a broken change came nobody knows");
 
-    let short = with(backups(&["one", "two"]), 0, "timeout", json!("100ms"));
-    let (report, calls) = run(&[("one", Does::Waits)], short).await;
-    assert!(report.outcome == Outcome::Failed && report.reason.starts_with("timeout: "), "{}", report.reason);
-    assert!(!calls.contains(&"apply two".to_owned()));
+    let (report, calls) = run(&[("look", Does::Panics)], checks()).await;
+    assert_eq!((report.cause, calls), (Some(EndCause::StepFailed), vec!["inspect look".to_owned()]));
 }
 
 #[tokio::test]
@@ -89,14 +88,15 @@ async fn the_way_back_goes_by_stored_undos_in_reverse() {
 async fn the_way_back_goes_by_rollback_entries_and_final_steps_run_last() {
     let mut procedure = with(backups(&["one", "two", "three"]), 1, "on_failure", json!("rollback"));
     let entry = |id: &str, undoes: &[&str]| json!({"id": id, "uses": "backup.run", "with": {"backup": "config"}, "undoes": undoes});
-    procedure["rollback"] = json!([entry("back-one", &["one"]), entry("back-three", &["three"])]);
+    let entries = [("back-one", "one"), ("back-two", "two"), ("back-three", "three")];
+    procedure["rollback"] = entries.map(|(id, undoes)| entry(id, &[undoes])).into();
     let mut quiet = entry("not-after-rollback", &[]);
     quiet["except"] = json!(["rolled_back"]);
     procedure["finally"] = json!([entry("last", &[]), entry("after-three", &["three"]), quiet]);
     let (report, calls) = run(&[("two", Does::Fails)], procedure.clone()).await;
     assert_eq!(report.outcome, Outcome::RolledBack);
     let applied: Vec<_> = calls.iter().filter(|call| call.starts_with("apply")).collect();
-    assert_eq!(applied, ["apply one", "apply two", "apply back-one", "apply last"]);
+    assert_eq!(applied, ["apply one", "apply two", "apply back-one", "apply back-two", "apply last"]);
     assert_eq!(calls.iter().filter(|call| call.starts_with("revert")).count(), 0);
     let (report, calls) = run(&[("last", Does::Fails)], procedure).await;
     assert_eq!(report.outcome, Outcome::SucceededWithWarnings);
@@ -122,8 +122,9 @@ async fn a_plan_says_what_would_happen_and_who_would_refuse_it_and_does_nothing(
     let order = bench.order(1, Verb::Plan, backups(&["one"]));
     core.assign(&bench, &order, 1).await;
     let report = core.report(&bench).await;
-    assert_eq!(report.outcome, Outcome::SucceededWithWarnings);
+    assert_eq!(report.outcome, Outcome::Refused, "as a run of it would be");
     let plan = report.plan.unwrap();
+    assert!(report.reason.contains(&plan.refusals[0].message), "{}", report.reason);
     assert!(plan.changes);
     assert_eq!(plan.steps[0].changes[0].subject, format!("Some(String(\"{}\"))", order.run));
     assert_eq!(plan.refusals.iter().map(|r| r.code.as_str()).collect::<Vec<_>>(), ["mode-read-only"]);

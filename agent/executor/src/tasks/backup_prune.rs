@@ -6,7 +6,7 @@ use fleet_types::report::TaskReport;
 use fleet_types::severity::Severity;
 
 use super::args;
-use super::contract::{Change, TaskContext, TaskError, TaskPlan};
+use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{bounded, change, problem};
@@ -53,9 +53,9 @@ impl Change for BackupPrune {
         Ok(plan)
     }
 
-    fn undo(&self, _context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+    fn reversal(&self) -> Reversal {
         // What is deleted is gone; the plan lists it beforehand.
-        Ok(serde_json::Value::Null)
+        Reversal::None
     }
 
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
@@ -77,9 +77,5 @@ impl Change for BackupPrune {
             return Err(TaskError::failed("no archive reads back whole, so none is removed", report));
         }
         Ok(report)
-    }
-
-    fn revert(&self, _context: &TaskContext<'_>, _undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
-        Ok(TaskReport { summary: "removed archives cannot be put back".to_owned(), ..TaskReport::default() })
     }
 }

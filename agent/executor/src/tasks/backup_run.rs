@@ -13,7 +13,7 @@ use fleet_types::severity::Severity;
 
 use super::archive::{self, ArchiveError, Label, Summary};
 use super::args;
-use super::contract::{Change, TaskContext, TaskError, TaskPlan};
+use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{bounded, change, number, problem, sample};
@@ -88,9 +88,9 @@ impl Change for BackupRun {
         Ok(plan)
     }
 
-    fn undo(&self, _context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+    fn reversal(&self) -> Reversal {
         // A good archive is no harm; an unfinished one is removed by the step itself.
-        Ok(serde_json::Value::Null)
+        Reversal::Stays
     }
 
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
@@ -124,10 +124,6 @@ impl Change for BackupRun {
             Err(ArchiveError::Halted(halt)) => Err(halt.end(report)),
             Err(error) => Err(failed(&id, &error, report)),
         }
-    }
-
-    fn revert(&self, _context: &TaskContext<'_>, _undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
-        Ok(TaskReport { summary: "a backup stays".to_owned(), ..TaskReport::default() })
     }
 }
 

@@ -314,6 +314,6 @@ fn a_cancel_or_the_end_of_the_time_leaves_nothing_behind() {
     let timeout = Some(super::RetryKind::Timeout);
     assert!(matches!(&error, TaskError::Failed { retry, .. } if *retry == timeout), "{error:?}");
     bench.cancel.cancel();
-    assert!(matches!(bench.apply("backup.run", &with), Err(TaskError::Cancelled)));
+    assert!(matches!(bench.apply("backup.run", &with), Err(TaskError::Cancelled(_))));
     assert!(bench.names("/var/backups").is_empty());
 }

@@ -15,7 +15,7 @@ use fleet_types::report::{Artifact, Problem, TaskReport};
 use fleet_types::severity::Severity;
 use fleet_types::time::Timestamp;
 
-use super::contract::{Change, RetryKind, TaskContext, TaskError, TaskPlan};
+use super::contract::{Change, RetryKind, Reversal, TaskContext, TaskError, TaskPlan};
 use super::part::{bounded, problem, sample};
 use super::{args, programs};
 use crate::host::{Exit, FileError, Files, Purpose, UnitName};
@@ -52,9 +52,9 @@ impl Change for CommandRun {
         })
     }
 
-    fn undo(&self, _context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+    fn reversal(&self) -> Reversal {
         // What a command did only its author knows; procedures name their own way back in [[rollback]].
-        Ok(serde_json::Value::Null)
+        Reversal::None
     }
 
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
@@ -79,20 +79,24 @@ impl Change for CommandRun {
         }
         match outcome.exit {
             Exit::Status(0) => Ok(bounded(report)),
-            Exit::Cancelled => Err(TaskError::Cancelled),
             exit => {
                 let message = format!("command {id}: {exit}");
                 let mut found = problem(Severity::High, "command_failed", id.as_str(), &message);
                 found.evidence = last_line(&report.output_tail);
                 report.problems.push(found);
                 let retry = (exit == Exit::TimedOut).then_some(RetryKind::Timeout);
-                Err(TaskError::Failed { message, report: Box::new(bounded(report)), retry })
+                let report = Box::new(bounded(report));
+                match exit {
+                    // Ended half-way from outside: what it had changed until then only it knew.
+                    Exit::Cancelled | Exit::TimedOut if command.changes => {
+                        let message = format!("{message}; nobody knows how far it came");
+                        Err(TaskError::OutcomeUnknown { message, report, retry })
+                    }
+                    Exit::Cancelled => Err(TaskError::Cancelled(report)),
+                    _ => Err(TaskError::Failed { message, report, retry }),
+                }
             }
         }
-    }
-
-    fn revert(&self, _context: &TaskContext<'_>, _undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
-        Ok(TaskReport { summary: "a command has no undo of its own".to_owned(), ..TaskReport::default() })
     }
 }
 
@@ -205,10 +209,27 @@ mod tests {
         bench.host.answer("edgefw-cli", [Answer::Unknown]);
         let with = bench.with(r#"{"command":"suite","params":{"suite":"basic"}}"#);
         let error = bench.apply("command.run", &with).unwrap_err();
-        assert!(matches!(&error, TaskError::OutcomeUnknown(_)), "{error}");
-        assert!(error.to_string().starts_with("outcome_unknown: "));
-        bench.host.answer("edgefw-cli", [Answer::Ends(Exit::TimedOut, String::new())]);
-        let error = bench.apply("command.run", &with).unwrap_err();
-        assert!(matches!(error, TaskError::Failed { retry: Some(RetryKind::Timeout), .. }));
+        assert!(matches!(&error, TaskError::OutcomeUnknown { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_change_that_was_ended_from_outside_is_unknown_and_a_look_is_not() {
+        let with = r#"{"command":"suite","params":{"suite":"basic"}}"#;
+        for exit in [Exit::TimedOut, Exit::Cancelled] {
+            let changing = Bench::new(PROFILE);
+            changing.host.answer("edgefw-cli", [Answer::Ends(exit, "half\n".into())]);
+            let error = changing.apply("command.run", &changing.with(with)).unwrap_err();
+            let TaskError::OutcomeUnknown { report, retry, .. } = error else { panic!("{exit}: {error}") };
+            let timed_out = (exit == Exit::TimedOut).then_some(RetryKind::Timeout);
+            assert_eq!(retry, timed_out, "tried again where its author says so, and after no cancel");
+            assert_eq!(report.output_tail, "half\n", "what is known is kept");
+            let reading = Bench::new(&PROFILE.replace("changes = true", "changes = false"));
+            reading.host.answer("edgefw-cli", [Answer::Ends(exit, String::new())]);
+            match (exit, reading.apply("command.run", &reading.with(with)).unwrap_err()) {
+                (Exit::TimedOut, TaskError::Failed { retry: Some(RetryKind::Timeout), .. })
+                | (Exit::Cancelled, TaskError::Cancelled(_)) => {}
+                (_, error) => panic!("{exit}: {error:?}"),
+            }
+        }
     }
 }

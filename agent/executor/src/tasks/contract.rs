@@ -112,12 +112,20 @@ pub enum TaskError {
         /// May the same step be tried again, and as what: `network`, `lock_busy`, `timeout`.
         retry: Option<RetryKind>,
     },
-    /// Asked to stop, and stopped without leaving anything half-done.
-    #[error("cancelled")]
-    Cancelled,
+    /// Asked to stop, and stopped without leaving anything half-done; what was done until then stands in the
+    /// report.
+    #[error("stopped on request")]
+    Cancelled(Box<TaskReport>),
     /// An effect began and nobody can say whether it happened (security-and-delivery §2.1).
-    #[error("outcome_unknown: {0}")]
-    OutcomeUnknown(String),
+    #[error("{message}")]
+    OutcomeUnknown {
+        /// What is not known, for the job's reason.
+        message: String,
+        /// What is known all the same.
+        report: Box<TaskReport>,
+        /// May the same step be tried again all the same, where its author asks for that by name.
+        retry: Option<RetryKind>,
+    },
 }
 
 /// Kinds of failure that `retries.only_on` names.
@@ -136,6 +144,11 @@ impl TaskError {
     pub fn failed(message: impl Into<String>, report: TaskReport) -> Self {
         Self::Failed { message: message.into(), report: Box::new(report), retry: None }
     }
+
+    /// A stop on request before anything was done.
+    pub fn cancelled() -> Self {
+        Self::Cancelled(Box::default())
+    }
 }
 
 /// A task that only reads. Safe in plans, gates and after a crash: it is simply done again.
@@ -147,6 +160,17 @@ pub trait Inspect: Send + Sync {
     fn inspect(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError>;
 }
 
+/// What a way back can do about a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reversal {
+    /// Nothing: what it changed stays changed, unless a `[[rollback]]` entry undoes it.
+    None,
+    /// There is nothing to put back: it adds something that is meant to stay, as an archive is.
+    Stays,
+    /// `revert` puts back what `undo` noted.
+    Stored,
+}
+
 /// A task that changes the node.
 ///
 /// `apply` is idempotent for the same step, or finds out by itself what an interrupted try left behind
@@ -156,14 +180,22 @@ pub trait Change: Send + Sync {
     /// The dry run and the diff: reads only.
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError>;
 
-    /// What `revert` will need, made before anything changes and kept in the undo store.
-    fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError>;
+    /// What a way back can do about it.
+    fn reversal(&self) -> Reversal;
+
+    /// What `revert` will need, made before anything changes and kept in the undo store; asked of tasks with a
+    /// stored undo only.
+    fn undo(&self, _context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+        Ok(serde_json::Value::Null)
+    }
 
     /// Does it and verifies that it is done.
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError>;
 
-    /// Puts back what `undo` noted. Applying it twice changes nothing the second time.
-    fn revert(&self, context: &TaskContext<'_>, undo: &serde_json::Value) -> Result<TaskReport, TaskError>;
+    /// Puts back what `undo` noted, and verifies it. Applying it twice changes nothing the second time.
+    fn revert(&self, _context: &TaskContext<'_>, _undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
+        Err(TaskError::Declared("this action has no undo of its own".to_owned()))
+    }
 }
 
 /// A task of the registry.

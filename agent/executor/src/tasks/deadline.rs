@@ -22,7 +22,7 @@ impl Halt {
     /// The end of the task, with what is known until now.
     pub(super) fn end(self, report: TaskReport) -> TaskError {
         match self {
-            Self::Cancelled => TaskError::Cancelled,
+            Self::Cancelled => TaskError::Cancelled(Box::new(bounded(report))),
             Self::TimeOver => TaskError::Failed {
                 message: self.to_string(),
                 report: Box::new(bounded(report)),

@@ -73,7 +73,7 @@ impl Inspect for HealthCheck {
                 return Err(TaskError::Failed { message, report: Box::new(report), retry });
             }
             if !clock.pause(left.min(LOOK_EVERY), context.cancel) {
-                return Err(TaskError::Cancelled);
+                return Err(TaskError::cancelled());
             }
         }
     }
@@ -223,7 +223,7 @@ fn collect(
             for late in pending.values() {
                 late.cancel.cancel();
             }
-            return Err(TaskError::Cancelled);
+            return Err(TaskError::cancelled());
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use fleet_types::report::TaskReport;
 use fleet_types::severity::Severity;
 use fleet_types::time::Timestamp;
 
-use super::contract::{Change, TaskContext, TaskError, TaskPlan};
+use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::part::{bounded, change, problem};
 use super::service_state::{judge, names};
 use super::{args, programs};
@@ -58,9 +58,9 @@ impl Change for HealthRepair {
         Ok(plan)
     }
 
-    fn undo(&self, _context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+    fn reversal(&self) -> Reversal {
         // Stopping what should run would not be an improvement: the catalogue says none.
-        Ok(serde_json::Value::Null)
+        Reversal::None
     }
 
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
@@ -79,10 +79,6 @@ impl Change for HealthRepair {
         };
         let report = bounded(report);
         if down.is_empty() { Ok(report) } else { Err(TaskError::failed(report.summary.clone(), report)) }
-    }
-
-    fn revert(&self, _context: &TaskContext<'_>, _undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
-        Ok(TaskReport { summary: "started services are left running".to_owned(), ..TaskReport::default() })
     }
 }
 
@@ -127,7 +123,7 @@ fn repair(
                 return Ok(false);
             }
             if !clock.pause(wait, context.cancel) {
-                return Err(TaskError::Cancelled);
+                return Err(TaskError::Cancelled(Box::new(std::mem::take(report))));
             }
         }
         recent.push(clock.now());
@@ -146,7 +142,7 @@ fn repair(
             }
         }
         if context.cancel.is_cancelled() {
-            return Err(TaskError::Cancelled);
+            return Err(TaskError::Cancelled(Box::new(std::mem::take(report))));
         }
     }
 }

@@ -16,7 +16,7 @@ use fleet_types::report::TaskReport;
 use fleet_types::severity::Severity;
 
 use super::args;
-use super::contract::{Change, TaskContext, TaskError, TaskPlan};
+use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::deadline::{Deadline, Halt};
 use super::fill::Filler;
 use super::log_rules::{Move, Rules};
@@ -56,17 +56,13 @@ impl Change for LogPrune {
         Ok(TaskPlan { summary: report.summary, commands: Vec::new(), changes: report.changes })
     }
 
-    fn undo(&self, _context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+    fn reversal(&self) -> Reversal {
         // What is deleted is gone; the plan lists it beforehand.
-        Ok(serde_json::Value::Null)
+        Reversal::None
     }
 
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
         prune(context, args::flag(context, "plan_only", false)?)
-    }
-
-    fn revert(&self, _context: &TaskContext<'_>, _undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
-        Ok(TaskReport { summary: "removed logs cannot be put back".to_owned(), ..TaskReport::default() })
     }
 }
 

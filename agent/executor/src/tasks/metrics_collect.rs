@@ -56,7 +56,7 @@ impl Inspect for MetricsCollect {
         interfaces(context, &mut report);
         security(context, &mut report)?;
         if context.cancel.is_cancelled() {
-            return Err(TaskError::Cancelled);
+            return Err(TaskError::cancelled());
         }
         report.summary = format!("{} measurements", report.samples.len());
         Ok(bounded(report))

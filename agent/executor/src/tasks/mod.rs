@@ -35,6 +35,7 @@ mod syntax;
 mod testing;
 
 pub use contract::{
-    CancelFlag, Change, Inspect, OutputSink, RetryKind, StepIdentity, Task, TaskContext, TaskError, TaskPlan,
+    CancelFlag, Change, Inspect, OutputSink, RetryKind, Reversal, StepIdentity, Task, TaskContext, TaskError,
+    TaskPlan,
 };
 pub use registry::{built, find};

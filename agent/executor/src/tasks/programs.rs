@@ -77,7 +77,9 @@ pub(super) fn left(context: &TaskContext<'_>) -> Duration {
 pub(super) fn broken(error: &ProcessError, report: TaskReport) -> TaskError {
     match error {
         ProcessError::NotStarted { .. } => TaskError::failed(error.to_string(), report),
-        ProcessError::OutcomeUnknown { .. } => TaskError::OutcomeUnknown(error.to_string()),
+        ProcessError::OutcomeUnknown { .. } => {
+            TaskError::OutcomeUnknown { message: error.to_string(), report: Box::new(report), retry: None }
+        }
     }
 }
 

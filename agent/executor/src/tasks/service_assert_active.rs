@@ -50,7 +50,7 @@ impl Inspect for ServiceAssertActive {
                 return Err(TaskError::Failed { message, report: Box::new(report), retry });
             }
             if !clock.pause(left.min(LOOK_EVERY), context.cancel) {
-                return Err(TaskError::Cancelled);
+                return Err(TaskError::cancelled());
             }
         }
     }
@@ -113,7 +113,7 @@ mod tests {
         bench.host.script().units.insert("a.service".into(), Activity::Active);
         bench.cancel.cancel();
         let with = bench.with(r#"{"services":["a"],"stable_for":"10s"}"#);
-        assert!(matches!(bench.apply("service.assert_active", &with), Err(TaskError::Cancelled)));
+        assert!(matches!(bench.apply("service.assert_active", &with), Err(TaskError::Cancelled(_))));
         let with = bench.with(r#"{"services":["missing"]}"#);
         assert!(matches!(bench.apply("service.assert_active", &with), Err(TaskError::Declared(_))));
     }

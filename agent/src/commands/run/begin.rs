@@ -20,9 +20,10 @@ use crate::error::{Exit, Failure};
 use crate::node::NodeRecord;
 use crate::telemetry;
 
-/// After its deadline a task has this long to answer before its thread is left behind: the supervisor's five
-/// seconds between SIGTERM and SIGKILL, and time to read what the program left.
-const OVERRUN_GRACE: Duration = Duration::from_secs(30);
+/// After its deadline a task has this long to answer before its thread is left behind: the supervisor's half
+/// minute between SIGTERM and SIGKILL, the time after which it is trusted no longer, and time to read what the
+/// program left.
+const OVERRUN_GRACE: Duration = Duration::from_mins(1);
 
 /// Runs until SIGTERM or Ctrl-C.
 pub fn run(args: &args::Run) -> Result<(), Failure> {

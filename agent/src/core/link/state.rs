@@ -199,7 +199,7 @@ mod tests {
             assert!(state.on_executor(update(JobState::Accepted)).is_none());
         }
         assert_eq!((state.jobs_open(), state.hello().journal_sequence), (1, 3));
-        let refused = JobState::Ended { outcome: Outcome::Refused, reason: "policy".to_owned() };
+        let refused = JobState::ended(Outcome::Refused, "policy");
         state.on_executor(update(refused));
         assert_eq!(state.jobs_open(), 0);
         state.on_executor(update(JobState::Accepted));

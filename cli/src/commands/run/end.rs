@@ -1,6 +1,8 @@
 //! How a run ended, as an exit code and a line.
 
-use fleet_types::run::RunState;
+use fleet_types::job::Outcome;
+use fleet_types::request::Verb;
+use fleet_types::run::{RunState, Tally};
 use fleet_types::view::RunView;
 
 use crate::commands::job_cells;
@@ -8,8 +10,12 @@ use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block};
 use crate::session::Session;
 
-/// The exit code of a run's end: anything but all-succeeded is not 0 (design, "The life of a job").
-pub const fn exit_code(state: RunState) -> ExitCode {
+/// The exit code of a run's end: anything but all-succeeded is not 0 (design, "The life of a job"). A plan that a
+/// node would refuse is blocked, whatever the others say.
+pub fn exit_code(verb: Verb, state: RunState, tally: &Tally) -> ExitCode {
+    if verb == Verb::Plan && state.is_terminal() && tally.count(&[Outcome::Refused]) > 0 {
+        return ExitCode::Blocked;
+    }
     match state {
         RunState::Succeeded => ExitCode::Done,
         RunState::Partly => ExitCode::Partly,
@@ -48,6 +54,18 @@ mod tests {
     fn only_a_full_success_is_zero() {
         use RunState as S;
         let all = [S::Succeeded, S::Partly, S::Failed, S::RolledBack, S::Cancelled, S::Running, S::Halting];
-        assert_eq!(all.map(|state| exit_code(state).number()), [0, 3, 7, 7, 7, 8, 8]);
+        let code = |verb, state, tally: &Tally| exit_code(verb, state, tally).number();
+        assert_eq!(all.map(|state| code(Verb::Run, state, &Tally::default())), [0, 3, 7, 7, 7, 8, 8]);
+    }
+
+    #[test]
+    fn a_plan_that_a_node_would_refuse_is_blocked() {
+        let mut tally = Tally::default();
+        tally.ended.insert(Outcome::Refused, 1);
+        for state in [RunState::Failed, RunState::Partly] {
+            assert_eq!(exit_code(Verb::Plan, state, &tally), ExitCode::Blocked);
+            assert_ne!(exit_code(Verb::Run, state, &tally), ExitCode::Blocked);
+        }
+        assert_eq!(exit_code(Verb::Plan, RunState::Running, &tally), ExitCode::TimedOut);
     }
 }

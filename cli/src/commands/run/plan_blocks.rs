@@ -14,10 +14,15 @@ pub fn show(answer: Answer, plan: &NodePlan) -> Answer {
     };
     let mut answer = answer.block(Block::Toned(tone, head.to_owned()));
     for refusal in &plan.refusals {
-        answer = answer.line(format!("  {}: {}", refusal.subject, refusal.message));
+        answer = answer.line(format!("  {}: {}", refusal.code, refusal.message));
         if !refusal.remedy.is_empty() {
             answer = answer.line(format!("    fix: {}", refusal.remedy));
         }
+    }
+    if !plan.cannot_undo.is_empty() {
+        let steps = plan.cannot_undo.join(", ");
+        answer =
+            answer.line(format!("  nothing undoes: {steps}; a run that fails after them stays half-way"));
     }
     let mut steps =
         Table::new(&[Column::whole("STEP"), Column::text("WOULD"), Column::whole("ACTION").wide()]);

@@ -174,7 +174,7 @@ fn report_blocks(answer: Answer, report: &Report, times: &Times) -> Answer {
     for step in &report.steps {
         steps.row([
             step.id.as_str().into(),
-            Cell::toned(step_tone(step.state), step.state.as_str()),
+            Cell::toned(step_tone(step.state), job_cells::with_cause(step.state.as_str(), step.cause)),
             units::milliseconds(step.took_ms).into(),
             step.body.summary.as_str().into(),
             step.action.as_str().into(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
-use fleet_types::view::JobItem;
+use fleet_types::view::{JobItem, RunItem};
 use tokio::time::{Instant, timeout_at};
 
 use super::{end, show};
@@ -42,9 +42,9 @@ pub async fn until_ended(
     };
     outcome?;
     let answer = show::run_answer(client, run, &session.times()).await?;
-    let state = answer.value.get("state").cloned().and_then(|state| serde_json::from_value(state).ok());
+    let item = serde_json::from_value::<RunItem>(answer.value.clone());
     session.print(&answer)?;
-    Ok(state.map_or(ExitCode::Unexpected, end::exit_code))
+    Ok(item.map_or(ExitCode::Unexpected, |item| end::exit_code(item.verb, item.state, &item.tally)))
 }
 
 /// Which ends have been told.
@@ -110,12 +110,13 @@ async fn watch(
 impl Progress {
     /// One line for a job that has ended, once.
     fn tell(&mut self, session: &mut Session<'_>, job: &JobItem) {
-        let JobState::Ended { outcome, .. } = &job.state else { return };
+        let JobState::Ended { outcome, cause, .. } = &job.state else { return };
         if !self.told.insert(job.node) {
             return;
         }
         let result = job_cells::result(job);
         let gap = if result.is_empty() { "" } else { "  " };
-        session.say(format!("{}  {}{gap}{result}", job.node_name, outcome.as_str()));
+        let end = job_cells::with_cause(outcome.as_str(), *cause);
+        session.say(format!("{}  {end}{gap}{result}", job.node_name));
     }
 }

@@ -99,7 +99,8 @@ async fn an_old_image_is_held_told_once_and_taken_as_it_is_when_it_is_released()
         job_state(context, &agent, offered).await,
         JobState::Ended { outcome: Outcome::Lost, .. }
     ));
-    let JobState::Ended { outcome: Outcome::Cancelled, reason } = job_state(context, &agent, queued).await
+    let JobState::Ended { outcome: Outcome::Cancelled, reason, .. } =
+        job_state(context, &agent, queued).await
     else {
         panic!("what it never had does not stay open")
     };
@@ -165,7 +166,8 @@ async fn an_operators_hold_keeps_the_link_and_what_has_begun_and_lets_nothing_be
     hold(context, &order(&caller, "fw-1", "disk is swapped")).await.unwrap();
     assert_eq!(job_state(context, &agent, begun).await, JobState::Offered);
     assert!(has_inbox(context, &agent, begun).await);
-    let JobState::Ended { outcome: Outcome::Cancelled, reason } = job_state(context, &agent, queued).await
+    let JobState::Ended { outcome: Outcome::Cancelled, reason, .. } =
+        job_state(context, &agent, queued).await
     else {
         panic!("it must not wait")
     };
