@@ -26,6 +26,8 @@ pub enum Command {
     Status(Show),
     /// Print the journal of this node's jobs
     Journal(Show),
+    /// End safe mode after its cause was looked at; the agent must be stopped
+    AcceptDamage(Configured),
     /// The half that speaks to the network; started by run and enrol only
     #[command(hide = true)]
     Core(Core),

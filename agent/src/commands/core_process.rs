@@ -80,7 +80,7 @@ impl CoreProcess {
     }
 
     /// Ends it at once.
-    pub async fn kill(mut self) {
+    pub async fn kill(&mut self) {
         let _ = self.child.kill().await;
     }
 }

@@ -64,7 +64,7 @@ impl Core {
     /// Runs until `stop`, or until the executor fails.
     pub async fn run(self, socket: Socket, stop: CancellationToken) -> Result<(), CoreError> {
         let _expiry = AbortOnDropHandle::new(tokio::spawn(identity::warn_before_end(self.certificate)));
-        let channel = ExecutorChannel::open(socket).map_err(CoreError::Socket)?;
+        let channel = ExecutorChannel::open(socket, self.timers.halves).map_err(CoreError::Socket)?;
         let link = tokio::select! {
             link = Link::new(self.dialer, self.timers, channel) => link?,
             () = stop.cancelled() => return Ok(()),

@@ -181,6 +181,7 @@ pub fn job(run: RunId) -> JobView {
         request: Digest::of(b"request"),
         sequence: 1,
         previous: None,
+        new_chain: None,
         outcome: Outcome::Failed,
         reason: HOSTILE.into(),
         started: clock::now(),

@@ -203,6 +203,7 @@ impl Journal {
             request,
             sequence: self.reports + 1,
             previous: self.previous,
+            new_chain: None,
             outcome,
             reason: reason.to_owned(),
             started: now.minus(Duration::from_millis(1)),

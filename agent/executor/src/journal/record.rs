@@ -100,9 +100,10 @@ impl JobRecord {
         }
     }
 
-    /// Was it accepted, and has it neither ended nor been given up?
+    /// Was it accepted, and has it neither ended nor been given up? An acknowledgement says that it ended, also
+    /// where the entry of its end was lost with a damaged part of the journal.
     pub const fn is_open(&self) -> bool {
-        self.accepted.is_some() && self.finished.is_none() && !self.abandoned
+        self.accepted.is_some() && self.finished.is_none() && !self.abandoned && !self.acked
     }
 
     /// Did it end, without the controller having said that it stored the report?
@@ -114,6 +115,10 @@ impl JobRecord {
     pub fn state(&self) -> JobState {
         if let Some(finished) = &self.finished {
             return JobState::Ended { outcome: finished.outcome, reason: finished.reason.clone() };
+        }
+        if self.acked {
+            let reason = "its report was acknowledged; how it ended is lost with a part of the journal";
+            return JobState::Ended { outcome: Outcome::Failed, reason: reason.to_owned() };
         }
         if self.accepted.is_none() || self.abandoned {
             let reason = self.cancelled.clone().unwrap_or_else(|| "given up before it began".to_owned());

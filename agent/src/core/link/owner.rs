@@ -30,7 +30,7 @@ pub enum LinkError {
     )]
     ExecutorGone,
     /// It takes no messages any more.
-    #[error("the executor took no message for {} s", STUCK_LIMIT.as_secs())]
+    #[error("the executor hangs: it took or said nothing for {} s", STUCK_LIMIT.as_secs())]
     ExecutorStuck,
 }
 
@@ -127,9 +127,14 @@ async fn absorbing<T>(
             done = &mut work => return Ok(Some(done)),
             () = stop.cancelled() => return Ok(None),
             message = channel.from.next(), if state.outbox.has_room() => {
-                let message = message.ok_or(LinkError::ExecutorGone)?;
-                if let Some(answer) = state.on_executor(message) {
-                    channel.to.push(answer);
+                match message {
+                    Some(message) => {
+                        if let Some(answer) = state.on_executor(message) {
+                            channel.to.push(answer);
+                        }
+                    }
+                    None if channel.from.has_left() || stop.is_cancelled() => return Ok(None),
+                    None => return Err(LinkError::ExecutorGone),
                 }
             }
             () = channel.to.progress() => {}
