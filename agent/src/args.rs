@@ -93,7 +93,7 @@ pub struct Enrol {
     /// Join token, ft1.…; "-" reads it from standard input, where no process list shows it
     #[arg(long, value_name = "TOKEN", env = "FLEET_JOIN_TOKEN", hide_env_values = true)]
     pub token: String,
-    /// Join although this node has an identity already
+    /// Join although this node has an identity already; its old state is set aside. The agent must be stopped
     #[arg(long)]
     pub replace: bool,
 }

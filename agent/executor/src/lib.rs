@@ -17,6 +17,7 @@ pub mod host;
 pub mod identity;
 pub mod journal;
 pub mod policy;
+pub mod replacement;
 pub mod resolve;
 pub mod retention;
 pub mod run;

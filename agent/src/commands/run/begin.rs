@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleet_executor::crash::{Crash, CrashPoint};
 use fleet_executor::host::Host;
 use fleet_executor::policy::PolicyReader;
+use fleet_executor::replacement;
 use fleet_executor::resolve::TaskTable;
 use fleet_executor::socket::Socket;
 use fleet_executor::{Executor, ExecutorConfig, ExecutorHandle, NodeIdentity, StartError, facts};
@@ -38,6 +39,11 @@ pub fn run(args: &args::Run) -> Result<(), Failure> {
     };
     telemetry::init(&config);
     let account = Account::of_core(&config).map_err(|error| Failure::of(Exit::Usage, &error))?;
+    if replacement::is_interrupted(&config.state_directory) {
+        let message =
+            "an enrolment with --replace was interrupted: give the same command again, with its token";
+        return Err(Failure::new(Exit::Identity, message));
+    }
     let record =
         NodeRecord::load(&config.state_directory).map_err(|error| Failure::of(Exit::Identity, &error))?;
     // One thread is enough: the core waits most of the time, and the executor has threads of its own.
