@@ -60,14 +60,12 @@ pub fn trust_directory(config: &Config) -> PathBuf {
 
 /// The machine: the real one, or a development root with supervised units.
 pub fn host(config: &Config) -> Result<LinuxHost, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot find this program: {error}")))?;
     let real = config.dev_root.is_none();
     let systemd = real && std::path::Path::new(SYSTEMD_RUNS).is_dir();
     LinuxHost::open(&HostConfig {
         root: config.dev_root.clone().unwrap_or_else(|| PathBuf::from("/")),
         state: config.state_directory.clone(),
-        supervisor: Supervisor { program, arguments: vec!["supervise".to_owned()] },
+        supervisor: Supervisor::of_this_program(),
         units: if systemd { UnitsKind::Systemd } else { UnitsKind::Supervised },
     })
     .map_err(|error| Failure::of(Exit::Failed, &error))

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -31,6 +32,10 @@ const TERM_GRACE: Duration = Duration::from_secs(5);
 /// much more it is not trusted to do so any longer.
 const SUPERVISOR_GRACE: Duration = Duration::from_mins(1);
 
+/// This very program, also where another version has taken the place of its file: what is started while this agent
+/// runs is of its version (`proc_pid_exe(5)`).
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// How the supervisor is started: the agent's own binary with its hidden subcommand.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
@@ -41,10 +46,16 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
+    /// This program's own subcommand.
+    pub fn of_this_program() -> Self {
+        Self { program: PathBuf::from(THIS_PROGRAM), arguments: vec!["supervise".to_owned()] }
+    }
+
     /// Starts a supervisor for a prepared record.
     pub(crate) fn start(&self, record: &Record, nonce: &str) -> io::Result<Child> {
         let complaints = std::fs::File::create(record.complaints_path())?;
         Command::new(&self.program)
+            .arg0("fleet-agent")
             .args(&self.arguments)
             .arg("--record")
             .arg(record.folder())
