@@ -26,6 +26,8 @@ pub enum Command {
     Status(Show),
     /// Print the journal of this node's jobs
     Journal(Show),
+    /// End safe mode after its cause was looked at; the agent must be stopped
+    AcceptDamage(Configured),
     /// The half that speaks to the network; started by run and enrol only
     #[command(hide = true)]
     Core(Core),
@@ -91,7 +93,7 @@ pub struct Enrol {
     /// Join token, ft1.…; "-" reads it from standard input, where no process list shows it
     #[arg(long, value_name = "TOKEN", env = "FLEET_JOIN_TOKEN", hide_env_values = true)]
     pub token: String,
-    /// Join although this node has an identity already
+    /// Join although this node has an identity already; its old state is set aside. The agent must be stopped
     #[arg(long)]
     pub replace: bool,
 }

@@ -8,6 +8,8 @@ use fleet_agent::args::Cli;
 use fleet_agent::commands;
 
 fn main() -> ExitCode {
+    // Where it was started as /proc/self/exe the kernel's name for it would be "exe". Only a name: no failure matters.
+    let _ = rustix::thread::set_name(c"fleet-agent");
     match commands::dispatch(Cli::parse()) {
         Ok(code) => code,
         Err(failure) => {

@@ -1,5 +1,6 @@
 //! The supervisor alone, for the tests of this crate: what the agent's binary does for its hidden subcommand.
-//! With `run FOLDER` it is an agent that runs the program `effect` of that node, to be killed while it does.
+//! With `run FOLDER` it is an agent that runs the program `effect` of that node once its input ends, to be killed while
+//! it does.
 
 #![allow(clippy::unwrap_used)] // a helper of tests
 
@@ -32,13 +33,11 @@ fn main() -> ExitCode {
 }
 
 fn run(folder: &Path) -> ExitCode {
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
     let host = LinuxHost::open(&HostConfig {
         root: folder.join("root"),
         state: folder.join("state"),
-        supervisor: Supervisor {
-            program: std::env::current_exe().unwrap(),
-            arguments: vec!["supervise".to_owned()],
-        },
+        supervisor: Supervisor::of_this_program(),
         units: UnitsKind::Supervised,
     })
     .unwrap();

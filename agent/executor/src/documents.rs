@@ -7,19 +7,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use fleet_proto::convert;
 use fleet_types::digest::Digest;
 use fleet_types::seal::Envelope;
 
 use crate::durable;
-
-/// Unused documents go when the store holds more than this; a node's work names a few dozen.
-const MAX_DOCUMENTS: usize = 512;
-/// The newest are kept whatever their use: their jobs may be on the way.
-const KEEP_NEWEST: usize = 128;
+use crate::retention::{ACKNOWLEDGED_REPORTS, SPARE_DOCUMENTS};
 
 /// An envelope is refused.
 #[derive(Debug, thiserror::Error)]
@@ -90,24 +86,15 @@ impl DocumentStore {
         }
     }
 
-    /// Removes the oldest documents that no job in `used` names, down to a bound. Called at start.
+    /// Removes the oldest documents that no job in `used` names, down to a bound.
     pub fn tidy(&self, used: &BTreeSet<Digest>) -> io::Result<()> {
-        let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            let known = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
-            if known.is_none_or(|digest| !used.contains(&digest)) {
-                files.push((entry.metadata()?.modified()?, entry.path()));
-            }
-        }
-        if files.len() + used.len() > MAX_DOCUMENTS {
-            files.sort();
-            for (_, path) in files.iter().rev().skip(KEEP_NEWEST) {
-                fs::remove_file(path)?;
-            }
-        }
-        Ok(())
+        durable::keep_newest(&self.directory, SPARE_DOCUMENTS, |name| is_among(used, name))
     }
+}
+
+/// Does the file's name stand for one of these?
+fn is_among(digests: &BTreeSet<Digest>, name: &str) -> bool {
+    name.parse::<Digest>().is_ok_and(|digest| digests.contains(&digest))
 }
 
 fn open_envelope(bytes: &[u8], digest: Digest) -> Result<Envelope, DocumentError> {
@@ -162,21 +149,15 @@ impl ReportStore {
         (Digest::of(&report.payload) == digest).then_some(report)
     }
 
-    /// Removes the reports that no remembered job names. Called at start.
-    pub fn tidy(&self, used: &BTreeSet<Digest>) -> io::Result<()> {
-        for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            let known = name_of(&path).and_then(|name| name.parse::<Digest>().ok());
-            if known.is_none_or(|digest| !used.contains(&digest)) {
-                fs::remove_file(path)?;
-            }
-        }
-        Ok(())
+    /// Removes the oldest reports that are not in `unsent`, down to a bound.
+    pub fn tidy(&self, unsent: &BTreeSet<Digest>) -> io::Result<()> {
+        durable::keep_newest(&self.directory, ACKNOWLEDGED_REPORTS, |name| is_among(unsent, name))
     }
-}
 
-fn name_of(path: &Path) -> Option<&str> {
-    path.file_name()?.to_str()
+    /// Makes the reserve again where there is room for it.
+    pub fn make_reserve_again(&self) {
+        self.reserve.make_again();
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::retention::{Bounds, RESERVE_AGAIN_FROM_BYTES};
 
 /// Room kept for reports and journal entries on a full disk (security-and-delivery §2.5).
 pub const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
@@ -50,6 +53,33 @@ pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// Free bytes of the disk that `path` lies on; none when that cannot be read.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Removes the oldest files of `directory` beyond `bounds`; those that are `needed` are kept and not counted.
+pub fn keep_newest(directory: &Path, bounds: Bounds, needed: impl Fn(&str) -> bool) -> io::Result<()> {
+    let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(&needed) {
+            let about = entry.metadata()?;
+            files.push((about.modified()?, about.len(), entry.path()));
+        }
+    }
+    files.sort_unstable();
+    let mut kept = 0;
+    for (count, (_, length, path)) in files.iter().rev().enumerate() {
+        kept += length;
+        if count >= bounds.files || kept > bounds.bytes {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// A file of real blocks that is given up when the disk is full.
 #[derive(Debug, Clone)]
 pub struct Reserve {
@@ -57,7 +87,7 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Lays the reserve down in `directory`; where there is no room for it now, later starts try again.
+    /// Lays the reserve down in `directory`; where there is no room for it now, it is made when there is.
     pub fn keep(directory: &Path) -> Self {
         let reserve = Self { path: directory.join("reserve") };
         if let Err(error) = reserve.fill() {
@@ -81,13 +111,28 @@ impl Reserve {
         file.sync_all()
     }
 
+    /// Makes the reserve again once the disk has room for more than that.
+    pub fn make_again(&self) {
+        let disk = self.path.parent().and_then(free_bytes);
+        let has_room = disk.is_some_and(|free| free >= RESERVE_AGAIN_FROM_BYTES);
+        if !self.is_held() && has_room {
+            match self.fill() {
+                Ok(()) => tracing::info!("there is room again: the reserve for reports is made anew"),
+                Err(error) => {
+                    tracing::warn!(%error, "the reserve for reports cannot be made anew");
+                    let _ = fs::remove_file(&self.path);
+                }
+            }
+        }
+    }
+
     /// Is the reserve there?
     pub fn is_held(&self) -> bool {
         self.path.exists()
     }
 
     /// Does `work`; when the disk is full, gives the reserve up and does it once more.
-    pub fn with_room<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    pub fn with_room<T>(&self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         match work() {
             Err(error) if is_full(&error) && self.is_held() => {
                 tracing::warn!("the disk is full: the reserve is given up so that reports can be written");
@@ -124,6 +169,29 @@ mod tests {
         assert_eq!(calls.get(), 2);
         let full = || -> io::Result<()> { Err(io::ErrorKind::StorageFull.into()) };
         assert!(reserve.with_room(full).is_err());
+        assert!(!reserve.is_held());
+        reserve.make_again();
+        assert_eq!(fs::metadata(directory.path().join("reserve")).unwrap().len(), RESERVE_BYTES);
+    }
+
+    #[test]
+    fn the_newest_files_are_kept_within_both_bounds() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = |bounds| {
+            for (number, name) in ["needed", "a", "b", "c", "d"].iter().enumerate() {
+                let path = directory.path().join(name);
+                fs::write(&path, [0; 100]).unwrap();
+                let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number as u64);
+                File::options().append(true).open(&path).unwrap().set_modified(at).unwrap();
+            }
+            keep_newest(directory.path(), bounds, |name| name == "needed").unwrap();
+            let mut names: Vec<_> =
+                fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(left(Bounds { files: 2, bytes: 1000 }), ["c", "d", "needed"]);
+        assert_eq!(left(Bounds { files: 9, bytes: 350 }), ["b", "c", "d", "needed"]);
     }
 
     #[test]

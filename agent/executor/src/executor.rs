@@ -11,17 +11,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use fleet_types::facts::NodeFacts;
-use fleet_types::seal::PublicKey;
+use fleet_types::seal::{PublicKey, SigningKey};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::crash::Crash;
+use crate::damage::{self, REMEDY};
 use crate::dispatcher::{Dispatcher, Parts};
 use crate::documents::{DocumentStore, ReportStore};
 use crate::durable::{self, Reserve};
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Journal, JournalError, Opened};
-use crate::policy::{LocalPolicy, PolicyError, TrustStore, TrustStoreError};
+use crate::policy::{OwnersPolicy, PolicyReader, TrustStore, TrustStoreError};
 use crate::resolve::TaskTable;
 use crate::run::{Abandoned, OutputHub, RunEvent, RunSurroundings};
 use crate::service;
@@ -44,8 +45,8 @@ pub struct ExecutorConfig {
     pub state_dir: PathBuf,
     /// Root keys and trust bundle, as [`crate::policy::install`] left them at enrolment.
     pub trust_dir: PathBuf,
-    /// The `[policy]` table of the agent's configuration.
-    pub policy: LocalPolicy,
+    /// Reads the `[policy]` table of the agent's configuration as it stands.
+    pub policy: PolicyReader,
     /// The machine.
     pub host: Arc<dyn Host>,
     /// Facts, gathered at start, on every lost link and before a job is resolved.
@@ -58,6 +59,8 @@ pub struct ExecutorConfig {
     pub agent_version: String,
     /// Output kept of a step, head and tail together, in bytes (`runtime.step_output_limit`).
     pub step_output_limit: usize,
+    /// How often each half says to the other that it is alive.
+    pub beat: Duration,
     /// How long after its deadline a task may still answer before its thread is left behind.
     pub overrun_grace: Duration,
     /// Test hook; [`Crash::Never`] on every real node.
@@ -77,8 +80,8 @@ pub enum StartError {
         source: io::Error,
     },
     /// The policy is wrong.
-    #[error("the local policy is refused")]
-    Policy(#[source] PolicyError),
+    #[error("the local policy is refused: {0}")]
+    Policy(String),
     /// The journal cannot be opened.
     #[error("the journal cannot be opened")]
     Journal(#[source] JournalError),
@@ -97,8 +100,18 @@ pub struct ExecutorHandle {
     cores: mpsc::Sender<Socket>,
     suspend: CancelFlag,
     ended: watch::Receiver<bool>,
+    hung: watch::Receiver<u32>,
     thread: JoinHandle<()>,
-    report_key: PublicKey,
+    report_key: Option<PublicKey>,
+}
+
+/// What whoever started an executor must act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// The loop has ended by itself: the journal is closed.
+    Ended,
+    /// The core said nothing any more and is not served: it must be ended by whoever started it.
+    CoreHung,
 }
 
 /// How draining went.
@@ -111,8 +124,8 @@ pub enum Drained {
 }
 
 impl ExecutorHandle {
-    /// The public half of the node's report key.
-    pub const fn report_key(&self) -> PublicKey {
+    /// The public half of the node's report key, unless that is missing.
+    pub const fn report_key(&self) -> Option<PublicKey> {
         self.report_key
     }
 
@@ -131,6 +144,15 @@ impl ExecutorHandle {
     pub async fn ended(&mut self) {
         // An error means that the sender, and so the loop, is gone.
         let _ = self.ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Waits until something has become of the executor or of its core. Safe to drop at its await.
+    pub async fn news(&mut self) -> News {
+        tokio::select! {
+            // An error means that the sender, and so the loop, is gone.
+            _ = self.ended.wait_for(|ended| *ended) => News::Ended,
+            changed = self.hung.changed() => if changed.is_ok() { News::CoreHung } else { News::Ended },
+        }
     }
 
     /// From now on no work is taken, and runs end between steps.
@@ -163,13 +185,13 @@ impl Executor {
     /// Opens journal, state and trust, takes up what was open, and serves the core at the other end of
     /// `socket`, and those that come after it, until drained. Without a core what was begun goes on.
     pub fn start(config: ExecutorConfig, socket: Socket) -> Result<ExecutorHandle, StartError> {
-        config.policy.check().map_err(StartError::Policy)?;
         let surroundings = open(config)?;
         let report_key = surroundings.report_key;
         let suspend = surroundings.runs.suspend.clone();
         let (drain, drained) = oneshot::channel();
         let (ended_sender, ended) = watch::channel(false);
         let (cores, next_cores) = mpsc::channel(CORES);
+        let (hung_sender, hung) = watch::channel(0);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -178,7 +200,8 @@ impl Executor {
             .name("executor".to_owned())
             .spawn(move || {
                 let journal = Arc::clone(&surroundings.runs.journal);
-                runtime.block_on(service::serve(surroundings, socket, next_cores, drained));
+                let heard = service::Outside { cores: next_cores, drained, hung: hung_sender };
+                runtime.block_on(service::serve(surroundings, socket, heard));
                 // A run that is still there may write no more: the next executor may have begun.
                 journal.close();
                 // Tasks that are left behind must not hold the process.
@@ -186,7 +209,7 @@ impl Executor {
                 let _ = ended_sender.send(true);
             })
             .map_err(|source| StartError::Io { what: "a thread", source })?;
-        Ok(ExecutorHandle { drain: Some(drain), cores, suspend, ended, thread, report_key })
+        Ok(ExecutorHandle { drain: Some(drain), cores, suspend, ended, hung, thread, report_key })
     }
 }
 
@@ -195,7 +218,8 @@ pub(crate) struct Open {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) runs: RunSurroundings,
     pub(crate) events: mpsc::Receiver<RunEvent>,
-    report_key: PublicKey,
+    pub(crate) beat: Duration,
+    report_key: Option<PublicKey>,
 }
 
 fn open(config: ExecutorConfig) -> Result<Open, StartError> {
@@ -203,11 +227,25 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
     let no_directory = |source| StartError::Io { what: "its state directory", source };
     durable::make_private_directory(&directory).map_err(no_directory)?;
     let reserve = Reserve::keep(&directory);
+    let policy = OwnersPolicy::open(config.policy).map_err(StartError::Policy)?;
     let now = config.host.clock().now();
+    let has_history = damage::has_history(&directory);
+    // Marked before anything is made anew in the place of what is missing.
+    if let Some(missing) = damage::missing(&directory) {
+        let failed = |source| StartError::Io { what: "its mark of damage", source };
+        damage::mark(&directory, &missing).map_err(failed)?;
+    }
     let Opened { journal, table, damage } =
         Journal::open(&directory, reserve.clone(), config.crash, now).map_err(StartError::Journal)?;
+    if let Some(damage) = &damage {
+        tracing::error!("SAFE MODE, no changes are made: {damage}; {REMEDY}");
+    }
     let mut state = SmallState::open(&directory).map_err(StartError::State)?;
-    let report_key = state::report_key(&directory).map_err(StartError::State)?;
+    let report_key = if has_history {
+        state::read_report_key(&directory).map_err(StartError::State)?
+    } else {
+        Some(state::report_key(&directory).map_err(StartError::State)?)
+    };
     let trust =
         TrustStore::open(&config.trust_dir, config.node.fleet, &mut state).map_err(StartError::Trust)?;
     let documents = DocumentStore::open(directory.join("documents")).map_err(no_directory)?;
@@ -216,7 +254,7 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
     let journal = Arc::new(journal);
     let output = OutputHub::new(config.step_output_limit);
     let (abandoned, suspend) = (Abandoned::default(), CancelFlag::default());
-    let public = report_key.public();
+    let public = report_key.as_ref().map(SigningKey::public);
     let runs = RunSurroundings {
         host: Arc::clone(&config.host),
         journal: Arc::clone(&journal),
@@ -226,12 +264,13 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         abandoned: abandoned.clone(),
         overrun_grace: config.overrun_grace,
         suspend: suspend.clone(),
+        policy: policy.clone(),
     };
     let dispatcher = Dispatcher::new(Parts {
         state_dir: directory,
         node: config.node,
         agent_version: config.agent_version,
-        policy: config.policy,
+        policy,
         host: config.host,
         facts: config.facts,
         tasks: config.tasks,
@@ -248,5 +287,5 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         overrun_grace: config.overrun_grace,
         suspend,
     });
-    Ok(Open { dispatcher, runs, events, report_key: public })
+    Ok(Open { dispatcher, runs, events, beat: config.beat, report_key: public })
 }

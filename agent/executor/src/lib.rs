@@ -5,7 +5,9 @@
 //! before it is done, and answers with reports that it signs. `executor` is where the agent begins to read;
 //! `dispatcher` decides, `policy` refuses, `resolve` prepares, `run` acts, `journal` remembers.
 
+pub mod causes;
 pub mod crash;
+pub mod damage;
 pub mod dispatcher;
 pub mod documents;
 pub mod durable;
@@ -15,8 +17,11 @@ pub mod host;
 pub mod identity;
 pub mod journal;
 pub mod policy;
+pub mod replacement;
 pub mod resolve;
+pub mod retention;
 pub mod run;
+pub mod running;
 #[cfg(test)]
 mod scenario;
 mod service;
@@ -24,5 +29,5 @@ pub mod socket;
 pub mod state;
 pub mod tasks;
 
-pub use executor::{Drained, Executor, ExecutorConfig, ExecutorHandle, StartError};
+pub use executor::{Drained, Executor, ExecutorConfig, ExecutorHandle, News, StartError};
 pub use identity::NodeIdentity;

@@ -9,9 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use fleet_proto::pb::executor_message::Body as ToCore;
-use fleet_proto::pb::{CoreMessage, ExecutorMessage, OutputChunk};
-use tokio::sync::{mpsc, oneshot};
+use fleet_proto::pb::{Alive, CoreMessage, ExecutorMessage, Leaving, OutputChunk};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::dispatcher::{Effect, Event};
 use crate::executor::Open;
@@ -28,6 +29,9 @@ const OUTPUT_QUEUE: usize = 2;
 /// How often waiting assignments and queued jobs are looked at: documents are waited for half a minute, and a
 /// clock that is set, or a machine that slept, is noticed after so long.
 const TICK: Duration = Duration::from_secs(5);
+/// Beats without a word of the core after which it counts as hung: a minute, longer than a machine that swaps makes a
+/// healthy one wait. Counted by the executor's own beats, so that a machine that slept blames nobody.
+const SILENT_BEATS: u32 = 12;
 /// At the end a core that does not read has this long to take the last messages.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 
@@ -36,6 +40,8 @@ struct Core {
     control: mpsc::Sender<ToCore>,
     receiver: Receiver<CoreMessage>,
     writer: JoinHandle<()>,
+    /// Beats since its last word.
+    silent: u32,
 }
 
 impl Core {
@@ -43,7 +49,7 @@ impl Core {
         let (sender, receiver) = ExecutorPort::bind(socket)?.split();
         let (control, from_loop) = mpsc::channel(CONTROL_QUEUE);
         let writer = tokio::spawn(write(sender, from_loop, output));
-        Ok(Self { control, receiver, writer })
+        Ok(Self { control, receiver, writer, silent: 0 })
     }
 }
 
@@ -54,21 +60,32 @@ struct Service {
     runs: RunSurroundings,
 }
 
+/// What the loop hears from the agent's binary, and tells it.
+pub struct Outside {
+    /// Cores to serve.
+    pub cores: mpsc::Receiver<Socket>,
+    /// Told when it is time to stop.
+    pub drained: oneshot::Receiver<()>,
+    /// Cores that have hung, counted.
+    pub hung: watch::Sender<u32>,
+}
+
 /// Serves until drained, or until the journal is closed.
-pub async fn serve(
-    opened: Open,
-    first: Socket,
-    mut cores: mpsc::Receiver<Socket>,
-    mut drained: oneshot::Receiver<()>,
-) {
-    let Open { mut dispatcher, runs, mut events, .. } = opened;
+pub async fn serve(opened: Open, first: Socket, outside: Outside) {
+    let Open { mut dispatcher, runs, mut events, beat, .. } = opened;
+    let Outside { mut cores, mut drained, hung } = outside;
+    let mut beats = interval_at(Instant::now() + beat, beat);
+    // Beats that were missed are not made up for: nobody could have answered them.
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut service = Service { core: None, given_up: false, runs };
     service.connect(first);
+    let recovered = dispatcher.recover();
     let mut effects = vec![Effect::Send(dispatcher.ready())];
-    effects.extend(dispatcher.recover());
+    effects.extend(recovered);
     let mut draining = false;
     while service.perform(effects).await && !dispatcher.is_silenced() {
         if std::mem::take(&mut service.given_up) {
+            hung.send_modify(|count| *count = count.wrapping_add(1));
             effects = dispatcher.handle(Event::CoreLeft);
             continue;
         }
@@ -80,6 +97,7 @@ pub async fn serve(
                 event = events.recv() => Next::Event(event.map_or(Event::Tick, Event::Run)),
                 // Told, or nobody is left who could tell.
                 _ = &mut drained, if !draining => Next::Event(Event::Drain),
+                _ = beats.tick() => Next::Beat,
             }
         };
         let next = match dispatcher.look_again_in(TICK) {
@@ -87,7 +105,18 @@ pub async fn serve(
             None => next.await,
         };
         let event = match next {
-            Next::Event(event) => event,
+            Next::Event(event) => {
+                if let (Event::Core(_), Some(core)) = (&event, &mut service.core) {
+                    core.silent = 0;
+                }
+                event
+            }
+            Next::Beat if service.beat() => Event::Tick,
+            Next::Beat => {
+                tracing::error!("the core says nothing any more: it is given up; open work goes on");
+                hung.send_modify(|count| *count = count.wrapping_add(1));
+                Event::CoreLeft
+            }
             Next::Core(socket) => {
                 service.connect(socket);
                 Event::CoreCame
@@ -100,11 +129,12 @@ pub async fn serve(
         draining |= matches!(event, Event::Drain);
         effects = dispatcher.handle(event);
     }
-    service.flush().await;
+    service.flush(!dispatcher.is_silenced()).await;
 }
 
 enum Next {
     Event(Event),
+    Beat,
     Core(Socket),
     CoreLeft,
 }
@@ -116,6 +146,21 @@ impl Service {
             // Its other end closes with this one: whoever started that core starts another.
             Err(error) => tracing::error!(%error, "the socket to the core cannot be used"),
         }
+    }
+
+    /// Says that the executor is alive; false when the core has said nothing for so long that it is given up.
+    fn beat(&mut self) -> bool {
+        let Some(core) = &mut self.core else { return true };
+        core.silent += 1;
+        if core.silent > SILENT_BEATS {
+            // It may be in the middle of a message that nobody takes.
+            core.writer.abort();
+            self.core = None;
+            return false;
+        }
+        // A queue that is full says as much: the core has not read what is in it.
+        let _ = core.control.try_send(ToCore::Alive(Alive {}));
+        true
     }
 
     /// Does what was decided; false when it is time to end.
@@ -149,11 +194,17 @@ impl Service {
         true
     }
 
-    /// What is queued still goes to the core.
-    async fn flush(self) {
+    /// What is queued still goes to the core, and that this is the end, if it is one in good order.
+    async fn flush(self, in_order: bool) {
         let Some(Core { control, writer, .. }) = self.core else { return };
-        drop(control);
-        if tokio::time::timeout(FLUSH_LIMIT, writer).await.is_err() {
+        let leaving = async {
+            if in_order {
+                let _ = control.send(ToCore::Leaving(Leaving {})).await;
+            }
+            drop(control);
+            let _ = writer.await;
+        };
+        if tokio::time::timeout(FLUSH_LIMIT, leaving).await.is_err() {
             tracing::warn!("the core did not take the last messages");
         }
     }
@@ -241,7 +292,7 @@ mod tests {
         let body = || ToCore::LinkRefused(LinkRefused::default());
         let (control, mut taken) = mpsc::channel(1);
         assert!(hand_over(&control, body()).await);
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         assert!(!hand_over(&control, body()).await, "nobody takes the first");
         assert_eq!(began.elapsed(), TAKE_LIMIT);
         taken.recv().await.unwrap();

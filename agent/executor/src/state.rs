@@ -16,6 +16,26 @@ use crate::durable;
 
 /// Schema of the file; a later one is refused by name.
 const STATE_SCHEMA: &str = "fleet/v1/executor-state";
+/// The report key's file.
+pub const REPORT_KEY: &str = "report.key";
+
+/// A store's generation rises with every restore; a node that was away for years has missed a few. Whoever holds a
+/// controller's identity for a while may raise it link by link, but not beyond what the next honest controller can
+/// step over (docs/adr/0014).
+const MAX_GENERATION_STEP: u64 = 1000;
+/// An epoch is given at every connect, also where its Welcome is lost: two years of one connect a minute.
+const MAX_EPOCH_STEP: u64 = 1_000_000;
+
+/// What became of a link's fencing values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fenced {
+    /// They are the highest seen.
+    Taken,
+    /// They are of an older controller or link.
+    Lower,
+    /// They are out of reach of any honest controller.
+    TooFar,
+}
 
 /// The state or the key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,12 +122,16 @@ impl SmallState {
         &self.now
     }
 
-    /// Takes a link's fencing values if they are not lower than any seen; `false` when they are
-    /// (security-and-delivery §2.4).
-    pub fn raise_fence(&mut self, generation: Generation, epoch: LinkEpoch) -> Result<bool, StateError> {
+    /// Takes a link's fencing values if they are not lower than any seen (security-and-delivery §2.4), nor so much
+    /// higher that nobody could go on from them.
+    pub fn raise_fence(&mut self, generation: Generation, epoch: LinkEpoch) -> Result<Fenced, StateError> {
         let seen = (self.now.generation, self.now.link_epoch);
         if (generation, epoch) < seen {
-            return Ok(false);
+            return Ok(Fenced::Lower);
+        }
+        if generation.0 - seen.0.0 > MAX_GENERATION_STEP || epoch.0.saturating_sub(seen.1.0) > MAX_EPOCH_STEP
+        {
+            return Ok(Fenced::TooFar);
         }
         if (generation, epoch) > seen {
             self.write(|now| {
@@ -115,7 +139,7 @@ impl SmallState {
                 now.link_epoch = epoch;
             })?;
         }
-        Ok(true)
+        Ok(Fenced::Taken)
     }
 
     /// Remembers a bundle's version; lower ones change nothing.
@@ -156,14 +180,21 @@ fn io_error(what: &'static str, path: &Path, source: io::Error) -> StateError {
 /// Reads the node's report key, or makes it at the first start. It never leaves the node
 /// (security-and-delivery §1.2); the public half is given to the controller at enrolment.
 pub fn report_key(directory: &Path) -> Result<SigningKey, StateError> {
-    let path = directory.join("report.key");
-    if let Some(pkcs8) = durable::read_if_there(&path).map_err(|e| io_error("reading", &path, e))? {
-        return SigningKey::from_pkcs8(&pkcs8).map_err(StateError::Key);
+    if let Some(key) = read_report_key(directory)? {
+        return Ok(key);
     }
+    let path = directory.join(REPORT_KEY);
     let (key, pkcs8) = SigningKey::generate().map_err(StateError::Key)?;
     durable::make_private_directory(directory).map_err(|e| io_error("making", directory, e))?;
     durable::write_atomically(&path, &pkcs8).map_err(|e| io_error("writing", &path, e))?;
     Ok(key)
+}
+
+/// Reads the node's report key, if there is one.
+pub fn read_report_key(directory: &Path) -> Result<Option<SigningKey>, StateError> {
+    let path = directory.join(REPORT_KEY);
+    let pkcs8 = durable::read_if_there(&path).map_err(|e| io_error("reading", &path, e))?;
+    pkcs8.map(|pkcs8| SigningKey::from_pkcs8(&pkcs8).map_err(StateError::Key)).transpose()
 }
 
 #[cfg(test)]
@@ -176,12 +207,17 @@ mod tests {
     fn fencing_values_survive_and_never_go_down() {
         let directory = tempfile::tempdir().unwrap();
         let mut state = SmallState::open(directory.path()).unwrap();
-        assert!(state.raise_fence(Generation(2), LinkEpoch(5)).unwrap());
+        assert_eq!(state.raise_fence(Generation(2), LinkEpoch(5)).unwrap(), Fenced::Taken);
         let mut state = SmallState::open(directory.path()).unwrap();
-        for (generation, epoch, good) in
-            [(1, 99, false), (2, 4, false), (2, 5, true), (3, 1, true), (2, 9, false)]
-        {
-            assert_eq!(state.raise_fence(Generation(generation), LinkEpoch(epoch)).unwrap(), good);
+        for (generation, epoch, verdict) in [
+            (1, 99, Fenced::Lower),
+            (2, 4, Fenced::Lower),
+            (2, 5, Fenced::Taken),
+            (3, 1, Fenced::Taken),
+            (2, 9, Fenced::Lower),
+            (3 + MAX_GENERATION_STEP, 1, Fenced::Taken),
+        ] {
+            assert_eq!(state.raise_fence(Generation(generation), LinkEpoch(epoch)).unwrap(), verdict);
         }
         state.raise_bundle(7).unwrap();
         state.raise_bundle(3).unwrap();
@@ -200,5 +236,17 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(directory.path().join("state.json"), "{\"schema\":\"fleet/v9\"}").unwrap();
         assert!(SmallState::open(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_fence_that_nobody_could_step_over_is_not_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = SmallState::open(directory.path()).unwrap();
+        state.raise_fence(Generation(2), LinkEpoch(5)).unwrap();
+        for (generation, epoch) in [(u64::MAX, 6), (2 + MAX_GENERATION_STEP + 1, 6), (2, u64::MAX)] {
+            let verdict = state.raise_fence(Generation(generation), LinkEpoch(epoch)).unwrap();
+            assert_eq!(verdict, Fenced::TooFar, "{generation} {epoch}");
+        }
+        assert_eq!((state.get().generation, state.get().link_epoch), (Generation(2), LinkEpoch(5)));
     }
 }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -249,7 +249,7 @@ fn a_program_goes_on_without_the_agent_and_is_found_again() {
     // Long after its end the record still answers, and nothing was started a second time.
     assert_eq!(node.run(&["effect"], LONG, Some(&name)).unwrap().exit, Exit::Status(0));
     assert_eq!(std::fs::read_to_string(&count).unwrap(), "x\n");
-    node.host.processes().forget(RunId::from_number(7)).unwrap();
+    node.host.processes().keep_only(&BTreeSet::new()).unwrap();
     assert!(!node.folder.path().join("state/runs").join(RunId::from_number(7).to_string()).exists());
 }
 
@@ -260,8 +260,8 @@ fn a_program_outlives_a_killed_agent() {
     let (count, go) = (node.root().join("count"), node.root().join("go"));
     let wait = format!("until test -e {}; do sleep 0.05; done", go.display());
     node.program("effect", &format!("echo x >> {}; {wait}; echo done", count.display()));
-    let mut agent =
-        std::process::Command::new(supervisor()).arg("run").arg(node.folder.path()).spawn().unwrap();
+    let mut agent = agent(&supervisor(), &node);
+    drop(agent.stdin.take());
     wait_for("it runs", || count.exists());
     agent.kill().unwrap();
     agent.wait().unwrap();
@@ -273,6 +273,24 @@ fn a_program_outlives_a_killed_agent() {
         assert_eq!((outcome.exit, outcome.output.as_slice()), (Exit::Status(0), b"done\n".as_slice()));
     });
     assert_eq!(std::fs::read_to_string(&count).unwrap(), "x\n");
+}
+
+fn agent(program: &Path, node: &Node) -> std::process::Child {
+    let mut command = std::process::Command::new(program);
+    command.arg("run").arg(node.folder.path()).stdin(std::process::Stdio::piped()).spawn().unwrap()
+}
+
+/// As after an upgrade of the package: the program's file is another one, or none for a moment.
+#[test]
+fn an_agent_whose_file_was_replaced_still_starts_programs() {
+    let node = Node::new();
+    node.program("effect", "exit 0");
+    let program = node.folder.path().join("agent");
+    std::fs::copy(supervisor(), &program).unwrap();
+    let mut agent = agent(&program, &node);
+    std::fs::remove_file(&program).unwrap();
+    drop(agent.stdin.take());
+    assert!(agent.wait().unwrap().success());
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
 
+use fleet_executor::host::THIS_PROGRAM;
 use fleet_executor::socket::{self, Socket};
 use fleet_types::id::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,10 +33,9 @@ impl CoreProcess {
     ) -> Result<(Self, Socket), Failure> {
         let failed =
             |error: &std::io::Error| Failure::new(Exit::Failed, format!("cannot start the core: {error}"));
-        let program = std::env::current_exe().map_err(|e| failed(&e))?;
         let (theirs, ours) = socket::pair().map_err(|e| failed(&e))?;
-        let mut command = Command::new(program);
-        command.arg("core").arg("--config").arg(&configured.config);
+        let mut command = Command::new(THIS_PROGRAM);
+        command.arg0("fleet-agent").arg("core").arg("--config").arg(&configured.config);
         for set in &configured.set {
             command.arg("--set").arg(set);
         }
@@ -80,7 +80,7 @@ impl CoreProcess {
     }
 
     /// Ends it at once.
-    pub async fn kill(mut self) {
+    pub async fn kill(&mut self) {
         let _ = self.child.kill().await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{core, enrol, journal, run, status, stop_units, version};
+use super::{accept_damage, core, enrol, journal, run, status, stop_units, version};
 use crate::args::{Cli, Command};
 use crate::error::Failure;
 
@@ -13,6 +13,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Enrol(args) => enrol::run(&args)?,
         Command::Status(args) => status::run(&args)?,
         Command::Journal(args) => journal::run(&args)?,
+        Command::AcceptDamage(configured) => accept_damage::run(&configured)?,
         Command::Core(args) => core::run(&args)?,
         Command::StopUnits(configured) => stop_units::run(&configured)?,
         Command::Supervise { arguments } => return Ok(fleet_executor::host::supervise::main(arguments)),

@@ -8,7 +8,8 @@
 use std::io::Read as _;
 
 use fleet_certs::token::{Token, TokenKind};
-use fleet_executor::{policy, state};
+use fleet_executor::replacement::Replacement;
+use fleet_executor::{damage, policy, state};
 use fleet_types::id::Name;
 use fleet_types::seal::PublicKey;
 
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::core::enrolment_channel::{Answer, EnrolmentChannel};
 use crate::core::join::{self, Begun, Brought, Order};
 use crate::error::{Exit, Failure};
+use crate::node::NodeRecord;
 use crate::telemetry;
 
 /// Longest token text; anything longer is not one.
@@ -36,16 +38,42 @@ pub fn run(args: &args::Enrol) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Identity, message));
     }
     let account = Account::of_core(&config).map_err(|error| Failure::of(Exit::Usage, &error))?;
-    let report_key = report_key(&config)?;
-    let order = Order { token, report_key, replace: args.replace };
+    let (replacement, report_key) = if args.replace {
+        let (replacement, key) =
+            Replacement::begin(&config.state_directory).map_err(|e| Failure::of(Exit::Identity, &e))?;
+        (Some(replacement), key.public())
+    } else {
+        refuse_foreign_state(&config, &token)?;
+        (None, report_key(&config)?)
+    };
+    let joining = Joining { config: &config, order: Order { token, report_key, replace: args.replace } };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::of(Exit::Failed, &e))?;
     match account {
-        None => runtime.block_on(join_here(&config, &order)),
-        Some(account) => runtime.block_on(join_apart(&config, &order, &account, &args.configured)),
+        None => runtime.block_on(joining.here(replacement.as_ref()))?,
+        Some(account) => runtime.block_on(joining.apart(replacement.as_ref(), &account, &args.configured))?,
     }
+    // In place, now or by an earlier try of this command.
+    replacement.map_or(Ok(()), Replacement::done).map_err(|e| Failure::of(Exit::Identity, &e))
+}
+
+/// What this machine did as another node fits no new one.
+fn refuse_foreign_state(config: &Config, token: &Token) -> Result<(), Failure> {
+    let is_own =
+        NodeRecord::load(&config.state_directory).is_ok_and(|record| record.token_id == token.id.to_string());
+    if is_own || !damage::has_history(&config.state_directory) {
+        return Ok(());
+    }
+    let message =
+        "this machine has the state of an enrolled node: use --replace to set it aside and join anew";
+    Err(Failure::new(Exit::Identity, message))
+}
+
+struct Joining<'a> {
+    config: &'a Config,
+    order: Order,
 }
 
 fn token(text: &str) -> Result<Token, Failure> {
@@ -64,51 +92,61 @@ fn report_key(config: &Config) -> Result<PublicKey, Failure> {
     Ok(key.public())
 }
 
-async fn join_here(config: &Config, order: &Order) -> Result<(), Failure> {
-    match join::begin(config, order).await? {
-        Begun::Already(name) => already(&name),
-        Begun::Joining(joining) => {
-            let brought = joining.brought();
-            keep(config, order, &brought)?;
-            joining.keep()?;
-            joined(&brought);
+impl Joining<'_> {
+    async fn here(&self, replacement: Option<&Replacement>) -> Result<(), Failure> {
+        match join::begin(self.config, &self.order).await? {
+            Begun::Already(name) => already(&name),
+            Begun::Joining(joining) => {
+                let brought = joining.brought();
+                self.keep(replacement, &brought)?;
+                joining.keep()?;
+                joined(&brought);
+            }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-async fn join_apart(
-    config: &Config,
-    order: &Order,
-    account: &Account,
-    configured: &args::Configured,
-) -> Result<(), Failure> {
-    let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(Exit::Failed, error);
-    account.own_folder(&config.identity_directory).map_err(|e| failed(&e))?;
-    account.way_through(&config.state_directory, &config.identity_directory).map_err(|e| failed(&e))?;
-    // Ended with this function, whatever it is doing.
-    let (_core, socket) = CoreProcess::start(account, configured, None)?;
-    let mut channel = EnrolmentChannel::open(socket, config).map_err(|e| failed(&e))?;
-    match channel.order(order).await? {
-        Answer::Already(name) => already(&name),
-        Answer::Brought(brought) => {
-            keep(config, order, &brought)?;
-            channel.keep().await?;
-            joined(&brought);
+    async fn apart(
+        &self,
+        replacement: Option<&Replacement>,
+        account: &Account,
+        configured: &args::Configured,
+    ) -> Result<(), Failure> {
+        let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(Exit::Failed, error);
+        let config = self.config;
+        account.own_folder(&config.identity_directory).map_err(|e| failed(&e))?;
+        account.way_through(&config.state_directory, &config.identity_directory).map_err(|e| failed(&e))?;
+        // Ended with this function, whatever it is doing.
+        let (_core, socket) = CoreProcess::start(account, configured, None)?;
+        let mut channel = EnrolmentChannel::open(socket, config).map_err(|e| failed(&e))?;
+        match channel.order(&self.order).await? {
+            Answer::Already(name) => already(&name),
+            Answer::Brought(brought) => {
+                self.keep(replacement, &brought)?;
+                channel.keep().await?;
+                joined(&brought);
+            }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// The executor's part, before the identity is in place.
-fn keep(config: &Config, order: &Order, brought: &Brought) -> Result<(), Failure> {
-    let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(Exit::Identity, error);
-    if brought.roots.pin() != order.token.root_pin {
-        return Err(Failure::new(Exit::Identity, "the core brought root keys that the token does not name"));
+    /// The executor's part, before the identity is in place.
+    fn keep(&self, replacement: Option<&Replacement>, brought: &Brought) -> Result<(), Failure> {
+        let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(Exit::Identity, error);
+        if brought.roots.pin() != self.order.token.root_pin {
+            return Err(Failure::new(
+                Exit::Identity,
+                "the core brought root keys that the token does not name",
+            ));
+        }
+        if let Some(replacement) = replacement {
+            replacement.set_aside().map_err(|e| failed(&e))?;
+        }
+        let trust = settings::trust_directory(self.config);
+        policy::install(&trust, &brought.roots, &brought.bundle, brought.record.fleet)
+            .map_err(|e| failed(&e))?;
+        brought.record.store(&self.config.state_directory).map_err(|e| failed(&e))
     }
-    let trust = settings::trust_directory(config);
-    policy::install(&trust, &brought.roots, &brought.bundle, brought.record.fleet).map_err(|e| failed(&e))?;
-    brought.record.store(&config.state_directory).map_err(|e| failed(&e))
 }
 
 fn already(name: &Name) {

@@ -3,6 +3,7 @@
 //! Reads a copy, so that it works while the executor holds the journal, repairs nothing and changes nothing.
 
 use fleet_executor::crash::Crash;
+use fleet_executor::damage;
 use fleet_executor::durable::Reserve;
 use fleet_executor::journal::{JobRecord, Journal, Opened};
 use serde_json::{Value, json};
@@ -13,8 +14,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::{Exit, Failure};
 
-/// The journal and the mark that it is damaged.
-const FILES: [&str; 2] = ["journal", "journal.damage"];
+/// The journal, its numbers and the mark that it is damaged.
+const FILES: [&str; 3] = ["journal", "journal.numbers", "journal.damage"];
 
 /// Prints the journal, oldest run first.
 pub fn run(args: &Show) -> Result<(), Failure> {
@@ -54,8 +55,10 @@ pub fn read(config: &Config) -> Result<Opened, Failure> {
             _ => {}
         }
     }
-    Journal::open(copy.path(), Reserve::keep(copy.path()), Crash::Never, clock::now())
-        .map_err(|error| Failure::of(Exit::Store, &error))
+    let mut opened = Journal::open(copy.path(), Reserve::keep(copy.path()), Crash::Never, clock::now())
+        .map_err(|error| Failure::of(Exit::Store, &error))?;
+    opened.damage = opened.damage.or_else(|| damage::missing(&config.state_directory));
+    Ok(opened)
 }
 
 fn state(job: &JobRecord) -> String {

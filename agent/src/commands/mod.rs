@@ -7,6 +7,7 @@
 //! Commands print data to standard output and talk on standard error, and fail with an exit code that has a
 //! meaning ([`crate::error::Exit`]).
 
+mod accept_damage;
 mod core;
 mod core_process;
 mod dispatch;

@@ -3,23 +3,54 @@
 use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fleet_executor::host::{HostConfig, LinuxHost, Supervisor, UnitsKind};
+use fleet_executor::policy::{LocalPolicy, PolicyReader};
 
 use crate::args::Configured;
+use crate::clock;
+use crate::config::owners_file::{OwnersFile, Stamp};
 use crate::config::{Config, validated};
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Failure, chain};
 
 /// Where systemd says that it runs this machine (`sd_booted(3)`).
 const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// Reads the configuration; all its problems are one failure.
 pub fn load(configured: &Configured) -> Result<Config, Failure> {
-    // A variable that is no text is not ours.
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    validated::load(Some(&configured.config), variables, &configured.set)
+    validated::load(Some(&configured.config), variables(), &configured.set)
         .map_err(|error| Failure::of(Exit::Usage, &error))
+}
+
+/// Reads the owner's policy, and refuses a file that others may write. Cheap while the file has not changed.
+pub fn policy_reader(configured: &Configured) -> PolicyReader {
+    let configured = configured.clone();
+    let last: Mutex<Option<(Stamp, Result<LocalPolicy, String>)>> = Mutex::new(None);
+    Arc::new(move || {
+        let file = OwnersFile::open(&configured.config).map_err(|error| chain(&error))?;
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((stamp, read)) = &*last
+            && *stamp == file.stamp()
+        {
+            return read.clone();
+        }
+        let stamp = file.stamp();
+        let read = file
+            .read()
+            .and_then(|text| validated::load_text(&configured.config, &text, variables(), &configured.set))
+            .map(|config| config.policy)
+            .map_err(|error| chain(&error));
+        // A file that was written this moment may be written again without its times showing it.
+        *last = stamp.is_settled(clock::now()).then(|| (stamp, read.clone()));
+        read
+    })
+}
+
+/// The environment; a variable that is no text is not ours.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Root keys and trust bundle of the executor.
@@ -29,14 +60,12 @@ pub fn trust_directory(config: &Config) -> PathBuf {
 
 /// The machine: the real one, or a development root with supervised units.
 pub fn host(config: &Config) -> Result<LinuxHost, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot find this program: {error}")))?;
     let real = config.dev_root.is_none();
     let systemd = real && std::path::Path::new(SYSTEMD_RUNS).is_dir();
     LinuxHost::open(&HostConfig {
         root: config.dev_root.clone().unwrap_or_else(|| PathBuf::from("/")),
         state: config.state_directory.clone(),
-        supervisor: Supervisor { program, arguments: vec!["supervise".to_owned()] },
+        supervisor: Supervisor::of_this_program(),
         units: if systemd { UnitsKind::Systemd } else { UnitsKind::Supervised },
     })
     .map_err(|error| Failure::of(Exit::Failed, &error))

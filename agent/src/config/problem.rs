@@ -68,6 +68,14 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Others than the node's owner may change the file.
+    #[error("{} {why}", path.display())]
+    Unsafe {
+        /// The file or its folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// Everything that is wrong, one line a problem.
     #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
     Invalid(Vec<Problem>),

@@ -32,8 +32,20 @@ pub struct Timers {
     pub report_resend: Duration,
     /// Longest wait for one document.
     pub document: Duration,
+    /// How often core and executor say to each other that they are alive.
+    pub halves: Duration,
     /// Grace period when stopping.
     pub drain: Duration,
+}
+
+/// After the grace period of a stop the last reports have this long to leave: a round trip on any link that is up.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+impl Timers {
+    /// The time for the last reports after the grace period; not longer than that one.
+    pub fn flush(&self) -> Duration {
+        FLUSH_LIMIT.min(self.drain)
+    }
 }
 
 /// Reads and checks them.
@@ -49,6 +61,7 @@ pub fn read(merged: &mut Merged) -> Timers {
         hello: merged.duration("timers.hello", LEAST, MOST),
         report_resend: merged.duration("timers.report_resend", LEAST, MOST),
         document: merged.duration("timers.document", LEAST, MOST),
+        halves: merged.duration("timers.halves", LEAST, Duration::from_mins(1)),
         drain: merged.duration("timers.drain", Duration::ZERO, MOST),
     };
     if timers.backoff_min > timers.backoff_max {

@@ -79,12 +79,22 @@ pub fn load(
     variables: impl IntoIterator<Item = (String, String)>,
     sets: &[String],
 ) -> Result<Config, ConfigError> {
-    let text = file.map(read).transpose()?;
-    let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+    let text = file.map(read).transpose()?.unwrap_or_default();
+    load_text(file.unwrap_or_else(|| Path::new("")), &text, variables, sets)
+}
+
+/// The same with the text of the file as it was read; `file` is only for messages.
+pub fn load_text(
+    file: &Path,
+    text: &str,
+    variables: impl IntoIterator<Item = (String, String)>,
+    sets: &[String],
+) -> Result<Config, ConfigError> {
+    let path = file.display().to_string();
     let defaults = raw::defaults();
     let mut problems = Vec::new();
     let layers = [
-        raw::file(&path, text.as_deref().unwrap_or_default(), &defaults, &mut problems),
+        raw::file(&path, text, &defaults, &mut problems),
         raw::environment(variables, &defaults, &mut problems),
         raw::flags(sets, &defaults, &mut problems),
     ];

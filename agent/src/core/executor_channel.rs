@@ -5,13 +5,15 @@
 //! queue is full the controller is not read any more, which HTTP/2 passes on.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fleet_executor::socket::{CorePort, Socket};
 use fleet_proto::pb;
 use fleet_proto::pb::{core_message, executor_message};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
 use crate::error::chain;
@@ -23,6 +25,35 @@ const MAX_QUEUED: usize = 64;
 /// An executor that takes nothing for this long is stuck: the process ends and is started again. Longer
 /// than any fsync of the journal on a dying disk that still answers.
 pub const STUCK_LIMIT: Duration = Duration::from_mins(1);
+/// Beats without a word of the executor after which it counts as hung: a minute, as above. Counted by the core's own
+/// beats, so that a machine that slept blames nobody.
+const HUNG_BEATS: u32 = 12;
+/// Beats after which the controller is not told any more that this node is well.
+const SILENT_BEATS: u32 = 6;
+
+/// Beats since the executor's last word.
+#[derive(Debug, Default)]
+struct Hearing(AtomicU32);
+
+impl Hearing {
+    /// While a message waits to be taken by the core, the executor's silence is the core's doing.
+    const PAUSED: u32 = u32::MAX;
+
+    fn set(&self, beats: u32) {
+        self.0.store(beats, Ordering::Relaxed);
+    }
+
+    fn beats(&self) -> u32 {
+        Some(self.0.load(Ordering::Relaxed)).filter(|beats| *beats != Self::PAUSED).unwrap_or(0)
+    }
+
+    fn beat(&self) {
+        let next =
+            |beats: u32| (beats != Self::PAUSED).then(|| beats.saturating_add(1).min(Self::PAUSED - 1));
+        // Fails while paused, which is right.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+}
 
 /// The way to the executor.
 #[derive(Debug)]
@@ -30,12 +61,16 @@ pub struct ToExecutor {
     queue: VecDeque<core_message::Body>,
     socket: mpsc::Sender<pb::CoreMessage>,
     waits_since: Option<Instant>,
+    hearing: Arc<Hearing>,
+    beat: Duration,
+    beaten: Instant,
 }
 
 /// The way from the executor.
 #[derive(Debug)]
 pub struct FromExecutor {
     socket: mpsc::Receiver<pb::ExecutorMessage>,
+    has_left: bool,
 }
 
 /// Both ways.
@@ -49,8 +84,11 @@ pub struct ExecutorChannel {
 
 impl ExecutorChannel {
     /// A channel over the core's end of the socket pair. Two tasks move the messages, because a frame must not
-    /// be cut by a wait that is dropped; they end with the socket or with the channel.
-    pub fn open(socket: Socket) -> std::io::Result<Self> {
+    /// be cut by a wait that is dropped; they end with the socket or with the channel. Each half says every `beat`
+    /// that it is alive.
+    pub fn open(socket: Socket, beat: Duration) -> std::io::Result<Self> {
+        let hearing = Arc::new(Hearing::default());
+        let heard = Arc::clone(&hearing);
         let (mut sender, mut receiver) = CorePort::bind(socket)?.split();
         let (to, mut outgoing) = mpsc::channel::<pb::CoreMessage>(SOCKET_MESSAGES);
         let (incoming, from) = mpsc::channel(SOCKET_MESSAGES);
@@ -66,9 +104,13 @@ impl ExecutorChannel {
             loop {
                 match receiver.receive().await {
                     Ok(Some(message)) => {
-                        if incoming.send(message).await.is_err() {
-                            return;
+                        if !matches!(message.body, Some(executor_message::Body::Alive(_))) {
+                            heard.set(Hearing::PAUSED);
+                            if incoming.send(message).await.is_err() {
+                                return;
+                            }
                         }
+                        heard.set(0);
                     }
                     Ok(None) => return,
                     Err(failed) => {
@@ -78,14 +120,11 @@ impl ExecutorChannel {
                 }
             }
         });
-        Ok(Self::new(to, from))
-    }
-
-    const fn new(to: mpsc::Sender<pb::CoreMessage>, from: mpsc::Receiver<pb::ExecutorMessage>) -> Self {
-        Self {
-            to: ToExecutor { queue: VecDeque::new(), socket: to, waits_since: None },
-            from: FromExecutor { socket: from },
-        }
+        let (queue, beaten) = (VecDeque::new(), Instant::now());
+        Ok(Self {
+            to: ToExecutor { queue, socket: to, waits_since: None, hearing, beat, beaten },
+            from: FromExecutor { socket: from, has_left: false },
+        })
     }
 }
 
@@ -96,10 +135,14 @@ impl ToExecutor {
         self.queue.push_back(body);
     }
 
-    /// Hands over the first message; waits for ever when there is none. Safe to drop at any await.
+    /// Hands over the first message; when there is none, says in its time that the core is alive. Safe to drop at any
+    /// await.
     pub async fn progress(&mut self) {
         if self.queue.is_empty() {
-            return std::future::pending().await;
+            sleep_until(self.beaten + self.beat).await;
+            self.beaten = Instant::now();
+            self.hearing.beat();
+            self.push(core_message::Body::Alive(pb::Alive {}));
         }
         let Ok(permit) = self.socket.reserve().await else {
             // The executor is gone; the way from it says so.
@@ -118,9 +161,17 @@ impl ToExecutor {
         self.queue.len() < MAX_QUEUED
     }
 
-    /// When the executor counts as stuck.
+    /// When the executor counts as stuck: it takes nothing, or it says nothing.
     pub fn stuck_at(&self) -> Option<Instant> {
+        if self.hearing.beats() >= HUNG_BEATS {
+            return Some(self.beaten);
+        }
         self.waits_since.map(|since| since + STUCK_LIMIT)
+    }
+
+    /// Has the executor said nothing for so long that nobody should be told that this node is well?
+    pub fn is_silent(&self) -> bool {
+        self.hearing.beats() >= SILENT_BEATS
     }
 }
 
@@ -129,9 +180,16 @@ impl FromExecutor {
     pub async fn next(&mut self) -> Option<executor_message::Body> {
         loop {
             // A message without a body is of a newer executor; there is none in the same package.
-            if let Some(body) = self.socket.recv().await?.body {
-                return Some(body);
+            match self.socket.recv().await?.body {
+                Some(executor_message::Body::Leaving(_)) => self.has_left = true,
+                Some(body) => return Some(body),
+                None => {}
             }
         }
+    }
+
+    /// Did it say that it stops in good order?
+    pub const fn has_left(&self) -> bool {
+        self.has_left
     }
 }

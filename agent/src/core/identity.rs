@@ -12,7 +12,7 @@ use std::sync::Arc;
 use fleet_certs::issue::renewal_due;
 use fleet_certs::slots::{IdentityDir, SlotError, StoredIdentity};
 use fleet_certs::tls::{ClientTls, MutualClient, TlsClock, TlsError, publish};
-use fleet_certs::{ClientConfig, PeerIdentity, ServerName};
+use fleet_certs::{CertFault, ClientConfig, PeerIdentity, ServerName};
 use fleet_types::id::{FleetId, NodeId};
 use fleet_types::time::Timestamp;
 use tokio::sync::watch;
@@ -34,6 +34,16 @@ pub enum IdentityError {
     /// The certificate would be refused.
     #[error("the certificate of this node cannot be used")]
     Certificate(#[from] TlsError),
+    /// The certificate's time is over.
+    #[error(
+        "the certificate of this node ended {not_after} and this machine's clock says {now}: set the clock if it is wrong, else join anew (fleet-agent enrol --replace) with a token for a new name (fleetctl join-token create)"
+    )]
+    Ended {
+        /// End of the certificate.
+        not_after: Timestamp,
+        /// The clock.
+        now: Timestamp,
+    },
     /// The certificate is of another role.
     #[error("the certificate of this node is {0}'s, not an agent's")]
     NotAnAgent(fleet_certs::Identity),
@@ -88,23 +98,31 @@ impl OwnIdentity {
 
     /// TLS settings with this identity, checked as a controller would.
     pub fn tls(&self, server_name: ServerName<'static>) -> Result<Arc<ClientConfig>, IdentityError> {
-        client(&self.stored, self.fleet(), server_name).map_err(Into::into)
+        client(&self.stored, self.fleet(), server_name).map_err(|error| match error {
+            TlsError::OwnCertificate(CertFault::Expired { not_after, now }) => {
+                IdentityError::Ended { not_after, now }
+            }
+            other => other.into(),
+        })
     }
 }
 
-/// TLS settings of an agent's identity.
+/// TLS settings of an agent's identity. Time is never below the start of the own certificate: the link waits until the
+/// clock is past it, so that a machine that boots without a clock has settings to wait with.
 pub fn client(
     identity: &StoredIdentity,
     fleet: FleetId,
     server_name: ServerName<'static>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
+    let own = identity.tls()?;
+    let not_before = own.describe()?.not_before;
     MutualClient {
         fleet,
-        identity: identity.tls()?,
+        identity: own,
         own_authorities: Vec::new(),
         controller_authorities: identity.controller_authorities.clone(),
         server_name,
-        clock: TlsClock::reading(clock::now),
+        clock: TlsClock::reading(move || clock::now().max(not_before)),
     }
     .build()
 }
@@ -135,7 +153,7 @@ pub async fn warn_before_end(certificate: PeerIdentity) {
     sleep_until(instant(due)).await;
     warn!(
         not_after = %certificate.not_after,
-        "the certificate of this node is due for renewal, which this build cannot do: enrol with a new token before it ends"
+        "the certificate of this node is due for renewal, which this build cannot do: before it ends, join anew (fleet-agent enrol --replace) with a token for a new name"
     );
     sleep_until(instant(certificate.not_after)).await;
     error!("the certificate of this node has ended: no new link is possible until it is enrolled again");

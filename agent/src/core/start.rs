@@ -48,7 +48,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// Checks what only a running core needs: endpoints, server name, a certificate that is good now.
+    /// Checks what only a running core needs: endpoints, server name, a certificate that is good now or will be once
+    /// this machine's clock is set.
     pub fn new(config: &Config, identity: &OwnIdentity) -> Result<Self, CoreError> {
         let server_name = check(config)?;
         let endpoints = config.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
@@ -63,10 +64,11 @@ impl Core {
 
     /// Runs until `stop`, or until the executor fails.
     pub async fn run(self, socket: Socket, stop: CancellationToken) -> Result<(), CoreError> {
+        let valid_from = self.certificate.not_before;
         let _expiry = AbortOnDropHandle::new(tokio::spawn(identity::warn_before_end(self.certificate)));
-        let channel = ExecutorChannel::open(socket).map_err(CoreError::Socket)?;
+        let channel = ExecutorChannel::open(socket, self.timers.halves).map_err(CoreError::Socket)?;
         let link = tokio::select! {
-            link = Link::new(self.dialer, self.timers, channel) => link?,
+            link = Link::new(self.dialer, self.timers, channel, valid_from) => link?,
             () = stop.cancelled() => return Ok(()),
         };
         Ok(link.run(stop).await?)

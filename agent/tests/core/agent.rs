@@ -103,8 +103,14 @@ impl Executor {
     }
 
     pub async fn next(&mut self) -> core_message::Body {
-        let message = within("the core sends to the executor", self.port().receiver.receive()).await.unwrap();
-        let body = message.expect("the socket is open").body.expect("a body");
+        let body = loop {
+            let receiving = self.port().receiver.receive();
+            let message = within("the core sends to the executor", receiving).await.unwrap();
+            let body = message.expect("the socket is open").body.expect("a body");
+            if !matches!(body, core_message::Body::Alive(_)) {
+                break body;
+            }
+        };
         if matches!(body, core_message::Body::LinkDown(_)) {
             // As the executor does: the next Hello needs the newest numbers.
             let hello = Some(self.hello.clone());

@@ -10,6 +10,7 @@ mod controller;
 mod delivery;
 mod enrolment;
 mod fleet;
+mod keeping;
 mod node;
 mod order;
 mod output;

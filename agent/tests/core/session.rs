@@ -241,7 +241,7 @@ fn a_certificate_that_has_ended_is_told_before_anything_is_sent() {
     fleet.store_identity_of(&config.identity_directory, issued);
     let identity = OwnIdentity::load(&config.identity_directory).unwrap();
     let said = fleet_agent::error::chain(&Core::new(&config, &identity).unwrap_err());
-    assert!(said.contains("the certificate ended"), "{said}");
+    assert!(said.contains("the certificate of this node ended"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

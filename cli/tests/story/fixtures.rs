@@ -188,6 +188,7 @@ pub fn job(run: RunId) -> JobView {
         request: Digest::of(b"request"),
         sequence: 1,
         previous: None,
+        new_chain: None,
         outcome: Outcome::Failed,
         cause: Some(EndCause::TimedOut),
         reason: HOSTILE.into(),

@@ -39,6 +39,10 @@ pub struct Report {
     pub sequence: u64,
     /// Digest of the report before this one; none for the first.
     pub previous: Option<Digest>,
+    /// Why a new chain of reports begins with this one: what the node lost of the chain before. Its number is higher
+    /// than any of that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_chain: Option<String>,
     /// How the job ended.
     pub outcome: Outcome,
     /// Why, for programs.

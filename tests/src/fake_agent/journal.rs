@@ -204,6 +204,7 @@ impl Journal {
             request,
             sequence: self.reports + 1,
             previous: self.previous,
+            new_chain: None,
             outcome,
             cause: None,
             reason: reason.to_owned(),

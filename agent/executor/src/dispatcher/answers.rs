@@ -6,6 +6,7 @@
 use fleet_proto::convert::JobUpdate;
 use fleet_proto::pb;
 use fleet_proto::pb::executor_message::Body as ToCore;
+use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::JobId;
 use fleet_types::job::JobState;
@@ -14,6 +15,7 @@ use fleet_types::seal::Kind;
 use fleet_types::time::Timestamp;
 
 use super::state::Dispatcher;
+use crate::causes::chain as chain_of;
 use crate::crash::CrashPoint;
 use crate::documents::StoredReport;
 use crate::journal::{Entry, Finished, JobKey};
@@ -62,12 +64,13 @@ impl Dispatcher {
 
     /// Sends a job's stored report, if it has one.
     pub(super) fn send_report(&mut self, key: &JobKey) -> bool {
-        let Some(digest) = self.parts.table.get(key).and_then(|job| job.finished.as_ref()).map(|f| f.report)
-        else {
-            return false;
-        };
+        let Some(job) = self.parts.table.get(key) else { return false };
+        let Some(digest) = job.finished.as_ref().map(|finished| finished.report) else { return false };
         let Some(report) = self.parts.reports.load(digest) else {
-            tracing::error!(run = %key.0, %digest, "a stored report is gone or damaged");
+            // An acknowledged one was tidied away: the controller has it.
+            if !job.acked {
+                tracing::error!(run = %key.0, %digest, "a stored report is gone or damaged");
+            }
             return false;
         };
         let (run, attempt) = (key.0.to_string(), key.1.0);
@@ -80,6 +83,7 @@ impl Dispatcher {
     pub(super) fn finish(&mut self, key: JobKey, request: Digest, request_ends: Timestamp, mut draft: Draft) {
         match self.store_report(key, request, request_ends, &mut draft) {
             Ok(()) => {
+                self.note_removable();
                 self.open.remove(&key);
                 self.queue.retain(|queued| *queued != key);
                 if self.parts.journal.reach(CrashPoint::AfterFinished).is_ok() {
@@ -103,15 +107,14 @@ impl Dispatcher {
         request_ends: Timestamp,
         draft: &mut Draft,
     ) -> Result<(), String> {
-        let chain = self.parts.state.get();
-        let sequence = chain.report_sequence + 1;
-        let mut report = Report {
+        let report = Report {
             schema: REPORT_SCHEMA.to_owned(),
             job: JobId { run: key.0, node: self.parts.node.node },
             attempt: key.1,
             request,
-            sequence,
-            previous: chain.report_previous,
+            sequence: 0,
+            previous: None,
+            new_chain: None,
             outcome: draft.end.outcome,
             cause: draft.end.cause,
             reason: draft.end.reason.clone(),
@@ -123,28 +126,62 @@ impl Dispatcher {
             steps: draft.steps.clone(),
             plan: draft.plan.clone(),
         };
+        self.seal_report(report, request_ends)
+    }
+
+    /// Puts a report at the end of the chain: numbered, signed, stored and journaled.
+    fn seal_report(&mut self, mut report: Report, request_ends: Timestamp) -> Result<(), String> {
+        let chain = self.parts.state.get();
+        // Where a new chain begins its number is the time in milliseconds: above all that an older one had, also when
+        // nobody here knows those any more (docs/adr/0014).
+        let begins = self.chain_break.as_ref().map(|_| self.now().as_millis().unsigned_abs());
+        report.sequence = (chain.report_sequence + 1).max(begins.unwrap_or(0));
+        report.previous = chain.report_previous.filter(|_| begins.is_none());
+        report.new_chain.clone_from(&self.chain_break);
+        let key = self.parts.report_key.as_ref().ok_or("the node's report key is missing")?;
         let payload = fit(&mut report);
         let digest = Digest::of(&payload);
-        let signature = self.parts.report_key.sign(Kind::Report, self.parts.node.fleet, digest);
+        let signature = key.sign(Kind::Report, self.parts.node.fleet, digest);
         self.parts.reports.store(digest, &StoredReport { payload, signature }).map_err(|e| e.to_string())?;
         let finished = Finished {
-            run: key.0,
-            attempt: key.1,
-            request,
+            run: report.job.run,
+            attempt: report.attempt,
+            request: report.request,
             report: digest,
-            sequence,
+            sequence: report.sequence,
             outcome: report.outcome,
             cause: report.cause,
             reason: report.reason,
             at: report.ended,
             request_ends,
         };
-        self.record(&Entry::Finished(Box::new(finished))).map_err(|e| e.to_string())?;
+        let sequence = report.sequence;
+        self.record(&Entry::Finished(Box::new(finished))).map_err(|e| chain_of(&e))?;
+        self.chain_break = None;
         // The journal is the truth of the chain; this is its shadow for the day the journal is lost.
         if let Err(error) = self.parts.state.raise_report(sequence, digest) {
             tracing::warn!(%error, "the report chain's shadow cannot be written");
         }
         Ok(())
+    }
+
+    /// After a break of the chain: reports that nobody has acknowledged come again in the new one, because the
+    /// controller takes none behind a gap.
+    pub(super) fn report_again(&mut self) {
+        let unsent = self.parts.table.iter().filter(|(_, job)| job.is_unacknowledged());
+        let mut unsent: Vec<_> = unsent
+            .filter_map(|(_, job)| job.finished.as_ref().map(|f| (f.sequence, f.report, f.request_ends)))
+            .collect();
+        unsent.sort_unstable();
+        for (_, digest, request_ends) in unsent {
+            let stored = self.parts.reports.load(digest);
+            let report = stored.and_then(|stored| canonical::from_slice::<Report>(&stored.payload).ok());
+            // One that is gone was told when it was missed.
+            let Some(report) = report else { continue };
+            if let Err(error) = self.seal_report(report, request_ends) {
+                tracing::error!(error, "a report cannot be put into the new chain");
+            }
+        }
     }
 
     /// Start and end of a job that ends now, on boot time.

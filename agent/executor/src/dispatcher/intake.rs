@@ -16,9 +16,11 @@ use fleet_types::time::Timestamp;
 use super::state::{Dispatcher, Open, Pending};
 use crate::crash::CrashPoint;
 use crate::documents::DOCUMENT_WAIT;
+use crate::durable;
 use crate::journal::{Accepted, Entry, JobKey};
-use crate::policy::{self, Admitted, Candidate, NodeConditions, Opened, Refusal};
+use crate::policy::{self, Admitted, Candidate, LocalPolicy, NodeConditions, Opened, Refusal};
 use crate::resolve::ResolveInput;
+use crate::retention::MAX_UNACKNOWLEDGED;
 use crate::run::{Draft, End};
 use crate::tasks::CancelFlag;
 
@@ -97,7 +99,14 @@ impl Dispatcher {
             let refusal = Refusal::new("use-spent", message, "start a new run");
             return self.refuse(key, &assignment, None, &[refusal]);
         }
-        if self.is_stopping() || self.pending.len() + self.open.len() >= MAX_OPEN {
+        if self.parts.report_key.is_none() {
+            let reason =
+                "policy safe-mode: the node's report key is missing, nothing could be reported".to_owned();
+            return self.answer_unknown(&key, JobState::ended(Outcome::Refused, reason));
+        }
+        let is_full = self.pending.len() + self.open.len() >= MAX_OPEN
+            || self.parts.table.unacknowledged() >= MAX_UNACKNOWLEDGED;
+        if self.is_stopping() || is_full {
             return tracing::warn!(run = %key.0, "not taken now; the controller will offer it again");
         }
         let until = self.since_boot() + DOCUMENT_WAIT;
@@ -214,6 +223,7 @@ impl Dispatcher {
         sealed: &Sealed,
     ) -> Result<(Request, Admitted), (Option<Timestamp>, Vec<Refusal>)> {
         let parts = &self.parts;
+        let owners = parts.policy.now();
         let request = policy::open_request(assignment, &sealed.request, &parts.node, self.now())
             .map_err(|refusal| (None, vec![refusal]))?;
         let against = |refusals| (Some(request.not_after), refusals);
@@ -223,7 +233,7 @@ impl Dispatcher {
             &sealed.procedure,
             &sealed.profile,
             parts.trust.bundle(),
-            &parts.policy,
+            &owners,
             &parts.node,
         )
         .map_err(|refusal| against(vec![refusal]))?;
@@ -239,7 +249,7 @@ impl Dispatcher {
             tasks: &parts.tasks,
         };
         let candidate = Candidate { request: &request, input };
-        let admitted = policy::admit(&candidate, &parts.policy, &self.conditions()).map_err(against)?;
+        let admitted = policy::admit(&candidate, &owners, &self.conditions(&owners)).map_err(against)?;
         Ok((request, admitted))
     }
 
@@ -255,17 +265,25 @@ impl Dispatcher {
         let opened: Request = canonical::from_slice(&request.payload)
             .map_err(|error| Refusal::new("request-malformed", error.to_string(), "start a new run"))?;
         let bundle = parts.trust.bundle();
-        policy::open_documents(&opened, &request, &procedure, &profile, bundle, &parts.policy, &parts.node)
-            .map(drop)
+        policy::open_documents(
+            &opened,
+            &request,
+            &procedure,
+            &profile,
+            bundle,
+            &parts.policy.now(),
+            &parts.node,
+        )
+        .map(drop)
     }
 
-    fn conditions(&self) -> NodeConditions {
+    fn conditions(&self, owners: &LocalPolicy) -> NodeConditions {
         let parts = &self.parts;
-        let within = parts.policy.max_disruptive_jobs.within.length();
+        let within = owners.max_disruptive_jobs.within.length();
         NodeConditions {
-            free_bytes: free_bytes(&parts.state_dir),
+            free_bytes: durable::free_bytes(&parts.state_dir),
             // Through the host: on a development node the file lies below its root.
-            held: is_held(parts.host.as_ref(), &parts.policy.hold_file),
+            held: is_held(parts.host.as_ref(), &owners.hold_file),
             load: load_part(parts.host.as_ref()),
             disruptive_jobs: parts.table.disruptive_since(self.now().minus(within)),
             safe_mode: self.safe_mode(),
@@ -364,11 +382,6 @@ fn missing(digest: Digest, why: &str) -> Refusal {
 fn no_room(digest: Digest) -> Refusal {
     let message = format!("the disk is full: there is no room for document {}", digest.short());
     Refusal::new("min-free-disk", message, "free space on the node, then start a new run")
-}
-
-fn free_bytes(path: &std::path::Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(path).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn load_part(host: &dyn crate::host::Host) -> Option<f64> {

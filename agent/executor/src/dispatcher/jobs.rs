@@ -19,7 +19,8 @@ const MAX_READING: usize = 4;
 impl Dispatcher {
     /// Starts what may start: one changing job at a time, in order; reading ones beside it.
     pub(super) fn start_next(&mut self) {
-        if self.is_stopping() || self.trouble.is_some() || !self.unwritten.is_empty() {
+        let cannot_report = self.parts.report_key.is_none() || !self.unwritten.is_empty();
+        if self.is_stopping() || self.trouble.is_some() || cannot_report {
             return;
         }
         let mut at = 0;
@@ -197,6 +198,7 @@ impl Dispatcher {
             if self.record(&Entry::Tombstone { run, attempt, reason, at }).is_err() {
                 return;
             }
+            self.note_removable();
         }
         if let Some(open) = self.open.get(&key) {
             open.cancel.cancel();

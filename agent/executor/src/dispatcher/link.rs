@@ -8,8 +8,11 @@ use fleet_types::id::{Generation, LinkEpoch};
 use fleet_types::trust::SignedDispatch;
 
 use super::state::{Dispatcher, job_key};
+use crate::causes::chain;
+use crate::damage;
 use crate::journal::{Entry, JobKey};
 use crate::policy::LinkTrust;
+use crate::state::Fenced;
 
 /// Jobs a page (security-and-delivery §2.8).
 const PAGE_JOBS: usize = 256;
@@ -40,12 +43,19 @@ impl Dispatcher {
         let statement = signed.open(self.parts.trust.bundle(), self.now()).map_err(|e| chain(&e))?;
         let (generation, epoch) = (Generation(link.generation), LinkEpoch(link.link_epoch));
         let seen = (self.parts.state.get().generation.0, self.parts.state.get().link_epoch.0);
-        if !self.parts.state.raise_fence(generation, epoch).map_err(|e| chain(&e))? {
+        let how = match self.parts.state.raise_fence(generation, epoch).map_err(|e| chain(&e))? {
+            Fenced::Taken => None,
+            Fenced::Lower => Some("lower than"),
+            Fenced::TooFar => Some("out of reach from"),
+        };
+        if let Some(how) = how {
             return Err(format!(
-                "fencing: generation {} and link {} are lower than {} and {} seen before",
+                "fencing: generation {} and link {} are {how} {} and {} seen before",
                 generation.0, epoch.0, seen.0, seen.1
             ));
         }
+        damage::begin_history(&self.parts.state_dir)
+            .map_err(|e| format!("its history cannot be noted: {e}"))?;
         Ok(LinkTrust { generation, epoch, dispatch: statement.key })
     }
 
@@ -64,6 +74,7 @@ impl Dispatcher {
 
     /// The next Hello needs the newest numbers.
     pub(super) fn on_core_came(&mut self) {
+        self.tell_running();
         let ready = self.ready();
         self.send(ready);
     }
@@ -140,20 +151,9 @@ impl Dispatcher {
                 let (run, attempt) = key;
                 // A failed write only means that the report is sent once more after a restart.
                 let _ = self.record(&Entry::Acked { run, attempt });
+                self.note_removable();
             }
             _ => tracing::warn!(run = %key.0, "an acknowledgement names another report"),
         }
     }
-}
-
-/// An error with its causes, for one line that is handled here.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut at = error.source();
-    while let Some(cause) = at {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        at = cause.source();
-    }
-    text
 }

@@ -11,6 +11,7 @@ mod jobs;
 mod link;
 mod recovery;
 mod state;
+mod tidy;
 
 pub use event::{Effect, Event};
 pub use state::{Dispatcher, Parts};

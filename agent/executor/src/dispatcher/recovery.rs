@@ -1,6 +1,5 @@
 //! After a restart: the chain of reports, and every open job taken up where the journal left it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fleet_types::canonical;
@@ -9,23 +8,23 @@ use fleet_types::job::{EndCause, Outcome};
 use fleet_types::request::Request;
 
 use super::event::Effect;
-use super::state::{Dispatcher, Open};
+use super::state::{Dispatcher, Open, Parts};
+use crate::causes::chain;
 use crate::journal::{Accepted, JobKey, JobRecord};
 use crate::policy::Admitted;
 use crate::resolve::ResolveInput;
 use crate::run::End;
+use crate::state::StateError;
 use crate::tasks::CancelFlag;
 
 impl Dispatcher {
     /// Takes up what was open. Called once, before the first event.
     pub fn recover(&mut self) -> Vec<Effect> {
-        if let Some((sequence, digest)) = self.parts.table.newest_report()
-            && let Err(error) = self.parts.state.raise_report(sequence, digest)
-        {
-            tracing::error!(%error, "the report chain cannot be written");
-            self.trouble = Some(format!("the report chain cannot be written: {error}"));
+        if let Err(error) = self.recover_state() {
+            let why = chain(&error);
+            tracing::error!(error = why, "the executor's state cannot be written");
+            self.trouble = Some(format!("the executor's state cannot be written: {why}"));
         }
-        self.tidy_stores();
         let open: Vec<(JobKey, JobRecord)> =
             self.parts.table.iter().filter(|(_, job)| job.is_open()).map(|(k, j)| (*k, j.clone())).collect();
         for (key, record) in open {
@@ -33,7 +32,34 @@ impl Dispatcher {
         }
         self.expire_queued();
         self.start_next();
+        self.tidy_if_due();
+        self.tell_running();
         std::mem::take(&mut self.effects)
+    }
+
+    /// Fence and report chain from whichever of journal and state knows more.
+    fn recover_state(&mut self) -> Result<(), StateError> {
+        let Parts { table, state, damage, .. } = &mut self.parts;
+        if let Some((generation, epoch)) = table.newest_fence() {
+            // Lower than what the state knows, as a rule.
+            state.raise_fence(generation, epoch)?;
+        }
+        let newest = table.newest_report();
+        let known = state.get();
+        let shadow = known.report_previous.map(|digest| (known.report_sequence, digest));
+        match damage {
+            // Where they differ a report may be lost that the controller waits for, or has.
+            Some(damage) if newest.is_none() || newest != shadow => self.chain_break = Some(damage.clone()),
+            _ => {
+                if let Some((sequence, digest)) = newest {
+                    state.raise_report(sequence, digest)?;
+                }
+            }
+        }
+        if self.chain_break.is_some() {
+            self.report_again();
+        }
+        Ok(())
     }
 
     fn take_up_again(&mut self, key: JobKey, record: &JobRecord) {
@@ -95,20 +121,5 @@ impl Dispatcher {
         };
         Admitted::again(accepted.verb, &input)
             .map_err(|refusals| refusals.first().map(|refusal| refusal.message.clone()).unwrap_or_default())
-    }
-
-    fn tidy_stores(&self) {
-        let mut documents = BTreeSet::new();
-        let mut reports = BTreeSet::new();
-        for (_, job) in self.parts.table.iter() {
-            if let Some(accepted) = job.accepted.as_ref().filter(|_| job.is_open()) {
-                documents.extend([accepted.assignment.request, accepted.procedure, accepted.profile]);
-            }
-            reports.extend(job.finished.as_ref().map(|finished| finished.report));
-        }
-        let tidied = self.parts.documents.tidy(&documents).and_then(|()| self.parts.reports.tidy(&reports));
-        if let Err(error) = tidied {
-            tracing::warn!(%error, "old documents and reports cannot be removed");
-        }
     }
 }

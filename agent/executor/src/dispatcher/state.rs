@@ -18,13 +18,16 @@ use fleet_types::seal::SigningKey;
 use fleet_types::time::Timestamp;
 
 use super::event::{Effect, Event};
+use super::tidy::Tidied;
+use crate::causes::chain;
 use crate::documents::{DocumentStore, ReportStore};
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Entry, JobKey, JobTable, Journal, JournalError};
-use crate::policy::{Admitted, LinkTrust, LocalPolicy, TrustStore};
+use crate::policy::{Admitted, LinkTrust, OwnersPolicy, TrustStore};
 use crate::resolve::TaskTable;
 use crate::run::{Abandoned, Deadlines, Draft, OutputHub, RunEvent, Shares};
+use crate::running::Running;
 use crate::state::SmallState;
 use crate::tasks::CancelFlag;
 
@@ -37,7 +40,7 @@ pub struct Parts {
     /// Version shown to the controller.
     pub agent_version: String,
     /// The node owner's last word.
-    pub policy: LocalPolicy,
+    pub policy: OwnersPolicy,
     /// The machine.
     pub host: Arc<dyn Host>,
     /// Gathers the node's facts.
@@ -48,12 +51,12 @@ pub struct Parts {
     pub journal: Arc<Journal>,
     /// What it knows.
     pub table: JobTable,
-    /// What is wrong with it.
+    /// What is damaged or missing of it or of the node's other state.
     pub damage: Option<String>,
     /// Fencing values and report chain.
     pub state: SmallState,
-    /// Signs reports.
-    pub report_key: SigningKey,
+    /// Signs reports; none where it is missing, and nothing is taken up then.
+    pub report_key: Option<SigningKey>,
     /// Root keys and bundle.
     pub trust: TrustStore,
     /// Documents by digest.
@@ -121,6 +124,11 @@ pub struct Dispatcher {
     /// Why no new changes start, beside the journal's damage.
     pub(super) trouble: Option<String>,
     pub(super) draining: bool,
+    /// Why the next report begins a new chain, if it does.
+    pub(super) chain_break: Option<String>,
+    pub(super) tidied: Tidied,
+    /// What was last written for `fleet-agent status`.
+    running: Running,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -137,6 +145,9 @@ impl Dispatcher {
             unwritten: Vec::new(),
             trouble: None,
             draining: false,
+            chain_break: None,
+            tidied: Tidied::default(),
+            running: Running::default(),
             effects: Vec::new(),
         }
     }
@@ -153,6 +164,8 @@ impl Dispatcher {
             Event::Core(FromCore::ReportAck(ack)) => self.on_report_ack(&ack),
             Event::Core(FromCore::Reconcile(reply)) => self.on_reconcile_reply(&reply),
             Event::Core(FromCore::OutputCredit(credit)) => self.on_output_credit(&credit),
+            // Heard by the loop, which needs no more of it.
+            Event::Core(FromCore::Alive(_)) => {}
             Event::CoreLeft => self.end_link(),
             Event::CoreCame => self.on_core_came(),
             Event::Run(RunEvent::Progress(key, state, deadlines)) => self.on_progress(key, state, deadlines),
@@ -164,6 +177,7 @@ impl Dispatcher {
         }
         self.expire_queued();
         self.start_next();
+        self.tidy_if_due();
         if self.draining && self.running() == 0 {
             self.effects.push(Effect::Stop);
         }
@@ -217,8 +231,9 @@ impl Dispatcher {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "the journal cannot be written: no new work is taken");
-                self.trouble.get_or_insert_with(|| format!("the journal cannot be written: {error}"));
+                let why = chain(&error);
+                tracing::error!(error = why, "the journal cannot be written: no new work is taken");
+                self.trouble.get_or_insert_with(|| format!("the journal cannot be written: {why}"));
                 Err(error)
             }
         }
@@ -228,7 +243,10 @@ impl Dispatcher {
     pub(super) fn safe_mode(&self) -> Option<String> {
         let known = self.parts.damage.clone().or_else(|| self.trouble.clone());
         let unwritten = || (!self.unwritten.is_empty()).then(|| "a report cannot be stored".to_owned());
-        known.or_else(unwritten).or_else(|| self.parts.abandoned.reason())
+        known
+            .or_else(unwritten)
+            .or_else(|| self.parts.abandoned.reason())
+            .or_else(|| self.parts.policy.fault())
     }
 
     /// Runs that have started and not ended.
@@ -250,12 +268,26 @@ impl Dispatcher {
             epoch_seen: seen.link_epoch.0,
             bundle_version: seen.bundle_version,
             facts: convert::to_json(&(self.parts.facts)()),
-            policy_mode: self.parts.policy.mode.as_str().to_owned(),
+            policy_mode: self.parts.policy.now().mode.as_str().to_owned(),
             safe_mode: self.safe_mode().unwrap_or_default(),
             // The core's to say.
             start_id: String::new(),
         };
         ToCore::Ready(pb::Ready { hello: Some(hello) })
+    }
+
+    /// Keeps what `fleet-agent status` says of the running agent up to date.
+    pub(super) fn tell_running(&mut self) {
+        let now = Running {
+            policy_mode: self.parts.policy.now().mode.as_str().to_owned(),
+            safe_mode: self.safe_mode(),
+        };
+        if now != self.running {
+            if let Err(error) = now.write(&self.parts.state_dir) {
+                tracing::debug!(%error, "what this agent does cannot be noted for its status");
+            }
+            self.running = now;
+        }
     }
 
     fn on_drain(&mut self) {
@@ -276,6 +308,8 @@ impl Dispatcher {
             self.wanted.clear();
         }
         self.write_unwritten();
+        self.parts.reports.make_reserve_again();
+        self.tell_running();
     }
 
     fn on_output_credit(&mut self, credit: &pb::OutputCredit) {

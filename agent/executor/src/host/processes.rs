@@ -2,8 +2,9 @@
 //!
 //! Programs are started by argument vector, never through a shell. Called by tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use fleet_types::digest::Digest;
@@ -191,7 +192,7 @@ pub trait Processes: Send + Sync {
     /// Is there a program of this name below the root's folders of programs?
     fn has_program(&self, name: &str) -> bool;
 
-    /// Removes the records of a run, once its report was acknowledged. Programs that still run are left alone
-    /// with their records.
-    fn forget(&self, run: RunId) -> Result<(), ProcessError>;
+    /// Removes the records of all runs but these, which have not ended. Programs that still run are left alone with
+    /// their records.
+    fn keep_only(&self, runs: &BTreeSet<RunId>) -> io::Result<()>;
 }

@@ -3,7 +3,9 @@
 //! Nothing starts a second time under one name: where a record exists the program is re-attached to
 //! (security-and-delivery §2.5). It must never guess an outcome. Called by tasks through `Processes`.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::collections::BTreeSet;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -31,6 +33,10 @@ const SUPERVISOR_GRACE: Duration = Duration::from_secs(TERM_GRACE.as_secs() * 3 
 /// How often a program that should be gone is killed again.
 const KILL_EVERY: Duration = Duration::from_secs(5);
 
+/// This very program, also where another version has taken the place of its file: what is started while this agent
+/// runs is of its version (`proc_pid_exe(5)`).
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// How the supervisor is started: the agent's own binary with its hidden subcommand.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
@@ -41,10 +47,16 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
+    /// This program's own subcommand.
+    pub fn of_this_program() -> Self {
+        Self { program: PathBuf::from(THIS_PROGRAM), arguments: vec!["supervise".to_owned()] }
+    }
+
     /// Starts a supervisor for a prepared record.
-    pub(crate) fn start(&self, record: &Record, nonce: &str) -> std::io::Result<Child> {
+    pub(crate) fn start(&self, record: &Record, nonce: &str) -> io::Result<Child> {
         let complaints = std::fs::File::create(record.complaints_path())?;
         Command::new(&self.program)
+            .arg0("fleet-agent")
             .args(&self.arguments)
             .arg("--record")
             .arg(record.folder())
@@ -110,7 +122,7 @@ impl LinuxProcesses {
         attach: &Attach<'_>,
     ) -> Result<ProcessOutcome, ProcessError> {
         let record = self.record_of(name);
-        let unknown = |e: std::io::Error| unknown(spec, &format!("its record {name} cannot be read: {e}"));
+        let unknown = |e: io::Error| unknown(spec, &format!("its record {name} cannot be read: {e}"));
         if record.spec().map_err(unknown)?.is_none() {
             let child = self.start(&record, spec)?;
             return attach.follow(&record, spec, Some(child));
@@ -176,20 +188,28 @@ impl Processes for LinuxProcesses {
         program::find_in_root(&*self.files, name).is_some()
     }
 
-    fn forget(&self, run: RunId) -> Result<(), ProcessError> {
-        let folder = self.runs().join(UnitName::run_folder(run));
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let record = Record::at(&entry.path());
-            // A held lock is a living supervisor; its record goes with the next call.
-            if let Ok(Some(_free)) = record.try_lock() {
-                record.remove().map_err(|e| ProcessError::NotStarted {
-                    program: run.to_string(),
-                    why: format!("its record cannot be removed: {e}"),
-                })?;
+    fn keep_only(&self, runs: &BTreeSet<RunId>) -> io::Result<()> {
+        let kept: BTreeSet<String> = runs.iter().map(|run| UnitName::run_folder(*run)).collect();
+        let folders = match std::fs::read_dir(self.runs()) {
+            Ok(folders) => folders,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for folder in folders {
+            let folder = folder?;
+            if folder.file_name().to_str().is_some_and(|name| kept.contains(name)) {
+                continue;
             }
+            for entry in std::fs::read_dir(folder.path())? {
+                let record = Record::at(&entry?.path());
+                // A held lock is a living supervisor; its record goes another time.
+                if let Ok(Some(_free)) = record.try_lock() {
+                    record.remove()?;
+                }
+            }
+            // Not empty is right while something still runs.
+            let _ = std::fs::remove_dir(folder.path());
         }
-        // Not empty is right while something still runs.
-        let _ = std::fs::remove_dir(&folder);
         Ok(())
     }
 }
@@ -230,7 +250,7 @@ impl Attach<'_> {
                 None => matches!(record.try_lock(), Ok(None)),
             };
             output.forward(record, self.running);
-            let broken = |e: std::io::Error| unknown(spec, &format!("its record cannot be read: {e}"));
+            let broken = |e: io::Error| unknown(spec, &format!("its record cannot be read: {e}"));
             if let Some(ended) = record.ended().map_err(broken)? {
                 // The supervisor's last act was writing this; it ends at once.
                 child.as_mut().map(Child::wait);

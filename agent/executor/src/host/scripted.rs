@@ -57,6 +57,8 @@ pub struct Script {
     pub programs: BTreeMap<String, VecDeque<Answer>>,
     /// Every argument vector that was started, in order.
     pub started: Vec<Vec<String>>,
+    /// The runs that were last said to be the only ones whose records matter.
+    pub kept_runs: BTreeSet<RunId>,
     /// States of units.
     pub units: BTreeMap<String, Activity>,
     /// Units whose start does not help.
@@ -117,6 +119,7 @@ impl ScriptedHost {
             boot_id: "6d0bd7a7-0000-4000-8000-000000000001".to_owned(),
             programs: BTreeMap::new(),
             started: Vec::new(),
+            kept_runs: BTreeSet::new(),
             units: BTreeMap::new(),
             broken_units: BTreeSet::new(),
             hanging_units: BTreeSet::new(),
@@ -277,7 +280,8 @@ impl Processes for ScriptedHost {
         self.script().programs.keys().any(|key| key.split(' ').next() == Some(name))
     }
 
-    fn forget(&self, _run: RunId) -> Result<(), ProcessError> {
+    fn keep_only(&self, runs: &BTreeSet<RunId>) -> io::Result<()> {
+        self.script().kept_runs.clone_from(runs);
         Ok(())
     }
 }

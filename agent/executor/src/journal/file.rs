@@ -1,4 +1,4 @@
-//! The journal's file: opening with repair, appending with fsync, compaction at start.
+//! The journal's file: opening with repair, appending with fsync, compaction when it has grown.
 //!
 //! One executor at a time holds the file's lock. An entry that `append` returned for is on the disk. After a
 //! failed append nothing more is written, because what the disk holds is not known then. Called by the
@@ -12,14 +12,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fleet_types::time::Timestamp;
 
+use super::contents::{Contents, rewrite};
 use super::entry::Entry;
 use super::frame::{self, Ending};
+use super::numbers::Numbers;
 use super::table::JobTable;
+use super::versions;
 use crate::crash::{Crash, CrashPoint};
+use crate::damage;
 use crate::durable::{self, Reserve};
-
-/// A journal of this size is compacted at start: about ten thousand entries, read in well under a second.
-const COMPACT_FROM_BYTES: u64 = 4 * 1024 * 1024;
+use crate::retention::COMPACT_FROM_BYTES;
 
 /// The journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +64,38 @@ struct Inner {
     /// Length of the good part.
     length: u64,
     sequence: u64,
+    numbers: Numbers,
+    /// Length after the last compaction.
+    compacted: u64,
 }
 
 /// The file that is appended to, and the lock that lives as long.
 #[derive(Debug)]
 struct Held {
     file: File,
-    _lock: File,
+    lock: JournalLock,
+}
+
+/// Held by whoever may change the executor's state: one executor, or a command that must not meet one.
+#[derive(Debug)]
+pub struct JournalLock {
+    _file: File,
+}
+
+impl JournalLock {
+    /// Takes the lock of this state directory.
+    pub fn hold(directory: &Path) -> Result<Self, JournalError> {
+        let path = directory.join("journal.lock");
+        let shown = path.display().to_string();
+        let failed = |source| JournalError::Io { path: shown.clone(), what: "locking", source };
+        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = options.map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(JournalError::Held(shown)),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
 }
 
 /// What opening gave.
@@ -78,7 +105,7 @@ pub struct Opened {
     pub journal: Journal,
     /// What it knows.
     pub table: JobTable,
-    /// What was damaged, in words; the executor makes no new changes then.
+    /// What is damaged, missing or not understood, in words; the executor makes no new changes then.
     pub damage: Option<String>,
 }
 
@@ -91,70 +118,81 @@ impl Journal {
         now: Timestamp,
     ) -> Result<Opened, JournalError> {
         let path = directory.join("journal");
-        let lock = hold_lock(&directory.join("journal.lock"))?;
+        let lock = JournalLock::hold(directory)?;
         let failed = |what| {
             let path = path.display().to_string();
             move |source| JournalError::Io { path, what, source }
         };
         let bytes = durable::read_if_there(&path).map_err(failed("reading"))?.unwrap_or_default();
-        let (frames, ending) = frame::read_all(&bytes);
-        let mut sequence = frames.last().map_or(0, |f| f.sequence);
-        let known = read_marker(directory).map_err(failed("reading the mark of damage"))?;
-        let mut damage = known.clone();
-        let mut entries: Vec<Entry> = Vec::with_capacity(frames.len());
-        for frame in &frames {
-            match serde_json::from_slice::<Option<Entry>>(frame.payload) {
-                Ok(entry) => entries.extend(entry),
-                // Whole, but not ours: of another version, or written by somebody else.
-                Err(_) => damage = Some(format!("journal entry {} is not understood", frame.sequence)),
-            }
-        }
-        if let Ending::Damaged { at } = ending {
-            damage = Some(format!("the journal is damaged at byte {at} of {}", bytes.len()));
-        }
-        let mut table = JobTable::default();
-        for entry in &entries {
-            table.apply(entry);
-        }
+        let mut numbers = Numbers::open(directory).map_err(failed("reading its numbers"))?;
+        let mut contents = Contents::read(&bytes);
+        let mut sequence = contents.last;
         let mut length = bytes.len() as u64;
-        if damage != known {
-            let text = damage.as_deref().unwrap_or_default();
-            set_aside(directory, &bytes, text).map_err(failed("setting damage aside"))?;
-            // Sequences of the lost part may be known to the controller: go on above them all.
-            sequence += bytes.len() as u64;
-            length = rewrite(&path, &entries, &mut sequence).map_err(failed("rewriting"))?;
-        } else if length >= COMPACT_FROM_BYTES || bytes.len() < frame::MAGIC.len() {
-            let kept = compacted(&entries, &table, now);
-            length = rewrite(&path, &kept, &mut sequence).map_err(failed("compacting"))?;
-            table = JobTable::default();
-            for entry in &kept {
-                table.apply(entry);
+        let mut compacted = 0;
+        let mut marked = damage::marked(directory).map_err(failed("reading the mark of damage"))?;
+        let is_new = bytes.len() < frame::MAGIC.len();
+        let found = contents.damage.take().or_else(|| {
+            let is_older = !is_new && sequence < numbers.reached();
+            is_older.then(|| {
+                format!(
+                    "the journal ends at entry {sequence}, but entry {} was written: an older one is in its place",
+                    numbers.reached()
+                )
+            })
+        });
+        if found.is_some() || is_new {
+            // The lost part had numbers that the controller may know: go on above them all.
+            sequence = sequence.max(numbers.until());
+        }
+        if let Some(found) = &found {
+            let aside = directory.join("journal.damaged");
+            durable::write_atomically(&aside, &bytes).map_err(failed("setting damage aside"))?;
+            marked = Some(damage::mark(directory, found).map_err(failed("marking the damage"))?);
+        }
+        if found.is_some() || is_new || length >= COMPACT_FROM_BYTES {
+            if found.is_none() {
+                contents.compact(now);
             }
-        } else if let Ending::Torn { keep } = ending {
+            length =
+                rewrite(&path, &contents.kept, &mut sequence, &mut numbers).map_err(failed("rewriting"))?;
+            compacted = length;
+        } else if let Ending::Torn { keep } = contents.ending {
             length = keep as u64;
             cut(&path, keep).map_err(failed("cutting the torn tail"))?;
         }
-        let file = OpenOptions::new().append(true).open(&path).map_err(failed("opening"))?;
-        let inner = Mutex::new(Inner { file: Some(Held { file, _lock: lock }), length, sequence });
-        Ok(Opened { journal: Self { path, reserve, crash, inner }, table, damage })
+        let table = contents.table();
+        let newer = contents.newer.map(|newer| {
+            format!("the journal has entries of a newer agent ({newer}): install that one again")
+        });
+        let file = append_to(&path).map_err(failed("opening"))?;
+        let file = Some(Held { file, lock });
+        let inner = Mutex::new(Inner { file, length, sequence, numbers, compacted });
+        Ok(Opened { journal: Self { path, reserve, crash, inner }, table, damage: marked.or(newer) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failed(&self, what: &'static str) -> impl FnOnce(io::Error) -> JournalError {
+        let path = self.path.display().to_string();
+        move |source| JournalError::Io { path, what, source }
+    }
+
     /// Writes one entry and waits until the disk has it; gives its number.
     pub fn append(&self, entry: &Entry) -> Result<u64, JournalError> {
-        // Entries have string keys and no failing serialisers.
-        let payload = serde_json::to_vec(entry).unwrap_or_default();
+        let payload = versions::write(entry);
         if payload.len() > frame::MAX_PAYLOAD_BYTES {
             return Err(JournalError::TooLarge(payload.len()));
         }
-        let mut inner = self.inner();
+        let mut guard = self.inner();
+        let inner = &mut *guard;
         let (sequence, length) = (inner.sequence + 1, inner.length);
         let bytes = frame::encode(sequence, &payload);
         let Some(Held { file, .. }) = inner.file.as_ref() else { return Err(JournalError::Closed) };
+        let (reached, numbers) = (inner.sequence, &mut inner.numbers);
         let written = self.reserve.with_room(|| {
+            numbers.note(reached, sequence)?;
             // A first try on a full disk may have left a part of the frame.
             file.set_len(length)?;
             (&*file).write_all(&bytes)?;
@@ -168,9 +206,38 @@ impl Journal {
             }
             Err(source) => {
                 inner.file = None;
-                Err(JournalError::Io { path: self.path.display().to_string(), what: "writing", source })
+                Err(self.failed("writing")(source))
             }
         }
+    }
+
+    /// Compacts the journal when it has grown, while the executor runs. A failure leaves it as it was.
+    pub fn compact_if_grown(&self, now: Timestamp) -> Result<(), JournalError> {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        let has_grown = inner.length >= COMPACT_FROM_BYTES.max(inner.compacted * 2);
+        if !has_grown || inner.file.is_none() {
+            return Ok(());
+        }
+        let bytes = fs::read(&self.path).map_err(self.failed("reading"))?;
+        let mut contents = Contents::read(&bytes);
+        if contents.ending != Ending::Clean || contents.damage.is_some() {
+            let source = io::Error::other("it is damaged; the next start sets that aside");
+            return Err(self.failed("compacting")(source));
+        }
+        contents.compact(now);
+        let (sequence, numbers) = (&mut inner.sequence, &mut inner.numbers);
+        let length = self
+            .reserve
+            .with_room(|| rewrite(&self.path, &contents.kept, sequence, numbers))
+            .map_err(self.failed("compacting"))?;
+        // The old file has no name any more: what cannot be appended to the new one is not written at all.
+        let Some(Held { lock, .. }) = inner.file.take() else { return Err(JournalError::Closed) };
+        let file = append_to(&self.path).map_err(self.failed("opening"))?;
+        inner.file = Some(Held { file, lock });
+        inner.length = length;
+        inner.compacted = length;
+        Ok(())
     }
 
     /// Number of the newest entry.
@@ -203,37 +270,8 @@ impl Drop for Journal {
     }
 }
 
-/// Ends safe mode after a person has looked at the journal that was set aside. The executor must not run.
-pub fn accept_damage(directory: &Path) -> io::Result<()> {
-    match fs::remove_file(directory.join(DAMAGE_MARK)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => durable::sync_directory(directory),
-    }
-}
-
-/// Says that the journal was damaged, until a person removes it: a restart must not forget that.
-const DAMAGE_MARK: &str = "journal.damage";
-
-fn read_marker(directory: &Path) -> io::Result<Option<String>> {
-    let bytes = durable::read_if_there(&directory.join(DAMAGE_MARK))?;
-    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-fn set_aside(directory: &Path, bytes: &[u8], text: &str) -> io::Result<()> {
-    durable::write_atomically(&directory.join("journal.damaged"), bytes)?;
-    durable::write_atomically(&directory.join(DAMAGE_MARK), text.as_bytes())
-}
-
-fn hold_lock(path: &Path) -> Result<File, JournalError> {
-    let shown = path.display().to_string();
-    let failed = |source| JournalError::Io { path: shown.clone(), what: "locking", source };
-    let lock =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(JournalError::Held(shown)),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).open(path)
 }
 
 fn cut(path: &Path, keep: usize) -> io::Result<()> {
@@ -242,35 +280,12 @@ fn cut(path: &Path, keep: usize) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Writes a new file with these entries under new, higher numbers, and puts it in place.
-fn rewrite(path: &Path, entries: &[Entry], sequence: &mut u64) -> io::Result<u64> {
-    let mut bytes = frame::MAGIC.to_vec();
-    // A frame that says nothing but its number: numbers go on even when no entry is kept.
-    *sequence += 1;
-    bytes.extend(frame::encode(*sequence, b"null"));
-    for entry in entries {
-        *sequence += 1;
-        bytes.extend(frame::encode(*sequence, &serde_json::to_vec(entry)?));
-    }
-    durable::write_atomically(path, &bytes)?;
-    Ok(bytes.len() as u64)
-}
-
-/// What a compacted journal keeps: all of what is open or unsent, the ends of what is remembered.
-fn compacted(entries: &[Entry], table: &JobTable, now: Timestamp) -> Vec<Entry> {
-    let keeps = |entry: &&Entry| {
-        let Some(job) = table.get(&entry.job()) else { return false };
-        let step = matches!(entry, Entry::StepBegin { .. } | Entry::StepEnd { .. });
-        !JobTable::may_forget(job, now) && (job.finished.is_none() || !step)
-    };
-    entries.iter().filter(keeps).cloned().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use fleet_types::id::{Attempt, RunId};
 
     use super::*;
+    use crate::retention::REMEMBERED;
 
     fn now() -> Timestamp {
         Timestamp::clamped(1_790_000_000_000)
@@ -298,7 +313,7 @@ mod tests {
     fn a_torn_tail_is_cut_at_every_byte_of_the_last_frame() {
         let directory = tempfile::tempdir().unwrap();
         let whole = three_entries(directory.path());
-        let two = whole.len() - frame::encode(4, &serde_json::to_vec(&tombstone(3)).unwrap()).len();
+        let two = whole.len() - frame::encode(4, &versions::write(&tombstone(3))).len();
         for end in two..whole.len() {
             fs::write(directory.path().join("journal"), &whole[..end]).unwrap();
             let opened = open(directory.path(), now());
@@ -323,7 +338,7 @@ mod tests {
             assert!(opened.journal.sequence() > 3);
         }
         assert_eq!(fs::read(directory.path().join("journal.damaged")).unwrap(), bytes);
-        accept_damage(directory.path()).unwrap();
+        damage::accept(directory.path()).unwrap();
         assert_eq!(open(directory.path(), now()).damage, None);
     }
 
@@ -348,12 +363,77 @@ mod tests {
                 run: RunId::from_number(number),
                 attempt: Attempt(1),
                 reason: long.clone(),
-                at: if number < 6 { now() } else { now().plus(super::super::REMEMBERED) },
+                at: if number < 6 { now() } else { now().plus(REMEMBERED) },
             };
             opened.journal.append(&entry).unwrap();
         }
         drop(opened);
-        let opened = open(directory.path(), now().plus(super::super::REMEMBERED * 2));
+        let opened = open(directory.path(), now().plus(REMEMBERED * 2));
         assert_eq!((opened.table.iter().count(), opened.journal.sequence()), (1, 9));
+    }
+
+    #[test]
+    fn numbers_go_on_above_all_that_were_used_and_none_is_made_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = three_entries(directory.path());
+        let path = directory.path().join("journal");
+        // Eighty kilobytes of anything, and nothing at all.
+        for journal in [Some(vec![0xa5_u8; 80_000]), None] {
+            match &journal {
+                Some(bytes) => fs::write(&path, bytes).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            let opened = open(directory.path(), now());
+            assert!(opened.damage.is_some());
+            assert!((1002..4000).contains(&opened.journal.sequence()), "{}", opened.journal.sequence());
+        }
+        // The old journal is put back: it is noticed, and its numbers do not come again.
+        fs::write(&path, &whole).unwrap();
+        damage::accept(directory.path()).unwrap();
+        let opened = open(directory.path(), now());
+        assert!(opened.damage.is_some_and(|text| text.contains("an older one is in its place")));
+        assert!(opened.journal.sequence() > 2000 && opened.table.iter().count() == 3);
+    }
+
+    #[test]
+    fn entries_of_a_newer_agent_stay_for_it_and_stop_changes_until_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut bytes = three_entries(directory.path());
+        bytes.extend(frame::encode(5, b"{\"v\":9,\"entry\":\"guard_extended\"}"));
+        bytes.extend(frame::encode(6, b"{\"v\":9,\"entry\":\"weather\",\"skip\":true}"));
+        fs::write(directory.path().join("journal"), &bytes).unwrap();
+        for _ in 0..2 {
+            let opened = open(directory.path(), now());
+            let damage = opened.damage.unwrap();
+            assert!(damage.contains("entry 5: guard_extended, version 9"), "{damage}");
+            assert_eq!((opened.journal.sequence(), opened.table.iter().count()), (6, 3));
+        }
+        assert_eq!(fs::read(directory.path().join("journal")).unwrap(), bytes, "not touched");
+        assert_eq!(damage::marked(directory.path()).unwrap(), None, "over with the newer agent's start");
+    }
+
+    #[test]
+    fn a_running_journal_is_compacted_when_it_has_grown_and_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = open(directory.path(), now());
+        let long = "x".repeat(200 * 1024);
+        let mut longest = 0;
+        for number in 1..=60 {
+            let entry = Entry::Tombstone {
+                run: RunId::from_number(number),
+                attempt: Attempt(1),
+                reason: long.clone(),
+                at: now(),
+            };
+            opened.journal.append(&entry).unwrap();
+            opened.journal.compact_if_grown(now().plus(REMEMBERED * 2)).unwrap();
+            longest = longest.max(fs::metadata(directory.path().join("journal")).unwrap().len());
+        }
+        assert!(longest < COMPACT_FROM_BYTES + 512 * 1024, "{longest}");
+        let last = opened.journal.append(&tombstone(61)).unwrap();
+        drop(opened);
+        let opened = open(directory.path(), now());
+        assert_eq!((opened.damage, opened.journal.sequence()), (None, last));
+        assert!(opened.table.iter().any(|((run, _), _)| *run == RunId::from_number(61)));
     }
 }

@@ -4,13 +4,18 @@
 //! decides anything and never sends anything. Written by the dispatcher and by runs; read at start only, into
 //! a [`JobTable`].
 
+mod contents;
 mod entry;
 mod file;
 mod frame;
+mod numbers;
 mod record;
 mod table;
+mod versions;
 
 pub use entry::{Accepted, BootTime, Entry, Finished};
-pub use file::{Journal, JournalError, Opened, accept_damage};
+pub use file::{Journal, JournalError, JournalLock, Opened};
+#[cfg(test)]
+pub(crate) use frame::encode as encode_frame;
 pub use record::{JobKey, JobRecord, StepRecord};
-pub use table::{JobTable, REMEMBERED};
+pub use table::JobTable;

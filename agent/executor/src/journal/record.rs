@@ -4,7 +4,7 @@
 //! knows what the one before it knew. Called by the table, the dispatcher and runs.
 
 use fleet_types::id::{Attempt, RunId};
-use fleet_types::job::{JobState, Outcome};
+use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::report::StepReport;
 use fleet_types::time::Timestamp;
 
@@ -104,9 +104,10 @@ impl JobRecord {
         }
     }
 
-    /// Was it accepted, and has it neither ended nor been given up?
+    /// Was it accepted, and has it neither ended nor been given up? An acknowledgement says that it ended, also
+    /// where the entry of its end was lost with a damaged part of the journal.
     pub const fn is_open(&self) -> bool {
-        self.accepted.is_some() && self.finished.is_none() && !self.abandoned
+        self.accepted.is_some() && self.finished.is_none() && !self.abandoned && !self.acked
     }
 
     /// Did it end, without the controller having said that it stored the report?
@@ -119,6 +120,11 @@ impl JobRecord {
         if let Some(finished) = &self.finished {
             let Finished { outcome, cause, reason, .. } = finished.clone();
             return JobState::Ended { outcome, cause, reason };
+        }
+        if self.acked {
+            let reason = "its report was acknowledged; how it ended is lost with a part of the journal";
+            let cause = Some(EndCause::OutcomeUnknown);
+            return JobState::Ended { outcome: Outcome::Failed, cause, reason: reason.to_owned() };
         }
         if self.accepted.is_none() || self.abandoned {
             let reason = self.cancelled.clone().unwrap_or_else(|| "given up before it began".to_owned());

@@ -2,17 +2,15 @@
 //!
 //! Pure. Called by the dispatcher, which owns it.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_types::id::{Attempt, RunId};
+use fleet_types::digest::Digest;
+use fleet_types::id::{Attempt, Generation, LinkEpoch, RunId};
 use fleet_types::time::Timestamp;
 
 use super::entry::Entry;
 use super::record::{JobKey, JobRecord};
-
-/// Ended jobs are remembered this long, and past their request's end (security-and-delivery §2.5).
-pub const REMEMBERED: Duration = Duration::from_hours(60 * 24);
+use crate::retention::{MAX_REMEMBERED_JOBS, MAX_TOMBSTONES, REMEMBERED};
 
 /// The jobs by run and attempt.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,21 +47,59 @@ impl JobTable {
     }
 
     /// The highest number of a report, with its digest.
-    pub fn newest_report(&self) -> Option<(u64, fleet_types::digest::Digest)> {
+    pub fn newest_report(&self) -> Option<(u64, Digest)> {
         self.jobs.values().filter_map(|job| job.finished.as_ref()).map(|f| (f.sequence, f.report)).max()
     }
 
-    /// May this job be forgotten at `now`? Open jobs and unsent reports never.
-    pub fn may_forget(job: &JobRecord, now: Timestamp) -> bool {
-        if job.is_open() || job.is_unacknowledged() {
-            return false;
+    /// The highest fencing values of any accepted job: a floor where the state that keeps them is lost.
+    pub fn newest_fence(&self) -> Option<(Generation, LinkEpoch)> {
+        let accepted = self.jobs.values().filter_map(|job| job.accepted.as_ref());
+        accepted.map(|a| (a.assignment.generation, a.assignment.link_epoch)).max()
+    }
+
+    /// Reports that wait for their acknowledgement.
+    pub fn unacknowledged(&self) -> usize {
+        self.jobs.values().filter(|job| job.is_unacknowledged()).count()
+    }
+
+    /// Forgets what may be forgotten at `now`.
+    pub fn forget(&mut self, now: Timestamp) {
+        for key in self.forgettable(now) {
+            self.jobs.remove(&key);
         }
-        let ended = job.finished.as_ref().map(|f| f.at).or(job.stopped_at);
-        let request_ends = job
-            .finished
-            .as_ref()
-            .map(|f| f.request_ends)
-            .or_else(|| job.accepted.as_ref().map(|a| a.request_ends));
-        ended.is_none_or(|at| now > at.plus(REMEMBERED)) && request_ends.is_none_or(|at| now > at)
+    }
+
+    /// The jobs that may be forgotten at `now`: by their age, and by their number the oldest. Open jobs and unsent
+    /// reports never, nor the newest report: the next one follows it.
+    pub fn forgettable(&self, now: Timestamp) -> BTreeSet<JobKey> {
+        let newest = self.newest_report().map(|(sequence, _)| sequence);
+        let mut gone = BTreeSet::new();
+        let (mut over, mut tombstones) = (Vec::new(), Vec::new());
+        for (key, job) in &self.jobs {
+            let is_newest = newest.is_some() && job.finished.as_ref().map(|f| f.sequence) == newest;
+            if job.is_open() || job.is_unacknowledged() || is_newest {
+                continue;
+            }
+            let ended = job.finished.as_ref().map(|f| f.at).or(job.stopped_at);
+            if job.accepted.is_none() && job.finished.is_none() {
+                tombstones.push((ended, *key));
+            }
+            let of_finished = job.finished.as_ref().map(|f| f.request_ends);
+            let request_ends = of_finished.or_else(|| job.accepted.as_ref().map(|a| a.request_ends));
+            if request_ends.is_some_and(|at| now <= at) {
+                continue;
+            }
+            if ended.is_none_or(|at| now > at.plus(REMEMBERED)) {
+                gone.insert(*key);
+            } else if request_ends.is_some() {
+                over.push((ended, *key));
+            }
+        }
+        for (mut aged, most) in [(over, MAX_REMEMBERED_JOBS), (tombstones, MAX_TOMBSTONES)] {
+            aged.sort_unstable();
+            let surplus = aged.len().saturating_sub(most);
+            gone.extend(aged.drain(..surplus).map(|(_, key)| key));
+        }
+        gone
     }
 }

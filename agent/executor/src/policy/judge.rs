@@ -36,8 +36,7 @@ pub fn judge(
 ) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     if policy.mode == Mode::Locked {
-        let message = "this node's local policy is locked: nothing from a controller";
-        refusals.push(Refusal::new("mode-locked", message, "set mode in the node's agent.toml"));
+        refusals.push(locked());
     }
     let changing = resolution.active().chain(&resolution.finally).find(|step| step.effects.changes);
     if let Some(step) = changing {
@@ -60,14 +59,11 @@ fn against_changes(
     conditions: &NodeConditions,
     refusals: &mut Vec<Refusal>,
 ) {
+    refusals.extend(against_mode(step, policy.mode).filter(|_| policy.mode != Mode::Locked));
     let mut refuse = |rule, message: String, remedy| refusals.push(Refusal::new(rule, message, remedy));
     if !resolution.procedure.changes {
         let message = format!("step {} changes the node, the procedure says changes = false", step.id);
         refuse("changes-not-declared", message, "set changes = true in the procedure");
-    }
-    if policy.mode == Mode::ReadOnly {
-        let message = format!("step {} changes the node, its local policy is read_only", step.id);
-        refuse("mode-read-only", message, "set mode = \"enforce\" in the node's agent.toml");
     }
     for key in policy.not_built() {
         let message = format!("local policy sets {key}, which this build cannot honour");
@@ -104,8 +100,26 @@ fn against_changes(
     }
 }
 
+/// The mode that lets a step not change the node.
+pub(super) fn against_mode(step: &ResolvedStep, mode: Mode) -> Option<Refusal> {
+    match mode {
+        Mode::Enforce => None,
+        Mode::ReadOnly => {
+            let message = format!("step {} changes the node, its local policy is read_only", step.id);
+            let remedy = "set mode = \"enforce\" in the node's agent.toml";
+            Some(Refusal::new("mode-read-only", message, remedy))
+        }
+        Mode::Locked => Some(locked()),
+    }
+}
+
+fn locked() -> Refusal {
+    let message = "this node's local policy is locked: nothing from a controller";
+    Refusal::new("mode-locked", message, "set mode in the node's agent.toml")
+}
+
 /// Rules against one step.
-fn against_step(step: &ResolvedStep, policy: &LocalPolicy, refusals: &mut Vec<Refusal>) {
+pub(super) fn against_step(step: &ResolvedStep, policy: &LocalPolicy, refusals: &mut Vec<Refusal>) {
     const REMEDY: &str = "change the lists in the node's agent.toml, or take the step out";
     let mut refuse = |rule, message: String, remedy| refusals.push(Refusal::new(rule, message, remedy));
     let (id, action) = (&step.id, &step.action);

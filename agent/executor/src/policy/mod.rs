@@ -2,14 +2,16 @@
 //!
 //! `gate` decides whether an assignment is this node's to carry out; a run can be made from its [`Admitted`]
 //! only. `authority` checks who ordered it, `local` is the node owner's file, `judge` applies it to resolved
-//! steps, `trust` keeps root keys and bundle. Evaluated once, when a job is accepted; the way back of
-//! something begun is never refused here.
+//! steps, `owner` reads it again whenever it counts, `trust` keeps root keys and bundle. Evaluated for all steps when
+//! a job is accepted, and again before each step that changes the node; the way back of something begun is never
+//! refused here.
 
 mod authority;
 mod gate;
 mod glob;
 mod judge;
 mod local;
+mod owner;
 mod refusal;
 mod trust;
 
@@ -19,5 +21,6 @@ pub use judge::{NodeConditions, judge};
 pub use local::{
     DisruptiveLimit, LocalPolicy, LocalWindow, Mode, OverrideWindow, PolicyError, Reboot, RequireSignature,
 };
+pub use owner::{OwnersPolicy, PolicyReader};
 pub use refusal::Refusal;
 pub use trust::{TrustStore, TrustStoreError, install};

@@ -21,7 +21,7 @@ use super::task_thread::Abandoned;
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Accepted, Entry, JobKey, JobRecord, Journal, JournalError};
-use crate::policy::Admitted;
+use crate::policy::{Admitted, OwnersPolicy};
 use crate::resolve::ResolvedStep;
 use crate::tasks::{CancelFlag, StepIdentity};
 
@@ -44,6 +44,8 @@ pub struct RunSurroundings {
     pub overrun_grace: Duration,
     /// Set when the executor stops: runs end between steps.
     pub suspend: CancelFlag,
+    /// Asked before each step that changes the node.
+    pub policy: OwnersPolicy,
 }
 
 /// One job to carry out.
@@ -225,6 +227,18 @@ impl Run {
         if left.is_zero() {
             let why = "the procedure's working time is over";
             return self.end_step(unrun(step, StepState::Failed, Some(EndCause::TimedOut), why));
+        }
+        // One that has begun goes on: its program may be running.
+        if step.effects.changes
+            && !self.record.began(&step.id)
+            && let Some(refusal) = self.surroundings.policy.against(step)
+        {
+            return self.end_step(unrun(
+                step,
+                StepState::Failed,
+                Some(EndCause::StepFailed),
+                &refusal.reason(),
+            ));
         }
         self.enter(step, left + self.grace(), self.shares.way_back + self.shares.finals);
         self.carry_step(step, Act::Forward, step.time_limit.min(left))

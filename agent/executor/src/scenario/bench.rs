@@ -28,11 +28,13 @@ use uuid::Uuid;
 use super::core::Core;
 use super::scripted::Tasks;
 use crate::crash::Crash;
+use crate::durable::Reserve;
 use crate::executor::{Executor, ExecutorConfig, ExecutorHandle, StartError};
 use crate::host::Host;
 use crate::host::scripted::ScriptedHost;
 use crate::identity::NodeIdentity;
-use crate::policy::{LocalPolicy, install};
+use crate::journal::{Journal, Opened};
+use crate::policy::{LocalPolicy, PolicyReader, install};
 use crate::socket;
 
 pub struct Bench {
@@ -41,6 +43,8 @@ pub struct Bench {
     pub host: ScriptedHost,
     pub tasks: &'static Tasks,
     pub policy: LocalPolicy,
+    /// Where the policy is read from, if not from `policy`.
+    pub reader: Option<PolicyReader>,
     pub crash: Crash,
     pub root: SigningKey,
     pub operator: SigningKey,
@@ -48,6 +52,7 @@ pub struct Bench {
     pub authority: EcdsaKeyPair,
     pub report_key: Option<PublicKey>,
     pub overrun_grace: Duration,
+    pub beat: Duration,
 }
 
 /// A signed order with its documents.
@@ -60,7 +65,18 @@ pub struct Order {
 impl Bench {
     /// A node whose policy is `policy`, with no floor for its disk.
     pub fn new(policy: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::new_in(policy, tempfile::tempdir().unwrap())
+    }
+
+    /// The same on a file system in memory, where there is one: for stories of thousands of jobs, each with a dozen
+    /// waits for the disk.
+    pub fn in_memory(policy: &str) -> Self {
+        let memory = std::path::Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        Self::new_in(policy, tempfile::tempdir_in(place).unwrap())
+    }
+
+    fn new_in(policy: &str, directory: tempfile::TempDir) -> Self {
         let (root_dir, notes) = (directory.path().join("root"), directory.path().join("notes"));
         std::fs::create_dir_all(&root_dir).unwrap();
         std::fs::create_dir_all(&notes).unwrap();
@@ -81,6 +97,7 @@ impl Bench {
             host: ScriptedHost::new(&root_dir, &notes).unwrap(),
             tasks: Tasks::new(),
             policy: LocalPolicy::parse(&format!("min_free_disk = \"0\"\n{policy}")).unwrap(),
+            reader: None,
             crash: Crash::Never,
             root: key(),
             operator: key(),
@@ -88,6 +105,7 @@ impl Bench {
             authority,
             report_key: None,
             overrun_grace: Duration::from_secs(5),
+            beat: Duration::from_secs(5),
             directory,
         };
         let roots = RootKeys { keys: vec![bench.root.public()], threshold: 1 };
@@ -139,13 +157,23 @@ impl Bench {
         SignedDispatch { payload, signature: signed.as_ref().to_vec() }
     }
 
+    /// The journal as it lies on the disk; no executor runs.
+    pub fn journal(&self) -> Opened {
+        let directory = self.path("state");
+        Journal::open(&directory, Reserve::keep(&directory), Crash::Never, self.now()).unwrap()
+    }
+
     /// Starts an executor and gives it with the other end of its socket; no link is up.
     pub fn try_start(&mut self) -> Result<(ExecutorHandle, Core), StartError> {
         let (core, executor) = socket::pair().unwrap();
         let config = ExecutorConfig {
             state_dir: self.path("state"),
             trust_dir: self.path("trust"),
-            policy: self.policy.clone(),
+            policy: self.reader.clone().unwrap_or_else(|| {
+                let policy = self.policy.clone();
+                Arc::new(move || Ok(policy.clone()))
+            }),
+            beat: self.beat,
             host: Arc::new(self.host.clone()),
             facts: Arc::new(|| NodeFacts { hostname: "fw-1".to_owned(), ..NodeFacts::default() }),
             tasks: self.tasks.table(),
@@ -156,7 +184,7 @@ impl Bench {
             crash: self.crash,
         };
         let handle = Executor::start(config, executor)?;
-        self.report_key = Some(handle.report_key());
+        self.report_key = handle.report_key();
         Ok((handle, Core::new(core)))
     }
 

@@ -57,6 +57,7 @@ impl Core {
         let received = tokio::time::timeout(LIMIT, self.port.receiver.receive()).await;
         let message = received.unwrap_or_else(|_| panic!("waited {LIMIT:?} for {what}")).unwrap();
         match message?.body.unwrap() {
+            FromExecutor::Alive(_) | FromExecutor::Leaving(_) => {}
             FromExecutor::NeedDocument(need) => self.serve(&need.digest).await,
             FromExecutor::Output(chunk) => {
                 let offset = chunk.offset + chunk.data.len() as u64;
@@ -89,6 +90,27 @@ impl Core {
             Some(FromExecutor::Ready(ready)) => ready.hello.unwrap(),
             other => panic!("expected ready, got {other:?}"),
         }
+    }
+
+    /// Says that it is alive.
+    pub async fn alive(&mut self) {
+        self.send(ToExecutor::Alive(pb::Alive {})).await;
+    }
+
+    /// Waits for the executor's next beat.
+    pub async fn beat(&mut self) {
+        loop {
+            let received = tokio::time::timeout(LIMIT, self.port.receiver.receive()).await;
+            let message = received.unwrap_or_else(|_| panic!("waited {LIMIT:?} for a beat")).unwrap();
+            if matches!(message.unwrap().body, Some(FromExecutor::Alive(_))) {
+                return;
+            }
+        }
+    }
+
+    /// Serves only what is held from here on.
+    pub fn forget_documents(&mut self) {
+        self.documents.clear();
     }
 
     pub async fn link_up(&mut self, bench: &Bench, generation: u64, epoch: u64) {

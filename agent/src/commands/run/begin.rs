@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use fleet_executor::crash::{Crash, CrashPoint};
 use fleet_executor::host::Host;
+use fleet_executor::policy::PolicyReader;
+use fleet_executor::replacement;
 use fleet_executor::resolve::TaskTable;
 use fleet_executor::socket::Socket;
 use fleet_executor::{Executor, ExecutorConfig, ExecutorHandle, NodeIdentity, StartError, facts};
@@ -28,6 +30,8 @@ const OVERRUN_GRACE: Duration = Duration::from_mins(1);
 /// Runs until SIGTERM or Ctrl-C.
 pub fn run(args: &args::Run) -> Result<(), Failure> {
     let config = settings::load(&args.configured)?;
+    let policy = settings::policy_reader(&args.configured);
+    policy().map_err(|fault| Failure::new(Exit::Usage, fault))?;
     let crash = match &args.crash_at {
         None => Crash::Never,
         Some(point) => {
@@ -36,6 +40,11 @@ pub fn run(args: &args::Run) -> Result<(), Failure> {
     };
     telemetry::init(&config);
     let account = Account::of_core(&config).map_err(|error| Failure::of(Exit::Usage, &error))?;
+    if replacement::is_interrupted(&config.state_directory) {
+        let message =
+            "an enrolment with --replace was interrupted: give the same command again, with its token";
+        return Err(Failure::new(Exit::Identity, message));
+    }
     let record =
         NodeRecord::load(&config.state_directory).map_err(|error| Failure::of(Exit::Identity, &error))?;
     // One thread is enough: the core waits most of the time, and the executor has threads of its own.
@@ -43,7 +52,7 @@ pub fn run(args: &args::Run) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let halves = Halves { config, record, crash };
+    let halves = Halves { config, record, policy, crash };
     let ended = match account {
         None => runtime.block_on(one_process::run(&halves)),
         Some(account) => runtime.block_on(two_processes::run(&halves, &account, &args.configured)),
@@ -59,6 +68,8 @@ pub struct Halves {
     pub config: Config,
     /// The executor's record of its node.
     pub record: NodeRecord,
+    /// Reads the node owner's policy.
+    pub policy: PolicyReader,
     /// Test hook.
     pub crash: Crash,
 }
@@ -74,7 +85,7 @@ impl Halves {
         let executor = ExecutorConfig {
             state_dir: config.state_directory.clone(),
             trust_dir: settings::trust_directory(config),
-            policy: config.policy.clone(),
+            policy: Arc::clone(&self.policy),
             host,
             facts: Arc::new(move || facts::gather(&*seen, version, &[])),
             tasks: TaskTable::built(),
@@ -87,6 +98,7 @@ impl Halves {
             agent_version: version.to_owned(),
             // At most 64 MiB, as the configuration allows.
             step_output_limit: usize::try_from(config.step_output_limit_bytes).unwrap_or(usize::MAX),
+            beat: config.timers.halves,
             overrun_grace: OVERRUN_GRACE,
             crash: self.crash,
         };

@@ -1,6 +1,6 @@
 //! Both halves in one process: development nodes, where one user owns everything anyway.
 
-use fleet_executor::socket;
+use fleet_executor::{News, socket};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -32,9 +32,11 @@ pub async fn run(halves: &Halves) -> Result<(), Failure> {
             executor.drain(config.timers.drain).await;
             return ended.map_err(|error| core_failure(&error));
         }
-        () = executor.ended() => {
-            return Err(core_failure(&LinkError::ExecutorGone.into()));
-        }
+        news = executor.news() => return Err(match news {
+            News::Ended => core_failure(&LinkError::ExecutorGone.into()),
+            // Here it cannot be replaced alone.
+            News::CoreHung => Failure::new(Exit::Failed, "the core hangs; open work goes on at the next start"),
+        }),
     }
     info!("stopping: no new work, the step under way may end");
     stop.cancel();

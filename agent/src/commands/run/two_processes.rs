@@ -8,7 +8,7 @@
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use fleet_executor::ExecutorHandle;
+use fleet_executor::{ExecutorHandle, News};
 use fleet_types::id::NodeId;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
@@ -25,7 +25,7 @@ use crate::core::link::LinkError;
 use crate::core::start;
 use crate::error::{Exit, Failure};
 
-/// Beyond two drain times (the core's own limit for flushing) a core that was told to stop is ended.
+/// Beyond its grace period and its time to flush a core that was told to stop is ended.
 const LEAVE_MARGIN: Duration = Duration::from_secs(5);
 
 /// The core as it is now.
@@ -39,6 +39,7 @@ enum Woken {
     Signal,
     ExecutorEnded,
     CoreEnded(ExitStatus),
+    CoreHung,
     PauseOver,
 }
 
@@ -97,6 +98,12 @@ impl Pair<'_> {
                     }
                     self.pause(status);
                 }
+                Woken::CoreHung => {
+                    // Its end is the next thing that is heard.
+                    if let Core::Runs { process, .. } = &mut self.core {
+                        process.kill().await;
+                    }
+                }
                 Woken::PauseOver => self.start_core(),
             }
         }
@@ -114,7 +121,10 @@ impl Pair<'_> {
         };
         tokio::select! {
             () = signals.next() => Ok(Woken::Signal),
-            () = self.executor.ended() => Ok(Woken::ExecutorEnded),
+            news = self.executor.news() => Ok(match news {
+                News::Ended => Woken::ExecutorEnded,
+                News::CoreHung => Woken::CoreHung,
+            }),
             woken = core => woken,
         }
     }
@@ -152,11 +162,11 @@ impl Pair<'_> {
     /// No new work; the step under way may end; the core flushes.
     async fn stop(self, signals: &mut Signals) -> Result<(), Failure> {
         info!("stopping: no new work, the step under way may end");
-        let drain = self.config.timers.drain;
+        let (drain, flush) = (self.config.timers.drain, self.config.timers.flush());
         let leaving = async {
             let Core::Runs { mut process, .. } = self.core else { return };
             process.terminate();
-            if timeout(drain * 2 + LEAVE_MARGIN, process.ended()).await.is_err() {
+            if timeout(drain + flush + LEAVE_MARGIN, process.ended()).await.is_err() {
                 warn!("the core did not leave in time");
                 process.kill().await;
             }
@@ -175,7 +185,7 @@ impl Pair<'_> {
     }
 
     async fn end_core(self) {
-        if let Core::Runs { process, .. } = self.core {
+        if let Core::Runs { mut process, .. } = self.core {
             process.kill().await;
         }
     }

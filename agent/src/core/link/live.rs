@@ -148,8 +148,8 @@ impl Live<'_> {
     fn on_event(&mut self, event: Event) -> Result<Option<Ended>, LinkError> {
         let now = Instant::now();
         match event {
-            // One grace period for the executor's step, one for the reports that follow it.
-            Event::Stop => self.flush_until = Some(now + self.timers.drain * 2),
+            // The grace period for the executor's step, and a moment for the reports that follow it.
+            Event::Stop => self.flush_until = Some(now + self.timers.drain + self.timers.flush()),
             Event::Controller(message) => return Ok(self.on_controller(message)),
             Event::Executor(message) => return self.on_executor(message),
             Event::Check => {}
@@ -180,6 +180,10 @@ impl Live<'_> {
     fn next_body(&mut self, now: Instant) -> Option<agent_message::Body> {
         if now >= self.next_beat {
             self.next_beat = now + self.beat;
+            // Nobody is told that a node is well whose executor hangs.
+            if self.channel.to.is_silent() {
+                return self.state.outbox.next(now);
+            }
             let jobs_open = self.state.jobs_open();
             return Some(agent_message::Body::Heartbeat(pb::Heartbeat {
                 time_ms: clock::now().as_millis(),

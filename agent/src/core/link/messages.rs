@@ -69,7 +69,10 @@ impl Live<'_> {
         message: Option<executor_message::Body>,
     ) -> Result<Option<Ended>, LinkError> {
         match message {
-            None if self.flush_until.is_some() => self.executor_open = false,
+            None if self.flush_until.is_some() || self.channel.from.has_left() => {
+                self.executor_open = false;
+                self.flush_until.get_or_insert_with(|| Instant::now() + self.timers.flush());
+            }
             None => return Err(LinkError::ExecutorGone),
             Some(executor_message::Body::LinkRefused(refused)) if !self.state.executor_is_behind() => {
                 return Ok(Some(Ended::Lost(Lost::Refused(refused.reason))));

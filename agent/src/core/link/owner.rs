@@ -1,9 +1,10 @@
 //! The owner of the link: pause, dial, live, again. What the executor says is taken in at all times.
 
 use fleet_proto::pb::{self, core_message, executor_message};
+use fleet_types::time::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::dial::Dialer;
 use super::ending::Ended;
@@ -30,7 +31,7 @@ pub enum LinkError {
     )]
     ExecutorGone,
     /// It takes no messages any more.
-    #[error("the executor took no message for {} s", STUCK_LIMIT.as_secs())]
+    #[error("the executor hangs: it took or said nothing for {} s", STUCK_LIMIT.as_secs())]
     ExecutorStuck,
 }
 
@@ -41,6 +42,8 @@ pub struct Link {
     timers: Timers,
     channel: ExecutorChannel,
     state: LinkState,
+    /// Start of the own certificate.
+    valid_from: Timestamp,
 }
 
 impl Link {
@@ -49,21 +52,32 @@ impl Link {
         dialer: Dialer,
         timers: Timers,
         mut channel: ExecutorChannel,
+        valid_from: Timestamp,
     ) -> Result<Self, LinkError> {
         let first = timeout(STUCK_LIMIT, channel.from.next()).await.map_err(|_| LinkError::NotReady)?;
         let Some(executor_message::Body::Ready(pb::Ready { hello: Some(hello) })) = first else {
             return Err(first.map_or(LinkError::ExecutorGone, |_| LinkError::NotReadyFirst));
         };
         let state = LinkState::new(hello, &timers);
-        Ok(Self { dialer, timers, channel, state })
+        Ok(Self { dialer, timers, channel, state, valid_from })
     }
 
     /// Runs until `stop`, then lets the executor finish and flushes within the grace period.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LinkError> {
         let timers = &self.timers;
         let mut backoff = Backoff::new(timers.backoff_min, timers.backoff_max, timers.stable_link);
+        let mut told = false;
         loop {
-            let Some(ending) = self.one_link(&stop).await? else { return Ok(()) };
+            let is_early = clock::now() < self.valid_from;
+            if is_early && !told {
+                error!(
+                    valid_from = %self.valid_from, clock = %clock::now(),
+                    "this machine's clock is wrong: the certificate of this node is not valid yet; waiting until it is set"
+                );
+            }
+            told = is_early;
+            let ending = if is_early { Some(Ending::NeverUp) } else { self.one_link(&stop).await? };
+            let Some(ending) = ending else { return Ok(()) };
             let pause = backoff.after(ending);
             let length = pause.fixed + clock::uniform(pause.jitter);
             info!(pause_ms = length.as_millis(), "dialling again after a pause");
@@ -128,9 +142,14 @@ async fn absorbing<T>(
             done = &mut work => return Ok(Some(done)),
             () = stop.cancelled() => return Ok(None),
             message = channel.from.next(), if state.outbox.has_room() => {
-                let message = message.ok_or(LinkError::ExecutorGone)?;
-                if let Some(answer) = state.on_executor(message) {
-                    channel.to.push(answer);
+                match message {
+                    Some(message) => {
+                        if let Some(answer) = state.on_executor(message) {
+                            channel.to.push(answer);
+                        }
+                    }
+                    None if channel.from.has_left() || stop.is_cancelled() => return Ok(None),
+                    None => return Err(LinkError::ExecutorGone),
                 }
             }
             () = channel.to.progress() => {}

@@ -113,6 +113,8 @@ impl LinkState {
                 Ok(credit) => return Some(core_message::Body::OutputCredit(credit)),
                 Err(error) => Err(error),
             },
+            // The channel's own.
+            Body::Alive(_) | Body::Leaving(_) => Ok(()),
             Body::LinkRefused(refused) => {
                 debug!(reason = refused.reason, "executor refused a link that is gone already");
                 Ok(())
@@ -192,6 +194,7 @@ mod tests {
             hello: second,
             report_resend: second,
             document: second,
+            halves: second,
             drain: second,
         };
         let mut state = LinkState::new(pb::Hello::default(), &timers);
