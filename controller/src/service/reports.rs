@@ -62,7 +62,7 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
             }
             return Err(holds::shut_out(context, agent.actor(), agent.node, &why).await?);
         }
-        match place_in_chain(context, agent, &at, report.previous).await? {
+        match place_in_chain(context, agent, &at, &report).await? {
             Place::Stored => return Ok(digest),
             Place::Contradicts(why) => {
                 let why = format!("{why}: it was restored from an image, or another machine has its key");
@@ -141,9 +141,10 @@ async fn place_in_chain(
     context: &Context,
     agent: &Agent,
     at: &StoredReport,
-    previous: Option<Digest>,
+    report: &Report,
 ) -> Result<Place> {
     let (node, chain, sequence) = (agent.node, at.chain, at.sequence);
+    let previous = report.previous;
     // Right behind the newest one that this process has stored: that its number is free is the commit's to see.
     if let Some((newest, newest_digest)) = context.report_heads.of(node)
         && newest.checked_add(1) == Some(sequence)
@@ -155,6 +156,12 @@ async fn place_in_chain(
         Some(stored) if stored == at.digest => return Ok(Place::Stored),
         Some(_) => return Ok(Place::Contradicts(format!("it has two reports with the number {sequence}"))),
         None => {}
+    }
+    // The node lost a part of its chain and says so (docs/adr/0014): nothing goes before this one.
+    if report.new_chain.is_some() {
+        let contradicts =
+            || Place::Contradicts(format!("its report {sequence} begins a chain and follows one"));
+        return Ok(if previous.is_none() { Place::Next } else { contradicts() });
     }
     let before = match sequence.checked_sub(1) {
         None => return Ok(Place::Contradicts("it has a report with the number 0".to_owned())),
@@ -221,6 +228,12 @@ async fn store(
         .subject(report.request)
         .outcome(report.outcome)
         .report(at.digest, &arrived.signature);
+    // Told in the same record, so that an operator sees where a chain was cut.
+    let because = |reason: &str| match &report.new_chain {
+        Some(lost) => format!("{reason}; a new chain of reports begins: {}", short(lost)),
+        None => reason.to_owned(),
+    };
+    let leaf = if report.new_chain.is_some() { leaf.because(because("in time")) } else { leaf };
     let Some(job) = job else {
         // Unknown to a restored store: keep it where it can be found, and say so in the log.
         let record = adopted(agent, report, at, now);
@@ -228,7 +241,7 @@ async fn store(
             .if_absent(keys::run(run)?)
             .create_record(keys::job(run, node)?, &record)?
             .put_record(keys::node_job(node, run)?, &Mark {})?;
-        context.audited.commit(batch, vec![leaf.because("adopted: unknown to this store")]).await?;
+        context.audited.commit(batch, vec![leaf.because(because("adopted: unknown to this store"))]).await?;
         context.adopted.forget(node, run);
         return Ok(());
     };
@@ -249,7 +262,7 @@ async fn store(
         batch = batch.replace_record(keys::job(run, node)?, job.write_id, &record)?;
         // The node has answered: it is told to stop no more, and its pair is free.
         batch = jobs::settle(&context.repo, batch, &record).await?;
-        context.audited.commit(batch, vec![leaf.because("late: the job had ended here")]).await?;
+        context.audited.commit(batch, vec![leaf.because(because("late: the job had ended here"))]).await?;
         note_health(context, node, newest);
         context.notifier.job_changed(run, node);
         return Ok(());
@@ -396,4 +409,43 @@ pub async fn stored_report(
     let Some(record) = context.repo.object_record::<ReportRecord>(&key).await? else { return Ok(None) };
     let digest = Digest::of(&record.payload);
     Ok(Some((canonical::from_slice(&record.payload).map_err(ControllerError::internal)?, digest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{TestContext, agent};
+
+    #[tokio::test]
+    async fn a_new_chain_begins_where_it_says_so_and_nowhere_else() {
+        let test = TestContext::new().await;
+        let agent = agent(1);
+        let sequence = 1_790_000_000_000_u64;
+        let report = |previous: Option<Digest>, new_chain: Option<&str>| -> Report {
+            let job = JobId { run: RunId::from_number(1), node: agent.node };
+            serde_json::from_value(json!({
+                "schema": "fleet/v1/report", "job": job, "attempt": 1, "request": Digest::of(b"request"),
+                "sequence": sequence, "previous": previous, "new_chain": new_chain,
+                "outcome": "succeeded", "reason": "", "started": sequence, "ended": sequence,
+                "boot": {"id": "boot", "ended_ms": 1}, "working_ms": 1, "steps": [],
+            }))
+            .unwrap()
+        };
+        let lost = Some("the journal is missing");
+        let before = Some(Digest::of(b"before"));
+        let at = StoredReport { chain: 0, sequence, digest: Digest::of(b"report") };
+        let place = async |report: Report| match place_in_chain(&test.context, &agent, &at, &report).await {
+            Ok(Place::Next) => "next",
+            Ok(Place::Stored) => "stored",
+            Ok(Place::Contradicts(_)) => "contradicts",
+            Err(error) if error.detail.code == GAP => GAP,
+            Err(_) => "error",
+        };
+        assert_eq!(place(report(before, None)).await, GAP);
+        assert_eq!(place(report(None, None)).await, GAP);
+        assert_eq!(place(report(before, lost)).await, "contradicts");
+        assert_eq!(place(report(None, lost)).await, "next");
+    }
 }
