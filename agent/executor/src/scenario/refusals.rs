@@ -179,6 +179,30 @@ async fn what_this_build_cannot_do_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn where_units_cannot_be_asked_what_needs_them_is_refused_before_it_begins() {
+    let blind = |step: serde_json::Value| {
+        move |bench: &mut Bench| {
+            bench.host.script().no_units = true;
+            bench.order(1, Verb::Run, json!({"changes": false, "step": [step]}))
+        }
+    };
+    let asserted =
+        json!({"id": "up", "kind": "task", "uses": "service.assert_active", "with": {"services": ["web"]}});
+    assert_eq!(rule_of("", blind(asserted)).await, "no-unit-backend");
+    let gate =
+        |checks| json!({"id": "gate", "kind": "gate", "uses": "health.check", "with": {"checks": checks}});
+    assert_eq!(rule_of("", blind(gate(json!("all")))).await, "no-unit-backend");
+
+    let mut bench = Bench::new("");
+    let order = blind(gate(json!(["disk"])))(&mut bench);
+    let (_handle, mut core) = bench.try_start().unwrap();
+    assert!(!core.ready().await.actions.contains(&"service.assert_active".to_owned()));
+    core.link_up(&bench, 1, 1).await;
+    core.reconcile().await;
+    assert_eq!(core.outcome(&bench, &order, 1).await.0, Outcome::Succeeded, "a gate that asks no unit");
+}
+
+#[tokio::test]
 async fn reading_work_runs_on_a_read_only_node_even_unsigned() {
     let mut bench = Bench::new("");
     let (_handle, mut core) = bench.start(1).await;

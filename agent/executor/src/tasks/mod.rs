@@ -37,4 +37,4 @@ mod testing;
 pub use contract::{
     CancelFlag, Change, Inspect, OutputSink, RetryKind, StepIdentity, Task, TaskContext, TaskError, TaskPlan,
 };
-pub use registry::{built, find};
+pub use registry::{NEED_UNITS, built, find};

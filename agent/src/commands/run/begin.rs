@@ -76,7 +76,7 @@ impl Halves {
             policy: config.policy.clone(),
             host,
             facts: Arc::new(move || facts::gather(&*seen, version, &[])),
-            tasks: TaskTable::built(),
+            tasks: TaskTable::built().on(&*host),
             node: NodeIdentity {
                 node: record.node,
                 name: record.name,
