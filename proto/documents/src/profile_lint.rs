@@ -174,6 +174,9 @@ fn reads_only(reporter: &mut Reporter<'_>, profile: &Profile, command: Option<&I
     }
 }
 
+/// Programs that read commands from an argument after `-c`.
+const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
+
 fn check_command(reporter: &mut Reporter<'_>, id: &Id, command: &Command) {
     let path = format!("command/{id}");
     match command.argv.first() {
@@ -201,7 +204,16 @@ fn check_command(reporter: &mut Reporter<'_>, id: &Id, command: &Command) {
                 "parameters may be arguments only; declare one command a program",
             );
         }
-        Some(_) => {}
+        Some(program) => {
+            let name = program.rsplit('/').next().unwrap_or_default();
+            let runs_text =
+                |word: &String| word.starts_with('-') && !word.starts_with("--") && word.ends_with('c');
+            if SHELLS.contains(&name) && command.argv[1..].iter().any(runs_text) {
+                let message = format!("[command.{id}] hands a text to a shell, which splits and expands it");
+                let fix = "write the program and its arguments, or keep the script in a file on the node";
+                reporter.warn(&format!("{path}/argv"), "shell", message, fix);
+            }
+        }
     }
     for (name, spec) in &command.params {
         if let Err(error) = spec.check_declaration() {
