@@ -10,7 +10,7 @@ use crate::schema::{Field, FieldKind, PROCEDURE, PROFILE, SCHEDULE, TableSchema}
 const ROOTS: [&TableSchema; 3] = [&PROFILE, &PROCEDURE, &SCHEDULE];
 
 /// Explains a table (`schedule`), a key (`schedule.misfire`, `step.guard.confirm_within`), an action
-/// (`backup.run`), or `actions`. The error is a text with the nearest path.
+/// (`backup.run`), `actions` or `facts`. The error is a text with the nearest path.
 pub fn explain(path: &str) -> Result<String, String> {
     if path == "actions" {
         let width = CATALOGUE.iter().map(|action| action.name.len()).max().unwrap_or(0);
@@ -22,6 +22,10 @@ pub fn explain(path: &str) -> Result<String, String> {
             }
         };
         return Ok(CATALOGUE.iter().map(line).collect());
+    }
+    if path == "facts" {
+        let names: Vec<&str> = fleet_types::facts::known().collect();
+        return Ok(names.join("\n") + "\nand those that a profile declares: fleetctl explain fact\n");
     }
     if let Some(action) = Action::find(path) {
         return Ok(explain_action(action));
@@ -199,6 +203,7 @@ mod tests {
     fn keys_tables_and_actions_are_explained() {
         let misfire = explain("schedule.misfire").unwrap();
         assert!(misfire.contains("one of: skip, run_once, run_all"), "{misfire}");
+        assert!(explain("facts").unwrap().contains("postgresql\n"));
         assert!(explain("step.guard.confirm_within").unwrap().contains("required"));
         assert!(explain("check.path").unwrap().contains("disk_used"));
         assert!(explain("log.prune").unwrap().contains("plan_only"));

@@ -376,17 +376,18 @@ impl<'t> Walk<'t> {
             };
             let good = checked.is_ok();
             if let Err(why) = checked {
-                let message = format!(
-                    "{} is no name for {}",
-                    quoted(name),
-                    if ids { "an object" } else { "a parameter" }
-                );
+                let message =
+                    format!("{} is no name for {}", quoted(name), if ids { "an object" } else { "a key" });
                 self.error(&below, At::Key, "bad-id", message, why.to_owned());
             }
             let below_context = if ids {
                 format!("[{}.{}]", field.name, name.escape_debug())
             } else {
-                format!("parameter {} of {context}", quoted(name))
+                format!(
+                    "{} {} of {context}",
+                    if field.name == "fact" { "fact" } else { "parameter" },
+                    quoted(name)
+                )
             };
             let Some(inner) = self.as_table(value, field, &below, &below_context) else { continue };
             let json = self.table(inner, schema, &below, &below_context);

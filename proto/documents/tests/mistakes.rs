@@ -161,6 +161,7 @@ fn every_rule_has_a_case() {
         (step("uses = \"service.restart\"\nwith = { services = [\"fw\"] }"), "guard-missing"),
         (step("uses = \"package.refresh\"\nwhen = \"params.x\""), "bad-condition"),
         (step("uses = \"package.refresh\"\nwhen = \"x == 1\""), "bad-condition"),
+        (step("uses = \"package.refresh\"\nwhen = \"facts.postgresq\""), "unknown-fact"),
         (step("uses = \"package.refresh\"\ntimeout = \"3h\""), "steps-over-timeout"),
         (step("uses = \"package.refresh\"\nprompt = \"x\""), "key-not-for-kind"),
         (step(&upgrade), "upgrade-no-downgrade"),
@@ -207,6 +208,9 @@ fn rules_about_tables_of_a_profile() {
         ("[command.c]\nargv = [\"x\"]\nparams = { p = { type = \"enum\" } }\ntimeout = \"1s\"\nchanges = false\n".to_owned(), "bad-parameter"),
         ("[log.l]\npaths = [\"/l/*\"]\nrotate = { every = \"daily\", keep = 9 }\ndelete = { after = \"1d\" }\n".to_owned(), "retention-conflict"),
         ("[document]\nowner = \"nobody\"\n".to_owned(), "unknown-reference"),
+        ("[fact.edge]\n".to_owned(), "missing-key"),
+        ("[fact.lvm]\nprogram = \"lvm\"\n".to_owned(), "duplicate-id"),
+        ("[database.d]\nwhen = \"facts.edgy\"\nengine = \"postgresql\"\ndatabase = \"d\"\n".to_owned(), "unknown-fact"),
         ("[document]\nnext_review = 2026-11-22\n".to_owned(), "wrong-type"),
     ] {
         let text = format!("{PROFILE}{lines}");
@@ -280,6 +284,23 @@ fn schedules_are_checked_against_their_procedures() {
         let codes = schedule_codes(&lines);
         assert!(codes.contains(&expected), "{lines}: {codes:?}");
     }
+}
+
+#[test]
+fn a_fact_that_no_node_has_is_refused_with_the_nearest_one() {
+    let when =
+        |when: &str| format!("uses = \"backup.run\"\nwith = {{ backup = \"config\" }}\nwhen = \"{when}\"");
+    let text = format!("{HEAD}{}", step(&when("facts.postgresq or facts.edgy")));
+    let profile = format!("{PROFILE}[fact.edgefw]\nprogram = \"edgefw\"\n");
+    let files =
+        |text| [SourceFile { name: "profile.toml", text: &profile }, SourceFile { name: "p.toml", text }];
+    let problems = parse_set(&files(&text), &Lint::default()).unwrap_err();
+    let fixes: Vec<&str> = problems.iter().map(|problem| problem.fix.as_str()).collect();
+    assert_eq!(problems[0].message, "no node has a fact \"edgy\"");
+    assert!(fixes[0].starts_with("declare it: [fact.edgy]"), "{fixes:?}");
+    assert_eq!(fixes[1], "did you mean facts.postgresql?");
+    let text = format!("{HEAD}{}", step(&when("facts.edgefw and not facts.lvm")));
+    assert!(parse_set(&files(&text), &Lint::default()).is_ok());
 }
 
 #[test]

@@ -147,7 +147,11 @@ impl Bench {
             trust_dir: self.path("trust"),
             policy: self.policy.clone(),
             host: Arc::new(self.host.clone()),
-            facts: Arc::new(|| NodeFacts { hostname: "fw-1".to_owned(), ..NodeFacts::default() }),
+            facts: Arc::new(|| NodeFacts {
+                hostname: "fw-1".to_owned(),
+                flags: [("lvm".to_owned(), false)].into(),
+                ..NodeFacts::default()
+            }),
             tasks: self.tasks.table().on(&self.host),
             node: self.node.clone(),
             agent_version: "0.1.0".to_owned(),

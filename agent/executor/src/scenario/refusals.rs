@@ -153,6 +153,12 @@ async fn what_this_build_cannot_do_is_refused_by_name() {
         let order = |bench: &mut Bench| bench.order(1, Verb::Run, one(uses, &with));
         assert_eq!(rule_of(ENFORCE, order).await, rule, "{uses} {with}");
     }
+    let undecided = |b: &mut Bench| {
+        let mut procedure = backups(&["one"]);
+        procedure["step"][0]["when"] = json!("facts.edgefw");
+        b.order(1, Verb::Run, procedure)
+    };
+    assert_eq!(rule_of(ENFORCE, undecided).await, "fact-unknown");
     let manual = json!({"step": [{"id": "sign", "kind": "manual", "prompt": "?", "role": "operator"}]});
     assert_eq!(rule_of(ENFORCE, |b: &mut Bench| b.order(1, Verb::Run, manual)).await, "manual-not-built");
     let commands = "mode = \"enforce\"\nallow_commands = [\"safe-*\"]";

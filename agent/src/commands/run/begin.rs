@@ -75,7 +75,7 @@ impl Halves {
             trust_dir: settings::trust_directory(config),
             policy: config.policy.clone(),
             host,
-            facts: Arc::new(move || facts::gather(&*seen, version, &[])),
+            facts: Arc::new(move || facts::gather(&*seen, version)),
             tasks: TaskTable::built().on(&*host),
             node: NodeIdentity {
                 node: record.node,

@@ -3,8 +3,8 @@
 use fleet_types::action::Table;
 
 use super::field::FieldKind::{
-    Bool, ById, Contact, Day, Duration, IdOf, IdsOf, Integer, Name, Path, Selector, Table as Inner, Template,
-    Templates, Text, Threshold, Unit, Vars, Word, WordOrTexts, Words,
+    Bool, ById, ByKey, Contact, Day, Duration, IdOf, IdsOf, Integer, Name, Path, Selector, Table as Inner,
+    Template, Templates, Text, Threshold, Unit, Vars, Word, WordOrTexts, Words,
 };
 use super::field::{Field, KindRule, TableSchema};
 use super::profile_programs::{BACKUP, COMMAND, DATABASE, PACKAGE, VALIDATOR};
@@ -45,6 +45,7 @@ pub(crate) const PROFILE: TableSchema = TableSchema {
             "",
             "variables, usable as {name} here and in the procedures of this profile",
         ),
+        Field::optional("fact", ByKey(&FACT), "", "facts of the product, for conditions"),
         Field::optional("document", Inner(&PAPER), "", "the paper this profile was written from"),
         Field::optional("service", ById(&SERVICE), "", "systemd units the node depends on"),
         Field::optional("check", ById(&CHECK), "", "continuous health checks"),
@@ -94,6 +95,16 @@ pub(crate) const PAPER: TableSchema = TableSchema {
         Field::optional("next_review", Day, "", "day of its next review; passing it raises a low alert")
             .idle("nothing watches that day"),
         Field::optional("owner", Contact, "", "id of a contact"),
+    ],
+};
+
+const FACT: TableSchema = TableSchema {
+    name: "fact",
+    help: "a flag for conditions, facts.<name>: true where the program or the path is there",
+    kinds: &[],
+    fields: &[
+        Field::optional("program", Text, "", "a program in the search path of the node"),
+        Field::optional("path", Path, "", "a file or folder"),
     ],
 };
 
