@@ -6,46 +6,27 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fleet_types::document::expr::{Expr, When};
-use fleet_types::facts::{MAX_FACTS_ENTRIES, NodeFacts};
+use fleet_types::document::placeholder::{Sources, expand};
+use fleet_types::document::profile::Profile;
+use fleet_types::facts::{FLAGS, MAX_FACTS_ENTRIES, NodeFacts};
 
-use crate::host::{Host, read_all};
+use crate::host::{FileProblem, Host, read_all};
 
 /// Largest os-release that is read; real ones have half a kilobyte.
 const MAX_OS_RELEASE_BYTES: u64 = 64 * 1024;
 
-/// Flags by the programs whose presence makes them true. A product's own flag, such as `facts.edgefw`, is added
-/// by [`gather`] for the programs the caller names.
-const FLAGS: [(&str, &[&str]); 9] = [
-    ("postgresql", &["psql", "postgres", "pg_ctl"]),
-    ("lvm", &["lvm"]),
-    ("nftables", &["nft"]),
-    ("iptables", &["iptables"]),
-    ("keepalived", &["keepalived"]),
-    ("systemd", &["systemctl"]),
-    ("apt", &["apt-get"]),
-    ("python3", &["python3"]),
-    ("logrotate", &["logrotate"]),
-];
-
-/// Gathers the facts of a node. `products` are programs that make a flag of their own name true, such as those
-/// a profile asks for by `facts.x`.
-pub fn gather(host: &dyn Host, agent_version: &str, products: &[&str]) -> NodeFacts {
+/// Gathers the facts of a node.
+pub fn gather(host: &dyn Host, agent_version: &str) -> NodeFacts {
     let (kernel_name, kernel, arch) = host.system().names();
     let release = os_release(host);
     let field = |key: &str| release.get(key).cloned().unwrap_or_default();
     let clock = host.clock();
-    let mut flags: BTreeMap<String, bool> = FLAGS
+    let flags = FLAGS
         .iter()
         .map(|(flag, programs)| {
             ((*flag).to_owned(), programs.iter().any(|program| host.processes().has_program(program)))
         })
         .collect();
-    for product in products {
-        let present = host.processes().has_program(product)
-            || host.files().stat(&Path::new("/etc").join(product)).is_ok();
-        flags.entry((*product).to_owned()).or_insert(present);
-    }
     let mut interfaces: Vec<String> = host.system().interfaces().unwrap_or_default().into_keys().collect();
     interfaces.retain(|name| name != "lo");
     interfaces.truncate(MAX_FACTS_ENTRIES);
@@ -67,22 +48,29 @@ pub fn gather(host: &dyn Host, agent_version: &str, products: &[&str]) -> NodeFa
     }
 }
 
-/// Names of the facts that a condition asks for, such as `edgefw` of `facts.edgefw`: the `products` of [`gather`].
-pub fn names_in(when: &When) -> Vec<&str> {
-    fn collect<'a>(expr: &'a Expr, names: &mut Vec<&'a str>) {
-        match expr {
-            Expr::Fact(name) => names.push(name),
-            Expr::Param(_) | Expr::In(..) => {}
-            Expr::Not(inner) => collect(inner, names),
-            Expr::And(left, right) | Expr::Or(left, right) => {
-                collect(left, names);
-                collect(right, names);
-            }
+/// Adds the facts that a profile declares for its product. One that cannot be seen stays unknown.
+pub fn of_product(host: &dyn Host, profile: &Profile, mut facts: NodeFacts) -> NodeFacts {
+    for (name, fact) in &profile.facts {
+        let seen = match (&fact.program, &fact.path) {
+            (Some(program), _) => Some(host.processes().has_program(program)),
+            (None, Some(path)) => is_there(host, profile, path),
+            (None, None) => None,
+        };
+        if let Some(seen) = seen {
+            // Those of every node cannot be declared anew.
+            facts.flags.entry(name.to_string()).or_insert(seen);
         }
     }
-    let mut names = Vec::new();
-    collect(when.expr(), &mut names);
-    names
+    facts
+}
+
+fn is_there(host: &dyn Host, profile: &Profile, path: &str) -> Option<bool> {
+    let path = expand(path, &Sources { vars: Some(&profile.vars), ..Sources::default() }).ok()?;
+    match host.files().stat(Path::new(&path)) {
+        Ok(_) => Some(true),
+        Err(error) if error.problem == FileProblem::NotFound => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// A development node has a name of its own in its root.
@@ -128,9 +116,21 @@ mod tests {
     use crate::host::scripted::{Answer, ScriptedHost};
 
     #[test]
-    fn facts_that_conditions_ask_for() {
-        let when: When = "facts.edgefw and not (facts.lvm or params.x)".parse().unwrap();
-        assert_eq!(names_in(&when), ["edgefw", "lvm"]);
+    fn what_a_profile_declares_is_gathered_and_what_cannot_be_seen_stays_unknown() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("etc/edge")).unwrap();
+        let host = ScriptedHost::new(root.path(), root.path()).unwrap();
+        host.answer("edgefw", [Answer::NotStarted(String::new())]);
+        host.fail("stat", "/hidden", FileProblem::Denied);
+        let profile: Profile = toml::from_str(
+            "schema = \"fleet/v1\"\nname = \"edge\"\nversion = 1\nvars = { etc = \"/etc/edge\" }\n\
+             [fact.edgefw]\nprogram = \"edgefw\"\n[fact.other]\nprogram = \"other\"\n\
+             [fact.config]\npath = \"{etc}\"\n[fact.gone]\npath = \"/gone\"\n[fact.hidden]\npath = \"/hidden/x\"\n",
+        )
+        .unwrap();
+        let flags = of_product(&host, &profile, NodeFacts::default()).flags;
+        let expected = [("config", true), ("edgefw", true), ("gone", false), ("other", false)];
+        assert_eq!(flags, expected.map(|(name, is)| (name.to_owned(), is)).into());
     }
 
     #[test]
@@ -141,12 +141,11 @@ mod tests {
         std::fs::write(root.path().join("etc/hostname"), "fw-1\n").unwrap();
         let host = ScriptedHost::new(root.path(), root.path()).unwrap();
         host.answer("psql", [Answer::NotStarted(String::new())]);
-        let facts = gather(&host, "0.1.0", &["edgefw", "other"]);
+        let facts = gather(&host, "0.1.0");
         assert_eq!((facts.os.as_str(), facts.os_version.as_str()), ("debian", "12"));
         assert_eq!(facts.hostname, "fw-1");
         assert_eq!(facts.units, "supervised");
         assert!(facts.flags["postgresql"] && !facts.flags["lvm"]);
-        assert!(facts.flags["edgefw"] && !facts.flags["other"]);
         assert!(!facts.simulated.is_empty());
         assert!(facts.booted.unwrap() < host.clock().now());
     }

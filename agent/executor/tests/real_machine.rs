@@ -72,7 +72,7 @@ impl Node {
             try_number: 1,
             job_started: self.host.clock().now(),
         };
-        let facts = facts::gather(&self.host, "0.1.0", &[]);
+        let facts = facts::gather(&self.host, "0.1.0");
         let cancel = CancelFlag::default();
         let context = TaskContext {
             host: &self.host,
@@ -206,7 +206,7 @@ fn the_nodes_own_python_finds_broken_scripts_and_writes_nothing() {
 fn the_machine_is_read_for_real() {
     let node = Node::new();
     node.file("/etc/os-release", b"ID=debian\nVERSION_ID=\"12\"\n");
-    let facts = facts::gather(&node.host, "0.1.0", &[]);
+    let facts = facts::gather(&node.host, "0.1.0");
     assert_eq!((facts.os.as_str(), facts.units.as_str()), ("debian", "supervised"));
     assert!(facts.cpus > 0 && facts.memory_bytes > 0 && facts.boot_id.len() == 36);
     let report = node.apply("", "metrics.collect", "{}").unwrap();

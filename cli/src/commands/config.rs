@@ -125,8 +125,7 @@ pub async fn apply(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitC
         session.print(&answer(&preview))?;
         return Ok(ExitCode::Done);
     }
-    // A file that this build does not read has no effect that would need a reason.
-    if reason.trim().is_empty() && set.warnings.iter().any(|warning| warning.code != "kind-not-read") {
+    if reason.trim().is_empty() && set.warnings.iter().any(Problem::needs_reason) {
         return Err(Failure::new(
             ExitCode::Confirmation,
             "reason-needed",

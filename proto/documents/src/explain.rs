@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use fleet_types::action::{Action, Answer, CATALOGUE, Where, nearest};
+use fleet_types::action::{Action, Answer, BUILT, CATALOGUE, Where, nearest};
 
 use crate::action_check::expects;
 use crate::schema::{Field, FieldKind, PROCEDURE, PROFILE, SCHEDULE, TableSchema};
@@ -10,11 +10,22 @@ use crate::schema::{Field, FieldKind, PROCEDURE, PROFILE, SCHEDULE, TableSchema}
 const ROOTS: [&TableSchema; 3] = [&PROFILE, &PROCEDURE, &SCHEDULE];
 
 /// Explains a table (`schedule`), a key (`schedule.misfire`, `step.guard.confirm_within`), an action
-/// (`backup.run`), or `actions`. The error is a text with the nearest path.
+/// (`backup.run`), `actions` or `facts`. The error is a text with the nearest path.
 pub fn explain(path: &str) -> Result<String, String> {
     if path == "actions" {
-        let names: Vec<&str> = CATALOGUE.iter().map(|action| action.name).collect();
-        return Ok(names.join("\n") + "\n");
+        let width = CATALOGUE.iter().map(|action| action.name.len()).max().unwrap_or(0);
+        let line = |action: &Action| {
+            if is_built(action) {
+                format!("{}\n", action.name)
+            } else {
+                format!("{:width$}  not in this build\n", action.name)
+            }
+        };
+        return Ok(CATALOGUE.iter().map(line).collect());
+    }
+    if path == "facts" {
+        let names: Vec<&str> = fleet_types::facts::known().collect();
+        return Ok(names.join("\n") + "\nand those that a profile declares: fleetctl explain fact\n");
     }
     if let Some(action) = Action::find(path) {
         return Ok(explain_action(action));
@@ -113,10 +124,20 @@ fn explain_field(table: &TableSchema, field: &Field) -> String {
     if !kinds.is_empty() {
         let _ = writeln!(out, "  of kind: {}", kinds.join(", "));
     }
+    if !field.idle.is_empty() {
+        let _ = writeln!(out, "  this build does not act on it: {}", field.idle);
+    }
+    for (word, why) in field.idle_words {
+        let _ = writeln!(out, "  this build does not act on \"{word}\": {why}");
+    }
     if let Some(inner) = inner_table(field.kind) {
         out.push_str(&keys(inner));
     }
     out
+}
+
+fn is_built(action: &Action) -> bool {
+    BUILT.contains(&action.name)
 }
 
 fn explain_table(table: &TableSchema) -> String {
@@ -128,7 +149,8 @@ fn keys(table: &TableSchema) -> String {
     let mut out = String::from("  keys:\n");
     for field in table.fields {
         let mark = if field.required { "*" } else { " " };
-        let _ = writeln!(out, "  {mark} {:width$}  {}", field.name, field.help);
+        let idle = if field.idle.is_empty() { "" } else { " (not acted on by this build)" };
+        let _ = writeln!(out, "  {mark} {:width$}  {}{idle}", field.name, field.help);
     }
     out.push_str("  (* required)\n");
     out
@@ -152,8 +174,9 @@ fn explain_action(action: &Action) -> String {
         Where::Both => "the node or the controller",
     };
     let mut out = format!(
-        "action {}\n  changes the node: {changes}\n  guard: {guard}\n  runs on: {runs_on}\n",
-        action.name
+        "action {}{}\n  changes the node: {changes}\n  guard: {guard}\n  runs on: {runs_on}\n",
+        action.name,
+        if is_built(action) { "" } else { ": not in this build; runs with it are refused when they start" },
     );
     if action.parameters.is_empty() {
         out.push_str("  parameters: none\n");
@@ -180,9 +203,20 @@ mod tests {
     fn keys_tables_and_actions_are_explained() {
         let misfire = explain("schedule.misfire").unwrap();
         assert!(misfire.contains("one of: skip, run_once, run_all"), "{misfire}");
+        assert!(explain("facts").unwrap().contains("postgresql\n"));
         assert!(explain("step.guard.confirm_within").unwrap().contains("required"));
         assert!(explain("check.path").unwrap().contains("disk_used"));
         assert!(explain("log.prune").unwrap().contains("plan_only"));
+        let actions = explain("actions").unwrap();
+        assert!(actions.contains("backup.run\n"), "{actions}");
+        assert!(
+            actions.lines().any(|l| l.starts_with("package.upgrade ") && l.ends_with("not in this build"))
+        );
+        assert!(explain("package.upgrade").unwrap().starts_with("action package.upgrade: not in this build"));
+        assert!(
+            explain("check.every").unwrap().contains("does not act on it: nothing makes checks by itself")
+        );
+        assert!(explain("step.kind").unwrap().contains("does not act on \"manual\""));
         assert!(explain("procedure").unwrap().contains("fail_if_warnings"));
         assert_eq!(
             explain("schedule.mis_fire").unwrap_err(),

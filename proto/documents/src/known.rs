@@ -1,6 +1,6 @@
 //! What else is known while a document is checked: the other documents of the set and of the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet_types::action::{Action, Answer, Table};
@@ -14,8 +14,6 @@ pub(crate) struct Known<'a> {
     pub profiles: BTreeMap<&'a str, &'a Profile>,
     pub procedures: BTreeMap<&'a str, &'a Procedure>,
     pub complete: bool,
-    /// Actions this build's agents have; `None` is not asked.
-    pub built_actions: Option<&'a BTreeSet<&'a str>>,
 }
 
 impl<'a> Known<'a> {

@@ -24,6 +24,7 @@ mod source;
 mod stand_in;
 mod step_lint;
 mod text_check;
+mod unbuilt;
 mod walk;
 mod walk_free;
 mod walk_text;

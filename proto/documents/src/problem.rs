@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Level {
     /// The document is refused.
     Error,
-    /// Applying needs a reason.
+    /// Applying needs a reason, with the exceptions of [`Problem::needs_reason`].
     Warning,
 }
 
@@ -38,6 +38,15 @@ pub struct Problem {
     pub message: String,
     /// What to do; may be empty.
     pub fix: String,
+}
+
+impl Problem {
+    /// Must whoever applies the document say why they do it nevertheless? Not for what is no fault of the document,
+    /// but something that this build does not do.
+    pub fn needs_reason(&self) -> bool {
+        self.level == Level::Warning
+            && !matches!(self.code, "kind-not-read" | "action-not-built" | "not-acted-on")
+    }
 }
 
 impl fmt::Display for Problem {

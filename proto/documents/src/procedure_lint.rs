@@ -10,7 +10,7 @@ use fleet_types::document::procedure::{Procedure, StepKind, UndoStep};
 use fleet_types::document::profile::Profile;
 
 use crate::known::{Known, declared};
-use crate::profile_lint::{unknown_document, unknown_id};
+use crate::profile_lint::{check_facts, unknown_document, unknown_id};
 use crate::reporter::Reporter;
 use crate::step_lint;
 use crate::text_check::quoted;
@@ -54,7 +54,7 @@ pub(crate) fn check(
             reporter.error(&format!("params/{name}"), "duplicate-id", message, "give it another name");
         }
     }
-    check_conditions(reporter, procedure);
+    check_conditions(reporter, procedure, profile);
     check_called(reporter, procedure, profile, known);
     check_time(reporter, procedure, known);
     step_lint::check(reporter, procedure, profile, known);
@@ -132,10 +132,13 @@ fn check_undoes(reporter: &mut Reporter<'_>, procedure: &Procedure, entry: &Undo
     }
 }
 
-/// Conditions name parameters that exist.
-fn check_conditions(reporter: &mut Reporter<'_>, procedure: &Procedure) {
+/// Conditions name parameters and facts that exist.
+fn check_conditions(reporter: &mut Reporter<'_>, procedure: &Procedure, profile: Option<&Profile>) {
     for (index, step) in procedure.steps.iter().enumerate() {
         let Some(when) = &step.when else { continue };
+        if let Some(profile) = profile {
+            check_facts(reporter, &format!("step/{index}/when"), when, profile);
+        }
         for name in when.expr().params() {
             if !procedure.params.contains_key(name) {
                 let names = procedure.params.keys().map(fleet_types::document::Key::as_str);

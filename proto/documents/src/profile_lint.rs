@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use fleet_types::action::{Table, nearest};
-use fleet_types::document::Id;
-use fleet_types::document::expr::AlertRule;
+use fleet_types::document::expr::{AlertRule, When};
 use fleet_types::document::profile::{Command, Profile, RotateEvery, ServiceType};
+use fleet_types::document::{Id, Key};
+use fleet_types::facts;
 use serde_json::Value as Json;
 
 use crate::known::Known;
@@ -139,8 +140,39 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, profile: &Profile, known: &Know
             unknown_document(reporter, &path, "procedure", procedure, known.procedures.keys().copied());
         }
     }
+    for (name, fact) in &profile.facts {
+        let path = format!("fact/{name}");
+        if fact.program.is_none() && fact.path.is_none() && !reporter.places.has(&format!("{path}/path")) {
+            let message = format!("[fact.{name}] has neither a program nor a path");
+            reporter.error(&path, "missing-key", message, "add program = \"…\" or path = \"/…\"");
+        }
+        if facts::known().any(|known| known == name.as_str()) {
+            let message = format!("every node has a fact {name}");
+            reporter.error(&path, "duplicate-id", message, "give this one another name");
+        }
+    }
+    let backups = profile.backups.iter().map(|(id, b)| (format!("backup/{id}/when"), b.when.as_ref()));
+    let databases = profile.databases.iter().map(|(id, d)| (format!("database/{id}/when"), d.when.as_ref()));
+    for (path, when) in backups.chain(databases) {
+        when.inspect(|when| check_facts(reporter, &path, when, profile));
+    }
     archives(reporter, profile);
     retention(reporter, profile);
+}
+
+/// The facts of a condition are those of every node, or declared by the profile: another one would be a slip that
+/// no node could ever make true.
+pub(crate) fn check_facts(reporter: &mut Reporter<'_>, path: &str, when: &When, profile: &Profile) {
+    let mut known: Vec<&str> = facts::known().collect();
+    known.extend(profile.facts.keys().map(Key::as_str));
+    for name in when.expr().facts().into_iter().filter(|name| !known.contains(name)) {
+        let fix = nearest(name, known.iter().copied()).map_or_else(
+            || format!("declare it: [fact.{name}] with a program or a path; known: {}", known.join(", ")),
+            |meant| format!("did you mean facts.{meant}?"),
+        );
+        let message = format!("no node has a fact {}", quoted(name));
+        reporter.error(path, "unknown-fact", message, fix);
+    }
 }
 
 /// Archives of two backups, or of two runs of one, must not have the same name.
@@ -174,6 +206,9 @@ fn reads_only(reporter: &mut Reporter<'_>, profile: &Profile, command: Option<&I
     }
 }
 
+/// Programs that read commands from an argument after `-c`.
+const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
+
 fn check_command(reporter: &mut Reporter<'_>, id: &Id, command: &Command) {
     let path = format!("command/{id}");
     match command.argv.first() {
@@ -201,7 +236,16 @@ fn check_command(reporter: &mut Reporter<'_>, id: &Id, command: &Command) {
                 "parameters may be arguments only; declare one command a program",
             );
         }
-        Some(_) => {}
+        Some(program) => {
+            let name = program.rsplit('/').next().unwrap_or_default();
+            let runs_text =
+                |word: &String| word.starts_with('-') && !word.starts_with("--") && word.ends_with('c');
+            if SHELLS.contains(&name) && command.argv[1..].iter().any(runs_text) {
+                let message = format!("[command.{id}] hands a text to a shell, which splits and expands it");
+                let fix = "write the program and its arguments, or keep the script in a file on the node";
+                reporter.warn(&format!("{path}/argv"), "shell", message, fix);
+            }
+        }
     }
     for (name, spec) in &command.params {
         if let Err(error) = spec.check_declaration() {

@@ -16,6 +16,7 @@ use crate::reporter::Reporter;
 use crate::schema::{PROCEDURE, PROFILE, SCHEDULE};
 use crate::source::MAX_FILE_BYTES;
 use crate::text_check::quoted;
+use crate::unbuilt::Unbuilt;
 use crate::walk::{Reference, TemplateUse, Walk};
 use crate::{procedure_lint, profile_lint, schedule_lint, stand_in};
 
@@ -43,6 +44,8 @@ pub(crate) struct Read {
     pub places: Places,
     pub references: Vec<Reference>,
     pub templates: Vec<TemplateUse>,
+    /// What may not be acted on by this build.
+    pub unbuilt: Vec<Unbuilt>,
     /// The value without what was wrong in it.
     pub value: Json,
 }
@@ -190,6 +193,7 @@ pub(crate) fn read(file: &str, text: &str) -> Read {
     walk.problems.retain(|problem| !broken || !matches!(problem.code, "missing-key" | "missing-parameter"));
     read.problems.append(&mut walk.problems);
     (read.places, read.references, read.templates) = (walk.places, walk.references, walk.templates);
+    read.unbuilt = walk.unbuilt;
     match serde_json::from_value::<Document>(value.clone()) {
         Ok(document) => read.document = Some(document),
         // Errors of the walk explain it; without one the schema and the types disagree, and the file is

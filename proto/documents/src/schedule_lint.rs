@@ -82,20 +82,6 @@ fn check_one(reporter: &mut Reporter<'_>, file: &ScheduleFile, schedule: &Schedu
 
 fn check_procedure(reporter: &mut Reporter<'_>, schedule: &Schedule, known: &Known<'_>, path: &str) {
     let id = quoted(schedule.id.as_str());
-    if let Some(policy) = &schedule.rollout_policy
-        && known.complete
-    {
-        let message = format!(
-            "this build does not read rollout policies; {} was not looked for",
-            quoted(policy.as_str())
-        );
-        reporter.warn(
-            &format!("{path}/rollout_policy"),
-            "kind-not-read",
-            message,
-            "runs use a plain rollout of one ring",
-        );
-    }
     let Some(procedure) = known.procedures.get(schedule.procedure.as_str()) else {
         if known.complete {
             let names = known.procedures.keys().copied();
@@ -109,13 +95,6 @@ fn check_procedure(reporter: &mut Reporter<'_>, schedule: &Schedule, known: &Kno
         }
         return;
     };
-    if procedure.changes && schedule.rollout_policy.is_none() {
-        let message = format!(
-            "[[schedule]] {id} runs {}, which changes nodes, and names no rollout_policy",
-            quoted(procedure.name.as_str())
-        );
-        reporter.error(path, "change-without-policy", message, "add rollout_policy = \"<name>\"");
-    }
     window_lint::check(reporter, schedule, procedure, known, path);
     for (key, value) in &schedule.params {
         let at = format!("{path}/params/{key}");

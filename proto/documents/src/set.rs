@@ -6,17 +6,18 @@ use fleet_types::document::{Document, DocumentKind};
 
 use crate::known::Known;
 use crate::problem::{Level, Problem};
-use crate::read::{Parsed, finish, lint, read, sort};
+use crate::read::{Parsed, Read, finish, lint, read, sort};
 use crate::source::SourceFile;
 use crate::text_check::quoted;
+use crate::unbuilt;
 
 /// What is known beside the files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lint<'a> {
     /// Documents that are applied already; a file of the set with the same kind and name goes first.
     pub applied: &'a [Document],
-    /// Actions that this build's agents have. An action of the catalogue that is not among them is a
-    /// warning. `None`: not asked.
+    /// Actions that this build's agents have. The others of the catalogue are warned about, and so is all else that
+    /// this build keeps and does not act on. `None`: not asked.
     pub built_actions: Option<&'a BTreeSet<&'a str>>,
 }
 
@@ -32,7 +33,7 @@ pub struct ParsedSet {
 /// Reads all files of an apply and checks them together; every problem of every file comes back at once.
 pub fn parse_set(files: &[SourceFile<'_>], context: &Lint<'_>) -> Result<ParsedSet, Vec<Problem>> {
     let mut reads: Vec<_> = files.iter().map(|file| read(file.name, file.text)).collect();
-    let mut known = Known { complete: true, built_actions: context.built_actions, ..Known::default() };
+    let mut known = Known { complete: true, ..Known::default() };
     context.applied.iter().for_each(|document| known.add(document));
     reads.iter().filter_map(|read| read.document.as_ref()).for_each(|document| known.add(document));
     let mut found: Vec<Vec<Problem>> = reads.iter().map(|read| lint(read, &known)).collect();
@@ -55,6 +56,9 @@ pub fn parse_set(files: &[SourceFile<'_>], context: &Lint<'_>) -> Result<ParsedS
         read.problems.extend(found);
     }
     let (mut documents, mut warnings, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    if let Some(built) = context.built_actions {
+        warnings.extend(unbuilt::warnings(&reads, built));
+    }
     for read in reads {
         if read.rollout_policy.is_some() {
             // Broken TOML is an error in a file of any kind.
@@ -81,7 +85,7 @@ pub fn parse_set(files: &[SourceFile<'_>], context: &Lint<'_>) -> Result<ParsedS
 }
 
 /// Two files with the same kind and name.
-fn duplicates(reads: &[crate::read::Read], found: &mut [Vec<Problem>]) {
+fn duplicates(reads: &[Read], found: &mut [Vec<Problem>]) {
     let mut seen: BTreeMap<(DocumentKind, &str), &str> = BTreeMap::new();
     for (read, found) in reads.iter().zip(found) {
         let Some(document) = &read.document else { continue };

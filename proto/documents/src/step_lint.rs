@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use fleet_types::action::Action;
+use fleet_types::action::BUILT;
 use fleet_types::document::Value;
 use fleet_types::document::procedure::{OnFailure, Procedure, Step, StepKind};
 use fleet_types::document::profile::Profile;
@@ -28,16 +28,10 @@ pub(crate) fn check(
             continue;
         }
         let Some(uses) = step.uses.as_deref() else { continue };
-        not_built(reporter, known, uses, &format!("{path}/uses"));
         let changes = known.changes(profile, uses, &step.with);
         if changes == Some(true) && !procedure.changes {
             let message = format!("{title} changes the node, and the procedure says changes = false");
-            reporter.error(
-                &path,
-                "changes-not-declared",
-                message,
-                "write changes = true at the top, and name a rollout_policy in its schedules",
-            );
+            reporter.error(&path, "changes-not-declared", message, "write changes = true at the top");
         }
         if step.kind == StepKind::Gate {
             if changes == Some(true) {
@@ -51,20 +45,39 @@ pub(crate) fn check(
             reporter.error(&path, "guard-missing", message, "add guard = { confirm_within = \"10m\" }");
         }
     }
-    for (index, entry) in procedure.rollback.iter().enumerate() {
-        not_built(reporter, known, &entry.uses, &format!("rollback/{index}/uses"));
-    }
-    for (index, entry) in procedure.finally.iter().enumerate() {
-        not_built(reporter, known, &entry.uses, &format!("finally/{index}/uses"));
-    }
+    nothing_undoes(reporter, procedure, profile, known);
 }
 
-fn not_built(reporter: &mut Reporter<'_>, known: &Known<'_>, uses: &str, path: &str) {
-    if known.built_actions.is_some_and(|built| !built.contains(uses)) && Action::find(uses).is_some() {
-        let message = format!(
-            "action {uses} is in the catalogue but this build's agents lack it; starting a run with it is refused"
-        );
-        reporter.warn(path, "action-not-built", message, "apply it and start runs when the agents have it");
+/// Changes that are meant to stay whatever comes after them: an archive is no harm.
+const MEANT_TO_STAY: &[&str] = &["backup.run"];
+
+/// A failure that rolls back promises that what was changed goes back. No built action has an undo of its own, so
+/// what no `[[rollback]]` entry names stays.
+fn nothing_undoes(
+    reporter: &mut Reporter<'_>,
+    procedure: &Procedure,
+    profile: Option<&Profile>,
+    known: &Known<'_>,
+) {
+    let rolls_back = |step: &Step| step.on_failure == OnFailure::Rollback;
+    let (Some(first), Some(last)) =
+        (procedure.steps.iter().position(rolls_back), procedure.steps.iter().rposition(rolls_back))
+    else {
+        return;
+    };
+    let left: Vec<String> = procedure.steps[..=last]
+        .iter()
+        .filter(|step| !procedure.rollback.iter().any(|entry| entry.undoes.contains(&step.id)))
+        .filter_map(|step| Some((step, step.uses.as_deref()?)))
+        .filter(|(_, uses)| BUILT.contains(uses) && !MEANT_TO_STAY.contains(uses))
+        .filter(|(step, uses)| known.changes(profile, uses, &step.with) == Some(true))
+        .map(|(step, uses)| format!("{} ({uses})", quoted(step.id.as_str())))
+        .collect();
+    if !left.is_empty() {
+        let message =
+            format!("a failure rolls back, and nothing undoes what these steps change: {}", left.join(", "));
+        let fix = "name them in the undoes of a [[rollback]], or write on_failure = \"abort\"";
+        reporter.warn(&format!("step/{first}/on_failure"), "nothing-undoes", message, fix);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::schema::{Field, FieldKind, TableSchema};
 use crate::source::MAX_PROBLEMS;
 use crate::stand_in::stand_in;
 use crate::text_check::quoted;
+use crate::unbuilt::{Unbuilt, Why};
 use crate::{action_check, kind_check};
 
 /// An id that is used somewhere and must be declared in a table of the profile.
@@ -43,6 +44,7 @@ pub(crate) struct Walk<'t> {
     pub problems: Vec<Problem>,
     pub references: Vec<Reference>,
     pub templates: Vec<TemplateUse>,
+    pub unbuilt: Vec<Unbuilt>,
 }
 
 /// Whether a problem is about a key or about its value.
@@ -63,6 +65,7 @@ impl<'t> Walk<'t> {
             problems: Vec::new(),
             references: Vec::new(),
             templates: Vec::new(),
+            unbuilt: Vec::new(),
         }
     }
 
@@ -119,6 +122,7 @@ impl<'t> Walk<'t> {
             let below = join(path, name);
             self.places.insert(&below, &self.lines, Some(key.span()), value.span());
             if let Some(json) = self.value(value, field, &below, context) {
+                self.note_idle(schema, field, &json, &below);
                 out.insert(name.to_owned(), json);
             }
         }
@@ -144,6 +148,32 @@ impl<'t> Walk<'t> {
             }
         }
         Json::Object(out)
+    }
+
+    /// Notes what is kept of this and not acted on: the key, each table below it, or one of its words.
+    fn note_idle(&mut self, schema: &TableSchema, field: &Field, value: &Json, path: &str) {
+        let mut note = |what: String, path: String, why| self.unbuilt.push(Unbuilt { what, path, why });
+        if !field.idle.is_empty() {
+            let why = Why::Schema(field.idle);
+            match (field.kind, value) {
+                (FieldKind::ById(_), Json::Object(tables)) => {
+                    tables.keys().for_each(|id| note(format!("[{}.*]", field.name), join(path, id), why));
+                }
+                (FieldKind::Tables(inner), Json::Array(tables)) => (0..tables.len())
+                    .for_each(|at| note(format!("[[{}]]", inner.name), join(path, &at.to_string()), why)),
+                _ => note(format!("{}.{}", schema.name, field.name), path.to_owned(), why),
+            }
+        }
+        for (word, why) in field.idle_words {
+            let has = |value: &Json| value.as_str() == Some(*word);
+            if has(value) || value.as_array().is_some_and(|members| members.iter().any(has)) {
+                let what = format!("{}.{} = \"{word}\"", schema.name, field.name);
+                note(what, path.to_owned(), Why::Schema(why));
+            }
+        }
+        if let (FieldKind::Action, Some(action)) = (field.kind, value.as_str()) {
+            note(action.to_owned(), path.to_owned(), Why::Action);
+        }
     }
 
     fn unknown_key(
@@ -346,17 +376,18 @@ impl<'t> Walk<'t> {
             };
             let good = checked.is_ok();
             if let Err(why) = checked {
-                let message = format!(
-                    "{} is no name for {}",
-                    quoted(name),
-                    if ids { "an object" } else { "a parameter" }
-                );
+                let message =
+                    format!("{} is no name for {}", quoted(name), if ids { "an object" } else { "a key" });
                 self.error(&below, At::Key, "bad-id", message, why.to_owned());
             }
             let below_context = if ids {
                 format!("[{}.{}]", field.name, name.escape_debug())
             } else {
-                format!("parameter {} of {context}", quoted(name))
+                format!(
+                    "{} {} of {context}",
+                    if field.name == "fact" { "fact" } else { "parameter" },
+                    quoted(name)
+                )
             };
             let Some(inner) = self.as_table(value, field, &below, &below_context) else { continue };
             let json = self.table(inner, schema, &below, &below_context);

@@ -161,6 +161,7 @@ fn every_rule_has_a_case() {
         (step("uses = \"service.restart\"\nwith = { services = [\"fw\"] }"), "guard-missing"),
         (step("uses = \"package.refresh\"\nwhen = \"params.x\""), "bad-condition"),
         (step("uses = \"package.refresh\"\nwhen = \"x == 1\""), "bad-condition"),
+        (step("uses = \"package.refresh\"\nwhen = \"facts.postgresq\""), "unknown-fact"),
         (step("uses = \"package.refresh\"\ntimeout = \"3h\""), "steps-over-timeout"),
         (step("uses = \"package.refresh\"\nprompt = \"x\""), "key-not-for-kind"),
         (step(&upgrade), "upgrade-no-downgrade"),
@@ -207,6 +208,9 @@ fn rules_about_tables_of_a_profile() {
         ("[command.c]\nargv = [\"x\"]\nparams = { p = { type = \"enum\" } }\ntimeout = \"1s\"\nchanges = false\n".to_owned(), "bad-parameter"),
         ("[log.l]\npaths = [\"/l/*\"]\nrotate = { every = \"daily\", keep = 9 }\ndelete = { after = \"1d\" }\n".to_owned(), "retention-conflict"),
         ("[document]\nowner = \"nobody\"\n".to_owned(), "unknown-reference"),
+        ("[fact.edge]\n".to_owned(), "missing-key"),
+        ("[fact.lvm]\nprogram = \"lvm\"\n".to_owned(), "duplicate-id"),
+        ("[database.d]\nwhen = \"facts.edgy\"\nengine = \"postgresql\"\ndatabase = \"d\"\n".to_owned(), "unknown-fact"),
         ("[document]\nnext_review = 2026-11-22\n".to_owned(), "wrong-type"),
     ] {
         let text = format!("{PROFILE}{lines}");
@@ -258,10 +262,9 @@ fn a_missing_key_does_not_hide_what_else_is_wrong() {
 
 #[test]
 fn schedules_are_checked_against_their_procedures() {
-    let good = "cron = \"0 3 * * SUN\"\nrollout_policy = \"std\"\n";
-    assert_eq!(schedule_codes(good), ["kind-not-read"]);
+    let good = "cron = \"0 3 * * SUN\"\n";
+    assert_eq!(schedule_codes(good), Vec::<&str>::new());
     for (lines, expected) in [
-        ("cron = \"0 3 * * SUN\"\n".to_owned(), "change-without-policy"),
         ("rollout_policy = \"std\"\n".to_owned(), "missing-key"),
         (good.replace("0 3 * * SUN", "0 0 30 2 *"), "bad-cron"),
         (format!("{good}timezone = \"Mars/Olympus\""), "bad-time-zone"),
@@ -284,18 +287,90 @@ fn schedules_are_checked_against_their_procedures() {
 }
 
 #[test]
+fn a_fact_that_no_node_has_is_refused_with_the_nearest_one() {
+    let when =
+        |when: &str| format!("uses = \"backup.run\"\nwith = {{ backup = \"config\" }}\nwhen = \"{when}\"");
+    let text = format!("{HEAD}{}", step(&when("facts.postgresq or facts.edgy")));
+    let profile = format!("{PROFILE}[fact.edgefw]\nprogram = \"edgefw\"\n");
+    let files =
+        |text| [SourceFile { name: "profile.toml", text: &profile }, SourceFile { name: "p.toml", text }];
+    let problems = parse_set(&files(&text), &Lint::default()).unwrap_err();
+    let fixes: Vec<&str> = problems.iter().map(|problem| problem.fix.as_str()).collect();
+    assert_eq!(problems[0].message, "no node has a fact \"edgy\"");
+    assert!(fixes[0].starts_with("declare it: [fact.edgy]"), "{fixes:?}");
+    assert_eq!(fixes[1], "did you mean facts.postgresql?");
+    let text = format!("{HEAD}{}", step(&when("facts.edgefw and not facts.lvm")));
+    assert!(parse_set(&files(&text), &Lint::default()).is_ok());
+}
+
+#[test]
 fn actions_without_a_task_in_this_build_are_warned_about() {
     let built = BTreeSet::from(["backup.run"]);
     let text = format!("{HEAD}{}", step("uses = \"package.refresh\""));
     let files =
         [SourceFile { name: "profile.toml", text: PROFILE }, SourceFile { name: "p.toml", text: &text }];
     let set = parse_set(&files, &Lint { built_actions: Some(&built), ..Lint::default() }).unwrap();
-    assert_eq!(set.warnings.len(), 1);
-    assert_eq!(set.warnings[0].code, "action-not-built");
+    // The profile has a package, which no built action reads.
+    let said: Vec<_> = set.warnings.iter().map(|problem| (problem.code, problem.message.as_str())).collect();
     assert_eq!(
-        set.warnings[0].message,
-        "action package.refresh is in the catalogue but this build's agents lack it; starting a run with it is refused"
+        said,
+        [
+            ("action-not-built", "this build's agents do not have package.refresh (line 11)"),
+            (
+                "not-acted-on",
+                "this build does not act on [package.*] (line 19): no action that reads it is built"
+            ),
+        ]
     );
+    assert!(!set.warnings.iter().any(Problem::needs_reason));
+}
+
+#[test]
+fn what_this_build_does_not_act_on_is_told_once_a_reason_with_its_places() {
+    let check = |n| format!("[check.c{n}]\nkind = \"load\"\nwarn = 1\nevery = \"1m\"\n");
+    let checks = (0..14).map(check).collect::<Vec<_>>().concat();
+    let profile = format!(
+        "{PROFILE}{checks}[service.a]\nunit = \"a.service\"\non_down = \"restart\"\nmax_restarts = {{ count = 1, within = \"1h\" }}\n\
+         [alert.a]\nwhen = \"cpu_used > 9\"\nseverity = \"low\"\n[metric.m]\nsource = \"cpu_used\"\nevery = \"1m\"\nkeep = \"1d\"\n\
+         [status]\nsystem = [\"cpu_used\"]\n"
+    );
+    let procedure = format!(
+        "{HEAD}changes = false\ntimeout = \"2h\"\n[[step]]\nid = \"m\"\nkind = \"manual\"\nprompt = \"look\"\nrole = \"operator\"\nexpires = \"1h\"\n\
+         [[step]]\nid = \"g\"\nkind = \"task\"\nuses = \"health.check\"\nguard = {{ confirm_within = \"1m\" }}\n"
+    );
+    let schedule = "schema = \"fleet/v1\"\nkind = \"schedule\"\nname = \"s\"\n[[schedule]]\nid = \"a\"\nprocedure = \"p\"\ncron = \"0 3 * * SUN\"\nrollout_policy = \"std\"\n";
+    let files = [
+        SourceFile { name: "profile.toml", text: &profile },
+        SourceFile { name: "p.toml", text: &procedure },
+        SourceFile { name: "s.toml", text: schedule },
+    ];
+    let built = fleet_types::action::BUILT.iter().copied().collect();
+    let set = parse_set(&files, &Lint { built_actions: Some(&built), ..Lint::default() }).unwrap();
+    assert!(set.warnings.iter().all(|problem| problem.code == "not-acted-on"));
+    insta::assert_snapshot!(shown(&set.warnings));
+}
+
+#[test]
+fn a_rollback_that_leaves_changes_is_warned_about_and_so_is_a_shell() {
+    let load = "uses = \"command.run\"\nwith = { command = \"load\", params = { file = \"/var/lib/edge/x\" } }\non_failure = \"rollback\"";
+    assert_eq!(codes(&step(load)), ["nothing-undoes"]);
+    let undone = "\n[[rollback]]\nid = \"r\"\nuses = \"backup.run\"\nwith = { backup = \"config\" }\nundoes = [\"s\"]\n";
+    assert_eq!(codes(&step(&format!("{load}{undone}"))), Vec::<&str>::new());
+    assert_eq!(codes(&step(&load.replace("rollback", "abort"))), Vec::<&str>::new());
+    let archive = "uses = \"backup.run\"\nwith = { backup = \"config\" }\non_failure = \"rollback\"";
+    assert_eq!(codes(&step(archive)), Vec::<&str>::new(), "an archive is meant to stay");
+
+    for (argv, expected) in [
+        (r#"["/bin/sh", "-c", "a | b"]"#, Some("shell")),
+        (r#"["bash", "-lc", "a"]"#, Some("shell")),
+        (r#"["/usr/local/bin/sh", "/etc/edge/x.sh"]"#, None),
+        (r#"["python3", "-c", "x"]"#, None),
+    ] {
+        let text = format!("{PROFILE}[command.c]\nargv = {argv}\ntimeout = \"1s\"\nchanges = false\n");
+        let warnings = parse("profile.toml", &text).unwrap().warnings;
+        assert_eq!(warnings.first().map(|problem| problem.code), expected, "{argv}");
+        assert!(warnings.iter().all(Problem::needs_reason));
+    }
 }
 
 #[test]

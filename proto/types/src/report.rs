@@ -144,6 +144,9 @@ pub struct StepReport {
     pub body: TaskReport,
 }
 
+/// Code of a problem that says: nobody could look. It is neither good nor bad news about its subject.
+pub const NOT_AVAILABLE: &str = "not_available";
+
 /// What any task says: the uniform parts.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct TaskReport {

@@ -17,6 +17,7 @@ use super::state::{Dispatcher, Open, Pending};
 use crate::crash::CrashPoint;
 use crate::documents::DOCUMENT_WAIT;
 use crate::durable;
+use crate::facts;
 use crate::journal::{Accepted, Entry, JobKey};
 use crate::policy::{self, Admitted, Candidate, LocalPolicy, NodeConditions, Opened, Refusal};
 use crate::resolve::ResolveInput;
@@ -238,11 +239,11 @@ impl Dispatcher {
         )
         .map_err(|refusal| against(vec![refusal]))?;
         let input = ResolveInput {
+            facts: facts::of_product(&*parts.host, &profile, (parts.facts)()),
             procedure: Arc::new(procedure),
             profile: Arc::new(profile),
             params: &request.params,
             node: &parts.node,
-            facts: (parts.facts)(),
             run: key.0,
             started: self.now(),
             zone: parts.host.clock().zone(),

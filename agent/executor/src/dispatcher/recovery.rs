@@ -10,6 +10,7 @@ use fleet_types::request::Request;
 use super::event::Effect;
 use super::state::{Dispatcher, Open, Parts};
 use crate::causes::chain;
+use crate::facts;
 use crate::journal::{Accepted, JobKey, JobRecord};
 use crate::policy::Admitted;
 use crate::resolve::ResolveInput;
@@ -109,11 +110,11 @@ impl Dispatcher {
             return Err("a document of another kind stands in its place".to_owned());
         };
         let input = ResolveInput {
+            facts: facts::of_product(&*self.parts.host, &profile, (self.parts.facts)()),
             procedure: Arc::new(*procedure),
             profile: Arc::new(*profile),
             params: &request.params,
             node: &self.parts.node,
-            facts: (self.parts.facts)(),
             run: key.0,
             started: accepted.started,
             zone: self.parts.host.clock().zone(),

@@ -20,7 +20,8 @@ use super::notes::FolderNotes;
 use super::{
     Activity, Clock, CpuTimes, Entry, Exit, FileError, FileProblem, Files, Host, InterfaceCounters,
     Invocation, LoadAverages, MemoryUse, Mount, Notes, ProcessError, ProcessOutcome, Processes, Purpose,
-    ReadFile, Running, Space, Stat, System, SystemError, UnitError, UnitState, Units, UnitsKind, WriteFile,
+    ReadFile, Running, Space, Stat, System, SystemError, UnitError, UnitState, Units, UnitsKind,
+    UnsupportedUnits, WriteFile,
 };
 use crate::tasks::CancelFlag;
 
@@ -65,6 +66,8 @@ pub struct Script {
     pub broken_units: BTreeSet<String>,
     /// Units whose state is never answered: asking hangs until the script is dropped or told otherwise.
     pub hanging_units: BTreeSet<String>,
+    /// Units cannot be asked at all, as on a machine with systemd.
+    pub no_units: bool,
     /// Every start and stop, in order: `start x.service`.
     pub unit_calls: Vec<String>,
     /// Processors.
@@ -123,6 +126,7 @@ impl ScriptedHost {
             units: BTreeMap::new(),
             broken_units: BTreeSet::new(),
             hanging_units: BTreeSet::new(),
+            no_units: false,
             unit_calls: Vec::new(),
             cores: 4,
             cpu: VecDeque::from([CpuTimes { busy: 100, total: 1000 }, CpuTimes { busy: 110, total: 1100 }]),
@@ -291,7 +295,14 @@ impl Units for ScriptedHost {
         UnitsKind::Supervised
     }
 
+    fn unavailable(&self) -> Option<&'static str> {
+        if self.script().no_units { UnsupportedUnits.unavailable() } else { None }
+    }
+
     fn state(&self, unit: &str) -> Result<UnitState, UnitError> {
+        if self.script().no_units {
+            return UnsupportedUnits.state(unit);
+        }
         // A hang ends with the test's process at the latest: the thread of a hung check is not joined.
         while self.script().hanging_units.contains(unit) {
             std::thread::park_timeout(Duration::from_millis(10));

@@ -2,7 +2,8 @@
 //!
 //! Two backends: `supervised` starts units by itself for machines without systemd and for development;
 //! [`UnsupportedUnits`] says honestly that this build cannot talk to systemd yet. Which one is used is part
-//! of the node's facts. Called by tasks.
+//! of the node's facts. A unit that cannot be asked is unknown, never down. Called by tasks and, for what a
+//! node can do at all, by the table of tasks.
 
 use fleet_types::time::Timestamp;
 
@@ -114,6 +115,11 @@ pub trait Units: Send + Sync {
     /// Which backend this is.
     fn kind(&self) -> UnitsKind;
 
+    /// Why no unit can be asked on this node; none where they can.
+    fn unavailable(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The state of a unit.
     fn state(&self, unit: &str) -> Result<UnitState, UnitError>;
 
@@ -141,18 +147,20 @@ pub trait Units: Send + Sync {
 pub struct UnsupportedUnits;
 
 impl UnsupportedUnits {
+    const WHY: &str = "this build cannot talk to systemd yet";
+
     fn refuse<T>(unit: &str) -> Result<T, UnitError> {
-        Err(UnitError::Unsupported {
-            unit: unit.to_owned(),
-            why: "this build cannot talk to systemd yet; set units = \"supervised\" where none runs"
-                .to_owned(),
-        })
+        Err(UnitError::Unsupported { unit: unit.to_owned(), why: Self::WHY.to_owned() })
     }
 }
 
 impl Units for UnsupportedUnits {
     fn kind(&self) -> UnitsKind {
         UnitsKind::Systemd
+    }
+
+    fn unavailable(&self) -> Option<&'static str> {
+        Some(Self::WHY)
     }
 
     fn state(&self, unit: &str) -> Result<UnitState, UnitError> {

@@ -6,29 +6,18 @@ use fleet_types::document::expr::Context;
 use fleet_types::document::{Key, Value};
 use fleet_types::facts::NodeFacts;
 
-/// `facts.x` is a flag, else a field of the facts; `params.x` a checked parameter.
+/// `facts.x` is a declared fact; `params.x` a checked parameter.
 #[derive(Debug)]
 pub struct FactContext<'a> {
-    facts: &'a NodeFacts,
-    fields: serde_json::Value,
-    params: &'a BTreeMap<Key, Value>,
-}
-
-impl<'a> FactContext<'a> {
-    /// The context of one job.
-    pub fn new(facts: &'a NodeFacts, params: &'a BTreeMap<Key, Value>) -> Self {
-        // Facts have string keys and no failing serialisers.
-        Self { facts, fields: serde_json::to_value(facts).unwrap_or_default(), params }
-    }
+    /// Facts of the node, with those that the profile declares.
+    pub facts: &'a NodeFacts,
+    /// Checked parameters.
+    pub params: &'a BTreeMap<Key, Value>,
 }
 
 impl Context for FactContext<'_> {
     fn fact(&self, name: &str) -> Option<Value> {
-        if let Some(flag) = self.facts.flags.get(name) {
-            return Some(Value::Bool(*flag));
-        }
-        let field = name.split('.').try_fold(&self.fields, |at, part| at.get(part))?;
-        serde_json::from_value(field.clone()).ok()
+        self.facts.value(name)
     }
 
     fn param(&self, name: &str) -> Option<Value> {

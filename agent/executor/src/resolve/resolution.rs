@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_types::action::{Action, Where};
+use fleet_types::action::{Action, Table, Where};
 use fleet_types::document::Value;
 use fleet_types::document::procedure::{
     OnFailure, Order, Outcome, Procedure, Retries, Step, StepKind, UndoStep, With,
 };
-use fleet_types::document::profile::Profile;
+use fleet_types::document::profile::{CheckKind, Profile};
 use fleet_types::facts::NodeFacts;
 use fleet_types::id::RunId;
 use fleet_types::time::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::arguments::Arguments;
 use super::conditions::FactContext;
 use super::effects::{self, Effects};
 use super::task_table::TaskTable;
@@ -25,7 +26,7 @@ use super::values::PlaceholderValues;
 use super::{arguments, parameters};
 use crate::identity::NodeIdentity;
 use crate::policy::Refusal;
-use crate::tasks::{Reversal, Task};
+use crate::tasks::{NEED_UNITS, Reversal, Task};
 
 /// What is resolved.
 #[derive(Debug)]
@@ -156,6 +157,7 @@ struct Parts<'a> {
     uses: &'a str,
     with: &'a With,
     time_limit: Duration,
+    is_gate: bool,
 }
 
 struct Resolver<'a> {
@@ -196,9 +198,17 @@ impl Resolver<'_> {
     }
 
     fn step(&mut self, step: &Step) -> Option<ResolvedStep> {
-        let context = FactContext::new(&self.input.facts, &self.values.params);
-        let unmet = step.when.as_ref().filter(|when| !when.eval(&context));
-        let skipped = unmet.map(|when| format!("skipped: {} is not true here", when.as_str()));
+        let context = FactContext { facts: &self.input.facts, params: &self.values.params };
+        let skipped = match step.when.as_ref().map(|when| (when, when.eval(&context))) {
+            None | Some((_, Ok(true))) => None,
+            Some((when, Ok(false))) => Some(format!("skipped: {} is not true here", when.as_str())),
+            Some((when, Err(unknown))) => {
+                // Neither done nor skipped: a backup that is skipped because of a slip is missed when it is needed.
+                let message = format!("step {}: {unknown}, and {} depends on it", step.id, when.as_str());
+                self.refuse("fact-unknown", message, "declare the fact in the profile, or upgrade the agent");
+                return None;
+            }
+        };
         if skipped.is_none() && step.kind == StepKind::Manual {
             let message = format!("step {} is a sign-off, which this build cannot ask for", step.id);
             self.refuse("manual-not-built", message, "take the manual step out and do it before the run");
@@ -216,15 +226,28 @@ impl Resolver<'_> {
             // A skipped step may name parameters that nobody gave; they are never looked at.
             with: if skipped.is_some() { &no_arguments } else { &step.with },
             time_limit: step.time_limit(),
+            is_gate: step.kind == StepKind::Gate,
         };
         let mut resolved = self.resolve(&parts, skipped)?;
         resolved.retries.clone_from(&step.retries);
         resolved.on_failure = step.on_failure;
-        if resolved.skipped.is_none() && step.kind == StepKind::Gate && resolved.effects.changes {
+        if resolved.skipped.is_none() && parts.is_gate && resolved.effects.changes {
             let message = format!("gate {} uses {}, which would change the node", step.id, parts.uses);
             self.refuse("gate-changes", message, "make it a task");
         }
         Some(resolved)
+    }
+
+    /// A gate must not pass because what it asks for cannot be seen here.
+    fn gate_can_see(&mut self, gate: &Parts<'_>, action: &Action, arguments: &Arguments) {
+        let Some(why) = self.input.tasks.no_units() else { return };
+        let profile = &self.input.profile;
+        let checks = arguments::ids_of(action, arguments, profile, Table::Check);
+        let asks =
+            |id: &&String| profile.checks.get(id.as_str()).is_some_and(|c| c.kind == CheckKind::Service);
+        if let Some(check) = checks.iter().find(asks) {
+            self.refusals.push(no_units(format!("gate {}: check {check} asks a unit, and {why}", gate.id)));
+        }
     }
 
     fn undo_step(&mut self, entry: &UndoStep) -> Option<ResolvedStep> {
@@ -234,6 +257,7 @@ impl Resolver<'_> {
             uses: &entry.uses,
             with: &entry.with,
             time_limit: entry.time_limit(),
+            is_gate: false,
         };
         let mut resolved = self.resolve(&parts, None)?;
         resolved.undoes = entry.undoes.iter().map(ToString::to_string).collect();
@@ -277,6 +301,9 @@ impl Resolver<'_> {
         });
         match filled {
             Ok((arguments, effects)) => {
+                if parts.is_gate {
+                    self.gate_can_see(parts, action, &arguments);
+                }
                 resolved.with = Arc::new(arguments.iter().map(|(k, v)| (k.clone(), as_json(v))).collect());
                 resolved.effects = effects;
                 Some(resolved)
@@ -295,10 +322,17 @@ impl Resolver<'_> {
             Refusal::new(rule, message, "use an action that the node announces, or upgrade its agent")
         };
         let action = Action::find(parts.uses).ok_or_else(|| refuse("action-unknown", "does not exist"))?;
+        if let Some(why) = self.input.tasks.no_units().filter(|_| NEED_UNITS.contains(&action.name)) {
+            return Err(no_units(format!("step {}: {} asks units, and {why}", parts.id, action.name)));
+        }
         let built = self.input.tasks.get(action.name).filter(|_| action.runs_on != Where::Controller);
         let task = built.ok_or_else(|| refuse("action-not-built", "is not built into this agent"))?;
         Ok((action, task))
     }
+}
+
+fn no_units(message: String) -> Refusal {
+    Refusal::new("no-unit-backend", message, "take the step out, or look at the node's services by hand")
 }
 
 fn as_json(value: &Value) -> serde_json::Value {

@@ -1,15 +1,18 @@
-//! Which tasks this executor has, by the name of their action.
+//! Which tasks this executor has on this node, by the name of their action.
 //!
-//! Made once at start: from the registry of the build, or in tests from scripted tasks.
+//! Made once at start: from the registry of the build and what the machine can do, or in tests from scripted
+//! tasks.
 
 use std::collections::BTreeMap;
 
+use crate::host::Host;
 use crate::tasks::{self, Task};
 
 /// The tasks by action.
 #[derive(Clone, Default)]
 pub struct TaskTable {
     tasks: BTreeMap<&'static str, Task>,
+    no_units: Option<&'static str>,
 }
 
 impl std::fmt::Debug for TaskTable {
@@ -24,14 +27,29 @@ impl TaskTable {
         Self::of(tasks::built())
     }
 
-    /// These tasks and no others.
+    /// Those of them that can do their work on this machine.
+    #[must_use]
+    pub fn on(mut self, host: &dyn Host) -> Self {
+        self.no_units = host.units().unavailable();
+        if self.no_units.is_some() {
+            self.tasks.retain(|action, _| !tasks::NEED_UNITS.contains(action));
+        }
+        self
+    }
+
+    /// These tasks and no others, on a machine whose units can be asked.
     pub fn of(tasks: impl IntoIterator<Item = (&'static str, Task)>) -> Self {
-        Self { tasks: tasks.into_iter().collect() }
+        Self { tasks: tasks.into_iter().collect(), no_units: None }
     }
 
     /// The task of an action.
     pub fn get(&self, action: &str) -> Option<Task> {
         self.tasks.get(action).copied()
+    }
+
+    /// Why units cannot be asked on this node; none where they can.
+    pub const fn no_units(&self) -> Option<&'static str> {
+        self.no_units
     }
 
     /// The actions, sorted.

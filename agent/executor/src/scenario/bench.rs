@@ -175,8 +175,12 @@ impl Bench {
             }),
             beat: self.beat,
             host: Arc::new(self.host.clone()),
-            facts: Arc::new(|| NodeFacts { hostname: "fw-1".to_owned(), ..NodeFacts::default() }),
-            tasks: self.tasks.table(),
+            facts: Arc::new(|| NodeFacts {
+                hostname: "fw-1".to_owned(),
+                flags: [("lvm".to_owned(), false)].into(),
+                ..NodeFacts::default()
+            }),
+            tasks: self.tasks.table().on(&self.host),
             node: self.node.clone(),
             agent_version: "0.1.0".to_owned(),
             step_output_limit: 1024 * 1024,
@@ -227,7 +231,8 @@ impl Bench {
             "kind": "profile", "schema": "fleet/v1", "name": "edge", "version": 1, "vars": {"data": "/opt/data"},
             "backup": {"config": {"kind": "files", "sources": ["/etc/edge"], "directory": "{data}/backups",
                 "file_name": "config-{timestamp}.tar.gz", "keep": {"count": 3}}},
-            "check": {"disk": {"kind": "disk_used", "path": "/", "every": "1m"}},
+            "check": {"disk": {"kind": "disk_used", "path": "/", "every": "1m"},
+                "web": {"kind": "service", "service": "web", "every": "1m"}},
             "command": {"wipe": {"argv": ["/bin/wipe"], "timeout": "1m", "changes": true},
                 "nft": {"argv": ["/sbin/nft"], "timeout": "1m", "changes": true, "touches_network": true}},
             "service": {"ssh": {"unit": "ssh.service"}, "web": {"unit": "web.service"}}

@@ -161,6 +161,12 @@ async fn what_this_build_cannot_do_is_refused_by_name() {
         let order = |bench: &mut Bench| bench.order(1, Verb::Run, one(uses, &with));
         assert_eq!(rule_of(ENFORCE, order).await, rule, "{uses} {with}");
     }
+    let undecided = |b: &mut Bench| {
+        let mut procedure = backups(&["one"]);
+        procedure["step"][0]["when"] = json!("facts.edgefw");
+        b.order(1, Verb::Run, procedure)
+    };
+    assert_eq!(rule_of(ENFORCE, undecided).await, "fact-unknown");
     let manual = json!({"step": [{"id": "sign", "kind": "manual", "prompt": "?", "role": "operator"}]});
     assert_eq!(rule_of(ENFORCE, |b: &mut Bench| b.order(1, Verb::Run, manual)).await, "manual-not-built");
     let commands = "mode = \"enforce\"\nallow_commands = [\"safe-*\"]";
@@ -184,6 +190,30 @@ async fn what_this_build_cannot_do_is_refused_by_name() {
         })
     };
     assert_eq!(rule_of(ENFORCE, typed).await, "param-unknown param-invalid");
+}
+
+#[tokio::test]
+async fn where_units_cannot_be_asked_what_needs_them_is_refused_before_it_begins() {
+    let blind = |step: serde_json::Value| {
+        move |bench: &mut Bench| {
+            bench.host.script().no_units = true;
+            bench.order(1, Verb::Run, json!({"changes": false, "step": [step]}))
+        }
+    };
+    let asserted =
+        json!({"id": "up", "kind": "task", "uses": "service.assert_active", "with": {"services": ["web"]}});
+    assert_eq!(rule_of("", blind(asserted)).await, "no-unit-backend");
+    let gate =
+        |checks| json!({"id": "gate", "kind": "gate", "uses": "health.check", "with": {"checks": checks}});
+    assert_eq!(rule_of("", blind(gate(json!("all")))).await, "no-unit-backend");
+
+    let mut bench = Bench::new("");
+    let order = blind(gate(json!(["disk"])))(&mut bench);
+    let (_handle, mut core) = bench.try_start().unwrap();
+    assert!(!core.ready().await.actions.contains(&"service.assert_active".to_owned()));
+    core.link_up(&bench, 1, 1).await;
+    core.reconcile().await;
+    assert_eq!(core.outcome(&bench, &order, 1).await.0, Outcome::Succeeded, "a gate that asks no unit");
 }
 
 #[tokio::test]

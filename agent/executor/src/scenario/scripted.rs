@@ -73,6 +73,7 @@ impl Tasks {
             ("backup.run", Task::Change(self)),
             ("backup.prune", Task::Change(self)),
             ("health.check", Task::Inspect(self)),
+            ("service.assert_active", Task::Inspect(self)),
             ("service.restart", Task::Change(self)),
             ("command.run", Task::Change(&WithoutUndo)),
         ])

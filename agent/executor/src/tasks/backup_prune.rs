@@ -16,9 +16,13 @@ use super::retention::{self, Kept};
 pub(super) struct BackupPrune;
 
 fn backups<'a>(context: &TaskContext<'a>) -> Result<Vec<(&'a Id, &'a Backup)>, TaskError> {
-    let mut backups = args::ids(context, "backups", &context.profile.backups, false)?;
     let filler = Filler::new(context);
-    backups.retain(|(_, backup)| filler.holds(backup.when.as_ref()));
+    let mut backups = Vec::new();
+    for (id, backup) in args::ids(context, "backups", &context.profile.backups, false)? {
+        if filler.holds(&format!("backup {id}"), backup.when.as_ref())? {
+            backups.push((id, backup));
+        }
+    }
     Ok(backups)
 }
 

@@ -48,10 +48,10 @@ fn order<'a>(context: &TaskContext<'a>) -> Result<Option<Order<'a>>, TaskError> 
         .get_key_value(id)
         .ok_or_else(|| TaskError::Declared(format!("the profile declares no backup \"{id}\"")))?;
     let filler = Filler::new(context);
-    if !filler.holds(backup.when.as_ref()) {
+    let what = format!("backup {id}");
+    if !filler.holds(&what, backup.when.as_ref())? {
         return Ok(None);
     }
-    let what = format!("backup {id}");
     if backup.kind == BackupKind::Database {
         return Err(TaskError::Declared(format!("{what}: this build cannot dump databases yet")));
     }

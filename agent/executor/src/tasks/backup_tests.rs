@@ -292,7 +292,7 @@ fn pruning_never_takes_the_last_good_one() {
 
 #[test]
 fn what_is_not_built_says_so() {
-    let bench = Bench::new(
+    let mut bench = Bench::new(
         "[backup.db]\nkind = \"database\"\ndatabase = \"main\"\ndirectory = \"/b\"\n\
          file_name = \"x-{timestamp}.gz\"\nkeep = { days = 1 }\n\
          [backup.none]\nwhen = \"facts.edgefw\"\nkind = \"files\"\nsources = [\"/x\"]\ndirectory = \"/b\"\n\
@@ -300,6 +300,9 @@ fn what_is_not_built_says_so() {
     );
     let error = bench.apply("backup.run", &bench.with(r#"{"backup":"db"}"#)).unwrap_err();
     assert!(error.to_string().contains("cannot dump databases yet"));
+    let error = bench.apply("backup.run", &bench.with(r#"{"backup":"none"}"#)).unwrap_err();
+    assert!(error.to_string().contains("fact edgefw is not known on this node"), "{error}");
+    bench.facts.flags.insert("edgefw".to_owned(), false);
     let report = bench.apply("backup.run", &bench.with(r#"{"backup":"none"}"#)).unwrap();
     assert!(report.summary.starts_with("skipped"), "{}", report.summary);
 }

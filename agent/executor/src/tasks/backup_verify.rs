@@ -38,7 +38,7 @@ impl Inspect for BackupVerify {
         let mut skipped = Vec::new();
         let backups = backups(context)?;
         for (id, backup) in &backups {
-            if !Filler::new(context).holds(backup.when.as_ref()) {
+            if !Filler::new(context).holds(&format!("backup {id}"), backup.when.as_ref())? {
                 skipped.push(id.as_str());
             } else if let Err(found) = verify(context, id, backup, &mut report)? {
                 report.problems.push(*found);

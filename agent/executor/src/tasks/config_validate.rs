@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use fleet_types::document::ids::Id;
 use fleet_types::document::profile::{OnInvalid, Validator, ValidatorKind};
-use fleet_types::report::{Problem, TaskReport};
+use fleet_types::report::{NOT_AVAILABLE, Problem, TaskReport};
 use fleet_types::severity::Severity;
 
 use super::contract::{Inspect, TaskContext, TaskError, TaskPlan};
 use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{bounded, problem};
-use super::service_state::judge;
+use super::service_state::{Standing, judge};
 use super::{args, programs, service_state, syntax};
 use crate::host::{FileKind, Found, Glob, Purpose, walk};
 
@@ -85,7 +85,11 @@ fn validate(
                 TaskError::Declared(format!("validator {id}: it names no service of the profile"))
             })?;
             let verdict = judge(context.host, service, service.expect);
-            Ok(if verdict.good { Vec::new() } else { one("service_down", id.as_str(), verdict.seen) })
+            Ok(match verdict.standing {
+                Standing::Good => Vec::new(),
+                Standing::Bad => one("service_down", id.as_str(), verdict.seen),
+                Standing::Unknown => one(NOT_AVAILABLE, id.as_str(), verdict.seen),
+            })
         }
         kind => {
             let (files, mut problems) = files(context, id, validator, report)?;

@@ -91,25 +91,16 @@ impl<'a> Filler<'a> {
         }
     }
 
-    /// Is a condition true on this node? None written is true.
-    pub(super) fn holds(&self, when: Option<&When>) -> bool {
-        when.is_none_or(|when| when.eval(self))
+    /// Is a condition true on this node? None written is true; one that cannot be decided is an error.
+    pub(super) fn holds(&self, what: &str, when: Option<&When>) -> Result<bool, TaskError> {
+        let Some(when) = when else { return Ok(true) };
+        when.eval(self).map_err(|unknown| TaskError::Declared(format!("{what}: {unknown}")))
     }
 }
 
 impl expr::Context for Filler<'_> {
     fn fact(&self, name: &str) -> Option<Value> {
-        let facts = self.context.facts;
-        let text = |text: &str| Some(Value::from(text));
-        match name {
-            "os" | "os.id" => text(&facts.os),
-            "os.version" | "os_version" => text(&facts.os_version),
-            "hostname" => text(&facts.hostname),
-            "kernel" => text(&facts.kernel),
-            "arch" => text(&facts.arch),
-            "units" => text(&facts.units),
-            _ => facts.flags.get(name).copied().map(Value::from),
-        }
+        self.context.facts.value(name)
     }
 
     fn param(&self, name: &str) -> Option<Value> {

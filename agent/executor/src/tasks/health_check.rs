@@ -4,7 +4,8 @@
 //! thread has ended, so that probes every ten seconds do not pile threads up. Row: Z02.
 //!
 //! *Score.* 100, less 40 for each critical, 25 for each high, 10 for each medium and 5 for each low problem, never
-//! below 0. So one critical check keeps a node below 75, and warnings alone take ten to effects 0.
+//! below 0. So one critical check keeps a node below 75, and warnings alone take ten to reach 0. A check that
+//! nobody could look at is unknown: it takes nothing, and where all are unknown there is no score.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use fleet_types::document::ids::Id;
 use fleet_types::document::profile::Check;
-use fleet_types::report::{Problem, TaskReport};
+use fleet_types::report::{NOT_AVAILABLE, Problem, TaskReport};
 use fleet_types::severity::Severity;
 use fleet_types::time::Timestamp;
 
@@ -87,7 +88,7 @@ fn lookers(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<Vec<Pr
 fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskReport, TaskError> {
     let mut report = TaskReport::default();
     let mut lasting = Lasting::load(context.host);
-    let mut bad = Vec::new();
+    let (mut bad, mut unknown) = (Vec::new(), Vec::new());
     let mut rest = lookers(context, checks)?;
     let mut probes = BTreeMap::new();
     while !rest.is_empty() {
@@ -103,26 +104,36 @@ fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskRepo
         let duration = look.took.as_secs_f64();
         report.samples.push(sample("check_duration", id.as_str(), duration, "seconds"));
         if let Some(found) = lasting.judge(id, check, look) {
-            if found.code != "pending" {
-                bad.push(id.as_str());
+            match found.code.as_str() {
+                NOT_AVAILABLE => unknown.push(id.as_str()),
+                "pending" => {}
+                _ => bad.push(id.as_str()),
             }
             report.problems.push(found);
         }
     }
     lasting.save(context.host);
-    let score = score(&report.problems);
-    report.samples.insert(0, sample("health_score", "", f64::from(score), "score"));
-    report.summary = if bad.is_empty() {
-        format!("{} checks are good; health score {score}", checks.len())
-    } else {
-        format!("{} of {} checks are bad: {}; health score {score}", bad.len(), checks.len(), bad.join(", "))
+    let of = checks.len();
+    report.summary = match (bad.is_empty(), unknown.is_empty()) {
+        (true, true) => format!("{of} checks are good"),
+        (true, false) => format!("{} of {of} checks are good", of - unknown.len()),
+        (false, _) => format!("{} of {of} checks are bad: {}", bad.len(), bad.join(", ")),
     };
+    if !unknown.is_empty() {
+        report.summary = format!("{}; unknown: {}", report.summary, unknown.join(", "));
+    }
+    if unknown.len() < of {
+        let score = score(&report.problems);
+        report.samples.insert(0, sample("health_score", "", f64::from(score), "score"));
+        report.summary = format!("{}; health score {score}", report.summary);
+    }
     Ok(bounded(report))
 }
 
 /// See the formula at the top of the file.
 fn score(problems: &[Problem]) -> u32 {
     let cost = |found: &Problem| match found.severity {
+        _ if found.code == NOT_AVAILABLE => 0,
         Severity::Critical => 40,
         Severity::High => 25,
         Severity::Medium => 10,
@@ -359,7 +370,7 @@ mod tests {
             ]
         );
         assert!(report.problems[1].message.contains("85") && report.problems[1].message.contains("80"));
-        assert!(report.samples.iter().any(|s| s.metric == "health_score" && (s.value - 70.0).abs() < 1e-9));
+        assert!(report.samples.iter().any(|s| s.metric == "health_score" && (s.value - 80.0).abs() < 1e-9));
         assert!(report.samples.iter().any(|s| s.metric == "cpu_used" && (s.value - 10.0).abs() < 1e-9));
         assert!(report.samples.iter().any(|s| s.metric == "check_duration" && s.subject == "db"));
 
@@ -368,10 +379,28 @@ mod tests {
         bench.host.answer("db", [Answer::Ends(Exit::Status(2), "no connection".into())]);
         bench.host.script().units.insert("fw.service".into(), Activity::Failed);
         let (message, report) = bench.failure("health.check", &with);
-        assert!(message.starts_with("5 of 7 checks are bad"), "{message}");
+        assert!(message.starts_with("4 of 7 checks are bad"), "{message}");
+        assert!(message.contains("; unknown: conntrack; health score"), "{message}");
         assert_eq!(codes(&report)[0], ("disk", "disk_used", Severity::Critical));
         let db = report.problems.iter().find(|p| p.subject == "db").unwrap();
         assert_eq!((db.severity, db.evidence.as_str()), (Severity::High, "no connection"));
+    }
+
+    #[test]
+    fn a_service_that_cannot_be_asked_is_unknown_and_costs_no_points() {
+        let bench = Bench::new(
+            "[service.fw]\nunit = \"fw.service\"\n\
+             [check.fw]\nkind = \"service\"\nservice = \"fw\"\nevery = \"1m\"\n\
+             [check.load]\nkind = \"load\"\nwarn = 9\nevery = \"1m\"\n",
+        );
+        bench.host.script().no_units = true;
+        let report = bench.apply("health.check", &bench.with("{}")).unwrap();
+        assert_eq!(report.summary, "1 of 2 checks are good; unknown: fw; health score 100");
+        assert_eq!(codes(&report), [("fw", NOT_AVAILABLE, Severity::Medium)]);
+        // Of nothing that was seen there is no score.
+        let report = bench.apply("health.check", &bench.with(r#"{"checks":["fw"]}"#)).unwrap();
+        assert_eq!(report.summary, "0 of 1 checks are good; unknown: fw");
+        assert!(report.samples.iter().all(|sample| sample.metric != "health_score"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One look of one check, whatever its kind. Reads only. Called by `health_check` on a thread of its own.
 //!
-//! What cannot be read is "not available", which is never good.
+//! What cannot be read is "not available": neither good nor bad.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use std::time::Duration;
 use fleet_types::document::ids::Id;
 use fleet_types::document::profile::{Check, CheckKind, Service};
 use fleet_types::document::threshold::Threshold;
+use fleet_types::report::NOT_AVAILABLE;
 use fleet_types::severity::Severity;
 
 use super::contract::{CancelFlag, OutputSink, TaskContext, TaskError};
 use super::fill::Filler;
-use super::service_state::judge;
+use super::service_state::{Standing, judge};
 use super::{certificate, programs};
 use crate::host::{Exit, Host, Invocation, Purpose, Running, System, read_all};
 
@@ -69,7 +70,7 @@ impl Probe {
     }
 
     fn not_available(why: &dyn std::fmt::Display) -> Self {
-        Self::bad(Severity::Medium, "not_available", why.to_string())
+        Self::bad(Severity::Medium, NOT_AVAILABLE, why.to_string())
     }
 }
 
@@ -192,14 +193,14 @@ impl Prober {
     fn service(&self, host: &dyn Host) -> Probe {
         let verdicts: Vec<_> =
             self.services.iter().map(|(_, service)| judge(host, service, service.expect)).collect();
-        let bad: Vec<_> = verdicts.iter().filter(|verdict| !verdict.good).collect();
-        let seen = |verdicts: &[&super::service_state::Verdict]| {
-            verdicts.iter().map(|verdict| verdict.seen.as_str()).collect::<Vec<_>>().join(", ")
+        let seen = |standing: Standing| {
+            let of = verdicts.iter().filter(|verdict| verdict.standing == standing);
+            of.map(|verdict| verdict.seen.as_str()).collect::<Vec<_>>().join(", ")
         };
-        if bad.is_empty() {
-            Probe::good("service")
-        } else {
-            Probe::bad(Severity::High, "service", seen(&bad))
+        match (seen(Standing::Bad), seen(Standing::Unknown)) {
+            (bad, _) if !bad.is_empty() => Probe::bad(Severity::High, "service", bad),
+            (_, unknown) if !unknown.is_empty() => Probe::not_available(&unknown),
+            _ => Probe::good("service"),
         }
     }
 

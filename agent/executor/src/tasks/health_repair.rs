@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use fleet_types::document::ids::Id;
 use fleet_types::document::profile::{MaxRestarts, OnDown, Service, ServiceExpect, ServiceType};
-use fleet_types::report::TaskReport;
+use fleet_types::report::{NOT_AVAILABLE, TaskReport};
 use fleet_types::severity::Severity;
 use fleet_types::time::Timestamp;
 
 use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::part::{bounded, change, problem};
-use super::service_state::{judge, names};
+use super::service_state::{Standing, judge, names};
 use super::{args, programs};
 use crate::host::Host;
 
@@ -50,7 +50,7 @@ impl Change for HealthRepair {
         let mut plan = TaskPlan::default();
         for (id, service) in services(context)? {
             let verdict = judge(context.host, service, service.expect);
-            if !verdict.good && may_start(service) {
+            if verdict.standing == Standing::Bad && may_start(service) {
                 plan.changes.push(change(id.as_str(), "started", verdict.seen, "active"));
             }
         }
@@ -75,7 +75,7 @@ impl Change for HealthRepair {
         report.summary = match (report.changes.len(), down.is_empty()) {
             (0, true) => format!("{} services are as expected", services.len()),
             (started, true) => format!("{started} services were started"),
-            (_, false) => format!("still down: {}", names(down.iter().copied())),
+            (_, false) => format!("not repaired: {}", names(down.iter().copied())),
         };
         let report = bounded(report);
         if down.is_empty() { Ok(report) } else { Err(TaskError::failed(report.summary.clone(), report)) }
@@ -93,7 +93,7 @@ fn repair(
     let bounds = Bounds::of(service.max_restarts.as_ref());
     loop {
         let verdict = judge(context.host, service, service.expect);
-        if verdict.good {
+        if verdict.is_good() {
             return Ok(true);
         }
         let mut finding = |code: &str, message: String| {
@@ -101,6 +101,11 @@ fn repair(
             found.evidence.clone_from(&verdict.seen);
             report.problems.push(found);
         };
+        if verdict.standing == Standing::Unknown {
+            // Nothing is started that may be running.
+            finding(NOT_AVAILABLE, "it cannot be asked here, so it is left alone".to_owned());
+            return Ok(false);
+        }
         if !may_start(service) {
             finding("service_down", "it is down, and the profile does not let it be restarted".to_owned());
             return Ok(false);
@@ -217,7 +222,7 @@ mod tests {
         let with = bench.with(r#"{"services":["a"]}"#);
         let before = bench.host.clock().since_boot();
         let (message, report) = bench.failure("health.repair", &with);
-        assert_eq!(message, "still down: a");
+        assert_eq!(message, "not repaired: a");
         assert!(report.problems.iter().any(|p| p.code == "restart_limit"));
         assert_eq!(bench.host.script().unit_calls.len(), 2);
         let took = bench.host.clock().since_boot().saturating_sub(before);
@@ -228,6 +233,18 @@ mod tests {
         bench.host.clock().pause(Duration::from_secs(3601), &bench.cancel);
         bench.failure("health.repair", &with);
         assert_eq!(bench.host.script().unit_calls.len(), 4);
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_not_started() {
+        let bench = Bench::new(PROFILE);
+        bench.host.script().no_units = true;
+        let with = bench.with(r#"{"services":["a"]}"#);
+        let (message, report) = bench.failure("health.repair", &with);
+        assert_eq!(message, "not repaired: a");
+        assert_eq!(report.problems[0].code, NOT_AVAILABLE);
+        assert!(bench.plan("health.repair", &with).unwrap().changes.is_empty());
+        assert!(bench.host.script().unit_calls.is_empty());
     }
 
     #[test]

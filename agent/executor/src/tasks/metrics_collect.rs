@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fleet_types::document::ids::Id;
 use fleet_types::document::profile::{CheckKind, Interfaces};
-use fleet_types::report::TaskReport;
+use fleet_types::report::{NOT_AVAILABLE, TaskReport};
 use fleet_types::severity::Severity;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use super::contract::{Inspect, TaskContext, TaskError, TaskPlan};
 use super::fill::Filler;
 use super::health_probe::cpu_used;
 use super::part::{bounded, number, problem, sample};
-use super::service_state::judge;
+use super::service_state::{Standing, judge};
 use super::{args, programs};
 use crate::host::{Activity, Host, InterfaceCounters, Purpose};
 
@@ -65,7 +65,7 @@ impl Inspect for MetricsCollect {
 
 /// Something that cannot be read: said, never guessed.
 fn missing(report: &mut TaskReport, metric: &str, why: &dyn std::fmt::Display) {
-    report.problems.push(problem(Severity::Low, "not_available", metric, why.to_string()));
+    report.problems.push(problem(Severity::Low, NOT_AVAILABLE, metric, why.to_string()));
 }
 
 fn machine(context: &TaskContext<'_>, report: &mut TaskReport) {
@@ -143,10 +143,16 @@ fn services(context: &TaskContext<'_>, everything: bool, report: &mut TaskReport
     for id in named {
         let Some(service) = profile.services.get(id) else { continue };
         let verdict = judge(context.host, service, service.expect);
-        let active = verdict.activity == Some(Activity::Active);
-        report.samples.push(sample("service_active", id.as_str(), f64::from(u8::from(active)), "count"));
-        if !verdict.good {
-            report.problems.push(problem(Severity::Medium, "service_down", id.as_str(), verdict.seen));
+        if let Some(activity) = verdict.activity {
+            let active = f64::from(u8::from(activity == Activity::Active));
+            report.samples.push(sample("service_active", id.as_str(), active, "count"));
+        }
+        match verdict.standing {
+            Standing::Good => {}
+            Standing::Bad => {
+                report.problems.push(problem(Severity::Medium, "service_down", id.as_str(), verdict.seen));
+            }
+            Standing::Unknown => missing(report, &format!("service_active:{id}"), &verdict.seen),
         }
     }
 }
@@ -328,6 +334,12 @@ mod tests {
         }
         assert!(value(&report, "disk_used", "/").is_some());
         assert_eq!(value(&report, "service_active", "fw"), Some(0.0));
+        // Where units cannot be asked there is no value, instead of a made-up one.
+        bench.host.script().no_units = true;
+        let blind = bench.apply("metrics.collect", &with).unwrap();
+        assert_eq!(value(&blind, "service_active", "fw"), None);
+        assert!(blind.problems.iter().any(|p| p.subject == "service_active:fw" && p.code == NOT_AVAILABLE));
+        bench.host.script().no_units = false;
 
         set(11_000, 7);
         bench.host.clock().pause(Duration::from_millis(9_800), &bench.cancel);

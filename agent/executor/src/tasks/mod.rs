@@ -38,4 +38,4 @@ pub use contract::{
     CancelFlag, Change, Inspect, OutputSink, RetryKind, Reversal, StepIdentity, Task, TaskContext, TaskError,
     TaskPlan,
 };
-pub use registry::{built, find};
+pub use registry::{NEED_UNITS, built, find};

@@ -29,6 +29,9 @@ const TASKS: &[(&str, Task)] = &[
     ("service.assert_active", Task::Inspect(&ServiceAssertActive)),
 ];
 
+/// Actions that do nothing but ask and start units.
+pub const NEED_UNITS: &[&str] = &["health.repair", "service.assert_active"];
+
 /// Every task of this build with its action.
 pub fn built() -> impl Iterator<Item = (&'static str, Task)> {
     TASKS.iter().copied()
@@ -56,5 +59,6 @@ mod tests {
             }
         }
         assert!(find("backup.nonsense").is_none());
+        assert!(NEED_UNITS.iter().all(|name| find(name).is_some()));
     }
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use fleet_types::document::ids::Id;
 use fleet_types::document::profile::{Service, ServiceExpect};
-use fleet_types::report::TaskReport;
+use fleet_types::report::{NOT_AVAILABLE, TaskReport};
 use fleet_types::severity::Severity;
 
 use super::contract::{Inspect, RetryKind, TaskContext, TaskError, TaskPlan};
 use super::part::{bounded, problem, sample};
-use super::service_state::{judge, names};
+use super::service_state::{Standing, judge, names};
 use super::{args, programs};
 
 /// How often services are looked at while they must stay up. A crash loop with systemd's default pause of 100 ms
@@ -58,26 +58,29 @@ impl Inspect for ServiceAssertActive {
 
 fn look(context: &TaskContext<'_>, services: &[(&Id, &Service)]) -> TaskReport {
     let mut report = TaskReport::default();
-    let mut down = Vec::new();
+    let (mut down, mut unknown) = (Vec::new(), Vec::new());
     for (id, service) in services {
         let verdict = judge(context.host, service, ServiceExpect::Active);
-        report.samples.push(sample(
-            "service_active",
-            id.as_str(),
-            f64::from(u8::from(verdict.good)),
-            "count",
-        ));
-        if !verdict.good {
+        if verdict.standing == Standing::Unknown {
+            // What nobody can see is not asserted; it is no measurement either.
+            unknown.push(*id);
+            report.problems.push(problem(Severity::High, NOT_AVAILABLE, id.as_str(), verdict.seen));
+            continue;
+        }
+        let good = verdict.is_good();
+        report.samples.push(sample("service_active", id.as_str(), f64::from(u8::from(good)), "count"));
+        if !good {
             down.push(*id);
             let mut found = problem(Severity::High, "service_down", id.as_str(), verdict.seen);
             found.remedy = format!("look at the log of {}, then start it", service.unit);
             report.problems.push(found);
         }
     }
-    report.summary = if down.is_empty() {
-        format!("{} services run", services.len())
-    } else {
-        format!("{} of {} services do not run: {}", down.len(), services.len(), names(down))
+    let of = services.len();
+    report.summary = match (down.is_empty(), unknown.is_empty()) {
+        (true, true) => format!("{of} services run"),
+        (true, false) => format!("{} of {of} services cannot be asked: {}", unknown.len(), names(unknown)),
+        (false, _) => format!("{} of {of} services do not run: {}", down.len(), names(down)),
     };
     bounded(report)
 }
@@ -105,6 +108,16 @@ mod tests {
         let (message, report) = bench.failure("service.assert_active", &with);
         assert_eq!(message, "1 of 2 services do not run: b");
         assert_eq!(report.problems[0].subject, "b");
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_neither_up_nor_down() {
+        let bench = Bench::new(PROFILE);
+        bench.host.script().no_units = true;
+        let (message, report) = bench.failure("service.assert_active", &bench.with(r#"{"services":["a"]}"#));
+        assert_eq!(message, "1 of 1 services cannot be asked: a");
+        assert_eq!(report.problems[0].code, NOT_AVAILABLE);
+        assert_eq!(report.samples, []);
     }
 
     #[test]

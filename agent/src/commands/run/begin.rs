@@ -79,6 +79,7 @@ impl Halves {
     pub fn start_executor(&self, socket: Socket) -> Result<ExecutorHandle, Failure> {
         let config = &self.config;
         let host: Arc<dyn Host> = Arc::new(settings::host(config)?);
+        let tasks = TaskTable::built().on(&*host);
         let seen = Arc::clone(&host);
         let version = env!("CARGO_PKG_VERSION");
         let record = self.record.clone();
@@ -87,8 +88,8 @@ impl Halves {
             trust_dir: settings::trust_directory(config),
             policy: Arc::clone(&self.policy),
             host,
-            facts: Arc::new(move || facts::gather(&*seen, version, &[])),
-            tasks: TaskTable::built(),
+            facts: Arc::new(move || facts::gather(&*seen, version)),
+            tasks,
             node: NodeIdentity {
                 node: record.node,
                 name: record.name,

@@ -39,6 +39,10 @@ pub(crate) struct Field {
     pub default: &'static str,
     /// One line for people.
     pub help: &'static str,
+    /// Why this build does nothing with it; empty when it does.
+    pub idle: &'static str,
+    /// Words of a [`FieldKind::Word`] or [`FieldKind::Words`] that this build does nothing with, and why.
+    pub idle_words: &'static [(&'static str, &'static str)],
 }
 
 /// What may stand after a key.
@@ -132,7 +136,7 @@ pub(crate) enum FieldKind {
 
 impl Field {
     pub const fn required(name: &'static str, kind: FieldKind, help: &'static str) -> Self {
-        Self { name, kind, required: true, default: "", help }
+        Self { name, kind, required: true, default: "", help, idle: "", idle_words: &[] }
     }
 
     pub const fn optional(
@@ -141,7 +145,17 @@ impl Field {
         default: &'static str,
         help: &'static str,
     ) -> Self {
-        Self { name, kind, required: false, default, help }
+        Self { name, kind, required: false, default, help, idle: "", idle_words: &[] }
+    }
+
+    /// Marks a key that is kept and not acted on. `why` completes "this build does not act on x: ".
+    pub const fn idle(self, why: &'static str) -> Self {
+        Self { idle: why, ..self }
+    }
+
+    /// Marks words that are kept and not acted on.
+    pub const fn idle_words(self, words: &'static [(&'static str, &'static str)]) -> Self {
+        Self { idle_words: words, ..self }
     }
 }
 

@@ -8,6 +8,8 @@ use super::field::{Field, KindRule, TableSchema};
 use super::profile::PAPER;
 use super::profile_programs::PARAM;
 
+const NO_LOG_FILE: &str = "no copy of logs is written on the node";
+
 /// A procedure.
 pub(crate) const PROCEDURE: TableSchema = TableSchema {
     name: "procedure",
@@ -32,7 +34,8 @@ pub(crate) const PROCEDURE: TableSchema = TableSchema {
             Word(&["per_node", "lockstep"]),
             "per_node",
             "lockstep: all nodes finish step n before n+1",
-        ),
+        )
+        .idle_words(&[("lockstep", "a node refuses the procedure")]),
         Field::required("timeout", Duration, "working time of the whole"),
         Field::optional(
             "fail_if_warnings",
@@ -46,8 +49,9 @@ pub(crate) const PROCEDURE: TableSchema = TableSchema {
             Word(&["never", "with_approval"]),
             "never",
             "whether a start outside a window may be approved",
-        ),
-        Field::optional("log_file", Path, "", "text copy of the run's log on the node"),
+        )
+        .idle("there are no windows"),
+        Field::optional("log_file", Path, "", "text copy of the run's log on the node").idle(NO_LOG_FILE),
         Field::optional("params", ByKey(&PARAM), "", "typed parameters"),
         Field::optional("step", Tables(&STEP), "", "the steps in order"),
         Field::optional("rollback", Tables(&ROLLBACK), "", "the way back, in the order written"),
@@ -77,15 +81,17 @@ const STEP: TableSchema = TableSchema {
     ],
     fields: &[
         Field::required("id", Id, "its id, unique in the procedure"),
-        Field::required("kind", Word(&["task", "gate", "manual"]), "what it is"),
+        Field::required("kind", Word(&["task", "gate", "manual"]), "what it is")
+            .idle_words(&[("manual", "a node refuses the procedure, because nobody can be asked yet")]),
         Field::optional("group", Text, "", "heading on the checklist"),
         Field::optional("title", Text, "", "one line for people"),
         Field::optional("when", When, "", "skipped, and shown as skipped, when false"),
         Field::optional("uses", Action, "", "the action; none at a manual step"),
         Field::optional("with", With, "", "the action's parameters"),
         Field::optional("timeout", Duration, "10m", "working time, all attempts and their waits together"),
-        Field::optional("log_file", Path, "", "text copy of this step's log on the node"),
-        Field::optional("guard", Inner(&GUARD), "", "dead-man switch: undone on the node unless confirmed"),
+        Field::optional("log_file", Path, "", "text copy of this step's log on the node").idle(NO_LOG_FILE),
+        Field::optional("guard", Inner(&GUARD), "", "dead-man switch: undone on the node unless confirmed")
+            .idle("a node refuses the procedure, because it has no guard yet"),
         Field::optional("retries", Inner(&RETRIES), "", "further attempts"),
         Field::optional(
             "on_failure",
@@ -157,7 +163,7 @@ const ROLLBACK: TableSchema = TableSchema {
         Field::optional("with", With, "", "the action's parameters"),
         Field::optional("undoes", StepIds, "", "the steps that it undoes"),
         Field::optional("timeout", Duration, "10m", "working time"),
-        Field::optional("log_file", Path, "", "text copy of its log on the node"),
+        Field::optional("log_file", Path, "", "text copy of its log on the node").idle(NO_LOG_FILE),
     ],
 };
 
@@ -172,7 +178,7 @@ const FINALLY: TableSchema = TableSchema {
         Field::optional("with", With, "", "the action's parameters"),
         Field::optional("undoes", StepIds, "always", "runs only if one of these steps began"),
         Field::optional("timeout", Duration, "10m", "working time"),
-        Field::optional("log_file", Path, "", "text copy of its log on the node"),
+        Field::optional("log_file", Path, "", "text copy of its log on the node").idle(NO_LOG_FILE),
         Field::optional(
             "except",
             Words(&[

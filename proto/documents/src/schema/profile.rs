@@ -3,14 +3,20 @@
 use fleet_types::action::Table;
 
 use super::field::FieldKind::{
-    Bool, ById, Contact, Day, Duration, IdOf, IdsOf, Integer, Name, Path, Selector, Table as Inner, Template,
-    Templates, Text, Threshold, Unit, Vars, Word, WordOrTexts, Words,
+    Bool, ById, ByKey, Contact, Day, Duration, IdOf, IdsOf, Integer, Name, Path, Selector, Table as Inner,
+    Template, Templates, Text, Threshold, Unit, Vars, Word, WordOrTexts, Words,
 };
 use super::field::{Field, KindRule, TableSchema};
 use super::profile_programs::{BACKUP, COMMAND, DATABASE, PACKAGE, VALIDATOR};
 use super::profile_upkeep::{
     ALERT, CONTACT, DASHBOARD, HARDENING, LINK, LOG, METRIC, METRIC_STORE, REPORT, TOOLS, TUNING,
 };
+
+const NO_ACTION: &str = "no action that reads it is built";
+const NO_ALERTS: &str = "nothing evaluates alerts";
+const NO_CHECKS: &str = "nothing makes checks by itself, runs of health.check do; a result that is three times as old counts as unknown";
+const NO_RESTARTS: &str = "nothing restarts services by itself, runs of health.repair do";
+const NO_SAMPLES: &str = "nothing takes samples by itself, runs of metrics.collect measure";
 
 /// A profile.
 pub(crate) const PROFILE: TableSchema = TableSchema {
@@ -39,6 +45,7 @@ pub(crate) const PROFILE: TableSchema = TableSchema {
             "",
             "variables, usable as {name} here and in the procedures of this profile",
         ),
+        Field::optional("fact", ByKey(&FACT), "", "facts of the product, for conditions"),
         Field::optional("document", Inner(&PAPER), "", "the paper this profile was written from"),
         Field::optional("service", ById(&SERVICE), "", "systemd units the node depends on"),
         Field::optional("check", ById(&CHECK), "", "continuous health checks"),
@@ -49,26 +56,31 @@ pub(crate) const PROFILE: TableSchema = TableSchema {
             "",
             "the only way to run a program: declared, signed, argv form",
         ),
-        Field::optional("database", ById(&DATABASE), "", "databases"),
+        Field::optional("database", ById(&DATABASE), "", "databases").idle(NO_ACTION),
         Field::optional("backup", ById(&BACKUP), "", "backups"),
         Field::optional("log", ById(&LOG), "", "rotation and clean-up of logs"),
-        Field::optional("tuning", ById(&TUNING), "", "desired kernel, disk and mount settings"),
-        Field::optional("package", ById(&PACKAGE), "", "packages"),
+        Field::optional("tuning", ById(&TUNING), "", "desired kernel, disk and mount settings")
+            .idle(NO_ACTION),
+        Field::optional("package", ById(&PACKAGE), "", "packages").idle(NO_ACTION),
         Field::optional("validator", ById(&VALIDATOR), "", "validators of configuration"),
-        Field::optional("hardening", ById(&HARDENING), "", "the hardening checklist; items only read"),
-        Field::optional("metric", ById(&METRIC), "", "sampled metrics"),
+        Field::optional("hardening", ById(&HARDENING), "", "the hardening checklist; items only read")
+            .idle(NO_ACTION),
+        Field::optional("metric", ById(&METRIC), "", "sampled metrics").idle(NO_SAMPLES),
         Field::optional(
             "metric_store",
             Inner(&METRIC_STORE),
             "",
             "optional copy of the samples for local programs",
-        ),
-        Field::optional("alert", ById(&ALERT), "", "alert rules"),
-        Field::optional("report", ById(&REPORT), "", "reports"),
-        Field::optional("dashboard", ById(&DASHBOARD), "", "panels of a page of the controller's dashboard"),
+        )
+        .idle(NO_SAMPLES),
+        Field::optional("alert", ById(&ALERT), "", "alert rules").idle(NO_ALERTS),
+        Field::optional("report", ById(&REPORT), "", "reports").idle(NO_ACTION),
+        Field::optional("dashboard", ById(&DASHBOARD), "", "panels of a page of the controller's dashboard")
+            .idle("there is no dashboard"),
         Field::optional("contact", ById(&CONTACT), "", "people"),
         Field::optional("link", ById(&LINK), "", "places to read on"),
-        Field::optional("tools", Inner(&TOOLS), "", "where maintenance programs lie; inventoried, not run"),
+        Field::optional("tools", Inner(&TOOLS), "", "where maintenance programs lie; inventoried, not run")
+            .idle(NO_ACTION),
     ],
 };
 
@@ -80,8 +92,19 @@ pub(crate) const PAPER: TableSchema = TableSchema {
     fields: &[
         Field::optional("version", Text, "", "version of the paper"),
         Field::optional("last_updated", Day, "", "day of its last change"),
-        Field::optional("next_review", Day, "", "day of its next review; passing it raises a low alert"),
+        Field::optional("next_review", Day, "", "day of its next review; passing it raises a low alert")
+            .idle("nothing watches that day"),
         Field::optional("owner", Contact, "", "id of a contact"),
+    ],
+};
+
+const FACT: TableSchema = TableSchema {
+    name: "fact",
+    help: "a flag for conditions, facts.<name>: true where the program or the path is there",
+    kinds: &[],
+    fields: &[
+        Field::optional("program", Text, "", "a program in the search path of the node"),
+        Field::optional("path", Path, "", "a file or folder"),
     ],
 };
 
@@ -115,13 +138,15 @@ const SERVICE: TableSchema = TableSchema {
             Word(&["restart", "alert", "ignore"]),
             "alert",
             "what happens when it is not in that state",
-        ),
+        )
+        .idle(NO_RESTARTS),
         Field::optional(
             "max_restarts",
             Inner(&MAX_RESTARTS),
             "",
             "how often it is restarted before only the alert is left",
-        ),
+        )
+        .idle(NO_RESTARTS),
         Field::optional(
             "touches_network",
             Bool,
@@ -200,7 +225,7 @@ const CHECK: TableSchema = TableSchema {
         ),
         Field::optional("critical", Threshold, "", "critical limit, in the unit of warn"),
         Field::optional("for", Duration, "0s", "must hold this long before it counts"),
-        Field::required("every", Duration, "how often it is made"),
+        Field::required("every", Duration, "how often it is made").idle(NO_CHECKS),
         Field::optional("timeout", Duration, "10s", "limit of one look; one that hangs is a failed check"),
         Field::optional("within", Duration, "", "the file may be no older than this"),
     ],
@@ -216,11 +241,13 @@ const STATUS: TableSchema = TableSchema {
             Templates,
             "",
             "words such as cpu_used, memory_used, disk_used:/, load_average, uptime",
-        ),
+        )
+        .idle("metrics.collect measures all of it, and reads disk_used:<path> only"),
         Field::optional("services", IdsOf(Table::Service), "", "services"),
         Field::optional("network", Inner(&STATUS_NETWORK), "", "interface counters, with rates"),
         Field::optional("security", Inner(&STATUS_SECURITY), "", "a command whose output is shown"),
-        Field::optional("formats", Words(&["text", "json"]), "", "forms it is stored in"),
+        Field::optional("formats", Words(&["text", "json"]), "", "forms it is stored in")
+            .idle("no file of the status is written"),
     ],
 };
 
@@ -241,7 +268,8 @@ const STATUS_NETWORK: TableSchema = TableSchema {
                 "errors_out",
             ]),
             "which counters",
-        ),
+        )
+        .idle("metrics.collect gives all counters"),
     ],
 };
 

@@ -102,7 +102,8 @@ pub(super) const BACKUP: TableSchema = TableSchema {
     ],
     fields: &[
         Field::optional("when", When, "", "only where this is true"),
-        Field::required("kind", Word(&["files", "database"]), "what it holds"),
+        Field::required("kind", Word(&["files", "database"]), "what it holds")
+            .idle_words(&[("database", "a node cannot dump databases yet")]),
         Field::optional("sources", Paths, "", "files and folders; one that matches nothing is a finding"),
         Field::optional("exclude", Paths, "", "globs left out"),
         Field::optional("database", IdOf(Table::Database), "", "the database"),
@@ -115,20 +116,23 @@ pub(super) const BACKUP: TableSchema = TableSchema {
             Words(&["checksum", "list", "restore_test"]),
             "",
             "what is checked after writing",
-        ),
+        )
+        .idle_words(&[("restore_test", "there is no rehearsal of a restore")]),
         Field::optional(
             "touches_network",
             Bool,
             "false",
             "restoring it can change filter rules: its steps need a guard",
         ),
-        Field::optional("copy", Inner(&COPY), "", "a copy off the node, encrypted on it"),
+        Field::optional("copy", Inner(&COPY), "", "a copy off the node, encrypted on it")
+            .idle("archives stay on the node"),
         Field::optional(
             "restore_test",
             Inner(&RESTORE_TEST),
             "",
             "rehearsal of a restore; overdue is an alert",
-        ),
+        )
+        .idle("there is no rehearsal of a restore"),
     ],
 };
 
@@ -213,7 +217,8 @@ pub(super) const VALIDATOR: TableSchema = TableSchema {
             "kind",
             Word(&["command", "service", "file_exists", "json", "yaml", "toml", "nft", "python_syntax"]),
             "how it is looked at",
-        ),
+        )
+        .idle_words(&[("yaml", "a node has no reader of YAML yet")]),
         Field::optional(
             "command",
             IdOf(Table::Command),

@@ -8,6 +8,9 @@ use super::field::FieldKind::{
 };
 use super::field::{Field, KindRule, TableSchema};
 
+/// The node's logrotate is not set up by any action yet.
+const NO_ROTATION: &str = "nothing rotates logs; log.prune archives, compresses and deletes";
+
 pub(super) const LOG: TableSchema = TableSchema {
     name: "log",
     help: "rotation, archive, compression and deletion of log files",
@@ -15,13 +18,14 @@ pub(super) const LOG: TableSchema = TableSchema {
     fields: &[
         Field::required("paths", Paths, "files, globs allowed"),
         Field::optional("exclude", Paths, "", "globs left out"),
-        Field::optional("rotate", Inner(&ROTATE), "", "rotation by the node's own logrotate"),
-        Field::optional("compress", Bool, "false", "compress rotated files"),
-        Field::optional("delay_compress", Bool, "false", "compress one rotation later"),
+        Field::optional("rotate", Inner(&ROTATE), "", "rotation by the node's own logrotate")
+            .idle(NO_ROTATION),
+        Field::optional("compress", Bool, "false", "compress rotated files").idle(NO_ROTATION),
+        Field::optional("delay_compress", Bool, "false", "compress one rotation later").idle(NO_ROTATION),
         Field::optional("missing_ok", Bool, "false", "no finding when nothing matches"),
-        Field::optional("skip_empty", Bool, "false", "leave empty files"),
-        Field::optional("create", Inner(&CREATE), "", "how the new file is made"),
-        Field::optional("after", Inner(&AFTER), "", "what happens after a rotation"),
+        Field::optional("skip_empty", Bool, "false", "leave empty files").idle(NO_ROTATION),
+        Field::optional("create", Inner(&CREATE), "", "how the new file is made").idle(NO_ROTATION),
+        Field::optional("after", Inner(&AFTER), "", "what happens after a rotation").idle(NO_ROTATION),
         Field::optional("archive", Inner(&ARCHIVE), "", "move old files into an archive folder"),
         Field::optional("compress_after", Duration, "", "compress old files where they lie"),
         Field::optional("delete", Inner(&DELETE), "", "delete old files"),

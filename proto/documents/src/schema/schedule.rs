@@ -7,6 +7,8 @@ use super::field::FieldKind::{
 use super::field::{Field, TableSchema};
 use super::profile_upkeep::SEVERITIES;
 
+const NO_SCHEDULER: &str = "nothing starts runs by itself";
+
 /// A file of schedules.
 pub(crate) const SCHEDULE: TableSchema = TableSchema {
     name: "schedule-file",
@@ -17,8 +19,9 @@ pub(crate) const SCHEDULE: TableSchema = TableSchema {
         Field::required("kind", Word(&["schedule"]), "kind of the file"),
         Field::required("name", Name, "its name"),
         Field::optional("description", Text, "", "one line for people"),
-        Field::optional("schedule", Tables(&ENTRY), "", "the schedules"),
-        Field::optional("blackout", Tables(&BLACKOUT), "", "times in which no scheduled change starts"),
+        Field::optional("schedule", Tables(&ENTRY), "", "the schedules").idle(NO_SCHEDULER),
+        Field::optional("blackout", Tables(&BLACKOUT), "", "times in which no scheduled change starts")
+            .idle(NO_SCHEDULER),
     ],
 };
 
@@ -76,12 +79,8 @@ const ENTRY: TableSchema = TableSchema {
             "that of the rollout policy",
             "what happens with nodes that were offline or not reached in the window",
         ),
-        Field::optional(
-            "rollout_policy",
-            RolloutPolicy,
-            "",
-            "rings, pairs and gates; required when the procedure changes nodes",
-        ),
+        Field::optional("rollout_policy", RolloutPolicy, "", "rings, pairs and gates")
+            .idle("rollout policies are not read, runs have one ring"),
         Field::optional("params", ParamValues, "", "parameters of the procedure"),
         Field::optional(
             "dst",

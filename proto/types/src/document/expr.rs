@@ -30,9 +30,14 @@ pub struct ExprError {
     pub why: &'static str,
 }
 
+/// A condition cannot be decided.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("fact {0} is not known on this node")]
+pub struct UnknownFact(pub String);
+
 /// Where facts and parameters come from when a condition is evaluated.
 pub trait Context {
-    /// The fact of this name, dots included.
+    /// The fact of this name, dots included; none when it is not known here.
     fn fact(&self, name: &str) -> Option<Value>;
     /// The parameter of this name.
     fn param(&self, name: &str) -> Option<Value>;
@@ -56,34 +61,51 @@ pub enum Expr {
 }
 
 impl Expr {
-    /// Whether it is true here.
-    pub fn eval(&self, context: &dyn Context) -> bool {
-        let set = |value: Option<Value>| value.is_some_and(|value| !value.is_empty());
-        match self {
-            Self::Fact(name) => set(context.fact(name)),
-            Self::Param(name) => set(context.param(name)),
+    /// Whether it is true here. A fact that is not known is neither true nor false: where it decides, nothing is
+    /// decided.
+    pub fn eval(&self, context: &dyn Context) -> Result<bool, UnknownFact> {
+        Ok(match self {
+            Self::Fact(name) => !context.fact(name).ok_or_else(|| UnknownFact(name.clone()))?.is_empty(),
+            Self::Param(name) => context.param(name).is_some_and(|value| !value.is_empty()),
             Self::In(text, name) => match context.param(name) {
                 Some(Value::List(members)) => members.iter().any(|member| member.as_str() == Some(text)),
                 Some(Value::String(value)) => value == *text,
                 _ => false,
             },
-            Self::Not(inner) => !inner.eval(context),
-            Self::And(left, right) => left.eval(context) && right.eval(context),
-            Self::Or(left, right) => left.eval(context) || right.eval(context),
-        }
+            Self::Not(inner) => !inner.eval(context)?,
+            Self::And(left, right) => match (left.eval(context), right.eval(context)) {
+                (Ok(false), _) | (_, Ok(false)) => false,
+                (left, right) => left? && right?,
+            },
+            Self::Or(left, right) => match (left.eval(context), right.eval(context)) {
+                (Ok(true), _) | (_, Ok(true)) => true,
+                (left, right) => left? || right?,
+            },
+        })
     }
 
     /// The parameters it names, each as often as it stands there.
     pub fn params(&self) -> Vec<&str> {
+        self.names(&|part| match part {
+            Self::Param(name) | Self::In(_, name) => Some(name),
+            _ => None,
+        })
+    }
+
+    /// The facts it names, each as often as it stands there.
+    pub fn facts(&self) -> Vec<&str> {
+        self.names(&|part| if let Self::Fact(name) = part { Some(name) } else { None })
+    }
+
+    fn names<'a>(&'a self, of: &dyn Fn(&'a Self) -> Option<&'a String>) -> Vec<&'a str> {
         match self {
-            Self::Fact(_) => Vec::new(),
-            Self::Param(name) | Self::In(_, name) => vec![name],
-            Self::Not(inner) => inner.params(),
+            Self::Not(inner) => inner.names(of),
             Self::And(left, right) | Self::Or(left, right) => {
-                let mut names = left.params();
-                names.extend(right.params());
+                let mut names = left.names(of);
+                names.extend(right.names(of));
                 names
             }
+            part => of(part).map(String::as_str).into_iter().collect(),
         }
     }
 }
@@ -106,8 +128,8 @@ impl When {
         &self.expr
     }
 
-    /// Whether it is true here.
-    pub fn eval(&self, context: &dyn Context) -> bool {
+    /// Whether it is true here, as far as that can be known.
+    pub fn eval(&self, context: &dyn Context) -> Result<bool, UnknownFact> {
         self.expr.eval(context)
     }
 }
@@ -365,9 +387,12 @@ mod tests {
 
     impl Context for Node {
         fn fact(&self, name: &str) -> Option<Value> {
-            (name == "lvm")
-                .then_some(Value::Bool(true))
-                .or_else(|| (name == "os.id").then(|| Value::from("debian")))
+            match name {
+                "lvm" => Some(Value::Bool(true)),
+                "x" => Some(Value::Bool(false)),
+                "os.id" => Some(Value::from("debian")),
+                _ => None,
+            }
         }
 
         fn param(&self, name: &str) -> Option<Value> {
@@ -392,8 +417,21 @@ mod tests {
             ("not facts.lvm or not facts.x", true),
             ("'basic'in params.suites and(facts.lvm)", true),
         ] {
-            assert_eq!(text.parse::<When>().unwrap().eval(&Node), expected, "{text}");
+            assert_eq!(text.parse::<When>().unwrap().eval(&Node), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_fact_that_is_not_known_decides_nothing() {
+        for text in ["facts.nope", "not facts.nope", "facts.lvm and facts.nope", "facts.nope or facts.x"] {
+            let unknown = Err(UnknownFact("nope".to_owned()));
+            assert_eq!(text.parse::<When>().unwrap().eval(&Node), unknown, "{text}");
+        }
+        for (text, expected) in [("facts.nope and facts.x", false), ("facts.lvm or not facts.nope", true)] {
+            assert_eq!(text.parse::<When>().unwrap().eval(&Node), Ok(expected), "{text}");
+        }
+        let when: When = "facts.a and not (facts.b or params.c)".parse().unwrap();
+        assert_eq!((when.expr().facts(), when.expr().params()), (vec!["a", "b"], vec!["c"]));
     }
 
     #[test]
@@ -458,7 +496,7 @@ mod tests {
         fn any_text_is_refused_or_kept_as_written(text in "(not |and |or |facts\\.|params\\.|in |'|\\(|\\)|[a-z<>=*0-9: é]){0,24}") {
             if let Ok(when) = text.parse::<When>() {
                 proptest::prop_assert_eq!(when.as_str(), text.as_str());
-                when.eval(&Node);
+                let _ = when.eval(&Node);
             }
             if let Ok(alert) = text.parse::<AlertWhen>() {
                 proptest::prop_assert_eq!(alert.as_str(), text.as_str());

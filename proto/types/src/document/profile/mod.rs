@@ -23,4 +23,6 @@ pub use upkeep::{
     ApplyMount, Archive, Cadence, CreateFile, Delete, Hardening, HardeningKind, HardeningReport, Log,
     Persist, RemoveEmptyDirectories, Rotate, RotateAfter, RotateEvery, Tuning, TuningKind,
 };
-pub use watch::{Alert, Contact, Dashboard, Link, Metric, MetricStore, Report, ReportScope, Section, Tools};
+pub use watch::{
+    Alert, Contact, Dashboard, Fact, Link, Metric, MetricStore, Report, ReportScope, Section, Tools,
+};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Alert, Backup, Check, Command, Contact, Dashboard, Database, Hardening, Link, Log, Metric, MetricStore,
-    Package, Report, Service, Status, Tools, Tuning, Validator,
+    Alert, Backup, Check, Command, Contact, Dashboard, Database, Fact, Hardening, Link, Log, Metric,
+    MetricStore, Package, Report, Service, Status, Tools, Tuning, Validator,
 };
 use crate::document::ids::{Id, Key};
 use crate::document::kind::SchemaVersion;
@@ -32,6 +32,9 @@ pub struct Profile {
     /// Variables, usable as `{name}` here and in the procedures of this profile.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vars: BTreeMap<Key, String>,
+    /// Facts of the product, for conditions, beside those that every node has.
+    #[serde(default, rename = "fact", skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<Key, Fact>,
     /// The paper this profile was written from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<Paper>,

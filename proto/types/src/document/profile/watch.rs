@@ -1,4 +1,4 @@
-//! Metrics, alerts, reports, dashboards, contacts and links.
+//! Facts of a product, metrics, alerts, reports, dashboards, contacts and links.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +7,18 @@ use crate::document::expr::AlertWhen;
 use crate::id::Name;
 use crate::severity::Severity;
 use crate::time::Span;
+
+/// `[fact.*]`: a flag of a product, true where its program or its path is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fact {
+    /// A program in the search path of the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// A file or folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
 
 /// `[metric.*]`: what is sampled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
