@@ -46,6 +46,8 @@ pub struct Order {
     pub nodes: Vec<NodeId>,
     /// At most so many at once.
     pub max_parallel: u32,
+    /// No new starts after so many failures.
+    pub max_failures: Option<u32>,
     /// No first start later than this from now.
     pub valid_for: Duration,
     /// Why.
@@ -99,7 +101,7 @@ impl Signer {
             nodes: NodeList::of(&nodes),
             plans: None,
             max_parallel: order.max_parallel,
-            max_failures: None,
+            max_failures: order.max_failures,
             not_before: now.minus(BACK_DATED),
             not_after: now.plus(order.valid_for),
             reason: order.reason,
@@ -143,6 +145,7 @@ mod tests {
             selector: "ring=test".to_owned(),
             nodes: vec![node(3), node(1), node(2), node(1)],
             max_parallel: 2,
+            max_failures: Some(1),
             valid_for: Duration::from_hours(1),
             reason: "routine".to_owned(),
         };

@@ -67,7 +67,7 @@ fn a_controller_refuses_a_content_key_on_its_disk() {
     std::fs::write(&config, text).unwrap();
     let run = program(&["run", "--config", config.to_str().unwrap()]);
     assert_eq!(run.status.code(), Some(1));
-    assert!(stderr(&run).contains("must not hold one"), "{}", stderr(&run));
+    assert!(stderr(&run).contains("must not have one"), "{}", stderr(&run));
 }
 
 #[test]

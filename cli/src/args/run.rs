@@ -74,6 +74,10 @@ pub struct HowToRun {
     /// At most so many nodes at once [default: 5 and 1 of each pair where something changes, else all].
     #[arg(long, value_name = "N", value_parser = |text: &str| parse::number(text, 1..=100_000))]
     pub max_parallel: Option<u32>,
+    /// Start no more nodes once so many failed, were rolled back or got lost; 0 for no such limit [default: 1 where
+    /// something changes, else 0].
+    #[arg(long, value_name = "N", value_parser = |text: &str| parse::number(text, 0..=100_000))]
+    pub max_failures: Option<u32>,
     /// Go on although a node or document is not the one that this machine saw before.
     #[arg(long)]
     pub accept_changed: bool,

@@ -115,6 +115,7 @@ pub fn run(request: &Request, state: RunState) -> RunView {
         procedure_revision: Some(1),
         params: request.params.clone(),
         max_parallel: request.max_parallel,
+        max_failures: request.max_failures,
         not_before: Some(request.not_before),
         not_after: request.not_after,
         skipped: vec![],

@@ -98,7 +98,7 @@ fn what_is_decided_about_a_node_wants_a_reason_and_a_removal_its_name() {
     world.state(|state| assert!(state.orders.is_empty(), "{:?}", state.orders));
     let held = world.run(&["node", "hold", "fw-1", "--reason", "disk is swapped"]);
     assert_eq!((held.code, held.out.as_str()), (0, "fw-1 is held\n"), "{}", held.err);
-    let released = world.run(&["node", "release", "fw-1", "--reason", "done", "-o", "name"]);
+    let released = world.run(&["node", "release", "fw-1", "--reason", "done", "--yes", "-o", "name"]);
     assert_eq!((released.code, released.out.as_str()), (0, "fw-1\n"), "{}", released.err);
     let args =
         ["node", "remove", "fw-1", "--confirm", "fw-1", "--reason", "scrapped", "-o", "jsonpath=.message"];

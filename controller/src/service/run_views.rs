@@ -139,6 +139,7 @@ pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
         profile_digest: stored.profile_digest,
         procedure_revision: stored.procedure_revision,
         params: BTreeMap::new(),
+        max_failures: stored.max_failures,
         max_parallel: if stored.changes { stored.max_parallel.min(groups) } else { stored.max_parallel },
         not_before: Some(stored.not_before),
         not_after: stored.not_after,

@@ -116,6 +116,9 @@ pub enum RequestError {
     /// No nodes or too many.
     #[error("the request names {0} nodes; allowed are 1 to {MAX_NODES}")]
     Nodes(u32),
+    /// It would stop before it began.
+    #[error("max_failures is 0; leave it out for no limit")]
+    Failures,
     /// Zero at once.
     #[error("max_parallel is 0; at least 1 node must be allowed at once")]
     Parallel,
@@ -145,6 +148,9 @@ impl Request {
         }
         if self.max_parallel == 0 {
             return Err(RequestError::Parallel);
+        }
+        if self.max_failures == Some(0) {
+            return Err(RequestError::Failures);
         }
         Ok(())
     }

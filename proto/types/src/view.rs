@@ -438,6 +438,9 @@ pub struct RunView {
     pub params: BTreeMap<String, serde_json::Value>,
     /// At most so many nodes at once: of a pair that changes never more than one.
     pub max_parallel: u32,
+    /// No node starts after so many failures; none for no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<u32>,
     /// No start before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,

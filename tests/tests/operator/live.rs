@@ -6,12 +6,12 @@ use fleet_tests::sandbox::operator::Running;
 use fleet_tests::wait::{PATIENCE, wait_until};
 
 /// Head of the table of sites, which each screen has once.
-const HEAD: &str = "SITE  NODES  OK  WARN  STALE  OFFLINE  NEW  UNKNOWN";
+const HEAD: &str = "SITE  NODES  OK  WARN  STALE  OFFLINE  HELD  NEW  UNKNOWN";
 
 /// Its row while the node is there; nobody has asked for its health yet.
-const PRESENT: &str = "ams2      1   0     0      0        0    0        1";
+const PRESENT: &str = "ams2      1   0     0      0        0     0    0        1";
 /// Its row while the node is away.
-const GONE: &str = "ams2      1   0     0      0        1    0        0";
+const GONE: &str = "ams2      1   0     0      0        1     0    0        0";
 
 fn screens(text: &str) -> usize {
     text.matches(HEAD).count()

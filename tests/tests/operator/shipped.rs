@@ -33,7 +33,7 @@ async fn the_shipped_profiles_share_a_fleet_and_none_takes_the_others_procedures
         let apply = ["config", "apply", folder, "--yes", "--reason", "a story"];
         let first: ApplyView = sandbox.operator.json(&apply).await?;
         // Their schedules and actions are ahead of this version, which says so in many words.
-        assert!(first.warnings.len() > 20, "{name}: {}", first.warnings.len());
+        assert!(first.warnings.len() > 10, "{name}: {}", first.warnings.len());
         assert!(first.items.len() > 10, "{name}: {:?}", first.items);
         assert!(first.items.iter().all(|item| item.action == "created"), "{name}: {:?}", first.items);
         let again: ApplyView = sandbox.operator.json(&apply).await?;

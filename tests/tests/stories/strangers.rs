@@ -253,7 +253,11 @@ async fn the_enrolment_port_serves_nothing_but_enrolment() -> Result<()> {
 async fn reports_of_a_node_are_taken_in_order_and_never_beside_their_chain() -> Result<()> {
     let fleet = TestFleet::start(1).await?;
     let agent = &fleet.agents[0];
-    fleet.script(|script| script.work = Work::Hold);
+    // Told to stop after its job was given up, it would report at once, and the lie would be a second late report.
+    fleet.script(|script| {
+        script.work = Work::Hold;
+        script.obeys_cancel = false;
+    });
     let run = fleet.start_run(fleet.look, 1).await?;
     agent.started(run).await?;
     let key = (run, Attempt(1));

@@ -123,7 +123,7 @@ fn request_refusal(error: &RequestError) -> Refusal {
         RequestError::OtherFleet(_) => "other-fleet",
         RequestError::Validity { .. } => "request-validity",
         RequestError::Nodes(_) => "request-nodes",
-        RequestError::Parallel => "request-parallel",
+        RequestError::Parallel | RequestError::Failures => "request-parallel",
         RequestError::TooEarly(_) => "request-too-early",
         RequestError::Ended(_) => "request-expired",
     };

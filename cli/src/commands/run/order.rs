@@ -123,6 +123,7 @@ pub fn prepared(
         selector: chosen.selector.clone(),
         nodes,
         max_parallel: how.max_parallel.unwrap_or(default),
+        max_failures: Some(how.max_failures.unwrap_or(u32::from(is_change))).filter(|limit| *limit > 0),
         valid_for,
         reason: session.settings.reason.clone().unwrap_or_default(),
     };
@@ -162,6 +163,7 @@ struct Preview<'a> {
     params: &'a BTreeMap<String, serde_json::Value>,
     selector: &'a str,
     max_parallel: u32,
+    max_failures: Option<u32>,
     nodes: &'a [Target],
 }
 
@@ -169,7 +171,24 @@ impl Prepared {
     /// What is about to be done: `start "daily-checks" on 6 nodes at 2 sites, at most 5 at once`.
     pub fn in_words(&self, verb: &str) -> String {
         let (name, nodes) = (&self.procedure.name, self.chosen.in_words());
-        format!("{verb} \"{name}\" on {nodes}, at most {} at once", self.at_once())
+        let stops = match self.order.max_failures.filter(|_| self.chosen.nodes.len() > 1) {
+            Some(limit) => format!(", none after {}", units::count(limit as usize, "failure")),
+            None => String::new(),
+        };
+        format!("{verb} \"{name}\" on {nodes}, at most {} at once{stops}", self.at_once())
+    }
+
+    /// How many nodes begin before the request ends, when each takes all the time it has; none where all do.
+    pub fn too_slow(&self) -> Option<String> {
+        let nodes = self.chosen.nodes.len();
+        let begin = begin_in_time(self.at_once(), self.procedure.timeout.length(), self.order.valid_for);
+        (begin < nodes).then(|| {
+            format!(
+                "if each node takes its {}, {begin} of {nodes} begin before the request ends in {}; the others expire: --valid-for, --max-parallel",
+                self.procedure.timeout,
+                units::length(self.order.valid_for)
+            )
+        })
     }
 
     /// Of a pair that changes never more than one is under way, whatever the request allows.
@@ -193,6 +212,7 @@ impl Prepared {
             params: &self.order.params,
             selector: &self.order.selector,
             max_parallel: self.order.max_parallel,
+            max_failures: self.order.max_failures,
             nodes: &self.chosen.nodes,
         };
         Answer {
@@ -222,6 +242,12 @@ impl Prepared {
         self.seen.save_or_say(session);
         Ok(started)
     }
+}
+
+/// How many nodes begin within `valid_for` when so many go at once and each takes `limit`.
+fn begin_in_time(at_once: usize, limit: Duration, valid_for: Duration) -> usize {
+    let waves = valid_for.as_millis().div_ceil(limit.as_millis().max(1));
+    usize::try_from(waves).unwrap_or(usize::MAX).saturating_mul(at_once)
 }
 
 /// The newest revision of an applied procedure.
@@ -285,4 +311,19 @@ fn check_parameters(procedure: &Procedure, given: &[(String, serde_json::Value)]
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_into_the_time_of_a_request() {
+        let minutes = Duration::from_mins;
+        // The first wave begins at once, and one that begins a moment before the end still begins.
+        assert_eq!(begin_in_time(5, minutes(3), minutes(60)), 100);
+        assert_eq!(begin_in_time(5, minutes(60), minutes(60)), 5);
+        assert_eq!(begin_in_time(5, minutes(59), minutes(60)), 10);
+        assert_eq!(begin_in_time(5, Duration::ZERO, minutes(60)), 5 * 3_600_000);
+    }
 }

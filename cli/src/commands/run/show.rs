@@ -76,6 +76,9 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
         ),
         ("at once", view.max_parallel.to_string().into()),
     ];
+    if let Some(limit) = view.max_failures {
+        fields.push(("stops at", units::count(limit as usize, "failure").into()));
+    }
     if let Some(skipped) = targets::skipped_in_words(&view.skipped, view.skipped_count as usize) {
         fields.push(("skipped", Cell::toned(Tone::Warn, skipped)));
     }

@@ -45,6 +45,9 @@ pub(super) async fn start(
     danger: &Danger,
     is_waiting: bool,
 ) -> Result<ExitCode, Failure> {
+    if let Some(warning) = prepared.too_slow() {
+        session.say(format!("warning: {warning}"));
+    }
     confirm(session, danger, &prepared.in_words("start"), &prepared.chosen.answer()).await?;
     let started = prepared.send(session, client).await?;
     if !is_waiting {
