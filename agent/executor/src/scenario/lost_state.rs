@@ -55,7 +55,7 @@ async fn whatever_is_missing_stops_changes_until_a_person_has_looked() {
             core.assign(&bench, &change, 4).await;
             let sealed = core.sealed(&bench).await;
             let report: Report = canonical::from_slice(&sealed.payload).unwrap();
-            assert!(report.reason.starts_with("policy safe-mode: "), "{}", report.reason);
+            assert!(report.reason.starts_with("safe-mode: "), "{}", report.reason);
             core.ack(&sealed).await;
             // Answered behind the acknowledgement, so that it has been taken.
             core.send(ToExecutor::LinkDown(pb::LinkDown {})).await;
@@ -174,7 +174,7 @@ async fn the_owners_policy_counts_from_the_moment_it_is_written() {
     assert_eq!(bench.tasks.count("apply two"), 0, "what has begun ends, nothing else begins");
     assert!(report.outcome == Outcome::Failed && report.reason.contains("locked"), "{}", report.reason);
     let mut refusal = 1;
-    for (mode, words) in [(Ok("locked"), "policy mode-locked"), (Err("line 3"), "policy mode-locked")] {
+    for (mode, words) in [(Ok("locked"), "mode-locked"), (Err("line 3"), "mode-locked")] {
         write(mode);
         refusal += 1;
         let order = bench.order(refusal, Verb::Run, backups(&["two"]));
