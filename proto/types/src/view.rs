@@ -125,7 +125,7 @@ pub struct SiteStatus {
     pub offline: u32,
     /// Not enrolled yet.
     pub not_enrolled: u32,
-    /// Online and not asked for its health yet, or reconnecting.
+    /// Online, and its health is not known: not asked for yet, asked too long ago, or not to be seen.
     pub unknown: u32,
     /// Held: they get no work, however their link is.
     #[serde(default)]
@@ -214,8 +214,14 @@ pub struct Health {
     /// The worst of them, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub worst: String,
+    /// Checks that nobody could look at: neither good nor bad.
+    #[serde(default)]
+    pub unknown: u32,
     /// When it was found.
     pub at: Timestamp,
+    /// From here on it is too old to say anything about the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_until: Option<Timestamp>,
 }
 
 /// One node.

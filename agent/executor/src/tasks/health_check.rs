@@ -125,6 +125,10 @@ fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskRepo
     if unknown.len() < of {
         let score = score(&report.problems);
         report.samples.insert(0, sample("health_score", "", f64::from(score), "score"));
+        // How soon it must be measured again to stay known.
+        if let Some(every) = checks.iter().map(|(_, check)| check.every.length()).min() {
+            report.samples.insert(1, sample("health_every", "", every.as_secs_f64(), "seconds"));
+        }
         report.summary = format!("{}; health score {score}", report.summary);
     }
     Ok(bounded(report))
@@ -373,6 +377,7 @@ mod tests {
         assert!(report.samples.iter().any(|s| s.metric == "health_score" && (s.value - 80.0).abs() < 1e-9));
         assert!(report.samples.iter().any(|s| s.metric == "cpu_used" && (s.value - 10.0).abs() < 1e-9));
         assert!(report.samples.iter().any(|s| s.metric == "check_duration" && s.subject == "db"));
+        assert!(report.samples.iter().any(|s| s.metric == "health_every" && (s.value - 60.0).abs() < 1e-9));
 
         bench.host.script().space = Some(Space { total: 100, used: 95, available: 5 });
         bench.host.script().cpu = [CpuTimes { busy: 0, total: 0 }, CpuTimes { busy: 10, total: 100 }].into();
