@@ -36,6 +36,9 @@ const NOTE: &str = "checks.json";
 /// Checks whose thread went over its limit and has not ended yet, by node and check.
 static HUNG: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
 
+/// Held from reading the note to writing it.
+static NOTES: Mutex<()> = Mutex::new(());
+
 /// The task.
 pub(super) struct HealthCheck;
 
@@ -87,7 +90,6 @@ fn lookers(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<Vec<Pr
 /// One look of all checks.
 fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskReport, TaskError> {
     let mut report = TaskReport::default();
-    let mut lasting = Lasting::load(context.host);
     let (mut bad, mut unknown) = (Vec::new(), Vec::new());
     let mut rest = lookers(context, checks)?;
     let mut probes = BTreeMap::new();
@@ -96,6 +98,9 @@ fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskRepo
         probes.extend(side_by_side(context, rest)?);
         rest = later;
     }
+    // Two jobs may check at once: what one notes between the other's reading and writing would be lost.
+    let one_at_a_time = NOTES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lasting = Lasting::load(context.host);
     for (id, check) in checks {
         let Some(look) = probes.remove(id.as_str()) else { continue };
         if let Some(value) = look.value {
@@ -113,6 +118,7 @@ fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskRepo
         }
     }
     lasting.save(context.host);
+    drop(one_at_a_time);
     let of = checks.len();
     report.summary = match (bad.is_empty(), unknown.is_empty()) {
         (true, true) => format!("{of} checks are good"),
@@ -431,6 +437,22 @@ mod tests {
         while bench.apply("health.check", &with).is_err() {
             assert!(Instant::now() < until, "the check did not recover");
         }
+    }
+
+    #[test]
+    fn two_jobs_at_once_keep_what_the_other_noted() {
+        let bench = Bench::new(
+            "[check.a]\nkind = \"load\"\nwarn = 9\nevery = \"1m\"\n[check.b]\nkind = \"load\"\nwarn = 9\nevery = \"1m\"\n",
+        );
+        let (a, b) = (bench.with(r#"{"checks":["a"]}"#), bench.with(r#"{"checks":["b"]}"#));
+        std::thread::scope(|scope| {
+            for with in [&a, &b] {
+                let bench = &bench;
+                scope.spawn(move || (0..20).for_each(|_| drop(bench.apply("health.check", with))));
+            }
+        });
+        let seen = Lasting::load(&bench.host).seen;
+        assert_eq!(seen.keys().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]
