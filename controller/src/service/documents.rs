@@ -204,7 +204,7 @@ async fn check_sources(context: &Context, checked: &[Checked]) -> Result<Vec<Str
         applied.push(document(context, item.digest).await?);
     }
     let built = fleet_types::action::BUILT.iter().copied().collect();
-    let lint = front::Lint { applied: &applied, built_actions: Some(&built) };
+    let lint = front::Lint { applied: &applied, built_actions: Some(&built), ..front::Lint::default() };
     let set = front::parse_set(&sources, &lint).map_err(|problems| {
         let mut lines = problems.iter().map(ToString::to_string);
         let first = lines.next().unwrap_or_default();
