@@ -39,7 +39,8 @@ struct ProblemItem<'a> {
 pub fn validate(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitCode, Failure> {
     let texts = files::read(paths)?;
     let built = BUILT.iter().copied().collect();
-    let lint = Lint { built_actions: Some(&built), ..Lint::default() };
+    let unreadable = unreadable(&texts);
+    let lint = Lint { built_actions: Some(&built), unreadable: &unreadable, ..Lint::default() };
     let (problems, set) = match parse_set(&sources(&texts), &lint) {
         Ok(set) => (set.warnings.clone(), Some(set)),
         Err(problems) => (problems, None),
@@ -96,6 +97,10 @@ fn count(problems: &[Problem], level: Level) -> usize {
     problems.iter().filter(|problem| problem.level == level).count()
 }
 
+fn unreadable(files: &[TextFile]) -> Vec<Problem> {
+    files.iter().filter_map(|file| file.unreadable.clone()).collect()
+}
+
 fn sources(files: &[TextFile]) -> Vec<SourceFile<'_>> {
     files.iter().map(|file| SourceFile { name: &file.name, text: &file.text }).collect()
 }
@@ -149,7 +154,8 @@ pub async fn apply(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitC
 
 fn checked(texts: &[TextFile], applied: &[Document]) -> Result<ParsedSet, Failure> {
     let built = BUILT.iter().copied().collect();
-    let lint = Lint { applied, built_actions: Some(&built) };
+    let unreadable = unreadable(texts);
+    let lint = Lint { applied, built_actions: Some(&built), unreadable: &unreadable };
     parse_set(&sources(texts), &lint).map_err(|problems| {
         let errors: Vec<_> = problems.iter().filter(|problem| problem.level == Level::Error).collect();
         let what = format!("{}; nothing was applied", summary(texts.len(), errors.len(), 0));

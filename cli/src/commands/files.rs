@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use fleet_documents::MAX_FILE_BYTES;
+use fleet_documents::{MAX_FILE_BYTES, Problem, read_text};
 
 use crate::error::{ExitCode, Failure};
 
@@ -19,6 +19,8 @@ pub struct TextFile {
     pub name: String,
     /// Its content.
     pub text: String,
+    /// What is wrong with its bytes.
+    pub unreadable: Option<Problem>,
 }
 
 /// Reads all files, in order of their names within a folder.
@@ -76,12 +78,9 @@ fn read_one(path: &Path) -> Result<TextFile, Failure> {
     // One byte more than allowed, so that the parser says that it is too large.
     let limit = MAX_FILE_BYTES as u64 + 1;
     file.take(limit).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Failure::new(ExitCode::Usage, "config-invalid", format!("{} is not UTF-8 text", path.display()))
-            .cause(format!("byte {at} is wrong"))
-    })?;
-    Ok(TextFile { name: path.display().to_string(), text })
+    let name = path.display().to_string();
+    let (text, unreadable) = read_text(&name, bytes);
+    Ok(TextFile { name, text, unreadable })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
@@ -108,7 +107,10 @@ mod tests {
             ["b.toml", "procedures/a.toml", "profile.toml"].map(|n| root.join(n).display().to_string());
         assert_eq!(names, expected);
         assert_eq!(read(&[root.join("none.toml")]).unwrap_err().exit.number(), 4);
-        std::fs::write(root.join("b.toml"), [0xff]).unwrap();
-        assert_eq!(read(&[root.join("b.toml")]).unwrap_err().exit.number(), 2);
+        std::fs::write(root.join("b.toml"), b"x = 1\n# \xc3\xa4 \xff").unwrap();
+        let files = read(&[root.join("b.toml"), root.join("profile.toml")]).unwrap();
+        let bad = files[0].unreadable.as_ref().unwrap();
+        assert_eq!((bad.line, bad.column, bad.message.as_str()), (2, 5, "byte 0xff is no UTF-8"));
+        assert!(files[1].unreadable.is_none());
     }
 }

@@ -72,12 +72,21 @@ fn presence(node: &NodeItem) -> Cell {
 
 fn health(node: &NodeItem, times: &Times) -> Cell {
     let Some(health) = &node.health else { return Cell::toned(Tone::Dim, "not asked yet") };
-    if health.problems == 0 {
-        return Cell::toned(Tone::Good, format!("{} of 100", health.score));
-    }
     let at = times.show(health.at);
-    let problems = units::count(health.problems as usize, "problem");
-    Cell::toned(Tone::Warn, format!("{} of 100, {problems}: {} ({at})", health.score, health.worst))
+    let mut text = format!("{} of 100", health.score);
+    if health.problems > 0 {
+        let problems = units::count(health.problems as usize, "problem");
+        text = format!("{text}, {problems}: {}", health.worst);
+    }
+    if health.unknown > 0 {
+        text = format!("{text}, {} unknown", units::count(health.unknown as usize, "check"));
+    }
+    // What was measured too long ago says nothing about now.
+    if health.fresh_until.is_some_and(|until| until <= times.now) {
+        return Cell::toned(Tone::Dim, format!("unknown; it was {text} ({at})"));
+    }
+    let tone = if health.problems > 0 { Tone::Warn } else { Tone::Good };
+    Cell::toned(tone, format!("{text} ({at})"))
 }
 
 /// Shows one node.

@@ -43,7 +43,14 @@ pub fn nodes() -> Vec<NodeItem> {
         last_seen: Some(clock::now()),
         agent_version: "0.1.0".into(),
         policy_mode: "enforce".into(),
-        health: Some(Health { score: 70, problems: 1, worst: HOSTILE.into(), at: clock::now() }),
+        health: Some(Health {
+            score: 70,
+            problems: 1,
+            worst: HOSTILE.into(),
+            unknown: 0,
+            at: clock::now(),
+            fresh_until: None,
+        }),
         hold: None,
         safe_mode: String::new(),
     };

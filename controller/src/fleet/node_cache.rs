@@ -3,7 +3,7 @@
 //!
 //! Filled from the store at start; services tell it what they have committed. It never writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use fleet_types::id::{Name, NodeId};
@@ -34,6 +34,8 @@ pub struct Known {
     pub safe_mode: String,
     /// Newest journal frame that the node told of; none before its first connect to this process.
     pub journal_sequence: Option<u64>,
+    /// The end of freshness that has passed; the health is old while it is its own.
+    aged: Option<Timestamp>,
 }
 
 fn presence_without_link(record: &NodeRecord) -> Presence {
@@ -53,12 +55,24 @@ impl Known {
             health: None,
             safe_mode: String::new(),
             journal_sequence: None,
+            aged: None,
         }
     }
 
     /// May it be given work?
     pub fn takes_work(&self) -> bool {
         self.record.state == NodeState::Active
+    }
+
+    /// When the health becomes too old; none when it has, or never does.
+    fn ages_at(&self) -> Option<Timestamp> {
+        let end = self.health.as_ref()?.fresh_until?;
+        (self.aged != Some(end)).then_some(end)
+    }
+
+    /// Has what was measured become too old to be believed?
+    fn is_old(&self) -> bool {
+        self.aged.is_some() && self.health.as_ref().is_some_and(|health| health.fresh_until == self.aged)
     }
 
     /// As shown in lists.
@@ -90,6 +104,8 @@ impl Known {
             Presence::NotEnrolled => add(&mut site.not_enrolled),
             Presence::Online => match &self.health {
                 None => add(&mut site.unknown),
+                Some(_) if self.is_old() => add(&mut site.unknown),
+                Some(health) if health.problems == 0 && health.unknown > 0 => add(&mut site.unknown),
                 Some(health) if health.problems > 0 => add(&mut site.warn),
                 Some(_) => add(&mut site.ok),
             },
@@ -112,6 +128,8 @@ struct Inner {
     sites: BTreeMap<String, SiteStatus>,
     /// Names of the nodes that need a person; a subset, so that status need not look at all.
     attention: BTreeMap<Name, NodeId>,
+    /// When healths become too old, so that counts are corrected without looking at all nodes.
+    ages: BTreeSet<(Timestamp, NodeId)>,
 }
 
 impl Inner {
@@ -125,6 +143,7 @@ impl Inner {
         if known.needs_attention() {
             self.attention.insert(known.record.name.clone(), id);
         }
+        self.ages.extend(known.ages_at().map(|at| (at, id)));
         self.names.insert(known.record.name.clone(), id);
         self.nodes.insert(id, known);
     }
@@ -133,6 +152,9 @@ impl Inner {
         let Some(old) = self.nodes.remove(&id) else { return };
         self.names.remove(&old.record.name);
         self.attention.remove(&old.record.name);
+        if let Some(at) = old.ages_at() {
+            self.ages.remove(&(at, id));
+        }
         let site = old.record.labels.site();
         if let Some(entry) = self.sites.get_mut(site) {
             old.count(entry, -1);
@@ -242,8 +264,26 @@ impl NodeCache {
         })
     }
 
+    /// Lets healths grow old that are by now. Called before counts are read.
+    fn age(&self, now: Timestamp) {
+        let due = |inner: &Inner| inner.ages.first().is_some_and(|(at, _)| *at <= now);
+        if !self.read(due) {
+            return;
+        }
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        while due(&inner)
+            && let Some((at, id)) = inner.ages.pop_first()
+        {
+            if let Some(mut known) = inner.nodes.get(&id).cloned() {
+                known.aged = Some(at);
+                inner.put(known);
+            }
+        }
+    }
+
     /// Counts a site, worst first.
-    pub fn sites(&self) -> Vec<SiteStatus> {
+    pub fn sites(&self, now: Timestamp) -> Vec<SiteStatus> {
+        self.age(now);
         let mut sites: Vec<_> = self.read(|inner| inner.sites.values().cloned().collect());
         sites.sort_by_key(|site| {
             (std::cmp::Reverse((site.offline + site.stale + site.held, site.warn)), site.site.clone())
@@ -265,6 +305,14 @@ mod tests {
 
     use super::*;
 
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::clamped(1_790_000_000_000 + seconds * 1000)
+    }
+
+    fn health(problems: u32, unknown: u32, fresh_until: Option<Timestamp>) -> Health {
+        Health { score: 90, problems, unknown, worst: String::new(), at: at(0), fresh_until }
+    }
+
     fn known(n: u128, site: &str) -> Known {
         let labels = Labels::new([("site".to_owned(), site.to_owned())]).unwrap();
         let id = NodeId::from_uuid(uuid::Uuid::from_u128(n));
@@ -279,29 +327,57 @@ mod tests {
         for node in node_cache.page(&Selector::all(), None, usize::MAX) {
             fresh.put(node);
         }
-        fresh.sites()
+        fresh.sites(at(0))
     }
 
     #[test]
     fn counts_follow_every_change() {
         let node_cache = NodeCache::default();
-        let health =
-            |problems| Some(Health { score: 90, problems, worst: String::new(), at: Timestamp::clamped(0) });
         for n in 0..6 {
             node_cache.put(known(n, if n < 4 { "fra1" } else { "ams2" }));
         }
         let id = |n| NodeId::from_uuid(uuid::Uuid::from_u128(n));
         for n in 0..5 {
             node_cache.update(id(n), |k| k.presence = Presence::Online);
-            assert_eq!(node_cache.sites(), recount(&node_cache));
+            assert_eq!(node_cache.sites(at(0)), recount(&node_cache));
         }
-        node_cache.update(id(0), |k| k.health = health(0));
-        node_cache.update(id(1), |k| k.health = health(2));
+        node_cache.update(id(0), |k| k.health = Some(health(0, 0, None)));
+        node_cache.update(id(1), |k| k.health = Some(health(2, 0, None)));
         node_cache.update(id(2), |k| k.presence = Presence::Stale);
         node_cache.put(known(3, "ams2"));
-        assert_eq!(node_cache.sites(), recount(&node_cache));
-        let fra = node_cache.sites().into_iter().find(|s| s.site == "fra1").unwrap();
+        assert_eq!(node_cache.sites(at(0)), recount(&node_cache));
+        let fra = node_cache.sites(at(0)).into_iter().find(|s| s.site == "fra1").unwrap();
         assert_eq!((fra.nodes, fra.ok, fra.warn, fra.stale), (3, 1, 1, 1));
         assert_eq!(node_cache.attention(9).len(), 4, "fw-1 warns, fw-2 is stale, fw-3 and fw-5 are offline");
+    }
+
+    #[test]
+    fn what_was_measured_too_long_ago_or_not_seen_is_unknown() {
+        let node_cache = NodeCache::default();
+        let id = |n| NodeId::from_uuid(uuid::Uuid::from_u128(n));
+        for (n, found) in [
+            (0, health(0, 0, Some(at(180)))),
+            (1, health(1, 0, Some(at(300)))),
+            (2, health(0, 0, Some(at(900)))),
+            (3, health(0, 1, Some(at(900)))),
+        ] {
+            node_cache.put(known(n, "fra1"));
+            node_cache.update(id(n), |k| (k.presence, k.health) = (Presence::Online, Some(found)));
+        }
+        let counts = |seconds| {
+            let site = &node_cache.sites(at(seconds))[0];
+            (site.ok, site.warn, site.unknown)
+        };
+        assert_eq!(counts(179), (2, 1, 1));
+        assert_eq!(counts(180), (1, 1, 2));
+        assert_eq!(counts(300), (1, 0, 3));
+        assert_eq!(node_cache.attention(9).len(), 1, "a problem that was seen still needs a person");
+        // Signs of life do not make it younger; a new look does.
+        node_cache.update(id(0), |k| k.presence = Presence::Stale);
+        node_cache.update(id(0), |k| k.presence = Presence::Online);
+        assert_eq!(counts(301), (1, 0, 3));
+        node_cache.update(id(0), |k| k.health = Some(health(0, 0, Some(at(500)))));
+        assert_eq!(counts(301), (2, 0, 2));
+        assert_eq!(counts(500), (1, 0, 3));
     }
 }

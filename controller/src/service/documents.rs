@@ -1,7 +1,6 @@
 //! Documents: applied as signed bytes with their source beside them, numbered by name, never changed.
 
 use fleet_documents as front;
-use fleet_store::Direction;
 use fleet_types::action::nearest;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
@@ -205,7 +204,7 @@ async fn check_sources(context: &Context, checked: &[Checked]) -> Result<Vec<Str
         applied.push(document(context, item.digest).await?);
     }
     let built = fleet_types::action::BUILT.iter().copied().collect();
-    let lint = front::Lint { applied: &applied, built_actions: Some(&built) };
+    let lint = front::Lint { applied: &applied, built_actions: Some(&built), ..front::Lint::default() };
     let set = front::parse_set(&sources, &lint).map_err(|problems| {
         let mut lines = problems.iter().map(ToString::to_string);
         let first = lines.next().unwrap_or_default();
@@ -253,9 +252,8 @@ pub async fn list(context: &Context, kind: &str) -> Result<Page<DocumentItem>> {
         let kind: DocumentKind = kind.parse().map_err(|error| ControllerError::invalid("kind", error))?;
         keys::document_heads_of(kind.as_str())
     };
-    // A fleet has tens of documents; a thousand fit one page.
-    let page = context.repo.page::<DocumentRecord>(&prefix, None, 1000, Direction::Ascending).await?;
-    let items = page.into_iter().map(|(_, stored)| item(stored.record)).collect();
+    let all = context.repo.all::<DocumentRecord>(&prefix).await?;
+    let items = all.into_iter().map(|(_, stored)| item(stored.record)).collect();
     Ok(Page { schema: "fleet/v1/document-list".to_owned(), items, next: None })
 }
 
@@ -336,4 +334,36 @@ pub async fn envelope(context: &Context, digest: Digest) -> Result<Envelope> {
 pub async fn document(context: &Context, digest: Digest) -> Result<Document> {
     let envelope = envelope(context, digest).await?;
     canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestContext;
+
+    #[tokio::test]
+    async fn a_list_does_not_end_at_a_thousand_documents() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let mut batch = context.audited.batch();
+        for number in 0..1001 {
+            let record = DocumentRecord {
+                kind: "procedure".to_owned(),
+                name: format!("p{number}"),
+                revision: 1,
+                version: None,
+                digest: Digest::of(b""),
+                description: String::new(),
+                applied: context.clock.now(),
+                key: Digest::of(b""),
+                signed_by: String::new(),
+            };
+            batch =
+                batch.put_record(keys::document_head("procedure", &record.name).unwrap(), &record).unwrap();
+        }
+        context.audited.commit(batch, vec![]).await.unwrap();
+        for kind in ["", "procedure"] {
+            assert_eq!(list(context, kind).await.unwrap().items.len(), 1001);
+        }
+    }
 }

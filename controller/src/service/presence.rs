@@ -123,7 +123,7 @@ mod tests {
         let batch = context.audited.batch().put_record(keys::alive().unwrap(), &alive).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
         assert_eq!(known_anew(context, node).await, (Presence::Reconnecting, Some(minutes(30))));
-        let site = &context.node_cache.sites()[0];
+        let site = &context.node_cache.sites(context.clock.now())[0];
         assert_eq!((site.offline, site.unknown), (0, 1), "no alarm for a node that is on its way");
         assert!(context.node_cache.attention(9).is_empty());
         // It does not come: that is known once, and after the next start, too.
@@ -136,7 +136,14 @@ mod tests {
         let test = TestContext::new().await;
         let context = &test.context;
         let node = enrolled(context, 1).await.node;
-        let health = Health { score: 70, problems: 2, worst: "disk".to_owned(), at: context.clock.now() };
+        let health = Health {
+            score: 70,
+            problems: 2,
+            worst: "disk".to_owned(),
+            unknown: 0,
+            at: context.clock.now(),
+            fresh_until: None,
+        };
         let record = HealthRecord { health: health.clone() };
         let batch = context.audited.batch().put_record(keys::health(node).unwrap(), &record).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();

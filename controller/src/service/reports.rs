@@ -6,15 +6,17 @@
 //! speak of work that this store never gave it, is held until an operator looks (docs/adr/0016).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleet_store::Direction;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, Generation, JobId, NodeId, RunId};
 use fleet_types::job::{JobState, Outcome, Phase, check_reachable};
-use fleet_types::report::{MAX_REPORT_BYTES, Report, StepState};
+use fleet_types::report::{MAX_REPORT_BYTES, NOT_AVAILABLE, Problem, Report, StepState};
 use fleet_types::seal::Kind as SealKind;
 use fleet_types::severity::Severity;
+use fleet_types::time::Timestamp;
 use fleet_types::view::Health;
 
 use super::caller::Agent;
@@ -250,7 +252,7 @@ async fn store(
     for backup in backups_of(agent, report) {
         batch = batch.put_record(keys::backup(node, backup.made.as_millis(), &backup.sha256)?, &backup)?;
     }
-    let found = health_of(report);
+    let found = health_of(report, now);
     let newest = found.clone().filter(|found| known.health.is_none_or(|known| known.at <= found.at));
     if let Some(health) = &newest {
         batch = batch.put_record(keys::health(node)?, &HealthRecord { health: health.clone() })?;
@@ -294,7 +296,7 @@ fn note_health(context: &Context, node: NodeId, newest: Option<Health>) {
     }
 }
 
-fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: fleet_types::time::Timestamp) -> JobRecord {
+fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: Timestamp) -> JobRecord {
     JobRecord {
         run: report.job.run,
         node: agent.node,
@@ -310,7 +312,7 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: fleet_types::t
         summary: summary_of(report),
         report: Some(at),
         late_report: None,
-        health: health_of(report),
+        health: health_of(report, now),
     }
 }
 
@@ -346,24 +348,41 @@ fn summary_of(report: &Report) -> String {
     text.chars().take(200).collect()
 }
 
-/// The health score and problems, where a step measured them.
-fn health_of(report: &Report) -> Option<Health> {
+/// A health that was not measured again within so many times the shortest `every` of its checks is unknown: one look
+/// may be missed by a restart and one by a busy node.
+const LOOKS_MISSED: f64 = 3.0;
+/// How long the health of a report is believed that does not say how often its checks are due: three times the
+/// longest `every` of the shipped profiles.
+const DEFAULT_FRESHNESS: Duration = Duration::from_mins(15);
+
+/// The health score and problems, where a step measured them. A node whose clock is ahead does not stay healthy for longer.
+fn health_of(report: &Report, now: Timestamp) -> Option<Health> {
     let step = report
         .steps
         .iter()
         .rev()
         .find(|step| step.body.samples.iter().any(|s| s.metric == "health_score"))?;
     let sample = step.body.samples.iter().find(|sample| sample.metric == "health_score")?;
-    let bad = |problem: &&fleet_types::report::Problem| problem.severity >= Severity::Medium;
+    let unseen = |problem: &&Problem| problem.code == NOT_AVAILABLE;
+    let bad = |problem: &&Problem| problem.severity >= Severity::Medium && !unseen(problem);
+    let every = step.body.samples.iter().find(|sample| sample.metric == "health_every");
+    let freshness = every.and_then(|s| Duration::try_from_secs_f64(s.value * LOOKS_MISSED).ok());
+    // A year bounds what a broken agent may say.
+    let freshness = freshness.unwrap_or(DEFAULT_FRESHNESS).min(Duration::from_hours(365 * 24));
+    let count = |matching: &dyn Fn(&&Problem) -> bool| {
+        u32::try_from(step.body.problems.iter().filter(matching).count()).unwrap_or(u32::MAX)
+    };
     let worst = step.body.problems.iter().filter(bad).max_by_key(|problem| problem.severity);
     // Scores are whole numbers from 0 to 100; anything else is a broken agent's.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let score = sample.value.clamp(0.0, 100.0).round() as u32;
     Some(Health {
         score,
-        problems: u32::try_from(step.body.problems.iter().filter(bad).count()).unwrap_or(u32::MAX),
+        problems: count(&bad),
+        unknown: count(&unseen),
         worst: worst.map(|problem| problem.message.chars().take(120).collect()).unwrap_or_default(),
-        at: report.ended,
+        at: report.ended.min(now),
+        fresh_until: Some(report.ended.min(now).plus(freshness)),
     })
 }
 
@@ -447,5 +466,43 @@ mod tests {
         assert_eq!(place(report(None, None)).await, GAP);
         assert_eq!(place(report(before, lost)).await, "contradicts");
         assert_eq!(place(report(None, lost)).await, "next");
+    }
+
+    #[test]
+    fn health_is_known_for_three_times_the_shortest_of_its_checks() {
+        let started = Timestamp::clamped(1_790_000_000_000);
+        let after = |seconds: u64| started.plus(Duration::from_secs(seconds));
+        let health = |every: Option<f64>, ended: Timestamp| {
+            let sample = |metric: &str, value: f64| json!({"metric": metric, "value": value, "unit": "x"});
+            let samples: Vec<_> = [sample("health_score", 80.0)]
+                .into_iter()
+                .chain(every.map(|every| sample("health_every", every)))
+                .collect();
+            let problem = |severity: &str, code: &str| json!({"severity": severity, "code": code, "subject": "c", "message": code});
+            let problems =
+                [problem("medium", "load"), problem("low", "disk"), problem("high", NOT_AVAILABLE)];
+            let report: Report = serde_json::from_value(json!({
+                "schema": "fleet/v1/report",
+                "job": JobId { run: RunId::from_number(1), node: agent(1).node },
+                "attempt": 1, "request": Digest::of(b"request"), "sequence": 1, "previous": null,
+                "outcome": "succeeded", "reason": "", "started": started, "ended": ended,
+                "boot": {"id": "boot", "ended_ms": 1}, "working_ms": 1,
+                "steps": [{
+                    "id": "s", "title": "s", "action": "health.check", "state": "succeeded",
+                    "started": started, "took_ms": 1, "tries": 1, "summary": "",
+                    "samples": samples, "problems": problems,
+                }],
+            }))
+            .unwrap();
+            health_of(&report, after(60)).unwrap()
+        };
+        let found = health(Some(60.0), after(30));
+        assert_eq!((found.problems, found.unknown, found.worst.as_str()), (1, 1, "load"));
+        assert_eq!((found.at, found.fresh_until), (after(30), Some(after(30 + 180))));
+        // A clock that is ahead keeps nothing fresh, and neither does a number that is none.
+        assert_eq!(health(Some(60.0), after(86_400)).fresh_until, Some(after(60 + 180)));
+        for every in [None, Some(-1.0), Some(f64::MAX)] {
+            assert_eq!(health(every, after(0)).fresh_until, Some(after(15 * 60)), "{every:?}");
+        }
     }
 }

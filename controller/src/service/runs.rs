@@ -81,13 +81,14 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
         (true, true) => hints::of_selector(context, &selector),
         (true, false) => Vec::new(),
     };
-    let sites = context.node_cache.sites();
+    let now = context.clock.now();
+    let sites = context.node_cache.sites(now);
     Ok(Targets {
         schema: "fleet/v1/targets".to_owned(),
         nodes,
         unknown,
         enrolled: sites.iter().map(|site| site.nodes - site.not_enrolled).sum(),
-        as_of: Some(context.clock.now()),
+        as_of: Some(now),
         hints,
         skipped,
     })

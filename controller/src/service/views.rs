@@ -47,14 +47,15 @@ pub fn who_am_i(context: &Context, caller: &Operator) -> WhoAmI {
 
 /// The fleet on one screen, from kept counts.
 pub async fn status(context: &Context) -> Result<Status> {
+    let now = context.clock.now();
     let mut attention: Vec<Attention> =
         context.node_cache.attention(LINES).iter().map(attention_of).collect();
     attention.truncate(LINES);
     Ok(Status {
         schema: "fleet/v1/status".to_owned(),
         fleet_name: context.fleet.name.clone(),
-        as_of: context.clock.now(),
-        sites: context.node_cache.sites(),
+        as_of: now,
+        sites: context.node_cache.sites(now),
         attention,
         active_runs: run_views::open(context, LINES).await?,
     })
@@ -71,7 +72,10 @@ fn attention_of(known: &Known) -> Attention {
         _ if !known.safe_mode.is_empty() => format!("starts no changes: {}", known.safe_mode),
         (_, _, Some(health)) => {
             let s = if health.problems == 1 { "" } else { "s" };
-            format!("{} (score {}, {} problem{s})", health.worst, health.score, health.problems)
+            format!(
+                "{} (score {}, {} problem{s}, seen {})",
+                health.worst, health.score, health.problems, health.at
+            )
         }
         _ => String::new(),
     };

@@ -108,7 +108,7 @@ fn parameter_fits(
     let whole = value
         .as_str()
         .is_some_and(|text| text.starts_with('{') && text.ends_with('}') && text.matches('{').count() == 1);
-    note_templates(walk, value, path);
+    note_templates(walk, value, path, matches!(parameter.takes, Takes::Path | Takes::Paths));
     if whole
         && !matches!(parameter.takes, Takes::Id(_) | Takes::Procedure | Takes::RolloutPolicy)
         && parameter.name != "plan_only"
@@ -192,19 +192,19 @@ fn ids(walk: &mut Walk<'_>, value: &Json, table: Table, path: &str) -> Fits {
     Ok(())
 }
 
-fn note_templates(walk: &mut Walk<'_>, value: &Json, path: &str) {
+fn note_templates(walk: &mut Walk<'_>, value: &Json, path: &str, is_path: bool) {
     match value {
         Json::String(text) if text.contains(['{', '}']) => {
-            walk.templates.push(TemplateUse { path: path.to_owned(), text: text.clone() });
+            walk.templates.push(TemplateUse { path: path.to_owned(), text: text.clone(), is_path });
         }
         Json::Array(members) => {
             for (index, member) in members.iter().enumerate() {
-                note_templates(walk, member, &join(path, &index.to_string()));
+                note_templates(walk, member, &join(path, &index.to_string()), is_path);
             }
         }
         Json::Object(entries) => {
             for (key, entry) in entries {
-                note_templates(walk, entry, &join(path, key));
+                note_templates(walk, entry, &join(path, key), is_path);
             }
         }
         _ => {}

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use crate::known::Known;
 use crate::reporter::Reporter;
 use crate::text_check::quoted;
+use crate::threshold_lint;
 use crate::walk::Reference;
 
 /// Ids that are used must be declared. Works on the raw value, so that an object with a mistake in it
@@ -140,6 +141,14 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, profile: &Profile, known: &Know
             unknown_document(reporter, &path, "procedure", procedure, known.procedures.keys().copied());
         }
     }
+    declared_facts(reporter, profile);
+    threshold_lint::check(reporter, profile);
+    archives(reporter, profile);
+    retention(reporter, profile);
+}
+
+/// What the profile declares as facts, and the conditions that read facts.
+fn declared_facts(reporter: &mut Reporter<'_>, profile: &Profile) {
     for (name, fact) in &profile.facts {
         let path = format!("fact/{name}");
         if fact.program.is_none() && fact.path.is_none() && !reporter.places.has(&format!("{path}/path")) {
@@ -156,8 +165,6 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, profile: &Profile, known: &Know
     for (path, when) in backups.chain(databases) {
         when.inspect(|when| check_facts(reporter, &path, when, profile));
     }
-    archives(reporter, profile);
-    retention(reporter, profile);
 }
 
 /// The facts of a condition are those of every node, or declared by the profile: another one would be a slip that

@@ -1,6 +1,6 @@
 //! From the text of one file to a typed document, with every problem on the way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_types::action::nearest;
 use fleet_types::canonical::CanonicalError;
@@ -9,7 +9,6 @@ use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
 use crate::known::Known;
-use crate::placeholder_check;
 use crate::position::{Lines, Places};
 use crate::problem::{Level, Problem};
 use crate::reporter::Reporter;
@@ -18,6 +17,7 @@ use crate::source::MAX_FILE_BYTES;
 use crate::text_check::quoted;
 use crate::unbuilt::Unbuilt;
 use crate::walk::{Reference, TemplateUse, Walk};
+use crate::{path_check, placeholder_check};
 use crate::{procedure_lint, profile_lint, schedule_lint, stand_in};
 
 /// A good document, with what an operator should still know about it.
@@ -244,7 +244,11 @@ pub(crate) fn lint(read: &Read, known: &Known<'_>) -> Vec<Problem> {
     if read.problems.iter().any(|problem| problem.level == Level::Error) {
         stand_in::drop_problems(&mut problems);
     }
+    let vars = vars_for(read, known);
     for template in &read.templates {
+        problems.extend(
+            vars.as_ref().and_then(|vars| path_check::check(&read.file, &read.places, template, vars)),
+        );
         problems.extend(placeholder_check::check(
             &read.file,
             &read.places,
@@ -253,6 +257,21 @@ pub(crate) fn lint(read: &Read, known: &Known<'_>) -> Vec<Problem> {
         ));
     }
     problems
+}
+
+/// The variables that paths may begin with; `None` while the profile is not known.
+fn vars_for<'r>(read: &'r Read, known: &Known<'r>) -> Option<BTreeMap<&'r str, &'r str>> {
+    match read.value.get("kind").and_then(Json::as_str)? {
+        "profile" => {
+            let vars = read.value.get("vars").and_then(Json::as_object);
+            Some(vars.into_iter().flatten().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?))).collect())
+        }
+        "procedure" => {
+            let profile = known.profiles.get(read.value.get("profile").and_then(Json::as_str)?)?;
+            Some(profile.vars.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect())
+        }
+        _ => None,
+    }
 }
 
 /// Variables and parameters that may stand in a text; `None` while the profile is not known.

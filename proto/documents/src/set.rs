@@ -19,6 +19,8 @@ pub struct Lint<'a> {
     /// Actions that this build's agents have. The others of the catalogue are warned about, and so is all else that
     /// this build keeps and does not act on. `None`: not asked.
     pub built_actions: Option<&'a BTreeSet<&'a str>>,
+    /// What is wrong with the files as such: their bytes are no text. Reported with all else.
+    pub unreadable: &'a [Problem],
 }
 
 /// A set without errors.
@@ -55,7 +57,7 @@ pub fn parse_set(files: &[SourceFile<'_>], context: &Lint<'_>) -> Result<ParsedS
     for (read, found) in reads.iter_mut().zip(found) {
         read.problems.extend(found);
     }
-    let (mut documents, mut warnings, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut documents, mut warnings, mut problems) = (Vec::new(), Vec::new(), context.unreadable.to_vec());
     if let Some(built) = context.built_actions {
         warnings.extend(unbuilt::warnings(&reads, built));
     }

@@ -17,8 +17,9 @@ pub(crate) fn stand_in(field: &Field, number: usize) -> Option<Json> {
     Some(match field.kind {
         FieldKind::Text | FieldKind::Template => json!(""),
         FieldKind::Path => json!("/"),
-        FieldKind::Templates
-        | FieldKind::Paths
+        // A program that is a stand-in is not also a missing one.
+        FieldKind::Templates => json!([format!("{MARK}{number}")]),
+        FieldKind::Paths
         | FieldKind::Texts
         | FieldKind::Names
         | FieldKind::StepIds

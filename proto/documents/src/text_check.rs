@@ -1,5 +1,6 @@
 //! Checks of single texts by their kind: zones, dates, units; and how texts are quoted in messages.
 
+use fleet_types::action::nearest;
 use fleet_types::time::Timestamp;
 
 /// A text from a file for a message: in quotes, at most 64 characters, control and bidirectional
@@ -36,7 +37,10 @@ pub(crate) fn check_zone(text: &str) -> Result<(), String> {
     if shaped && jiff::tz::TimeZone::get(text).is_ok() {
         Ok(())
     } else {
-        Err("write an IANA name such as \"Europe/Berlin\" or \"UTC\", or \"site\"".to_owned())
+        let zones: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+        let meant = nearest(text, zones.iter().map(String::as_str));
+        let meant = meant.map_or_else(String::new, |meant| format!("did you mean \"{meant}\"? "));
+        Err(format!("{meant}write an IANA name such as \"Europe/Berlin\" or \"UTC\", or \"site\""))
     }
 }
 
@@ -90,6 +94,7 @@ mod tests {
         for good in ["site", "UTC", "Europe/Berlin", "Etc/GMT+5"] {
             assert!(check_zone(good).is_ok(), "{good}");
         }
+        assert!(check_zone("Europe/Berlim").unwrap_err().starts_with("did you mean \"Europe/Berlin\"? "));
         for bad in ["", "Mars/Olympus", "/etc/localtime", "../UTC", "UTC\0", "local"] {
             assert!(check_zone(bad).is_err(), "{bad}");
         }

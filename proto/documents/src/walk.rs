@@ -34,6 +34,8 @@ pub(crate) struct Reference {
 pub(crate) struct TemplateUse {
     pub path: String,
     pub text: String,
+    /// Must it be an absolute path once variables are filled in?
+    pub is_path: bool,
 }
 
 /// Everything the walk gathers.

@@ -23,7 +23,7 @@ impl Walk<'_> {
             }
             match value.get_ref() {
                 DeValue::String(text) if is_plain(text) => {
-                    self.templates.push(TemplateUse { path: below, text: text.to_string() });
+                    self.templates.push(TemplateUse { path: below, text: text.to_string(), is_path: false });
                     out.insert(name.to_owned(), Json::String(text.to_string()));
                 }
                 DeValue::String(_) => self.control_character(&below, name, "[vars]"),

@@ -2,7 +2,7 @@
 
 use fleet_types::action::{Action, nearest};
 use fleet_types::document::Id;
-use fleet_types::document::expr::{AlertWhen, When};
+use fleet_types::document::expr::{AlertRule, AlertWhen, When};
 use fleet_types::document::threshold::Threshold;
 use fleet_types::id::Name;
 use fleet_types::label::Selector;
@@ -60,7 +60,8 @@ impl Walk<'_> {
     fn note(&mut self, text: &str, kind: FieldKind, path: &str) {
         match kind {
             FieldKind::Template | FieldKind::Templates | FieldKind::Path | FieldKind::Paths => {
-                self.templates.push(TemplateUse { path: path.to_owned(), text: text.to_owned() });
+                let is_path = matches!(kind, FieldKind::Path | FieldKind::Paths);
+                self.templates.push(TemplateUse { path: path.to_owned(), text: text.to_owned(), is_path });
             }
             FieldKind::IdOf(table) | FieldKind::IdsOf(table) => {
                 self.references.push(Reference { path: path.to_owned(), table, id: text.to_owned() });
@@ -111,7 +112,7 @@ fn check(text: &str, kind: FieldKind) -> Result<(), String> {
         FieldKind::Day => check_day(text),
         FieldKind::Instant => check_instant(text).map(drop),
         FieldKind::When => text.parse::<When>().map(drop).map_err(|error| error.to_string()),
-        FieldKind::AlertWhen => text.parse::<AlertWhen>().map(drop).map_err(|error| error.to_string()),
+        FieldKind::AlertWhen => check_alert(text),
         FieldKind::Threshold => {
             text.parse::<Threshold>().map(drop).map_err(|_| format!("write {}", kind.expects()))
         }
@@ -164,6 +165,23 @@ const SOURCES: [&str; 16] = [
     "alerts.resolution_time",
     "disk_used",
 ];
+
+/// Values that only an alert may name, beside the sources of metrics.
+const ALERT_VALUES: [&str; 2] = ["disk_free", "health_score"];
+
+/// A limit must be one on something that is measured; ids of checks are looked at with the other references.
+fn check_alert(text: &str) -> Result<(), String> {
+    let alert = text.parse::<AlertWhen>().map_err(|error| error.to_string())?;
+    match alert.rule() {
+        AlertRule::Limit { metric, .. } if !ALERT_VALUES.contains(&metric.as_str()) => {
+            check_metric_source(metric).map_err(|why| match nearest(metric, ALERT_VALUES) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => why,
+            })
+        }
+        _ => Ok(()),
+    }
+}
 
 fn check_metric_source(text: &str) -> Result<(), String> {
     let (word, rest) = text.split_once(':').map_or((text, None), |(word, rest)| (word, Some(rest)));

@@ -209,6 +209,11 @@ fn rules_about_tables_of_a_profile() {
         ("[log.l]\npaths = [\"/l/*\"]\nrotate = { every = \"daily\", keep = 9 }\ndelete = { after = \"1d\" }\n".to_owned(), "retention-conflict"),
         ("[document]\nowner = \"nobody\"\n".to_owned(), "unknown-reference"),
         ("[fact.edge]\n".to_owned(), "missing-key"),
+        ("[check.c]\nkind = \"load\"\nwarn = 99\ncritical = 95\nevery = \"1m\"\n".to_owned(), "bad-value"),
+        ("[check.c]\nkind = \"disk_free\"\npath = \"/\"\nwarn = 5\ncritical = 20\nevery = \"1m\"\n".to_owned(), "bad-value"),
+        ("[check.c]\nkind = \"load\"\nwarn = \"cores * 2\"\ncritical = \"cores * 1\"\nevery = \"1m\"\n".to_owned(), "bad-value"),
+        ("[alert.a]\nwhen = \"cpu_usage > 90\"\nseverity = \"low\"\n".to_owned(), "bad-condition"),
+        ("[command.c]\nargv = \"edge check\"\ntimeout = \"1s\"\nchanges = false\n".to_owned(), "wrong-type"),
         ("[fact.lvm]\nprogram = \"lvm\"\n".to_owned(), "duplicate-id"),
         ("[database.d]\nwhen = \"facts.edgy\"\nengine = \"postgresql\"\ndatabase = \"d\"\n".to_owned(), "unknown-fact"),
         ("[document]\nnext_review = 2026-11-22\n".to_owned(), "wrong-type"),
@@ -284,6 +289,50 @@ fn schedules_are_checked_against_their_procedures() {
         let codes = schedule_codes(&lines);
         assert!(codes.contains(&expected), "{lines}: {codes:?}");
     }
+}
+
+#[test]
+fn variables_that_make_no_path_are_reported_once_where_they_stand() {
+    for (var, expected) in [
+        ("etc = \"etc/edge\"", "variable \"etc\" begins a path, and stands for \"etc/edge\""),
+        ("etc = \"/etc/../../x\"", "variable \"etc\" begins a path, and stands for \"/etc/../../x\""),
+        ("etc = \"{etc}/x\"", "\"{etc}/x\" is made of itself, or through too many others"),
+        (
+            "etc = \"{root}/edge\"\nroot = \"opt\"",
+            "variable \"etc\" begins a path, and stands for \"opt/edge\"",
+        ),
+    ] {
+        let text = PROFILE.replace("log = \"/var/log/edge\"", var)
+            + "[backup.two]\nkind = \"files\"\nsources = [\"{etc}\", \"{etc}/x\"]\ndirectory = \"{etc}/b\"\nfile_name = \"t-{timestamp}\"\nkeep = { days = 1 }\n";
+        let problems = parse("profile.toml", &text).unwrap_err();
+        assert_eq!(problems.len(), 1, "{}", shown(&problems));
+        assert_eq!((problems[0].message.as_str(), problems[0].line), (expected, 6), "{var}");
+    }
+    let good =
+        PROFILE.replace("log = \"/var/log/edge\"", "log = \"{root}/log\"\nroot = \"/opt/{label.site}\"");
+    assert!(
+        parse(
+            "profile.toml",
+            &format!("{good}[log.l]\npaths = [\"{{log}}/*.log\"]\ndelete = {{ after = \"1d\" }}\n")
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn a_file_that_is_no_text_does_not_hide_what_else_is_wrong() {
+    let (text, problem) =
+        fleet_documents::read_text("p.toml", b"kind = \"profile\"\nx = \"\xff\"\n".to_vec());
+    let files =
+        [SourceFile { name: "p.toml", text: &text }, SourceFile { name: "ten.toml", text: TEN_MISTAKES }];
+    let unreadable: Vec<Problem> = problem.into_iter().collect();
+    let problems = parse_set(&files, &Lint { unreadable: &unreadable, ..Lint::default() }).unwrap_err();
+    assert!(
+        problems.iter().any(|p| (p.code, p.line, p.column) == ("not-utf8", 2, 6)),
+        "{}",
+        shown(&problems)
+    );
+    assert_eq!(problems.iter().filter(|problem| problem.file == "ten.toml").count(), 10);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Each view names its schema; fields are only ever added. The controller fills them from its records, the
 //! CLI and dashboard show them, and nobody stores them.
 
+mod document;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -15,9 +17,11 @@ use crate::label::Labels;
 use crate::report::Report;
 use crate::request::Verb;
 use crate::run::{RunState, Tally};
-use crate::seal::{Envelope, PublicKey};
+use crate::seal::PublicKey;
 use crate::time::Timestamp;
 use crate::trust::OperatorRole;
+
+pub use document::{ApplyItem, ApplyView, DocumentItem, DocumentView};
 
 /// A page of a list; `next` goes into `after` of the next call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,7 +125,7 @@ pub struct SiteStatus {
     pub offline: u32,
     /// Not enrolled yet.
     pub not_enrolled: u32,
-    /// Online and not asked for its health yet, or reconnecting.
+    /// Online, and its health is not known: not asked for yet, asked too long ago, or not to be seen.
     pub unknown: u32,
     /// Held: they get no work, however their link is.
     #[serde(default)]
@@ -210,8 +214,14 @@ pub struct Health {
     /// The worst of them, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub worst: String,
+    /// Checks that nobody could look at: neither good nor bad.
+    #[serde(default)]
+    pub unknown: u32,
     /// When it was found.
     pub at: Timestamp,
+    /// From here on it is too old to say anything about the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_until: Option<Timestamp>,
 }
 
 /// One node.
@@ -265,74 +275,6 @@ pub struct TrustView {
     pub version: u64,
     /// JSON of `SignedBundle`.
     pub bundle: crate::trust::SignedBundle,
-}
-
-/// A document in lists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DocumentItem {
-    /// `profile`, `procedure`, `schedule`.
-    pub kind: String,
-    /// Its name.
-    pub name: String,
-    /// The store's number of it under this name, from 1.
-    pub revision: u32,
-    /// Its version as written, where the kind has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<u64>,
-    /// Its digest.
-    pub digest: Digest,
-    /// Its description.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// When it was applied.
-    pub applied: Timestamp,
-    /// Who signed it.
-    pub signed_by: String,
-}
-
-/// One document.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DocumentView {
-    /// `fleet/v1/document`.
-    pub schema: String,
-    /// As in lists.
-    #[serde(flatten)]
-    pub item: DocumentItem,
-    /// Its content, for reading.
-    pub content: serde_json::Value,
-    /// The signed bytes: what is hashed and believed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub envelope: Option<Envelope>,
-    /// Its TOML source, unsigned.
-    pub source: String,
-}
-
-/// What an apply did, or would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApplyView {
-    /// `fleet/v1/apply`.
-    pub schema: String,
-    /// Nothing was stored.
-    pub dry_run: bool,
-    /// One entry a document.
-    pub items: Vec<ApplyItem>,
-    /// What is worth knowing.
-    pub warnings: Vec<String>,
-}
-
-/// One document of an apply.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApplyItem {
-    /// Its kind.
-    pub kind: String,
-    /// Its name.
-    pub name: String,
-    /// `created`, `updated`, `unchanged`.
-    pub action: String,
-    /// The revision it has now.
-    pub revision: u32,
-    /// Its digest.
-    pub digest: Digest,
 }
 
 /// Which nodes a selector means now.

@@ -106,6 +106,12 @@ pub struct Stat {
     pub gid: u32,
     /// Last change of the content.
     pub modified: Timestamp,
+    /// The same in seconds since 1970, also where no [`Timestamp`] can be: before 2000 and after 2099.
+    pub modified_seconds: i64,
+    /// Bytes on the disk: fewer than `size` where a file has holes.
+    pub allocated: u64,
+    /// Names that it has; a file with several is a hard link of itself.
+    pub names: u64,
     /// The file system it lies on.
     pub device: u64,
     /// Its number there.
@@ -169,6 +175,10 @@ pub trait Files: Send + Sync {
 
     /// Opens a regular file for reading. The last part may not be a link: ask [`Files::canonical`].
     fn open(&self, path: &Path) -> Result<Box<dyn ReadFile>, FileError>;
+
+    /// Extended attributes of a file or folder by name: capabilities, access lists, labels. Empty where the file system
+    /// has none. The last part is not followed.
+    fn attributes(&self, path: &Path) -> Result<Vec<(String, Vec<u8>)>, FileError>;
 
     /// Where a link points, not followed.
     fn read_link(&self, path: &Path) -> Result<PathBuf, FileError>;

@@ -23,6 +23,8 @@ use super::files::{Entry, FileError, FileKind, FileProblem, Files, ReadFile, Spa
 const RENAME_RETRIES: u32 = 16;
 /// A folder with more members than this is a mistake or an attack; a mail spool has fewer.
 const MAX_MEMBERS: usize = 1_000_000;
+/// Largest list of attributes and largest value: the limits of Linux (xattr(7)).
+const MAX_ATTRIBUTE_BYTES: usize = 64 * 1024;
 
 /// Files below a folder.
 #[derive(Debug)]
@@ -125,6 +127,10 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
         gid: stat.st_gid,
+        modified_seconds: seconds,
+        allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+        #[allow(clippy::unnecessary_cast, clippy::cast_lossless)] // its type differs between architectures
+        names: stat.st_nlink as u64,
         modified: Timestamp::clamped(seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000)),
         device: stat.st_dev,
         inode: stat.st_ino,
@@ -220,6 +226,32 @@ impl Files for LinuxFiles {
             return Err(FileError::new("open", path, FileProblem::WrongKind, "it is no regular file"));
         }
         Ok(Box::new(file))
+    }
+
+    fn attributes(&self, path: &Path) -> Result<Vec<(String, Vec<u8>)>, FileError> {
+        let wrap = |e: Errno| FileError::of("read the attributes of", path, &e.into());
+        let (parent, name) = self.parent("read the attributes of", path, Links::Follow)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = Self::at("read the attributes of", path, &parent, name, flags, Mode::empty())?;
+        let mut names = vec![0; MAX_ATTRIBUTE_BYTES];
+        let length = match rustix::fs::flistxattr(&file, &mut names[..]) {
+            Err(Errno::NOTSUP) => return Ok(Vec::new()),
+            other => other.map_err(wrap)?,
+        };
+        let mut attributes = Vec::new();
+        for name in names[..length].split(|b| *b == 0).filter(|name| !name.is_empty()) {
+            let mut value = vec![0; MAX_ATTRIBUTE_BYTES];
+            match rustix::fs::fgetxattr(&file, name, &mut value[..]) {
+                Ok(length) => {
+                    value.truncate(length);
+                    attributes.push((String::from_utf8_lossy(name).into_owned(), value));
+                }
+                // It went meanwhile.
+                Err(Errno::NODATA) => {}
+                Err(error) => return Err(wrap(error)),
+            }
+        }
+        Ok(attributes)
     }
 
     fn read_link(&self, path: &Path) -> Result<PathBuf, FileError> {
@@ -332,4 +364,24 @@ impl Files for LinuxFiles {
 /// Device and number of an open file, as [`Stat`] has them.
 pub(crate) fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_and_times_before_2000_are_read_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, "x").unwrap();
+        let files = LinuxFiles::open(folder.path()).unwrap();
+        assert_eq!(files.attributes(Path::new("/x")).unwrap(), []);
+        rustix::fs::setxattr(&path, "user.fleet", b"a\nb", rustix::fs::XattrFlags::empty()).unwrap();
+        let read = files.attributes(Path::new("/x")).unwrap();
+        assert_eq!(read, [("user.fleet".to_owned(), b"a\nb".to_vec())]);
+        let file = File::options().append(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH - std::time::Duration::from_secs(60)).unwrap();
+        assert_eq!(files.stat(Path::new("/x")).unwrap().modified_seconds, -60);
+    }
 }

@@ -5,6 +5,7 @@
 //! must never decide whether something may be done: policy has done so before a task is called. Called by
 //! the run, the tasks and `facts`.
 
+mod background;
 mod clock;
 mod contract;
 mod files;
@@ -29,6 +30,7 @@ mod walk;
 
 pub(crate) use files::temporary_beside;
 
+pub use background::in_background;
 pub use clock::{Clock, LinuxClock};
 pub use contract::Host;
 pub use files::{
@@ -43,4 +45,4 @@ pub use system::{
     CpuTimes, DiskUsage, InterfaceCounters, LoadAverages, MemoryUse, Mount, System, SystemError,
 };
 pub use units::{Activity, LastRun, UnitError, UnitState, Units, UnitsKind, UnsupportedUnits};
-pub use walk::{Found, walk, walk_trees};
+pub use walk::{Found, check_links, walk, walk_trees};

@@ -92,6 +92,10 @@ pub struct Script {
     pub space: Option<Space>,
     /// Bytes that may still be written before the disk is full; none is no limit.
     pub disk_left: Option<u64>,
+    /// Extended attributes of paths, instead of the real ones.
+    pub attributes: BTreeMap<PathBuf, Vec<(String, Vec<u8>)>>,
+    /// Cancelled as soon as a file is read: for what must end within one file.
+    pub cancel_on_read: Option<CancelFlag>,
     faults: Vec<Fault>,
     open_paths: Vec<PathBuf>,
 }
@@ -139,6 +143,8 @@ impl ScriptedHost {
             ports: BTreeSet::new(),
             space: None,
             disk_left: None,
+            attributes: BTreeMap::new(),
+            cancel_on_read: None,
             faults: Vec::new(),
             open_paths: Vec::new(),
         }));
@@ -406,10 +412,12 @@ impl ScriptedFiles {
 struct ScriptedRead {
     real: Box<dyn ReadFile>,
     broken: bool,
+    cancel: Option<CancelFlag>,
 }
 
 impl Read for ScriptedRead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.iter().for_each(CancelFlag::cancel);
         if self.broken { Err(io::Error::other("the script says so")) } else { self.real.read(buffer) }
     }
 }
@@ -468,7 +476,12 @@ impl Files for ScriptedFiles {
     fn open(&self, path: &Path) -> Result<Box<dyn ReadFile>, FileError> {
         self.check("open", path)?;
         let broken = self.check("read", path).is_err();
-        Ok(Box::new(ScriptedRead { real: self.real.open(path)?, broken }))
+        let cancel = lock(&self.script).cancel_on_read.clone();
+        Ok(Box::new(ScriptedRead { real: self.real.open(path)?, broken, cancel }))
+    }
+
+    fn attributes(&self, path: &Path) -> Result<Vec<(String, Vec<u8>)>, FileError> {
+        Ok(lock(&self.script).attributes.get(path).cloned().unwrap_or_default())
     }
 
     fn read_link(&self, path: &Path) -> Result<PathBuf, FileError> {

@@ -30,6 +30,35 @@ enum Take {
     Everything,
 }
 
+/// May this base be read through the links in its path? Never when its last part is one: declare what it points to.
+/// Above that only links of root or of the agent's own account count, because whoever owns another one would
+/// choose what is read.
+pub fn check_links(files: &dyn Files, base: &Path) -> Result<(), FileError> {
+    let own = rustix::process::geteuid().as_raw();
+    let mut at = PathBuf::from("/");
+    let mut parts = base.strip_prefix("/").unwrap_or(base).components().peekable();
+    while let Some(part) = parts.next() {
+        let path = at.join(part);
+        let stat = match files.stat(&path) {
+            // What is not there leads nowhere; the walk says so.
+            Err(error) if error.problem == FileProblem::NotFound => return Ok(()),
+            other => other?,
+        };
+        if stat.kind != FileKind::Link {
+            at = path;
+        } else if parts.peek().is_none() {
+            let why = "it is a link, which is not followed; declare what it points to";
+            return Err(FileError::new("read", base, FileProblem::Link, why));
+        } else if stat.uid != 0 && stat.uid != own {
+            let why = format!("{} is a link of user {}, which is not followed", path.display(), stat.uid);
+            return Err(FileError::new("read", base, FileProblem::Link, why));
+        } else {
+            at = files.canonical(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Everything that the glob matches, in order of path. Without a wildcard that is the path itself. A base that
 /// is not there gives nothing.
 pub fn walk(files: &dyn Files, glob: &Glob) -> Result<Vec<Found>, FileError> {
@@ -70,7 +99,12 @@ fn go(files: &dyn Files, base: &Path, glob: &Glob, take: Take) -> Result<Vec<Fou
         found.push(top);
     }
     while let Some((declared, path, level)) = waiting.pop() {
-        for entry in files.list(&path)? {
+        let entries = match files.list(&path) {
+            // It went between being found and being listed.
+            Err(error) if level > 0 && error.problem == FileProblem::NotFound => continue,
+            other => other?,
+        };
+        for entry in entries {
             let name = entry.path.file_name().unwrap_or_default();
             let one = Found { declared: declared.join(name), path: entry.path.clone(), stat: entry.stat };
             if one.stat.kind == FileKind::Directory && depth.is_none_or(|most| level + 1 < most) {

@@ -3,9 +3,11 @@
 //! An archive is `tar` in `gzip`. Its last member is `manifest.json` with path, size, mode, owner and digest of
 //! everything in it; the comment in the gzip header says whose it is, so that archives can be listed without
 //! unpacking them. Only regular files and folders are members, because nothing else is ever restored
-//! (security-and-delivery §1.18); links are noted in the manifest. It must never leave a half archive under a
+//! (security-and-delivery §1.18); links are noted in the manifest, and so is what went away or has no content.
+//! Extended attributes stand in PAX records, as `tar --xattrs` writes them. It must never leave a half archive under a
 //! final name; that is the business of `backup_run`.
 
+use std::collections::HashMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,7 +20,7 @@ use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::deadline::{Deadline, Halt};
-use crate::host::{FileError, FileKind, Files, Found, ReadFile, Stat, WriteFile};
+use crate::host::{FileError, FileKind, FileProblem, Files, Found, ReadFile, Stat, WriteFile};
 
 /// Schema of comment and manifest.
 const SCHEMA: &str = "fleet/v1/backup";
@@ -78,6 +80,21 @@ pub(super) struct Member {
     /// Where a link points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) target: Option<String>,
+    /// Names of its extended attributes, whose values are in the archive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) attributes: Vec<String>,
+    /// The member that is the same file under another name; a restore makes two of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) same_as: Option<String>,
+}
+
+/// Something that was found and is not in the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LeftOut {
+    /// Absolute path as declared.
+    pub(super) path: String,
+    /// `vanished` or `special`.
+    pub(super) why: String,
 }
 
 /// The last member of an archive.
@@ -87,6 +104,9 @@ pub(super) struct Manifest {
     pub(super) label: Label,
     /// What is in it.
     pub(super) members: Vec<Member>,
+    /// What was found and is not in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 /// Why there is no archive, or no good one.
@@ -127,6 +147,10 @@ pub(super) struct Summary {
     pub(super) content: u64,
     /// Links that are noted and not in it.
     pub(super) links: usize,
+    /// Files that are another name of a file in it.
+    pub(super) same: usize,
+    /// What was found and is not in it.
+    pub(super) left_out: Vec<LeftOut>,
     /// Whose it is.
     pub(super) label: Label,
 }
@@ -202,16 +226,23 @@ fn stream(
             (_, Ok(done)) => done,
             (Err(_), Err(_)) => (0, Digest::of(b"")),
         };
-        let members = packed?;
-        Ok(Summary {
-            size,
-            sha256,
-            files: members.iter().filter(|m| m.kind == "file").count(),
-            content: members.iter().map(|m| m.size).sum(),
-            links: members.iter().filter(|m| m.kind == "link").count(),
-            label: label.clone(),
-        })
+        let manifest = packed?;
+        let files = manifest.members.iter().filter(|m| m.kind == "file").count();
+        Ok(summary(size, sha256, files, manifest))
     })
+}
+
+fn summary(size: u64, sha256: Digest, files: usize, manifest: Manifest) -> Summary {
+    Summary {
+        size,
+        sha256,
+        files,
+        content: manifest.members.iter().map(|m| m.size).sum(),
+        links: manifest.members.iter().filter(|m| m.kind == "link").count(),
+        same: manifest.members.iter().filter(|m| m.same_as.is_some()).count(),
+        left_out: manifest.left_out,
+        label: manifest.label,
+    }
 }
 
 /// Packs everything and the manifest at its end.
@@ -221,20 +252,34 @@ fn pack(
     label: &Label,
     to: Blocks,
     deadline: Deadline<'_>,
-) -> Result<Vec<Member>, ArchiveError> {
+) -> Result<Manifest, ArchiveError> {
     let mut tar = tar::Builder::new(to);
-    let mut members = Vec::with_capacity(found.len());
+    let (mut members, mut left_out) = (Vec::with_capacity(found.len()), Vec::new());
+    let mut names: HashMap<(u64, u64), String> = HashMap::new();
     for one in found {
         deadline.check()?;
-        members.extend(append(files, one, &mut tar)?);
+        let appended = append(files, one, &mut tar, deadline)?;
+        let path = one.declared.to_string_lossy();
+        match appended {
+            Appended::Member(mut member) => {
+                if one.stat.kind == FileKind::Regular && one.stat.names > 1 {
+                    let file = (one.stat.device, one.stat.inode);
+                    member.same_as = names.get(&file).cloned();
+                    names.entry(file).or_insert_with(|| member.path.clone());
+                }
+                members.push(*member);
+            }
+            Appended::Nothing(why) => left_out.push(LeftOut { path: path.into_owned(), why: why.to_owned() }),
+        }
     }
-    let manifest = Manifest { label: label.clone(), members };
+    let manifest = Manifest { label: label.clone(), members, left_out };
     let bytes = serde_json::to_vec(&manifest).map_err(|e| ArchiveError::Write(e.into()))?;
-    let mut header = header(tar::EntryType::Regular, bytes.len() as u64, 0o600, label.made);
+    let made = label.made.as_millis() / 1000;
+    let mut header = header(tar::EntryType::Regular, bytes.len() as u64, 0o600, made);
     tar.append_data(&mut header, MANIFEST, bytes.as_slice()).map_err(ArchiveError::Write)?;
     let mut blocks = tar.into_inner().map_err(ArchiveError::Write)?;
     blocks.flush().map_err(ArchiveError::Write)?;
-    Ok(manifest.members)
+    Ok(manifest)
 }
 
 /// Compresses blocks until there are no more; size and digest of what was written.
@@ -278,70 +323,121 @@ impl Write for Blocks {
     }
 }
 
-fn header(kind: tar::EntryType, size: u64, mode: u32, modified: Timestamp) -> tar::Header {
+fn header(kind: tar::EntryType, size: u64, mode: u32, modified_seconds: i64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_size(size);
     // Setuid and setgid are noted in the manifest and never restored from an archive.
     header.set_mode(mode & 0o777);
-    header.set_mtime(u64::try_from(modified.as_millis() / 1000).unwrap_or(0));
+    // Before 1970 the header has no number; the time stands in a PAX record then.
+    header.set_mtime(u64::try_from(modified_seconds).unwrap_or(0));
     header
 }
 
-/// Appends one thing; what is no file, folder or link gives nothing.
+/// What became of something that was found.
+enum Appended {
+    /// It is in the archive, or noted in its manifest.
+    Member(Box<Member>),
+    /// It is not, for this reason.
+    Nothing(&'static str),
+}
+
+/// What goes while the backup is made is noted; only what cannot be read fails it.
+fn unless_gone<T>(result: Result<T, FileError>) -> Result<Option<T>, FileError> {
+    match result {
+        Err(error) if error.problem == FileProblem::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Writes what a header cannot hold as PAX records, and notes it.
+fn append_records<W: Write>(
+    tar: &mut tar::Builder<W>,
+    member: &mut Member,
+    attributes: Vec<(String, Vec<u8>)>,
+    modified_seconds: i64,
+) -> io::Result<()> {
+    let mut records: Vec<(String, Vec<u8>)> = Vec::new();
+    if modified_seconds < 0 {
+        records.push(("mtime".to_owned(), modified_seconds.to_string().into_bytes()));
+    }
+    for (name, value) in attributes {
+        records.push((format!("SCHILY.xattr.{name}"), value));
+        member.attributes.push(name);
+    }
+    if records.is_empty() {
+        return Ok(());
+    }
+    tar.append_pax_extensions(records.iter().map(|(key, value)| (key.as_str(), value.as_slice())))
+}
+
+/// Appends one thing.
 fn append<W: Write>(
     files: &dyn Files,
     found: &Found,
     tar: &mut tar::Builder<W>,
-) -> Result<Option<Member>, ArchiveError> {
+    deadline: Deadline<'_>,
+) -> Result<Appended, ArchiveError> {
+    const GONE: Appended = Appended::Nothing("vanished");
     let mut member = member(found);
     let name = found.declared.strip_prefix("/").unwrap_or(&found.declared);
     match found.stat.kind {
-        FileKind::Special => return Ok(None),
+        FileKind::Special => return Ok(Appended::Nothing("special")),
         FileKind::Link => {
             "link".clone_into(&mut member.kind);
-            member.target = Some(files.read_link(&found.path)?.to_string_lossy().into_owned());
+            let Some(target) = unless_gone(files.read_link(&found.path))? else { return Ok(GONE) };
+            member.target = Some(target.to_string_lossy().into_owned());
         }
         FileKind::Directory => {
             "directory".clone_into(&mut member.kind);
             if !name.as_os_str().is_empty() {
-                let mut header = header(tar::EntryType::Directory, 0, member.mode, found.stat.modified);
+                let Some(attributes) = unless_gone(files.attributes(&found.path))? else { return Ok(GONE) };
+                let modified = found.stat.modified_seconds;
+                append_records(tar, &mut member, attributes, modified).map_err(ArchiveError::Write)?;
+                let mut header = header(tar::EntryType::Directory, 0, member.mode, modified);
                 set_owner(&mut header, &found.stat);
                 tar.append_data(&mut header, name, io::empty()).map_err(ArchiveError::Write)?;
             }
         }
         FileKind::Regular => {
-            let file = files.open(&found.path)?;
+            let Some(file) = unless_gone(files.open(&found.path))? else { return Ok(GONE) };
             let before = file.stat()?;
+            let Some(attributes) = unless_gone(files.attributes(&found.path))? else { return Ok(GONE) };
             member.size = before.size;
-            let mut header = header(tar::EntryType::Regular, before.size, before.mode, before.modified);
+            let modified = before.modified_seconds;
+            append_records(tar, &mut member, attributes, modified).map_err(ArchiveError::Write)?;
+            let mut header = header(tar::EntryType::Regular, before.size, before.mode, modified);
             set_owner(&mut header, &before);
-            let mut reading = Reading { file: Hashing::new(file), failed: false };
+            let mut reading = Reading { file: Hashing::new(file), failed: false, deadline };
             let appended = tar.append_data(&mut header, name, (&mut reading).take(before.size));
+            deadline.check()?;
             if reading.failed {
                 let error = appended.err().unwrap_or_else(|| io::Error::other("it cannot be read"));
                 return Err(FileError::of("read", &found.path, &error).into());
             }
             appended.map_err(ArchiveError::Write)?;
             let after = reading.file.inner.stat()?;
-            let same = (after.size, after.modified) == (before.size, before.modified);
+            let state = |stat: &Stat| (stat.size, stat.modified, stat.modified_seconds);
+            let same = state(&after) == state(&before);
             if reading.file.bytes != before.size || !same {
                 return Err(ArchiveError::Changed(found.declared.clone()));
             }
             member.sha256 = Some(reading.file.hasher.finish());
         }
     }
-    Ok(Some(member))
+    Ok(Appended::Member(Box::new(member)))
 }
 
-/// Tells a file that cannot be read from an archive that cannot be written.
-struct Reading {
+/// Tells a file that cannot be read from an archive that cannot be written, and stops in the middle of a large one.
+struct Reading<'a> {
     file: Hashing<Box<dyn ReadFile>>,
     failed: bool,
+    deadline: Deadline<'a>,
 }
 
-impl Read for Reading {
+impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.deadline.check().map_err(io::Error::other)?;
         let count = self.file.read(buffer);
         self.failed |= count.is_err();
         count
@@ -366,6 +462,8 @@ fn member(found: &Found) -> Member {
         gid: found.stat.gid,
         sha256: None,
         target: None,
+        attributes: Vec::new(),
+        same_as: None,
     }
 }
 
@@ -407,8 +505,10 @@ pub(super) fn verify(
                 continue;
             }
             let is_file = entry.header().entry_type().is_file();
-            let mut content = Hashing::new(&mut entry);
-            io::copy(&mut content, &mut io::sink()).map_err(broken)?;
+            let mut content = Hashing::new(Bounded { inner: &mut entry, deadline });
+            let copied = io::copy(&mut content, &mut io::sink());
+            deadline.check()?;
+            copied.map_err(broken)?;
             let (size, sha256) = (content.bytes, content.hasher.finish());
             seen.push((name, size, is_file.then_some(sha256)));
         }
@@ -420,14 +520,21 @@ pub(super) fn verify(
     let file = rest.into_inner();
     let manifest = manifest.ok_or_else(|| damaged("it has no manifest".to_owned()))?;
     compare(&manifest, &seen).map_err(damaged)?;
-    Ok(Summary {
-        size: file.bytes,
-        sha256: file.hasher.finish(),
-        files: seen.iter().filter(|(_, _, sha256)| sha256.is_some()).count(),
-        content: manifest.members.iter().map(|m| m.size).sum(),
-        links: manifest.members.iter().filter(|m| m.kind == "link").count(),
-        label: manifest.label,
-    })
+    let files = seen.iter().filter(|(_, _, sha256)| sha256.is_some()).count();
+    Ok(summary(file.bytes, file.hasher.finish(), files, manifest))
+}
+
+/// Stops in the middle of a large member.
+struct Bounded<'a, R> {
+    inner: R,
+    deadline: Deadline<'a>,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.deadline.check().map_err(io::Error::other)?;
+        self.inner.read(buffer)
+    }
 }
 
 fn compare(manifest: &Manifest, seen: &[(Vec<u8>, u64, Option<Digest>)]) -> Result<(), String> {

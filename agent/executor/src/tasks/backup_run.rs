@@ -19,7 +19,8 @@ use super::fill::Filler;
 use super::part::{bounded, change, number, problem, sample};
 use super::retention::{self, checksum_beside};
 use crate::host::{
-    FileError, FileKind, FileProblem, Files, Found, Glob, temporary_beside, walk_trees, write_atomic,
+    FileError, FileKind, FileProblem, Files, Found, Glob, check_links, in_background, temporary_beside,
+    walk_trees, write_atomic,
 };
 
 /// The task.
@@ -78,10 +79,11 @@ impl Change for BackupRun {
         };
         let mut report = TaskReport::default();
         let found = sources(context, &order, &mut report)?;
-        let bytes: u64 = found.iter().map(|one| one.stat.size).sum();
+        let files = found.iter().filter(|one| one.stat.kind == FileKind::Regular);
+        let (count, bytes) = (files.clone().count(), files.map(|one| one.stat.size).sum::<u64>());
         let path = order.path.display().to_string();
         let mut plan = TaskPlan {
-            summary: format!("backup {}: {} entries, {bytes} bytes into {path}", order.id, found.len()),
+            summary: format!("backup {}: {count} files, {bytes} bytes into {path}", order.id),
             ..TaskPlan::default()
         };
         plan.changes.push(change(path, "created", "", ""));
@@ -109,7 +111,11 @@ impl Change for BackupRun {
             Ok(Some(done)) => Ok(done),
             Ok(None) => {
                 let found = sources(context, &order, &mut report)?;
-                make(context, &order, &found).map(|summary| (summary, "created"))
+                room(files, &order, &found).map_err(ArchiveError::from).and_then(|()| {
+                    let deadline = Deadline::of(context);
+                    in_background(|| make(files, &order, &found, deadline))
+                        .map(|summary| (summary, "created"))
+                })
             }
             Err(error) => Err(error),
         };
@@ -211,7 +217,9 @@ fn sources(
     let exclude = globs(&order.backup.exclude)?;
     let mut all: Vec<Found> = Vec::new();
     for source in globs(&order.backup.sources)? {
-        let found = walk_trees(context.host.files(), &source)
+        let files = context.host.files();
+        let found = check_links(files, &source.base())
+            .and_then(|()| walk_trees(files, &source))
             .map_err(|error| failed(order.id, &ArchiveError::File(error), std::mem::take(report)))?;
         if found.is_empty() {
             let message = "the source matches nothing".to_owned();
@@ -250,14 +258,34 @@ fn sources(
     }
 }
 
+/// A disk that an archive fills stops the firewall's logs. Nobody knows how well the content compresses, so there must
+/// be room for all of it.
+fn room(files: &dyn Files, order: &Order<'_>, found: &[Found]) -> Result<(), FileError> {
+    let folder = order.path.parent().unwrap_or(Path::new("/"));
+    let needed: u64 =
+        found.iter().filter(|one| one.stat.kind == FileKind::Regular).map(|one| one.stat.allocated).sum();
+    let available = files.space(folder)?.available;
+    if needed <= available {
+        return Ok(());
+    }
+    let why = format!(
+        "the files take {needed} bytes, {available} are free; make room, or choose another directory"
+    );
+    Err(FileError::new("begin the archive in", folder, FileProblem::Full, why))
+}
+
 /// Writes, reads back, names. Whatever fails, nothing remains.
-fn make(context: &TaskContext<'_>, order: &Order<'_>, found: &[Found]) -> Result<Summary, ArchiveError> {
-    let files = context.host.files();
+fn make(
+    files: &dyn Files,
+    order: &Order<'_>,
+    found: &[Found],
+    deadline: Deadline<'_>,
+) -> Result<Summary, ArchiveError> {
     let temporary = temporary_beside(&order.path);
     let made = (|| {
         let file = files.create(&temporary, 0o600)?;
-        let written = archive::write(files, found, &order.label, file, Deadline::of(context))?;
-        let read = archive::verify(files, &temporary, Deadline::of(context))?;
+        let written = archive::write(files, found, &order.label, file, deadline)?;
+        let read = archive::verify(files, &temporary, deadline)?;
         if written != read {
             let why = "it does not read back as it was written".to_owned();
             return Err(ArchiveError::Damaged { path: temporary.clone(), why });
@@ -301,6 +329,15 @@ fn describe(
         report.summary.push_str(", finished by an earlier try");
     } else {
         report.changes.push(change(&path, action, "", format!("sha256 {}", summary.sha256)));
+    }
+    for left in summary.left_out.iter().filter(|left| left.why == "vanished") {
+        let message = "it went away while the backup was made";
+        report.problems.push(problem(Severity::Low, "vanished", &left.path, message));
+    }
+    if summary.same > 0 {
+        let message =
+            format!("{} files are hard links of others; a restore makes files of their own", summary.same);
+        report.problems.push(problem(Severity::Low, "hard_links", id, message));
     }
     report.samples.push(sample("backup_size", id, number(summary.size), "bytes"));
     report.samples.push(sample("backup_files", id, number(summary.files as u64), "count"));

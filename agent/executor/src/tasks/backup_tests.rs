@@ -174,9 +174,8 @@ fn whatever_breaks_no_half_archive_stays_and_nothing_older_goes() {
     // Old enough to go with the next good one.
     bench.host.clock().pause(days(40), &bench.cancel);
     let before = bench.names("/var/backups");
-    let faults: [(&str, &str, FileProblem, &str); 7] = [
+    let faults: [(&str, &str, FileProblem, &str); 6] = [
         ("open", "/etc/edgefw/firewall.json", FileProblem::Denied, "unreadable_file"),
-        ("open", "/etc/edgefw/firewall.json", FileProblem::NotFound, "unreadable_file"),
         ("read", "/etc/edgefw/scripts/x.py", FileProblem::Other, "unreadable_file"),
         ("list", "/etc/edgefw/scripts", FileProblem::Denied, "unreadable_file"),
         ("create", "/var/backups", FileProblem::Full, "disk_full"),
@@ -196,6 +195,99 @@ fn whatever_breaks_no_half_archive_stays_and_nothing_older_goes() {
     }
     bench.apply("backup.run", &with).unwrap();
     assert!(bench.names("/var/backups").len() <= before.len(), "a good one lets old ones go");
+}
+
+#[test]
+fn what_goes_away_or_has_no_content_is_noted_and_fails_nothing() {
+    let (bench, with) = bench();
+    std::os::unix::net::UnixListener::bind(bench.at("/etc/edgefw/socket")).unwrap();
+    std::fs::hard_link(bench.at("/etc/edgefw/firewall.json"), bench.at("/etc/edgefw/same.json")).unwrap();
+    // As seen by a walk: listed, and gone when it is opened, or when the folder is listed.
+    bench.host.fail("open", "/etc/edgefw/scripts/x.py", FileProblem::NotFound);
+    let report = bench.apply("backup.run", &with).unwrap();
+    assert_eq!(codes(&report), ["empty_source", "special_file", "vanished", "hard_links"]);
+    let manifest = manifest(&bench);
+    let left_out = &manifest["left_out"];
+    assert_eq!(left_out[0]["path"], "/etc/edgefw/scripts/x.py");
+    assert_eq!((&left_out[0]["why"], &left_out[1]["why"]), (&"vanished".into(), &"special".into()));
+    let same = manifest["members"].as_array().unwrap().iter().find(|m| m["path"] == "/etc/edgefw/same.json");
+    assert_eq!(same.unwrap()["same_as"], "/etc/edgefw/firewall.json");
+    bench.host.heal();
+    assert!(bench.apply("backup.verify", &bench.with(r#"{"backups":["config"]}"#)).is_ok());
+
+    let (bench, with) = self::bench();
+    bench.host.fail("list", "/etc/edgefw/scripts", FileProblem::NotFound);
+    assert!(bench.apply("backup.run", &with).is_ok());
+}
+
+#[test]
+fn attributes_and_old_times_are_kept() {
+    let (bench, with) = bench();
+    // A capability holds line breaks and zeros.
+    let value = b"\x01\n\0\x02=\n".to_vec();
+    let attribute = [("security.capability".to_owned(), value.clone())];
+    bench.host.script().attributes.insert("/etc/edgefw/firewall.json".into(), attribute.to_vec());
+    let old = std::time::UNIX_EPOCH - Duration::from_secs(86_400);
+    let file = std::fs::File::options().append(true).open(bench.at("/var/log/fw.log")).unwrap();
+    file.set_modified(old).unwrap();
+    bench.apply("backup.run", &with).unwrap();
+    let mut tar = Vec::new();
+    let packed = std::fs::File::open(bench.at(ARCHIVE)).unwrap();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut tar).unwrap();
+    let has = |bytes: &[u8]| tar.windows(bytes.len()).any(|window| window == bytes);
+    assert!(has(&[b" SCHILY.xattr.security.capability=".as_slice(), &value].concat()));
+    assert!(has(b" mtime=-86400\n"));
+    let manifest = manifest(&bench);
+    assert_eq!(manifest["members"][1]["attributes"][0], "security.capability");
+    assert!(bench.apply("backup.verify", &bench.with(r#"{"backups":["config"]}"#)).is_ok());
+}
+
+fn manifest(bench: &Bench) -> serde_json::Value {
+    let file = std::fs::File::open(bench.at(ARCHIVE)).unwrap();
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    let mut text = String::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().display().to_string() == "manifest.json" {
+            entry.read_to_string(&mut text).unwrap();
+        }
+    }
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_source_that_is_a_link_is_refused() {
+    let (bench, with) = bench();
+    std::fs::rename(bench.at("/etc/edgefw"), bench.at("/etc/real")).unwrap();
+    std::os::unix::fs::symlink("real", bench.at("/etc/edgefw")).unwrap();
+    let (message, report) = bench.failure("backup.run", &with);
+    assert!(message.contains("it is a link, which is not followed"), "{message}");
+    assert!(codes(&report).contains(&"unreadable_file"));
+    assert!(bench.names("/var/backups").is_empty());
+    // A link of this account above the source is the machine's own layout.
+    let bench = Bench::new(&PROFILE.replace("\"/etc/edgefw\"", "\"/etc/edgefw/deep\""));
+    bench.file("/etc/real/deep/x", b"x");
+    std::os::unix::fs::symlink("real", bench.at("/etc/edgefw")).unwrap();
+    assert!(bench.apply("backup.run", &bench.with(r#"{"backup":"config"}"#)).is_ok());
+}
+
+#[test]
+fn there_must_be_room_for_all_of_it_before_it_begins() {
+    let (bench, with) = bench();
+    bench.host.script().space = Some(crate::host::Space { total: 1 << 30, available: 100_000, used: 0 });
+    let (message, report) = bench.failure("backup.run", &with);
+    assert!(message.contains("100000 are free"), "{message}");
+    assert!(codes(&report).contains(&"disk_full"));
+    assert!(bench.names("/var/backups").is_empty());
+}
+
+#[test]
+fn a_cancel_ends_within_a_large_file() {
+    let (bench, with) = bench();
+    bench.file("/etc/edgefw/scripts/x.py", &vec![b'x'; 4 << 20]);
+    bench.host.script().cancel_on_read = Some(bench.cancel.clone());
+    assert!(matches!(bench.apply("backup.run", &with), Err(TaskError::Cancelled(_))));
+    assert!(bench.names("/var/backups").is_empty());
 }
 
 #[test]

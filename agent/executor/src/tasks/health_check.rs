@@ -36,6 +36,9 @@ const NOTE: &str = "checks.json";
 /// Checks whose thread went over its limit and has not ended yet, by node and check.
 static HUNG: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
 
+/// Held from reading the note to writing it.
+static NOTES: Mutex<()> = Mutex::new(());
+
 /// The task.
 pub(super) struct HealthCheck;
 
@@ -87,7 +90,6 @@ fn lookers(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<Vec<Pr
 /// One look of all checks.
 fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskReport, TaskError> {
     let mut report = TaskReport::default();
-    let mut lasting = Lasting::load(context.host);
     let (mut bad, mut unknown) = (Vec::new(), Vec::new());
     let mut rest = lookers(context, checks)?;
     let mut probes = BTreeMap::new();
@@ -96,6 +98,9 @@ fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskRepo
         probes.extend(side_by_side(context, rest)?);
         rest = later;
     }
+    // Two jobs may check at once: what one notes between the other's reading and writing would be lost.
+    let one_at_a_time = NOTES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lasting = Lasting::load(context.host);
     for (id, check) in checks {
         let Some(look) = probes.remove(id.as_str()) else { continue };
         if let Some(value) = look.value {
@@ -113,6 +118,7 @@ fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskRepo
         }
     }
     lasting.save(context.host);
+    drop(one_at_a_time);
     let of = checks.len();
     report.summary = match (bad.is_empty(), unknown.is_empty()) {
         (true, true) => format!("{of} checks are good"),
@@ -125,6 +131,10 @@ fn round(context: &TaskContext<'_>, checks: &[(&Id, &Check)]) -> Result<TaskRepo
     if unknown.len() < of {
         let score = score(&report.problems);
         report.samples.insert(0, sample("health_score", "", f64::from(score), "score"));
+        // How soon it must be measured again to stay known.
+        if let Some(every) = checks.iter().map(|(_, check)| check.every.length()).min() {
+            report.samples.insert(1, sample("health_every", "", every.as_secs_f64(), "seconds"));
+        }
         report.summary = format!("{}; health score {score}", report.summary);
     }
     Ok(bounded(report))
@@ -373,6 +383,7 @@ mod tests {
         assert!(report.samples.iter().any(|s| s.metric == "health_score" && (s.value - 80.0).abs() < 1e-9));
         assert!(report.samples.iter().any(|s| s.metric == "cpu_used" && (s.value - 10.0).abs() < 1e-9));
         assert!(report.samples.iter().any(|s| s.metric == "check_duration" && s.subject == "db"));
+        assert!(report.samples.iter().any(|s| s.metric == "health_every" && (s.value - 60.0).abs() < 1e-9));
 
         bench.host.script().space = Some(Space { total: 100, used: 95, available: 5 });
         bench.host.script().cpu = [CpuTimes { busy: 0, total: 0 }, CpuTimes { busy: 10, total: 100 }].into();
@@ -426,6 +437,22 @@ mod tests {
         while bench.apply("health.check", &with).is_err() {
             assert!(Instant::now() < until, "the check did not recover");
         }
+    }
+
+    #[test]
+    fn two_jobs_at_once_keep_what_the_other_noted() {
+        let bench = Bench::new(
+            "[check.a]\nkind = \"load\"\nwarn = 9\nevery = \"1m\"\n[check.b]\nkind = \"load\"\nwarn = 9\nevery = \"1m\"\n",
+        );
+        let (a, b) = (bench.with(r#"{"checks":["a"]}"#), bench.with(r#"{"checks":["b"]}"#));
+        std::thread::scope(|scope| {
+            for with in [&a, &b] {
+                let bench = &bench;
+                scope.spawn(move || (0..20).for_each(|_| drop(bench.apply("health.check", with))));
+            }
+        });
+        let seen = Lasting::load(&bench.host).seen;
+        assert_eq!(seen.keys().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //!
 //! A problem's subject is `file:line`, so that an editor can jump to it.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fleet_types::report::Problem;
 use fleet_types::severity::Severity;
+use serde::de::{MapAccess, SeqAccess, Visitor};
 
 use super::contract::TaskContext;
 use super::part::problem;
@@ -52,13 +55,85 @@ fn each(
         .collect()
 }
 
-/// Files parse as JSON (RFC 8259).
+/// Files parse as JSON (RFC 8259), and no object has a key twice: readers differ in which one counts.
 pub(super) fn json(files: &dyn Files, found: &[Found]) -> Vec<Problem> {
     each(files, found, |bytes| {
-        serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
-            .map(|_| ())
-            .map_err(|e| (e.line(), e.to_string()))
+        encoding(bytes)?;
+        serde_json::from_slice::<Unique>(bytes).map(|_| ()).map_err(|e| (e.line(), e.to_string()))
     })
+}
+
+/// Names what a parser would only call an unexpected character.
+fn encoding(bytes: &[u8]) -> Result<(), (usize, String)> {
+    let found = match bytes {
+        [0xef, 0xbb, 0xbf, ..] => "a byte order mark",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => "UTF-16 or UTF-32",
+        _ => return Ok(()),
+    };
+    Err((1, format!("it begins as {found}; save it as UTF-8 without a byte order mark")))
+}
+
+/// Any JSON value whose objects have each key once; nothing of it is kept.
+struct Unique;
+
+impl<'de> serde::Deserialize<'de> for Unique {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_unit<E>(self) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Unique, A::Error> {
+        while members.next_element::<Unique>()?.is_some() {}
+        Ok(Unique)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if keys.contains(&key) {
+                let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+                return Err(serde::de::Error::custom(format!(
+                    "the key \"{shown}\" stands twice in one object"
+                )));
+            }
+            keys.insert(key);
+            entries.next_value::<Unique>()?;
+        }
+        Ok(Unique)
+    }
 }
 
 /// Files parse as TOML 1.0.
@@ -175,6 +250,30 @@ mod tests {
         let text = "/x/rules.nft:12:3-8: Error: syntax error, unexpected string\nfoo bar\n";
         assert_eq!(nft_line(text), Some((12, "syntax error, unexpected string".to_owned())));
         assert_eq!(nft_line("killed"), None);
+    }
+
+    #[test]
+    fn json_with_a_key_twice_is_refused_at_its_place() {
+        let parse = |text: &str| {
+            serde_json::from_str::<Unique>(text).map(drop).map_err(|e| (e.line(), e.to_string()))
+        };
+        assert!(parse(r#"[{"a": 1, "b": {"a": null}}, {"a": -1.5e9}, "a", true]"#).is_ok());
+        let (line, why) = parse("{\n \"a\": {\"b\": 1,\n  \"b\": 2}\n}").unwrap_err();
+        assert_eq!(line, 3);
+        assert!(why.starts_with("the key \"b\" stands twice in one object at line 3"), "{why}");
+        assert!(parse(&format!("{}{}", "[".repeat(5000), "]".repeat(5000))).is_err(), "nesting is bounded");
+    }
+
+    #[test]
+    fn foreign_encodings_are_named() {
+        for (bytes, word) in [
+            (b"\xef\xbb\xbf{}".as_slice(), "byte order mark"),
+            (b"\xff\xfe{\0}\0", "UTF-16"),
+            (b"\0{\0}", "UTF-16"),
+        ] {
+            assert!(encoding(bytes).unwrap_err().1.contains(word), "{bytes:?}");
+        }
+        assert!(encoding(b"{}").is_ok() && encoding(b"").is_ok());
     }
 
     #[test]

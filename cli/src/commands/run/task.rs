@@ -180,7 +180,7 @@ fn changes(action: &Action, with: &toml::Table, profile: &Profile) -> bool {
 fn checked(text: &str, profile: Document) -> Result<Procedure, Failure> {
     let built = BUILT.iter().copied().collect();
     let applied = [profile];
-    let lint = Lint { applied: &applied, built_actions: Some(&built) };
+    let lint = Lint { applied: &applied, built_actions: Some(&built), ..Lint::default() };
     let set = parse_set(&[SourceFile { name: "task", text }], &lint).map_err(|problems| {
         let what = "this cannot be a step; nothing was signed";
         problems
