@@ -1,4 +1,5 @@
 //! State as earlier agents wrote it: each sample in `data` is read by this one.
+#![allow(clippy::unwrap_used)] // In a test a panic is the answer.
 
 use std::path::{Path, PathBuf};
 

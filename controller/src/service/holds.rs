@@ -178,7 +178,9 @@ pub async fn release(context: &Context, order: &Order<'_>) -> Result<Done> {
         let done = done(format!("{} is released: it gets work again", order.name));
         let batch = once.store(context, batch, &done)?;
         if committed(context.audited.commit(batch, vec![leaf]).await)? {
-            freed.into_iter().for_each(|run| context.notifier.run_changed(run));
+            for run in freed {
+                context.notifier.run_changed(run);
+            }
             if begins_anew.is_some() {
                 context.instances.forget(id);
                 context.report_heads.forget(id);
@@ -263,7 +265,9 @@ async fn end_removed(context: &Context, removed: &RemovedRecord) -> Result<()> {
     let (batch, freed) = jobs::free_pairs_of(&context.repo, batch, removed.node).await?;
     if !freed.is_empty() {
         context.audited.commit(batch, vec![]).await?;
-        freed.into_iter().for_each(|run| context.notifier.run_changed(run));
+        for run in freed {
+            context.notifier.run_changed(run);
+        }
     }
     Ok(())
 }

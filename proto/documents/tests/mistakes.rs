@@ -344,10 +344,10 @@ fn a_fact_that_no_node_has_is_refused_with_the_nearest_one() {
     let files =
         |text| [SourceFile { name: "profile.toml", text: &profile }, SourceFile { name: "p.toml", text }];
     let problems = parse_set(&files(&text), &Lint::default()).unwrap_err();
-    let fixes: Vec<&str> = problems.iter().map(|problem| problem.fix.as_str()).collect();
+    let told: Vec<&str> = problems.iter().map(|problem| problem.fix.as_str()).collect();
     assert_eq!(problems[0].message, "no node has a fact \"edgy\"");
-    assert!(fixes[0].starts_with("declare it: [fact.edgy]"), "{fixes:?}");
-    assert_eq!(fixes[1], "did you mean facts.postgresql?");
+    assert!(told[0].starts_with("declare it: [fact.edgy]"), "{told:?}");
+    assert_eq!(told[1], "did you mean facts.postgresql?");
     let text = format!("{HEAD}{}", step(&when("facts.edgefw and not facts.lvm")));
     assert!(parse_set(&files(&text), &Lint::default()).is_ok());
 }

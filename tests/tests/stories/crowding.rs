@@ -30,7 +30,7 @@ async fn dial(n: usize, address: SocketAddr) -> Result<TcpStream> {
     Ok(socket.connect(address).await?)
 }
 
-/// Connections that say nothing, and a hundred more a second, of which every other one begins a ClientHello.
+/// Connections that say nothing, and a hundred more a second, of which every other one begins a `ClientHello`.
 async fn crowd(address: SocketAddr, silent: usize) -> Result<AbortOnDropHandle<()>> {
     let mut held = Vec::with_capacity(silent);
     for n in 0..silent {

@@ -164,13 +164,12 @@ impl Dispatcher {
             Event::Core(FromCore::ReportAck(ack)) => self.on_report_ack(&ack),
             Event::Core(FromCore::Reconcile(reply)) => self.on_reconcile_reply(&reply),
             Event::Core(FromCore::OutputCredit(credit)) => self.on_output_credit(&credit),
-            // Heard by the loop, which needs no more of it.
-            Event::Core(FromCore::Alive(_)) => {}
+            // A beat is heard by the loop, which needs no more of it; what waited for a task that came back is looked
+            // at below.
+            Event::Core(FromCore::Alive(_)) | Event::Run(RunEvent::CameBack) => {}
             Event::CoreLeft => self.end_link(),
             Event::CoreCame => self.on_core_came(),
             Event::Run(RunEvent::Progress(key, state, deadlines)) => self.on_progress(key, state, deadlines),
-            // What waited for it is looked at below.
-            Event::Run(RunEvent::CameBack) => {}
             Event::Run(RunEvent::Ended(key, ending)) => self.on_run_ended(key, ending),
             Event::Tick => self.on_tick(),
             Event::Drain => self.on_drain(),

@@ -381,7 +381,7 @@ mod tests {
         let read = files.attributes(Path::new("/x")).unwrap();
         assert_eq!(read, [("user.fleet".to_owned(), b"a\nb".to_vec())]);
         let file = File::options().append(true).open(&path).unwrap();
-        file.set_modified(std::time::UNIX_EPOCH - std::time::Duration::from_secs(60)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH - std::time::Duration::from_mins(1)).unwrap();
         assert_eq!(files.stat(Path::new("/x")).unwrap().modified_seconds, -60);
     }
 }

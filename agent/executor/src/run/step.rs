@@ -76,7 +76,7 @@ impl Run {
         let (before, counted) = known.map_or_else(Default::default, |known| self.time_of(known));
         let mut try_number = known.map_or(1, |known| known.try_number);
         let limit = limit.saturating_sub(counted);
-        let began = self.since_boot();
+        let entered = self.since_boot();
         let outcome = match self.noted_undo(step, act, try_number, limit) {
             Err(fault) => Err(fault),
             Ok(undo) => loop {
@@ -92,9 +92,9 @@ impl Run {
                 })?;
                 self.surroundings.journal.reach(CrashPoint::AfterStepBegin)?;
                 self.tell(self.state_of(step, act));
-                let left = limit.saturating_sub(self.since_boot().saturating_sub(began));
+                let left = limit.saturating_sub(self.since_boot().saturating_sub(entered));
                 let tried = self.try_once(step, act, try_number, left);
-                let left = limit.saturating_sub(self.since_boot().saturating_sub(began));
+                let left = limit.saturating_sub(self.since_boot().saturating_sub(entered));
                 match tried {
                     Err(fault) if self.waits_to_retry(step, &fault, try_number, left) => try_number += 1,
                     ended => break ended,
@@ -102,7 +102,7 @@ impl Run {
             },
         };
         let output = self.surroundings.output.end(self.key, &step.id);
-        let took_ms = millis(before + self.since_boot().saturating_sub(began));
+        let took_ms = millis(before + self.since_boot().saturating_sub(entered));
         let begun = self.record.began(&step.id);
         let (state, cause, mut body) = judged(step, outcome, begun);
         cut_parts(&mut body);

@@ -227,7 +227,7 @@ fn attributes_and_old_times_are_kept() {
     let value = b"\x01\n\0\x02=\n".to_vec();
     let attribute = [("security.capability".to_owned(), value.clone())];
     bench.host.script().attributes.insert("/etc/edgefw/firewall.json".into(), attribute.to_vec());
-    let old = std::time::UNIX_EPOCH - Duration::from_secs(86_400);
+    let old = std::time::UNIX_EPOCH - Duration::from_hours(24);
     let file = std::fs::File::options().append(true).open(bench.at("/var/log/fw.log")).unwrap();
     file.set_modified(old).unwrap();
     bench.apply("backup.run", &with).unwrap();
