@@ -6,7 +6,7 @@
 //! | [`enrol`] | redeeming a join token |
 //! | [`join`], [`enrolment_channel`] | joining a fleet, the core's half, and its messages with the executor's |
 //! | [`identity`] | the certificate in use, published for new connections |
-//! | [`channel`] | the executor's socket as two bounded channels |
+//! | [`executor_channel`] | the executor's socket as two bounded channels |
 //! | [`backoff`] | how long to wait before dialling again |
 //! | [`link`] | the one session with a controller |
 //! | [`outbox`] | sealed reports and progress that wait for the link |
