@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::repo::reader::BatchExt as _;
-    use crate::testing::{TestContext, agent, leaves};
+    use crate::testing::{TestContext, agent, job_record, leaves};
 
     fn said(run: u64, attempt: u32, state: JobState) -> JobUpdate {
         let (run, attempt) = (RunId::from_number(run), Attempt(attempt));
@@ -148,23 +148,7 @@ mod tests {
     }
 
     async fn put_job(context: &Context, agent: &Agent, run: u64, state: JobState) {
-        let record = JobRecord {
-            run: RunId::from_number(run),
-            node: agent.node,
-            node_name: agent.name.clone(),
-            index: 0,
-            pair: None,
-            site: String::new(),
-            attempt: Attempt(1),
-            state,
-            offered: None,
-            ended: None,
-            took_ms: None,
-            summary: String::new(),
-            report: None,
-            late_report: None,
-            health: None,
-        };
+        let record = JobRecord { state, ..job_record(RunId::from_number(run), agent) };
         let key = keys::job(record.run, agent.node).unwrap();
         let batch = context.audited.batch().put_record(key, &record).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();

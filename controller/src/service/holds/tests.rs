@@ -12,7 +12,7 @@ use crate::repo::records::{InboxRecord, JobRecord, Mark, RunRecord};
 use crate::service::caller::Agent;
 use crate::service::inventory::{HelloFacts, check_active, connect};
 use crate::service::runs;
-use crate::testing::{TestContext, enrolled, leaves, operator, run_record};
+use crate::testing::{TestContext, enrolled, job_record, leaves, operator, run_record};
 
 fn hello(journal_sequence: u64, start: &str) -> HelloFacts {
     HelloFacts {
@@ -32,23 +32,7 @@ async fn job_in(context: &Context, agent: &Agent, number: u64, state: JobState) 
     let digest = Digest::of(b"x");
     let record =
         RunRecord { request: digest, state: RunState::Running, ..run_record(run, context.clock.now()) };
-    let job = JobRecord {
-        run,
-        node: agent.node,
-        node_name: agent.name.clone(),
-        index: 0,
-        pair: None,
-        site: "-".to_owned(),
-        attempt: Attempt(1),
-        state,
-        offered: None,
-        ended: None,
-        took_ms: None,
-        summary: String::new(),
-        report: None,
-        late_report: None,
-        health: None,
-    };
+    let job = JobRecord { state, ..job_record(run, agent) };
     let entry = InboxRecord { attempt: Attempt(1), request: digest, node_index: 0, node_path: vec![] };
     let mut batch = context.audited.batch();
     batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
