@@ -214,11 +214,12 @@ async fn one(
                 return log(&format!("run {run}"), &error);
             }
             runs.tell_holds(context);
-            let before = old.map(|old| old.rollout);
-            let known = Known { before, listening_since: runs.listening_since };
+            // What was known of silent jobs outlives a conflict: their time must not begin anew with each.
+            let known = Known { before: context.open_runs.of(run), listening_since: runs.listening_since };
             match Active::load(context, run, &known, &runs.holds).await {
                 Ok(active) if active.run.record.state.is_terminal() => {
                     runs.cancel_retries.remove(&run);
+                    context.open_runs.forget(run);
                     return;
                 }
                 Ok(active) => (active, true),

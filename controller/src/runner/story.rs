@@ -197,6 +197,25 @@ async fn a_lost_job_is_told_to_stop_and_keeps_its_pair_until_the_node_answers() 
 }
 
 #[tokio::test]
+async fn a_run_that_is_read_anew_gives_nobody_more_time() {
+    let mut world = World::new().await;
+    let run = world.run(1, &[1]).await;
+    let mut active = world.load(run).await;
+    world.pass(&mut active, &[]).await;
+    let waits = |active: &Active, world: &World| {
+        active.rollout.read().next_look(world.context().clock.moment()).unwrap()
+    };
+    let before = waits(&active, &world);
+    // The last start comes and goes meanwhile: without what was known, its time would begin now.
+    let passed = Duration::from_mins(65);
+    world.advance(passed);
+    let listening_since = active.rollout.read().listening_since();
+    let known = Known { before: Some(active.rollout.clone()), listening_since };
+    let again = Active::load(&world.test.context, run, &known, &world.holds).await.unwrap();
+    assert_eq!(waits(&again, &world), before - passed);
+}
+
+#[tokio::test]
 async fn a_run_that_ends_tells_nodes_from_its_own_record() {
     let mut world = World::new().await;
     let run = world.run(1, &[1]).await;
