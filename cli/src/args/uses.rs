@@ -110,13 +110,27 @@ pub fn unused_flag(matches: &ArgMatches) -> Option<(String, String)> {
 #[must_use]
 pub fn words_of<'a>(root: &'a Command, args: &[OsString]) -> (Vec<&'a str>, &'a Command) {
     let (mut words, mut at) = (Vec::new(), root);
-    for arg in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
-        if let Some(next) = at.get_subcommands().find(|next| next.get_name() == arg) {
+    let mut rest = args.iter().skip(1);
+    while let Some(arg) = rest.next() {
+        let arg = arg.to_string_lossy();
+        if wants_value(root, &arg) || wants_value(at, &arg) {
+            // Whatever it is, it names no command: a context may be called "dev".
+            rest.next();
+        } else if let Some(next) = at.get_subcommands().find(|next| next.get_name() == arg) {
             words.push(next.get_name());
             at = next;
         }
     }
     (words, at)
+}
+
+/// Is this a flag of the command whose value is the next word of the line?
+fn wants_value(command: &Command, word: &str) -> bool {
+    let named = |arg: &Arg| match word.strip_prefix("--") {
+        Some(long) => arg.get_long() == Some(long),
+        None => word.strip_prefix('-').is_some_and(|short| short.chars().eq(arg.get_short())),
+    };
+    command.get_arguments().any(|arg| named(arg) && arg.get_action().takes_values())
 }
 
 /// Is this a flag that the command hides?
@@ -131,6 +145,19 @@ mod tests {
 
     use super::*;
     use crate::args::Cli;
+
+    #[test]
+    fn a_value_names_no_command() {
+        let root = Cli::command();
+        let words = |line: &str| {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            words_of(&root, &args).0.join(" ")
+        };
+        assert_eq!(words("fleetctl --context dev run start"), "run start");
+        assert_eq!(words("fleetctl -l run node list"), "node list");
+        assert_eq!(words("fleetctl --context=dev run --site dev wait"), "run wait");
+        assert_eq!(words("fleetctl -v dev"), "dev");
+    }
 
     #[test]
     fn every_command_says_which_flags_it_acts_on() {
