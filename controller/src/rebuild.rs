@@ -1,6 +1,8 @@
 //! From records, and what nodes said last, to the engine's state. Used by the runner (at start, after a
 //! conflict) and by views, so that both see a run the same way. Decides nothing and writes nothing.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_rollout::{
@@ -14,11 +16,12 @@ use fleet_types::view::Presence;
 
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
-use crate::fleet::open_runs::Engine;
+use crate::fleet::open_runs::{OpenRun, RunModel};
+use crate::repo::reader::Stored;
 use crate::repo::records::{JobRecord, RunRecord};
 
 /// The engine's plan of a run.
-fn plan(run: &RunRecord, jobs: &[JobRecord]) -> Result<Plan> {
+fn plan<'a>(run: &RunRecord, jobs: impl Iterator<Item = &'a JobRecord>) -> Result<Plan> {
     let input = PlanInput {
         run: run.run,
         changes: run.changes,
@@ -28,7 +31,6 @@ fn plan(run: &RunRecord, jobs: &[JobRecord]) -> Result<Plan> {
         job_limit: Duration::from_millis(run.job_limit_ms),
         max_failures: run.max_failures,
         nodes: jobs
-            .iter()
             .map(|job| PlannedNode {
                 node: job.node,
                 name: job.node_name.to_string(),
@@ -71,7 +73,7 @@ pub fn is_online(context: &Context, node: NodeId) -> bool {
 #[derive(Default)]
 pub struct Known {
     /// The engine's state before.
-    pub before: Option<Engine>,
+    pub before: Option<Arc<OpenRun>>,
     /// Since when this process has listened without a break.
     pub listening_since: Mono,
 }
@@ -80,7 +82,7 @@ pub struct Known {
 pub fn rollout(
     context: &Context,
     run: &RunRecord,
-    jobs: &[JobRecord],
+    jobs: &BTreeMap<NodeId, Stored<JobRecord>>,
     known: &Known,
     held: Vec<(String, Holder)>,
 ) -> Result<Rollout> {
@@ -89,19 +91,20 @@ pub fn rollout(
         RunState::Paused => Mode::Paused { reason: run.stopped_because.clone() },
         _ => Mode::Going,
     };
-    let before = known.before.as_ref().map(Engine::read);
-    let before = before.as_deref();
+    let before = known.before.as_ref().map(|open| open.read());
+    let before = before.as_deref().map(RunModel::rollout);
+    let jobs = || jobs.values().map(|job| &job.record);
     let anchor = before.map_or_else(|| context.clock.moment(), Rollout::anchor);
-    let jobs_known = jobs.iter().map(|job| {
+    let jobs_known = jobs().map(|job| {
         let fact = fact(job);
         let before = before.and_then(|rollout| rollout.job(job.node)).filter(|job| job.fact == fact);
         let live = before.and_then(|job| job.live);
         (job.node, KnownJob { fact, live, online: is_online(context, job.node) })
     });
-    let plan = plan(run, jobs)?;
+    let plan = plan(run, jobs())?;
     let mut rollout = Rollout::restore(plan, mode, anchor, known.listening_since, jobs_known, held)
         .map_err(ControllerError::internal)?;
-    for job in jobs.iter().filter(|job| job.state.outcome().is_none()) {
+    for job in jobs().filter(|job| job.state.outcome().is_none()) {
         if let Some(event) = said(context, job) {
             rollout.apply(event.0, &event.1).map_err(ControllerError::internal)?;
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use fleet_types::id::{NodeId, RunId};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// What the runner should look at.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -29,18 +29,10 @@ impl Changes {
 }
 
 /// The notifier. Its memory is bounded by the number of open jobs and nodes, since it keeps sets.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ChangeNotifier {
     changes: Mutex<Changes>,
     notify: Notify,
-    /// Counts changes, for those who show things to people: they look again when it rises.
-    revision: watch::Sender<u64>,
-}
-
-impl Default for ChangeNotifier {
-    fn default() -> Self {
-        Self { changes: Mutex::default(), notify: Notify::default(), revision: watch::channel(0).0 }
-    }
 }
 
 impl ChangeNotifier {
@@ -48,17 +40,6 @@ impl ChangeNotifier {
         // The lock is held for one insert; a panic in between cannot leave the sets inconsistent.
         note(&mut self.changes.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         self.notify.notify_one();
-        self.shown_changed();
-    }
-
-    /// Something that is shown has changed, and nothing that the runner must look at.
-    pub fn shown_changed(&self) {
-        self.revision.send_modify(|count| *count += 1);
-    }
-
-    /// For views that follow changes.
-    pub fn follow(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
     }
 
     /// A run was made or changed.

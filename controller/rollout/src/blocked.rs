@@ -127,16 +127,29 @@ impl Rollout {
             reasons.push(BlockReason::Offline);
         }
         reasons.extend(self.pair_blocked(index));
-        let free = self.free_slots();
-        if free == 0 {
-            reasons.push(BlockReason::CapReached {
-                in_flight: self.in_flight.len(),
-                at_most: self.plan.max_parallel,
-            });
-        } else if reasons.is_empty() && !self.next_indexes().any(|next| next == index) {
-            reasons.push(BlockReason::TurnNotCome { free });
+        reasons.extend(self.cap_reached());
+        if reasons.is_empty() && !self.next_indexes().any(|next| next == index) {
+            reasons.push(BlockReason::TurnNotCome { free: self.free_slots() });
         }
         reasons
+    }
+
+    /// What keeps every queued node from going: when it is the same as before, only the nodes of events since then
+    /// are blocked otherwise.
+    pub fn general_block(&self, now: Moment) -> Vec<BlockReason> {
+        let mut reasons = self.starts_blocked(now.wall);
+        reasons.extend(self.cap_reached());
+        reasons
+    }
+
+    /// Nodes whose turn has not come.
+    pub fn queued(&self) -> impl Iterator<Item = NodeId> {
+        self.queued.iter().map(|index| self.plan.nodes[*index].node)
+    }
+
+    fn cap_reached(&self) -> Option<BlockReason> {
+        let (in_flight, at_most) = (self.in_flight.len(), self.plan.max_parallel);
+        (in_flight >= at_most).then_some(BlockReason::CapReached { in_flight, at_most })
     }
 
     /// The reasons that hold for every queued node.

@@ -97,6 +97,8 @@ pub struct Plan {
     pub(crate) pair_of: Vec<Option<usize>>,
     /// The numbers of pairs by their names.
     pub(crate) pair_index: BTreeMap<String, usize>,
+    /// The nodes of each pair.
+    members: Vec<Vec<NodeId>>,
 }
 
 impl Plan {
@@ -132,6 +134,12 @@ impl Plan {
             return Err(problems);
         }
         let (pair_of, pair_index) = number_pairs(&nodes, input.changes);
+        let mut members = vec![Vec::new(); pair_index.len()];
+        for (node, pair) in nodes.iter().zip(&pair_of) {
+            if let Some(pair) = pair {
+                members[*pair].push(node.node);
+            }
+        }
         Ok(Self {
             run: input.run,
             changes: input.changes,
@@ -144,6 +152,7 @@ impl Plan {
             nodes,
             pair_of,
             pair_index,
+            members,
         })
     }
 
@@ -175,6 +184,11 @@ impl Plan {
     /// The pair of a node, where the pair rule holds.
     pub fn pair_of(&self, node: NodeId) -> Option<&str> {
         self.nodes[self.index(node)?].pair.as_deref().filter(|_| self.changes)
+    }
+
+    /// The nodes of a pair, where the pair rule holds.
+    pub fn nodes_of(&self, pair: &str) -> &[NodeId] {
+        self.pair_index.get(pair).map_or(&[], |pair| &self.members[*pair])
     }
 
     /// The place of a node in the plan.

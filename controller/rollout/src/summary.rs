@@ -42,6 +42,19 @@ impl Counts {
         }
     }
 
+    /// The phases of those that have not ended, as words, where there are any.
+    pub fn open(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let all = [
+            ("queued", self.queued),
+            ("offered", self.offered),
+            ("accepted", self.accepted),
+            ("running", self.running),
+            ("waiting", self.waiting),
+            ("rolling_back", self.rolling_back),
+        ];
+        all.into_iter().filter(|(_, count)| *count > 0)
+    }
+
     /// Offered and not ended.
     pub const fn in_flight(&self) -> u32 {
         self.offered + self.accepted + self.running + self.waiting + self.rolling_back

@@ -164,7 +164,6 @@ async fn take_chunk(
     };
     allowed.check(context, agent, &of).await?;
     let offset = output::append(context, &of, chunk.offset, chunk.data, chunk.last).await?;
-    context.notifier.shown_changed();
     Ok(pb::OutputCredit {
         run: chunk.run,
         attempt: chunk.attempt,

@@ -209,7 +209,7 @@ impl OperatorService for Operators {
             .map_err(|error| to_status(error.into()))?;
         let order = runs::Order { request: envelope, procedure, nodes };
         let run = runs::start(&self.context, &caller, &order, &r.idempotency_key).await.map_err(to_status)?;
-        view(run_views::picture(&self.context, run).await.map(|picture| picture.view))
+        view(run_views::brief(&self.context, run).await)
     }
 
     async fn list_runs(&self, request: Request<pb::ListRequest>) -> Reply {

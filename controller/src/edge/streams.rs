@@ -1,6 +1,7 @@
 //! What operators follow: a run as it changes, output as it grows, the bytes of the audit log.
 //!
-//! Each stream is one task that looks again when something moved, at most a few times a second. A reader that
+//! Each stream is one task that looks again when something of its own moved, at most a few times a second, and then
+//! at what moved alone. A reader that
 //! does not take anything blocks its own task alone, and that no longer than its caller may hold it (`permit.rs`).
 
 use std::collections::BTreeMap;
@@ -9,22 +10,23 @@ use std::time::Duration;
 
 use fleet_proto::{convert, pb};
 use fleet_types::id::{Attempt, NodeId, RunId};
-use fleet_types::view::{JobItem, RunWatch};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use fleet_types::view::{JobItem, RunView, RunWatch};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use super::status::to_status;
 use crate::context::Context;
 use crate::error::Result;
+use crate::fleet::open_runs::OpenRun;
 use crate::repo::keys;
 use crate::repo::output_files::OutputOf;
 use crate::repo::records::JobRecord;
 use crate::service::{audit, output, run_views};
 
-/// Looking again costs a read of all jobs: four times a second is live enough for people.
+/// Four times a second is live enough for people.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Looked at even when nothing moved: output of a node arrives without a ring of the runner.
+/// Looked at even when nothing moved.
 const PERIOD: Duration = Duration::from_secs(5);
 /// Output may come after its job's end, over a slow link. It is waited for this long and no longer: what a node
 /// cut or dropped never becomes whole.
@@ -32,55 +34,93 @@ const LATE_OUTPUT: Duration = Duration::from_secs(10);
 /// Jobs a message.
 const JOBS_A_MESSAGE: usize = 500;
 
-/// Waits until something moved and the pause is over; false when the reader has gone.
-async fn moved<T>(follow: &mut watch::Receiver<u64>, out: &mpsc::Sender<T>) -> bool {
-    let earliest = Instant::now() + PAUSE;
-    tokio::select! {
-        () = out.closed() => return false,
-        _ = timeout(PERIOD, follow.changed()) => {}
-    }
-    // Let changes gather, so that a busy fleet does not mean a busy watcher.
-    timeout_at(earliest, out.closed()).await.is_err()
-}
-
 /// Sends a run and its changed jobs until it has ended.
 pub async fn watch_run(context: Arc<Context>, run: RunId, out: mpsc::Sender<Result<pb::View, Status>>) {
-    let mut follow = context.notifier.follow();
-    let mut shown: BTreeMap<NodeId, JobItem> = BTreeMap::new();
-    let mut last_view = None;
+    if let Err(error) = follow_run(&context, run, &out).await {
+        let _ = out.send(Err(to_status(error))).await;
+    }
+}
+
+/// Until the run has ended or the reader has gone.
+async fn follow_run(
+    context: &Context,
+    run: RunId,
+    out: &mpsc::Sender<Result<pb::View, Status>>,
+) -> Result<()> {
+    let (mut seen, mut shown, mut last) = (0, None, None::<Arc<OpenRun>>);
     loop {
-        follow.mark_unchanged();
-        let picture = match run_views::picture(&context, run).await {
-            Ok(picture) => picture,
-            Err(error) => {
-                let _ = out.send(Err(to_status(error))).await;
-                return;
+        let mut published = context.open_runs.follow();
+        // A run that ended is forgotten at once; how it ended is in what was held of it.
+        let ended = last.filter(|open| open.read().run.record.state.is_terminal());
+        last = context.open_runs.of(run).or(ended);
+        let Some(open) = &last else {
+            let view = run_views::brief(context, run).await?;
+            if view.item.state.is_terminal() {
+                return send_ended(context, run, &view, out).await;
             }
+            // The runner is about to read it.
+            let _ = timeout(PERIOD, published.changed()).await;
+            continue;
         };
-        let ended = picture.view.item.state.is_terminal();
-        let changed: Vec<JobItem> =
-            picture.jobs.into_iter().filter(|job| shown.get(&job.node) != Some(job)).collect();
-        if last_view.as_ref() != Some(&picture.view) || !changed.is_empty() {
-            for job in &changed {
-                shown.insert(job.node, job.clone());
-            }
-            last_view = Some(picture.view.clone());
-            let mut chunks: Vec<Vec<JobItem>> =
-                changed.chunks(JOBS_A_MESSAGE).map(<[JobItem]>::to_vec).collect();
-            if chunks.is_empty() {
-                chunks.push(Vec::new());
-            }
-            for jobs in chunks {
-                let message =
-                    RunWatch { schema: "fleet/v1/run-watch".to_owned(), run: picture.view.clone(), jobs };
-                if out.send(Ok(pb::View { json: convert::to_json(&message) })).await.is_err() {
-                    return;
+        let mut newest = open.follow();
+        let news = run_views::news(context, open, seen);
+        seen = news.number;
+        if !news.jobs.is_empty() || shown.as_ref() != Some(&news.view) {
+            let mut parts = news.jobs.chunks(JOBS_A_MESSAGE);
+            // Without a changed job the run alone.
+            let first = parts.next().unwrap_or_default();
+            for jobs in std::iter::once(first).chain(parts) {
+                if !send(out, &news.view, jobs.to_vec()).await {
+                    return Ok(());
                 }
             }
         }
-        if ended || !moved(&mut follow, &out).await {
-            return;
+        let change = async {
+            tokio::select! {
+                _ = newest.changed() => {}
+                // The run may have been read anew.
+                _ = published.changed() => {}
+            }
+        };
+        if news.view.item.state.is_terminal() || !moved(change, out).await {
+            return Ok(());
         }
+        // Let changes gather, so that a busy fleet does not mean a busy watcher; the end is told at once.
+        let _ = timeout(PAUSE, newest.wait_for(|newest| newest.ended)).await;
+        shown = Some(news.view);
+    }
+}
+
+async fn send(out: &mpsc::Sender<Result<pb::View, Status>>, run: &RunView, jobs: Vec<JobItem>) -> bool {
+    let message = RunWatch { schema: "fleet/v1/run-watch".to_owned(), run: run.clone(), jobs };
+    out.send(Ok(pb::View { json: convert::to_json(&message) })).await.is_ok()
+}
+
+/// A run that had ended before it was looked at.
+async fn send_ended(
+    context: &Context,
+    run: RunId,
+    view: &RunView,
+    out: &mpsc::Sender<Result<pb::View, Status>>,
+) -> Result<()> {
+    let mut after = String::new();
+    loop {
+        let page = run_views::jobs_page(context, run, &after, JOBS_A_MESSAGE).await?;
+        if !send(out, view, page.items).await {
+            return Ok(());
+        }
+        match page.next {
+            Some(next) => after = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Waits for a change, no longer than a period; false when the reader has gone.
+async fn moved<T>(change: impl Future, out: &mpsc::Sender<T>) -> bool {
+    tokio::select! {
+        () = out.closed() => false,
+        _ = timeout(PERIOD, change) => true,
     }
 }
 
@@ -104,11 +144,13 @@ pub async fn read_output(
     reader: OutputReader,
     out: mpsc::Sender<Result<pb::OutputPart, Status>>,
 ) {
-    let mut follow = context.notifier.follow();
+    let mut grown = context.output.follow();
     let mut offsets: BTreeMap<String, u64> = BTreeMap::new();
     let mut ended = None;
     loop {
-        follow.mark_unchanged();
+        let open = context.open_runs.of(reader.run);
+        let mut newest = open.as_ref().map(|open| open.follow());
+        grown.mark_unchanged();
         // Asked before reading: what arrived until the end is then certainly read.
         let going = if reader.follow { is_going(&context, &reader, &mut ended).await } else { Ok(false) };
         let sent = match going {
@@ -123,7 +165,20 @@ pub async fn read_output(
                 return;
             }
         }
-        if !moved(&mut follow, &out).await {
+        let job_moved = async {
+            match &mut newest {
+                Some(newest) => drop(newest.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        let change = async {
+            tokio::select! {
+                _ = grown.changed() => {}
+                () = job_moved => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        if !moved(change, &out).await {
             return;
         }
     }

@@ -1,53 +1,205 @@
-//! The engines of the open runs: the runner drives them, and what operators are shown is read from the same ones, so
-//! that a reason shown is the reason acted on.
+//! The open runs as the runner has them: it keeps them up to date, and what operators are shown is read from the same
+//! ones, so that a reason shown is the reason acted on, and a look costs as much as what changed since the last one.
 //!
 //! In memory only: a run that the runner has not read yet is not here. Views must never write.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use fleet_rollout::Rollout;
-use fleet_types::id::RunId;
+use fleet_rollout::{Applied, BlockReason, Event, EventError, Moment, Mono, Rollout};
+use fleet_store::WriteId;
+use fleet_types::id::{NodeId, RunId};
+use tokio::sync::watch;
 
-/// One run's engine. Its locks are held for one question or one event, never over a wait; a panic in between would
+use crate::repo::reader::Stored;
+use crate::repo::records::{JobRecord, RunRecord};
+
+/// How far a run is, for those who wait for news of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Newest {
+    /// Number of the newest change.
+    pub number: u64,
+    /// Has the run ended? Nothing comes any more.
+    pub ended: bool,
+}
+
+/// One run: its records with their versions, the engine's state, and which of its jobs look otherwise since when.
+pub struct RunModel {
+    /// Its record.
+    pub run: Stored<RunRecord>,
+    /// Its jobs by node; the order is that of the request's node list.
+    jobs: BTreeMap<NodeId, Stored<JobRecord>>,
+    rollout: Rollout,
+    number: u64,
+    changes: BTreeMap<u64, NodeId>,
+    changed_at: HashMap<NodeId, u64>,
+    /// What keeps every queued job from going, when they were numbered last.
+    general: Vec<BlockReason>,
+}
+
+impl RunModel {
+    /// Around what was read. Read anew, `before` says which jobs look the same as they did.
+    pub fn new(
+        run: Stored<RunRecord>,
+        jobs: BTreeMap<NodeId, Stored<JobRecord>>,
+        rollout: Rollout,
+        before: Option<&Self>,
+    ) -> Self {
+        let mut model = Self {
+            run,
+            jobs,
+            rollout,
+            number: before.map_or(0, |before| before.number),
+            changes: before.map(|before| before.changes.clone()).unwrap_or_default(),
+            changed_at: before.map(|before| before.changed_at.clone()).unwrap_or_default(),
+            general: before.map(|before| before.general.clone()).unwrap_or_default(),
+        };
+        let same = |node: &NodeId, job: &Stored<JobRecord>| {
+            before.and_then(|before| before.jobs.get(node)).is_some_and(|was| was.write_id == job.write_id)
+        };
+        let changed: Vec<NodeId> =
+            model.jobs.iter().filter(|(node, job)| !same(node, job)).map(|(node, _)| *node).collect();
+        changed.into_iter().for_each(|node| model.touch(node));
+        model
+    }
+
+    /// The engine, for questions.
+    pub const fn rollout(&self) -> &Rollout {
+        &self.rollout
+    }
+
+    /// One of its jobs.
+    pub fn job(&self, node: NodeId) -> Option<&Stored<JobRecord>> {
+        self.jobs.get(&node)
+    }
+
+    /// Its nodes, in the order of the request's list.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.jobs.keys().copied()
+    }
+
+    /// Its jobs that look otherwise than when change `after` was the newest, as nodes.
+    pub fn changed_since(&self, after: u64) -> impl Iterator<Item = NodeId> {
+        self.changes.range(after + 1..).map(|(_, node)| *node)
+    }
+
+    /// Number of the newest change.
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Replaces what is known of a job after it was written.
+    pub fn put_job(&mut self, record: JobRecord, write_id: WriteId) {
+        let node = record.node;
+        self.jobs.insert(node, Stored { record, write_id });
+        self.touch(node);
+    }
+
+    /// Tells the engine, and notes whose job looks otherwise with it.
+    pub fn apply(&mut self, at: Moment, event: &Event) -> Result<Applied, EventError> {
+        let applied = self.rollout.apply(at, event)?;
+        let pair = match event {
+            Event::Job { node, .. } => {
+                self.touch(*node);
+                self.rollout.plan().pair_of(*node)
+            }
+            Event::PairHeld { pair, .. } => Some(pair.as_str()),
+            _ => None,
+        };
+        let mates: Vec<NodeId> =
+            pair.map(|pair| self.rollout.plan().nodes_of(pair).to_vec()).unwrap_or_default();
+        mates.into_iter().for_each(|mate| self.touch(mate));
+        Ok(applied)
+    }
+
+    /// Nodes are listened to from this moment on.
+    pub fn listening_from(&mut self, now: Mono) {
+        self.rollout.listening_from(now);
+    }
+
+    fn touch(&mut self, node: NodeId) {
+        self.number += 1;
+        if let Some(before) = self.changed_at.insert(node, self.number) {
+            self.changes.remove(&before);
+        }
+        self.changes.insert(self.number, node);
+    }
+
+    /// What holds for every queued job came or went: all of them look otherwise.
+    fn note_general(&mut self, now: Moment) {
+        let general = self.rollout.general_block(now);
+        if general != self.general {
+            self.general = general;
+            let queued: Vec<NodeId> = self.rollout.queued().collect();
+            queued.into_iter().for_each(|node| self.touch(node));
+        }
+    }
+}
+
+/// One run, shared. Its locks are held for one question or one event, never over a wait; a panic in between would
 /// leave at most one event half applied, and the run is read anew when its records do not agree.
-#[derive(Clone)]
-pub struct Engine(Arc<RwLock<Rollout>>);
+pub struct OpenRun {
+    model: RwLock<RunModel>,
+    newest: watch::Sender<Newest>,
+}
 
-impl Engine {
-    /// Around a rollout.
-    pub fn new(rollout: Rollout) -> Self {
-        Self(Arc::new(RwLock::new(rollout)))
+impl OpenRun {
+    /// Around a model.
+    pub fn new(model: RunModel) -> Self {
+        Self { model: RwLock::new(model), newest: watch::Sender::default() }
     }
 
     /// For questions.
-    pub fn read(&self) -> RwLockReadGuard<'_, Rollout> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    pub fn read(&self) -> RwLockReadGuard<'_, RunModel> {
+        self.model.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For events; the runner's alone.
-    pub fn write(&self) -> RwLockWriteGuard<'_, Rollout> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    pub fn write(&self) -> RwLockWriteGuard<'_, RunModel> {
+        self.model.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who wait that a pass is over; nothing when it changed nothing.
+    pub fn tell(&self, now: Moment) {
+        let mut model = self.write();
+        model.note_general(now);
+        let newest = Newest { number: model.number, ended: model.run.record.state.is_terminal() };
+        drop(model);
+        self.newest.send_if_modified(|told| std::mem::replace(told, newest) != newest);
+    }
+
+    /// For views that wait for news.
+    pub fn follow(&self) -> watch::Receiver<Newest> {
+        self.newest.subscribe()
     }
 }
 
 /// As many as there are open runs.
 #[derive(Default)]
-pub struct OpenRuns(RwLock<HashMap<RunId, Engine>>);
+pub struct OpenRuns {
+    runs: RwLock<HashMap<RunId, Arc<OpenRun>>>,
+    published: watch::Sender<()>,
+}
 
 impl OpenRuns {
-    /// Shows a run's engine.
-    pub fn publish(&self, run: RunId, engine: Engine) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(run, engine);
+    /// Shows a run that was read.
+    pub fn publish(&self, run: RunId, open: Arc<OpenRun>) {
+        self.runs.write().unwrap_or_else(PoisonError::into_inner).insert(run, open);
+        self.published.send_replace(());
     }
 
     /// Forgets a run that has ended: its records say how.
     pub fn forget(&self, run: RunId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&run);
+        self.runs.write().unwrap_or_else(PoisonError::into_inner).remove(&run);
     }
 
-    /// The engine of a run, if it is open here.
-    pub fn of(&self, run: RunId) -> Option<Engine> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&run).cloned()
+    /// A run, if it is open here.
+    pub fn of(&self, run: RunId) -> Option<Arc<OpenRun>> {
+        self.runs.read().unwrap_or_else(PoisonError::into_inner).get(&run).cloned()
+    }
+
+    /// For those who wait until the runner has read a run, or has read it anew.
+    pub fn follow(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
     }
 }

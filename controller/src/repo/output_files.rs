@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 
 use fleet_types::id::{Attempt, NodeId, RunId};
 
@@ -46,6 +47,7 @@ struct Inner {
     hasher: RandomState,
     /// Was the last write refused for want of space? Told once, not for every node and chunk.
     short: AtomicBool,
+    grown: watch::Sender<()>,
 }
 
 impl OutputFiles {
@@ -57,7 +59,13 @@ impl OutputFiles {
             locks: std::array::from_fn(|_| Mutex::new(())),
             hasher: RandomState::new(),
             short: AtomicBool::new(false),
+            grown: watch::Sender::default(),
         }))
+    }
+
+    /// For those who read on: told whenever output of any step has come.
+    pub fn follow(&self) -> watch::Receiver<()> {
+        self.0.grown.subscribe()
     }
 
     /// Appends a chunk; returns up to where the output is stored. A chunk that was stored before, or that lies
@@ -69,7 +77,9 @@ impl OutputFiles {
     /// Behind a `last` chunk the output has ended: nothing that goes beyond it is taken any more.
     pub async fn append(&self, of: &OutputOf, offset: u64, data: Vec<u8>, last: bool) -> Result<u64> {
         let (inner, path) = (Arc::clone(&self.0), self.file(of)?);
-        blocking(move || inner.append(&path, offset, &data, last)).await
+        let stored = blocking(move || inner.append(&path, offset, &data, last)).await?;
+        self.0.grown.send_replace(());
+        Ok(stored)
     }
 
     /// Up to `limit` bytes from an offset; empty at the end of what is stored.

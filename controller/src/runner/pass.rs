@@ -22,38 +22,36 @@ use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::sessions::ToNode;
 use crate::rebuild;
 use crate::repo::audited::AuditEntry;
-use crate::repo::reader::BatchExt as _;
+use crate::repo::reader::{BatchExt as _, Stored};
 use crate::repo::records::{JobRecord, RunRecord};
 use crate::repo::{jobs, keys};
 
 /// Brings the engine up to date with jobs and nodes that changed, and reads the holds that may have gone with them.
 pub async fn refresh(
     context: &Context,
-    active: &mut Active,
+    active: &Active,
     holds: &mut PairHolds,
     changed_jobs: &BTreeSet<NodeId>,
     changed_nodes: &BTreeSet<NodeId>,
 ) -> Result<()> {
-    let run = active.run.record.run;
+    let run = active.run().record.run;
     let mut pairs = BTreeSet::new();
     for node in changed_jobs {
-        let Some(known) = active.jobs.get(node) else { continue };
+        let Some(known) = active.job(*node) else { continue };
         let Some(stored) = context.repo.get::<JobRecord>(&keys::job(run, *node)?).await? else {
             return Err(ControllerError::internal(format!("the job of {node} in run {run} is gone")));
         };
         if stored.write_id != known.write_id {
-            active.jobs.insert(*node, stored.clone());
+            active.open.write().put_job(stored.record.clone(), stored.write_id);
         }
         apply_job(context, active, &stored.record)?;
-        pairs.extend(active.rollout.read().plan().pair_of(*node).map(str::to_owned));
+        pairs.extend(active.open.read().rollout().plan().pair_of(*node).map(str::to_owned));
     }
-    for node in
-        changed_nodes.iter().filter(|node| active.jobs.contains_key(node)).copied().collect::<Vec<_>>()
-    {
+    for node in changed_nodes.iter().copied().filter(|node| active.job(*node).is_some()) {
         let event =
             if rebuild::is_online(context, node) { Event::online(node) } else { Event::offline(node) };
         apply(context, active, &event)?;
-        pairs.extend(active.rollout.read().plan().pair_of(node).map(str::to_owned));
+        pairs.extend(active.open.read().rollout().plan().pair_of(node).map(str::to_owned));
     }
     for pair in pairs.iter().filter(|pair| holds.get(pair).is_some()).cloned().collect::<Vec<_>>() {
         holds.read(context, &pair).await?;
@@ -63,11 +61,11 @@ pub async fn refresh(
 }
 
 /// Tells the engine of a run who holds a pair.
-pub fn tell_hold(context: &Context, active: &mut Active, holds: &PairHolds, pair: &str) -> Result<()> {
+pub fn tell_hold(context: &Context, active: &Active, holds: &PairHolds, pair: &str) -> Result<()> {
     apply(context, active, &Event::PairHeld { pair: pair.to_owned(), holder: holds.get(pair).cloned() })
 }
 
-fn apply_job(context: &Context, active: &mut Active, job: &JobRecord) -> Result<()> {
+fn apply_job(context: &Context, active: &Active, job: &JobRecord) -> Result<()> {
     if let JobState::Ended { outcome, .. } = &job.state {
         return apply(context, active, &Event::ended(job.node, job.attempt, *outcome));
     }
@@ -77,12 +75,12 @@ fn apply_job(context: &Context, active: &mut Active, job: &JobRecord) -> Result<
     }
 }
 
-fn apply(context: &Context, active: &mut Active, event: &Event) -> Result<()> {
+fn apply(context: &Context, active: &Active, event: &Event) -> Result<()> {
     apply_at(active, context.clock.moment(), event)
 }
 
-fn apply_at(active: &mut Active, at: Moment, event: &Event) -> Result<()> {
-    match active.rollout.write().apply(at, event) {
+fn apply_at(active: &Active, at: Moment, event: &Event) -> Result<()> {
+    match active.open.write().apply(at, event) {
         Ok(Applied::Changed | Applied::Repeated | Applied::Late) => Ok(()),
         // What is stored and what the engine holds have parted: the run is read anew, as after a conflict.
         Err(error) => Err(ControllerError::new(Kind::Conflict, "engine", format!("{event}: {error}"))),
@@ -92,12 +90,12 @@ fn apply_at(active: &mut Active, at: Moment, event: &Event) -> Result<()> {
 /// Saves and says everything that is wanted now. True when the run has ended.
 pub async fn settle(
     context: &Context,
-    active: &mut Active,
+    active: &Active,
     holds: &mut PairHolds,
     cancel_retries: &mut CancelRetries,
 ) -> Result<bool> {
     loop {
-        let wanted = active.rollout.read().wanted(context.clock.moment());
+        let wanted = active.open.read().rollout().wanted(context.clock.moment());
         if !wanted.end.is_empty() {
             save_ends(context, active, &wanted).await?;
             continue;
@@ -112,13 +110,13 @@ pub async fn settle(
     save_phase(context, active).await
 }
 
-async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> Result<()> {
-    let run = active.run.record.run;
+async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Result<()> {
+    let RunRecord { run, request, .. } = active.run().record;
     let now = context.clock.now();
     let mut batch = context.audited.batch().using_reserve();
     let (mut leaves, mut written) = (Vec::new(), Vec::new());
     for end in &wanted.end {
-        let Some(known) = active.jobs.get(&end.node) else { continue };
+        let Some(known) = active.job(end.node) else { continue };
         let record = JobRecord {
             state: JobState::ended(end.outcome, end.reason.clone()),
             attempt: end.attempt,
@@ -126,11 +124,11 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
             summary: end.reason.chars().take(200).collect(),
             ..known.record.clone()
         };
-        batch = jobs::end(&context.repo, batch, known, &record).await?;
+        batch = jobs::end(&context.repo, batch, &known, &record).await?;
         leaves.push(
             AuditEntry::new(context.audited.actor(), "job.end", format!("run/{run}"))
                 .job(fleet_types::id::JobId { run, node: end.node }, end.attempt)
-                .subject(active.run.record.request)
+                .subject(request)
                 .outcome(end.outcome)
                 .because(end.reason.chars().take(200).collect::<String>()),
         );
@@ -148,25 +146,25 @@ async fn save_ends(context: &Context, active: &mut Active, wanted: &Wanted) -> R
             }
         }
         context.sessions.clear_live(record.node, run);
-        active.put_job(record, write_id);
+        active.open.write().put_job(record, write_id);
     }
     Ok(())
 }
 
 async fn save_offers(
     context: &Context,
-    active: &mut Active,
+    active: &Active,
     holds: &mut PairHolds,
     wanted: &Wanted,
 ) -> Result<()> {
-    let run = active.run.record.run;
-    let changes = active.run.record.changes;
+    let stored = active.run();
+    let RunRecord { run, changes, request, .. } = stored.record;
     let now = context.clock.now();
     // Only while the run is as it was read: no wave may start after a cancel was confirmed.
-    let mut batch = context.audited.batch().if_write_id(keys::run(run)?, active.run.write_id);
+    let mut batch = context.audited.batch().if_write_id(keys::run(run)?, stored.write_id);
     let (mut written, mut entries) = (Vec::new(), Vec::new());
     for offer in &wanted.offer {
-        let Some(known) = active.jobs.get(&offer.node) else { continue };
+        let Some(known) = active.job(offer.node) else { continue };
         let record = JobRecord {
             state: JobState::Offered,
             attempt: offer.attempt,
@@ -174,7 +172,7 @@ async fn save_offers(
             ..known.record.clone()
         };
         let entry = active.inbox(&record)?;
-        batch = jobs::offer(batch, known, &record, &entry, changes)?;
+        batch = jobs::offer(batch, &known, &record, &entry, changes)?;
         entries.push((offer.node, entry));
         written.push(record);
     }
@@ -182,7 +180,7 @@ async fn save_offers(
     leaves.sort_unstable();
     let root = merkle::root(&leaves.iter().map(|node| node_leaf(*node)).collect::<Vec<_>>());
     let leaf = AuditEntry::new(context.audited.actor(), "run.wave", format!("run/{run}"))
-        .subject(active.run.record.request)
+        .subject(request)
         .nodes(root)
         .because(format!("{} nodes", written.len()));
     let write_id = context.audited.commit(batch, vec![leaf]).await?;
@@ -198,7 +196,7 @@ async fn save_offers(
             holds.set(pair, Some(holder));
             tell_hold(context, active, holds, pair)?;
         }
-        active.put_job(record, write_id);
+        active.open.write().put_job(record, write_id);
     }
     deliver::offers(context, run, entries);
     Ok(())
@@ -208,37 +206,30 @@ async fn save_offers(
 /// answer. That the run is halting is stored already; who is not connected, or has no room for the word now, is
 /// told by its session, which looks into the inbox. Stopping is idempotent on the node.
 fn ask_to_stop(context: &Context, active: &Active, nodes: &[NodeId], cancel_retries: &mut CancelRetries) {
-    let run = active.run.record.run;
+    let RunRecord { run, stopped_because: reason, .. } = active.run().record;
     let now = Instant::now();
     for node in cancel_retries.due(nodes, now, context.settings.offer) {
-        let Some(job) = active.jobs.get(&node) else { continue };
-        let reason = active.run.record.stopped_because.clone();
-        context.sessions.send(node, ToNode::Cancel { run, attempt: job.record.attempt, reason });
+        let Some(job) = active.job(node) else { continue };
+        let stop = ToNode::Cancel { run, attempt: job.record.attempt, reason: reason.clone() };
+        context.sessions.send(node, stop);
         cancel_retries.told(node, now);
     }
 }
 
 /// Writes the run's record when its phase changed. True when it has ended.
-async fn save_phase(context: &Context, active: &mut Active) -> Result<bool> {
+async fn save_phase(context: &Context, active: &Active) -> Result<bool> {
     let now = context.clock.now();
-    let state = active.rollout.read().state(now);
-    let before = &active.run.record;
+    let Stored { record: before, write_id } = active.run();
+    let summary = active.open.read().rollout().summary(now);
+    let state = summary.state;
     if state == before.state {
         return Ok(state.is_terminal());
     }
     let run = before.run;
     let ended = state.is_terminal();
-    let record = RunRecord {
-        state,
-        tally: active.rollout.read().summary(now).tally,
-        ended: ended.then_some(now),
-        ..before.clone()
-    };
-    let mut batch = context.audited.batch().using_reserve().replace_record(
-        keys::run(run)?,
-        active.run.write_id,
-        &record,
-    )?;
+    let record = RunRecord { state, tally: summary.tally, ended: ended.then_some(now), ..before.clone() };
+    let mut batch =
+        context.audited.batch().using_reserve().replace_record(keys::run(run)?, write_id, &record)?;
     let mut leaves = Vec::new();
     if ended {
         batch = batch.delete(keys::open_run(run)?);
@@ -252,7 +243,7 @@ async fn save_phase(context: &Context, active: &mut Active) -> Result<bool> {
                 .because(state.as_str()),
         );
     }
-    active.run.write_id = context.audited.commit(batch, leaves).await?;
-    active.run.record = record;
+    let write_id = context.audited.commit(batch, leaves).await?;
+    active.open.write().run = Stored { record, write_id };
     Ok(ended)
 }

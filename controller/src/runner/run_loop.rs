@@ -47,13 +47,15 @@ struct Runs {
 
 impl Runs {
     fn insert(&mut self, active: Active) {
-        let run = active.run.record.run;
-        for node in active.jobs.keys() {
-            self.by_node.entry(*node).or_default().insert(run);
+        let model = active.open.read();
+        let run = model.run.record.run;
+        for node in model.nodes() {
+            self.by_node.entry(node).or_default().insert(run);
         }
-        for pair in active.rollout.read().plan().pairs() {
+        for pair in model.rollout().plan().pairs() {
             self.by_pair.entry(pair.to_owned()).or_default().insert(run);
         }
+        drop(model);
         self.active.insert(run, active);
     }
 
@@ -66,8 +68,8 @@ impl Runs {
                 "the controller stood still; no node is held to have been silent meanwhile"
             );
             self.listening_since = now;
-            for active in self.active.values_mut() {
-                active.rollout.write().listening_from(now);
+            for active in self.active.values() {
+                active.open.write().listening_from(now);
             }
         }
         self.looked = now;
@@ -77,21 +79,23 @@ impl Runs {
     fn tell_holds(&mut self, context: &Context) {
         for pair in self.holds.take_changed() {
             for run in self.by_pair.get(&pair).into_iter().flatten() {
-                let Some(active) = self.active.get_mut(run) else { continue };
+                let Some(active) = self.active.get(run) else { continue };
                 if let Err(error) = pass::tell_hold(context, active, &self.holds, &pair) {
                     log(&format!("run {run}"), &error);
                 }
+                active.open.tell(context.clock.moment());
             }
         }
     }
 
     /// Takes a run's nodes out of the index; the run itself was taken out before.
     fn forget(&mut self, active: &Active) {
-        let run = active.run.record.run;
-        for node in active.jobs.keys() {
-            remove(&mut self.by_node, node, run);
+        let model = active.open.read();
+        let run = model.run.record.run;
+        for node in model.nodes() {
+            remove(&mut self.by_node, &node, run);
         }
-        for pair in active.rollout.read().plan().pairs() {
+        for pair in model.rollout().plan().pairs() {
             remove(&mut self.by_pair, pair, run);
         }
     }
@@ -135,7 +139,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
         let due: Vec<RunId> = runs
             .active
             .iter()
-            .filter(|(_, active)| !active.rollout.read().wanted(now).is_empty())
+            .filter(|(_, active)| !active.open.read().rollout().wanted(now).is_empty())
             .map(|(run, _)| *run)
             .collect();
         for run in due {
@@ -204,7 +208,7 @@ async fn one(
     nodes: &BTreeSet<NodeId>,
 ) {
     runs.look(context);
-    let (mut active, fresh) = match runs.active.remove(&run) {
+    let (active, fresh) = match runs.active.remove(&run) {
         Some(active) if !reread => (active, false),
         old => {
             if let Some(old) = &old {
@@ -217,29 +221,26 @@ async fn one(
             // What was known of silent jobs outlives a conflict: their time must not begin anew with each.
             let known = Known { before: context.open_runs.of(run), listening_since: runs.listening_since };
             match Active::load(context, run, &known, &runs.holds).await {
-                Ok(active) if active.run.record.state.is_terminal() => {
+                Ok(active) if active.run().record.state.is_terminal() => {
                     runs.cancel_retries.remove(&run);
                     context.open_runs.forget(run);
                     return;
                 }
-                Ok(active) => (active, true),
+                Ok(active) => {
+                    context.open_runs.publish(run, Arc::clone(&active.open));
+                    (active, true)
+                }
                 Err(error) => return log(&format!("run {run}"), &error),
             }
         }
     };
     let cancel_retries = runs.cancel_retries.entry(run).or_default();
     let outcome = async {
-        pass::refresh(context, &mut active, &mut runs.holds, jobs, nodes).await?;
-        pass::settle(context, &mut active, &mut runs.holds, cancel_retries).await
+        pass::refresh(context, &active, &mut runs.holds, jobs, nodes).await?;
+        pass::settle(context, &active, &mut runs.holds, cancel_retries).await
     }
     .await;
-    match &outcome {
-        Ok(false) if fresh => context.open_runs.publish(run, active.rollout.clone()),
-        Ok(true) => context.open_runs.forget(run),
-        Ok(false) | Err(_) => {}
-    }
-    // What the pass wrote is shown somewhere.
-    context.notifier.shown_changed();
+    active.open.tell(context.clock.moment());
     match outcome {
         Ok(false) if fresh => runs.insert(active),
         // The index holds its nodes already: an event must not cost as much as the run has nodes.
@@ -247,6 +248,7 @@ async fn one(
             runs.active.insert(run, active);
         }
         Ok(true) => {
+            context.open_runs.forget(run);
             runs.forget(&active);
             runs.cancel_retries.remove(&run);
         }
@@ -270,9 +272,9 @@ fn log(what: &str, error: &crate::error::ControllerError) {
 
 fn next_wake(context: &Context, runs: &Runs) -> Instant {
     let now = context.clock.moment();
-    let waits = runs.active.values().filter_map(|active| active.rollout.read().next_look(now));
+    let waits = runs.active.values().filter_map(|active| active.open.read().rollout().next_look(now));
     // A freed pair may let another run go on at once.
-    let due = runs.active.values().any(|active| !active.rollout.read().wanted(now).offer.is_empty());
+    let due = runs.active.values().any(|active| !active.open.read().rollout().wanted(now).offer.is_empty());
     let wait = if due { Duration::ZERO } else { waits.min().unwrap_or(LOOK_PERIOD) };
     Instant::now() + wait.min(LOOK_PERIOD) + Duration::from_millis(1)
 }

@@ -23,6 +23,7 @@ use crate::rebuild::Known;
 use crate::repo::reader::BatchExt as _;
 use crate::repo::records::{InboxRecord, JobRecord, Mark, RunRecord};
 use crate::repo::{jobs, keys};
+use crate::service::run_views;
 use crate::testing::{TestContext, agent, job_record, run_record};
 
 const START: i64 = 1_800_000_000_000;
@@ -53,13 +54,17 @@ impl World {
 
     /// Writes a changing run over the given nodes of the pair, valid for an hour, ten minutes a job.
     async fn run(&self, number: u64, nodes: &[u128]) -> RunId {
+        self.run_of(number, nodes, 9, Some(PAIR)).await
+    }
+
+    async fn run_of(&self, number: u64, nodes: &[u128], max_parallel: u32, pair: Option<&str>) -> RunId {
         let run = RunId::from_number(number);
         let ids: Vec<NodeId> = nodes.iter().map(|n| agent(*n).node).collect();
         let list = NodeList::of(&ids);
         let record = RunRecord {
             changes: true,
             job_limit_ms: 600_000,
-            max_parallel: 9,
+            max_parallel,
             nodes_root: list.root,
             tally: Tally::new(list.count),
             ..run_record(run, self.now)
@@ -68,7 +73,7 @@ impl World {
         let mut batch = context.audited.batch().put_record(keys::run(run).unwrap(), &record).unwrap();
         batch = batch.put_record(keys::open_run(run).unwrap(), &Mark {}).unwrap();
         for (index, n) in (0..).zip(nodes) {
-            let job = JobRecord { index, pair: Some(PAIR.to_owned()), ..job_record(run, &agent(*n)) };
+            let job = JobRecord { index, pair: pair.map(str::to_owned), ..job_record(run, &agent(*n)) };
             batch = batch.put_record(keys::job(run, job.node).unwrap(), &job).unwrap();
         }
         context.audited.commit(batch, vec![]).await.unwrap();
@@ -82,8 +87,9 @@ impl World {
         let known = Known { before: None, listening_since };
         let active = Active::load(&self.test.context, run, &known, &self.holds).await.unwrap();
         let now = self.context().clock.moment();
-        for node in active.jobs.keys().copied().collect::<Vec<_>>() {
-            active.rollout.write().apply(now, &fleet_rollout::Event::online(node)).unwrap();
+        let nodes: Vec<NodeId> = active.open.read().nodes().collect();
+        for node in nodes {
+            active.open.write().apply(now, &fleet_rollout::Event::online(node)).unwrap();
         }
         active
     }
@@ -135,12 +141,12 @@ async fn two_runs_never_have_both_halves_of_a_pair() {
         (world.state(first, 1).await, world.state(second, 2).await),
         (JobState::Offered, JobState::Queued)
     );
-    let why = two.rollout.read().blocked(agent(2).node, world.context().clock.moment());
+    let why = two.open.read().rollout().blocked(agent(2).node, world.context().clock.moment());
     assert_eq!(why[0].to_string(), format!("its pair is held for fw-1 in run {first}"));
     // A second controller, or one that missed the news, is stopped by the commit itself.
     let mut stale = world.load(second).await;
     let free = fleet_rollout::Event::PairHeld { pair: PAIR.to_owned(), holder: None };
-    stale.rollout.write().apply(world.context().clock.moment(), &free).unwrap();
+    stale.open.write().apply(world.context().clock.moment(), &free).unwrap();
     let mut nothing = PairHolds::default();
     let mut retries = CancelRetries::default();
     let error = pass::settle(&world.test.context, &mut stale, &mut nothing, &mut retries).await.unwrap_err();
@@ -168,11 +174,7 @@ async fn a_lost_job_is_told_to_stop_and_keeps_its_pair_until_the_node_answers() 
     let said = world.context().clock.moment().mono;
     world.context().sessions.set_live(node, run, Attempt(1), state, Some(limits), said);
     world.pass(&mut active, &[1]).await;
-    active
-        .rollout
-        .write()
-        .apply(world.context().clock.moment(), &fleet_rollout::Event::offline(node))
-        .unwrap();
+    active.open.write().apply(world.context().clock.moment(), &fleet_rollout::Event::offline(node)).unwrap();
     world.advance(Duration::from_mins(2) + LOST_GRACE);
     world.pass(&mut active, &[]).await;
     assert_eq!(world.outcome(run, 1).await, Some(Outcome::Lost));
@@ -203,14 +205,14 @@ async fn a_run_that_is_read_anew_gives_nobody_more_time() {
     let mut active = world.load(run).await;
     world.pass(&mut active, &[]).await;
     let waits = |active: &Active, world: &World| {
-        active.rollout.read().next_look(world.context().clock.moment()).unwrap()
+        active.open.read().rollout().next_look(world.context().clock.moment()).unwrap()
     };
     let before = waits(&active, &world);
     // The last start comes and goes meanwhile: without what was known, its time would begin now.
     let passed = Duration::from_mins(65);
     world.advance(passed);
-    let listening_since = active.rollout.read().listening_since();
-    let known = Known { before: Some(active.rollout.clone()), listening_since };
+    let listening_since = active.open.read().rollout().listening_since();
+    let known = Known { before: Some(Arc::clone(&active.open)), listening_since };
     let again = Active::load(&world.test.context, run, &known, &world.holds).await.unwrap();
     assert_eq!(waits(&again, &world) + passed, before);
 }
@@ -225,10 +227,73 @@ async fn a_run_that_ends_tells_nodes_from_its_own_record() {
     let halting = RunRecord {
         state: RunState::Halting,
         stopped_because: "wrong file".to_owned(),
-        ..active.run.record.clone()
+        ..active.run().record
     };
     let batch = world.context().audited.batch().put_record(keys::run(run).unwrap(), &halting).unwrap();
     world.context().audited.commit(batch, vec![]).await.unwrap();
     let reason = deliver::stop_reason(world.context(), agent(1).node, run).await.unwrap();
     assert_eq!(reason.as_deref(), Some("wrong file"));
+}
+
+/// Numbers of the nodes whose jobs a watcher is told of, and the newest change.
+fn news(world: &World, active: &Active, after: u64) -> (Vec<NodeId>, u64) {
+    active.open.tell(world.context().clock.moment());
+    let news = run_views::news(world.context(), &active.open, after);
+    (news.jobs.iter().map(|job| job.node).collect(), news.number)
+}
+
+#[tokio::test]
+async fn a_watcher_is_told_of_what_changed_alone() {
+    let mut world = World::new().await;
+    let run = world.run_of(1, &[1, 2, 3, 4], 2, None).await;
+    let mut active = world.load(run).await;
+    let (all, seen) = news(&world, &active, 0);
+    assert_eq!(all.len(), 4, "the first look shows all");
+    assert_eq!(news(&world, &active, seen), (vec![], seen), "nothing moved");
+    // Two go; the other two wait for a slot now.
+    world.pass(&mut active, &[]).await;
+    let (all, seen) = news(&world, &active, seen);
+    assert_eq!(all.len(), 4);
+    // One of those that go says how far it is; nobody else looks otherwise.
+    let node = agent(1).node;
+    let state = JobState::Running { step: "s".to_owned(), since: world.now };
+    let said = world.context().clock.moment().mono;
+    world.context().sessions.set_live(node, run, Attempt(1), state, None, said);
+    world.pass(&mut active, &[1]).await;
+    let (one, seen) = news(&world, &active, seen);
+    assert_eq!(one, [node]);
+    // It ends and another takes its place: these two, and not the one that waits on.
+    world.end(run, 1, Outcome::Succeeded).await;
+    world.pass(&mut active, &[1]).await;
+    let (two, seen) = news(&world, &active, seen);
+    assert_eq!(two, [agent(3).node, node]);
+    // Read anew, after a conflict: what is the same as before is not told again.
+    world.end(run, 2, Outcome::Failed).await;
+    let listening_since = active.open.read().rollout().listening_since();
+    let known = Known { before: Some(Arc::clone(&active.open)), listening_since };
+    let active = Active::load(&world.test.context, run, &known, &world.holds).await.unwrap();
+    assert_eq!(news(&world, &active, seen).0.first(), Some(&agent(2).node));
+    assert!(!news(&world, &active, seen).0.contains(&node));
+}
+
+#[tokio::test]
+async fn the_halves_of_a_pair_are_told_of_each_other() {
+    let mut world = World::new().await;
+    let run = world.run(1, &[1, 2]).await;
+    let mut active = world.load(run).await;
+    world.pass(&mut active, &[]).await;
+    let (_, seen) = news(&world, &active, 0);
+    let why = |active: &Active| {
+        run_views::news(world.context(), &active.open, 0)
+            .jobs
+            .iter()
+            .find(|job| job.node == agent(2).node)
+            .unwrap()
+            .blocked
+            .clone()
+    };
+    assert_eq!(why(&active), ["partner fw-1 is in flight"]);
+    let offline = fleet_rollout::Event::offline(agent(1).node);
+    active.open.write().apply(world.context().clock.moment(), &offline).unwrap();
+    assert_eq!(news(&world, &active, seen).0.len(), 2);
 }

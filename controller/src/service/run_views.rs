@@ -1,8 +1,8 @@
 //! What operators see of runs and jobs. Stored records, with what is only known in memory laid over them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use fleet_rollout::BlockReason;
+use fleet_rollout::{BlockReason, Counts, Rollout};
 use fleet_store::Direction;
 use fleet_types::canonical;
 use fleet_types::id::{NodeId, RunId};
@@ -14,7 +14,7 @@ use fleet_types::view::{JobItem, JobView, Page, Presence, RunItem, RunView};
 use super::{documents, reports, runs, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
-use crate::fleet::open_runs::Engine;
+use crate::fleet::open_runs::{OpenRun, RunModel};
 use crate::repo::keys;
 use crate::repo::records::{JobRecord, Mark, RunRecord};
 
@@ -34,10 +34,9 @@ fn item(record: &RunRecord, tally: Tally) -> RunItem {
 
 /// For lists: an open run with how far it is now.
 fn listed(context: &Context, record: &RunRecord) -> RunItem {
-    let engine = context.open_runs.of(record.run);
-    let tally = engine.map(|engine| engine.read().summary(context.clock.now()).tally);
-    let tally = tally.unwrap_or_else(|| record.tally.clone());
-    item(record, tally)
+    let open = context.open_runs.of(record.run);
+    let tally = open.map(|open| open.read().rollout().summary(context.clock.now()).tally);
+    item(record, tally.unwrap_or_else(|| record.tally.clone()))
 }
 
 /// Runs that have not ended, newest first.
@@ -83,54 +82,23 @@ pub async fn procedure_of(context: &Context, run: RunId) -> Result<String> {
     Ok(context.repo.get::<RunRecord>(&keys::run(run)?).await?.map(|s| s.record.procedure).unwrap_or_default())
 }
 
-/// A run with its jobs, as one consistent picture.
-pub struct Picture {
-    /// The run.
-    pub view: RunView,
-    /// Its jobs, worst first, then by name.
-    pub jobs: Vec<JobItem>,
-}
-
-/// Reads a run and all its jobs.
-pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
-    let stored = runs::load(context, run).await?.record;
-    let records: Vec<JobRecord> = context
-        .repo
-        .all::<JobRecord>(&keys::jobs_of(run))
-        .await?
-        .into_iter()
-        .map(|(_, job)| job.record)
-        .collect();
-    let engine = context.open_runs.of(run);
-    let groups = groups(&records);
-    let mut tally = Tally::new(stored.tally.nodes);
-    let mut open: BTreeMap<String, u32> = BTreeMap::new();
-    let mut jobs: Vec<JobItem> = records
-        .into_iter()
-        .map(|record| {
-            let item = job_item(context, record, stored.procedure.clone(), engine.as_ref());
-            match item.state.outcome() {
-                Some(outcome) => tally.add(outcome),
-                None => *open.entry(item.state.as_str().to_owned()).or_default() += 1,
-            }
-            item
-        })
-        .collect();
-    let rank = |job: &JobItem| {
-        let worst = fleet_types::view::WORST_FIRST;
-        job.state.outcome().map_or(worst.len() - 2, |o| worst.iter().position(|w| *w == o).unwrap_or(0))
-    };
-    jobs.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.node_name.cmp(&b.node_name)));
-    let state = match &engine {
-        // A run's phase is written when the runner gets to it; the picture says what the jobs say.
-        Some(engine) if stored.state != RunState::Halting => engine.read().state(context.clock.now()),
-        _ => stored.state,
-    };
-    let mut run_item = item(&stored, tally);
-    // Ended for operators means that the record says so: then its audit leaf is there, too.
-    run_item.state =
-        if state.is_terminal() && !stored.state.is_terminal() { RunState::Running } else { state };
-    let view = RunView {
+/// A run: as the runner has it while it is open here, else as its record says.
+fn run_view(context: &Context, stored: RunRecord, open: Option<&RunModel>) -> RunView {
+    let summary = open.map(|open| open.rollout().summary(context.clock.now()));
+    let mut run_item =
+        item(&stored, summary.as_ref().map_or_else(|| stored.tally.clone(), |s| s.tally.clone()));
+    // A run's phase is written when the runner gets to it; shown is what the jobs say. Ended for operators means that
+    // the record says so: then its audit leaf is there, too.
+    if let Some(summary) = summary.as_ref().filter(|_| stored.state != RunState::Halting) {
+        let is_early = summary.state.is_terminal() && !stored.state.is_terminal();
+        run_item.state = if is_early { RunState::Running } else { summary.state };
+    }
+    let counts = summary.map_or_else(Counts::default, |summary| summary.counts);
+    let mut open: BTreeMap<String, u32> = counts.open().map(|(phase, n)| (phase.to_owned(), n)).collect();
+    if stored.state == RunState::Planned && open.is_empty() {
+        open.insert(JobState::Queued.as_str().to_owned(), stored.tally.nodes);
+    }
+    RunView {
         schema: "fleet/v1/run".to_owned(),
         item: run_item,
         selector: stored.selector,
@@ -140,45 +108,82 @@ pub async fn picture(context: &Context, run: RunId) -> Result<Picture> {
         procedure_revision: stored.procedure_revision,
         params: BTreeMap::new(),
         max_failures: stored.max_failures,
-        max_parallel: if stored.changes { stored.max_parallel.min(groups) } else { stored.max_parallel },
+        max_parallel: stored.max_parallel,
         not_before: Some(stored.not_before),
         not_after: stored.not_after,
         skipped: stored.skipped,
         skipped_count: stored.skipped_count,
         open,
         stopped_because: stored.stopped_because,
-    };
-    Ok(Picture { view, jobs })
+    }
 }
 
-/// How many nodes may change at once whatever the request allows: one of each pair.
-fn groups(records: &[JobRecord]) -> u32 {
-    let pairs: BTreeSet<_> = records.iter().filter_map(|job| job.pair.as_deref()).collect();
-    let alone = records.iter().filter(|job| job.pair.is_none()).count();
-    u32::try_from(pairs.len() + alone).unwrap_or(u32::MAX)
+/// A run without what its signed request says.
+pub async fn brief(context: &Context, run: RunId) -> Result<RunView> {
+    if let Some(open) = context.open_runs.of(run) {
+        let model = open.read();
+        return Ok(run_view(context, model.run.record.clone(), Some(&model)));
+    }
+    Ok(run_view(context, runs::load(context, run).await?.record, None))
 }
 
 /// A run with what its signed request says.
 pub async fn show(context: &Context, run: RunId) -> Result<RunView> {
-    let mut view = picture(context, run).await?.view;
+    let mut view = brief(context, run).await?;
     let envelope = documents::envelope(context, view.request).await?;
     let request: Request = canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)?;
     view.params = request.params;
     Ok(view)
 }
 
+/// What changed of a run since a watcher looked last.
+pub struct News {
+    /// The run.
+    pub view: RunView,
+    /// Its changed jobs, worst first, then by name.
+    pub jobs: Vec<JobItem>,
+    /// The newest change that is in it.
+    pub number: u64,
+}
+
+/// What changed of an open run since change `after`.
+pub fn news(context: &Context, open: &OpenRun, after: u64) -> News {
+    let model = open.read();
+    let procedure = &model.run.record.procedure;
+    let changed = model.changed_since(after).filter_map(|node| model.job(node));
+    let mut jobs: Vec<JobItem> = changed
+        .map(|job| job_item(context, job.record.clone(), procedure.clone(), Some(model.rollout())))
+        .collect();
+    worst_first(&mut jobs);
+    let view = run_view(context, model.run.record.clone(), Some(&model));
+    News { view, jobs, number: model.number() }
+}
+
+fn worst_first(jobs: &mut [JobItem]) {
+    let worst = fleet_types::view::WORST_FIRST;
+    let rank = |job: &JobItem| {
+        job.state.outcome().map_or(worst.len() - 2, |o| worst.iter().position(|w| *w == o).unwrap_or(0))
+    };
+    jobs.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.node_name.cmp(&b.node_name)));
+}
+
 /// Every reason why a queued job is not going.
-fn blocked(context: &Context, engine: &Engine, node: NodeId) -> Vec<String> {
-    let reasons = engine.read().blocked(node, context.clock.moment()).into_iter();
+fn blocked(context: &Context, rollout: &Rollout, node: NodeId) -> Vec<String> {
+    let reasons = rollout.blocked(node, context.clock.moment()).into_iter();
     let open = reasons.filter(|reason| !matches!(reason, BlockReason::AlreadyEnded { .. }));
     open.map(|reason| reason.to_string()).collect()
 }
 
 /// A job for lists: its record, with what the node said last laid over it, and why it waits where the engine of its
 /// run is here.
-pub fn job_item(context: &Context, record: JobRecord, procedure: String, engine: Option<&Engine>) -> JobItem {
-    let engine = engine.filter(|_| record.state == JobState::Queued);
-    let blocked = engine.map(|engine| blocked(context, engine, record.node)).unwrap_or_default();
+pub fn job_item(
+    context: &Context,
+    record: JobRecord,
+    procedure: String,
+    rollout: Option<&Rollout>,
+) -> JobItem {
+    let rollout = rollout.filter(|_| record.state == JobState::Queued);
+    let blocked = rollout.map(|rollout| blocked(context, rollout, record.node)).unwrap_or_default();
     let live = context.sessions.live(record.node, record.run).filter(|live| live.attempt == record.attempt);
     let state = match (&record.state, live) {
         (JobState::Ended { .. }, _) | (_, None) => record.state.clone(),
@@ -200,6 +205,13 @@ pub fn job_item(context: &Context, record: JobRecord, procedure: String, engine:
     }
 }
 
+/// The same where the run was not looked up.
+pub fn with_rollout(context: &Context, record: JobRecord, procedure: String) -> JobItem {
+    let open = context.open_runs.of(record.run);
+    let open = open.as_ref().map(|open| open.read());
+    job_item(context, record, procedure, open.as_ref().map(|model| model.rollout()))
+}
+
 /// A page of a run's jobs by node id.
 pub async fn jobs_page(context: &Context, run: RunId, after: &str, limit: usize) -> Result<Page<JobItem>> {
     let run_record = runs::load(context, run).await?.record;
@@ -214,10 +226,12 @@ pub async fn jobs_page(context: &Context, run: RunId, after: &str, limit: usize)
     let next = (page.len() == limit)
         .then(|| page.last().map(|(_, stored)| stored.record.node.to_string()))
         .flatten();
-    let engine = context.open_runs.of(run);
+    let open = context.open_runs.of(run);
+    let open = open.as_ref().map(|open| open.read());
+    let rollout = open.as_ref().map(|model| model.rollout());
     let items = page
         .into_iter()
-        .map(|(_, stored)| job_item(context, stored.record, run_record.procedure.clone(), engine.as_ref()))
+        .map(|(_, stored)| job_item(context, stored.record, run_record.procedure.clone(), rollout))
         .collect();
     Ok(Page { schema: "fleet/v1/job-list".to_owned(), items, next })
 }
@@ -256,7 +270,7 @@ pub async fn job(context: &Context, run: RunId, node_name: &str) -> Result<JobVi
         report.map_or((None, None), |(report, digest)| (Some(report), Some(digest)));
     Ok(JobView {
         schema: "fleet/v1/job".to_owned(),
-        item: job_item(context, record, run_record.procedure, context.open_runs.of(run).as_ref()),
+        item: with_rollout(context, record, run_record.procedure),
         report,
         report_digest,
     })

@@ -392,6 +392,8 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
 fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Digest) -> RunRecord {
     let request = &start.request;
     let left_out = left_out(context, request);
+    let changes = start.procedure.changes && request.verb == Verb::Run;
+    let at_most = if changes { groups(&start.nodes) } else { u32::MAX };
     RunRecord {
         run: request.run,
         request: digest,
@@ -400,11 +402,11 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         procedure_digest: request.procedure,
         procedure_revision: None,
         profile_digest: request.profile,
-        changes: start.procedure.changes && request.verb == Verb::Run,
+        changes,
         job_limit_ms: u64::try_from(start.procedure.longest().as_millis()).unwrap_or(u64::MAX),
         max_failures: request.max_failures,
         selector: request.selector.clone(),
-        max_parallel: request.max_parallel,
+        max_parallel: request.max_parallel.min(at_most),
         not_before: request.not_before,
         not_after: request.not_after,
         nodes_root: request.nodes.root,
@@ -419,6 +421,13 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         ended: None,
         bodies_gone: None,
     }
+}
+
+/// How many nodes may change at once whatever the request allows: one of each pair.
+fn groups(nodes: &[Known]) -> u32 {
+    let pairs: BTreeSet<_> = nodes.iter().filter_map(|known| known.record.labels.pair()).collect();
+    let alone = nodes.iter().filter(|known| known.record.labels.pair().is_none()).count();
+    u32::try_from(pairs.len() + alone).unwrap_or(u32::MAX)
 }
 
 /// Nodes that the words of a request mean and that get no work now, by name, with reasons that are short enough for

@@ -127,8 +127,7 @@ pub async fn node(context: &Context, name: &str) -> Result<NodeView> {
     let mut items = Vec::new();
     for job in records {
         let procedure = run_views::procedure_of(context, job.run).await?;
-        let engine = context.open_runs.of(job.run);
-        items.push(run_views::job_item(context, job, procedure, engine.as_ref()));
+        items.push(run_views::with_rollout(context, job, procedure));
     }
     Ok(NodeView {
         schema: "fleet/v1/node".to_owned(),
