@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_rollout::{
-    Event, Holder, JobFact, KnownJob, Mode, Moment, Mono, Plan, PlanInput, PlannedNode, Reported, Rollout,
+    Event, Holder, JobFact, KnownJob, Mode, Moment, Mono, Plan, PlanInput, PlannedNode, Presence, Reported,
+    Rollout,
 };
 use fleet_types::id::NodeId;
 use fleet_types::job::JobState;
 use fleet_types::run::RunState;
 use fleet_types::time::Timestamp;
-use fleet_types::view::Presence;
+use fleet_types::view::Presence as Link;
 
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
@@ -65,8 +66,13 @@ const fn reported(state: &JobState) -> Option<Reported> {
 }
 
 /// Is the node's link up here, and may it be offered work?
-pub fn is_online(context: &Context, node: NodeId) -> bool {
-    context.node_cache.get(node).is_some_and(|known| known.presence == Presence::Online && known.takes_work())
+pub fn presence(context: &Context, node: NodeId) -> Presence {
+    match context.node_cache.get(node) {
+        Some(known) if known.presence != Link::Online => Presence::Offline,
+        Some(known) if known.takes_work() => Presence::Online,
+        Some(_) => Presence::Held,
+        None => Presence::Offline,
+    }
 }
 
 /// What is known beyond the records when a run is read anew in the same process.
@@ -99,7 +105,7 @@ pub fn rollout(
         let fact = fact(job);
         let before = before.and_then(|rollout| rollout.job(job.node)).filter(|job| job.fact == fact);
         let live = before.and_then(|job| job.live);
-        (job.node, KnownJob { fact, live, online: is_online(context, job.node) })
+        (job.node, KnownJob { fact, live, presence: presence(context, job.node) })
     });
     let plan = plan(run, jobs())?;
     let mut rollout = Rollout::restore(plan, mode, anchor, known.listening_since, jobs_known, held)

@@ -9,7 +9,7 @@ use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::Phase;
 
 use crate::blocked::BlockReason;
-use crate::event::{Applied, Event, EventError, JobEvent};
+use crate::event::{Applied, Event, EventError, JobEvent, Presence};
 use crate::holds::Holder;
 use crate::invariant::{self, Invariant};
 use crate::moment::Moment;
@@ -53,7 +53,7 @@ impl Rollout {
     fn on_job(&mut self, now: Moment, node: NodeId, event: JobEvent) -> Result<Applied, EventError> {
         let run = self.plan.run;
         let index = self.plan.index(node).ok_or(EventError::UnknownNode { run, node })?;
-        let Job { phase, attempt, online, .. } = self.jobs[index];
+        let Job { phase, attempt, presence, .. } = self.jobs[index];
         let step = job_step(phase, attempt, event).map_err(|invalid| match invalid {
             InvalidTransition::Pair => EventError::Job { run, node, phase, event },
             InvalidTransition::Attempt(got) => {
@@ -64,11 +64,10 @@ impl Rollout {
             JobStep::Offer => self.take_slot(now, index, attempt)?,
             JobStep::Move(to) => self.hear(now, index, Some(to), left_of(event)),
             JobStep::End(outcome) => self.change(index, |job| {
-                *job =
-                    Job { phase: Phase::Ended(outcome), attempt: job.attempt, online: false, contact: None };
+                *job = Job { phase: Phase::Ended(outcome), attempt: job.attempt, ..Job::queued() };
             }),
-            JobStep::Presence { online: same } if same == online => return Ok(Applied::Repeated),
-            JobStep::Presence { online } => self.note_presence(now, index, online),
+            JobStep::Presence(same) if same == presence => return Ok(Applied::Repeated),
+            JobStep::Presence(presence) => self.note_presence(now, index, presence),
             JobStep::Heard => {
                 self.hear(now, index, None, left_of(event));
                 return Ok(Applied::Repeated);
@@ -142,9 +141,9 @@ impl Rollout {
         });
     }
 
-    fn note_presence(&mut self, now: Moment, index: usize, online: bool) {
+    fn note_presence(&mut self, now: Moment, index: usize, presence: Presence) {
         self.change(index, |job| {
-            job.online = online;
+            job.presence = presence;
             if let Some(contact) = &mut job.contact {
                 contact.heard = contact.heard.max(now.mono);
             }

@@ -9,7 +9,7 @@ use fleet_types::id::NodeId;
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
-use crate::event::Mode;
+use crate::event::{Mode, Presence};
 use crate::holds::Holder;
 use crate::moment::Moment;
 use crate::state::Rollout;
@@ -46,6 +46,8 @@ pub enum BlockReason {
     },
     /// The node's link is down.
     Offline,
+    /// The node is held.
+    Held,
     /// So many jobs failed that none starts any more.
     FailedTooOften {
         /// Failed, rolled back or lost.
@@ -92,6 +94,7 @@ impl fmt::Display for BlockReason {
             Self::BeforeStart { not_before } => write!(f, "starts at {not_before} at the earliest"),
             Self::AfterLastStart { not_after } => write!(f, "too late: last start was {not_after}"),
             Self::Offline => f.write_str("offline"),
+            Self::Held => f.write_str("the node is held"),
             Self::FailedTooOften { failed, at_most } => {
                 write!(f, "{failed} failed, and the run stops at {at_most}")
             }
@@ -123,8 +126,10 @@ impl Rollout {
             }
         }
         let mut reasons = self.starts_blocked(now.wall);
-        if !self.jobs[index].online {
-            reasons.push(BlockReason::Offline);
+        match self.jobs[index].presence {
+            Presence::Offline => reasons.push(BlockReason::Offline),
+            Presence::Held => reasons.push(BlockReason::Held),
+            Presence::Online => {}
         }
         reasons.extend(self.pair_blocked(index));
         reasons.extend(self.cap_reached());

@@ -69,10 +69,27 @@ pub enum JobEvent {
         /// How.
         outcome: Outcome,
     },
-    /// The node's link came up.
-    Online,
-    /// The node's link went down.
+    /// The node's link came up or went down, or the node was held or released.
+    Presence(Presence),
+}
+
+/// Is the node there, and may it be given work?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Presence {
+    /// Its link is down.
+    #[default]
     Offline,
+    /// Its link is up, and it gets nothing new: what it has begun goes on, and is listened to.
+    Held,
+    /// Its link is up.
+    Online,
+}
+
+impl Presence {
+    /// Is its link up?
+    pub const fn is_linked(self) -> bool {
+        !matches!(self, Self::Offline)
+    }
 }
 
 /// Where a node says its job stands, short of its end.
@@ -116,14 +133,9 @@ impl Event {
         Self::Job { node, what: JobEvent::Ended { attempt, outcome } }
     }
 
-    /// The node's link came up.
-    pub const fn online(node: NodeId) -> Self {
-        Self::Job { node, what: JobEvent::Online }
-    }
-
-    /// The node's link went down.
-    pub const fn offline(node: NodeId) -> Self {
-        Self::Job { node, what: JobEvent::Offline }
+    /// The node came, went, was held or released.
+    pub const fn presence(node: NodeId, presence: Presence) -> Self {
+        Self::Job { node, what: JobEvent::Presence(presence) }
     }
 }
 
@@ -146,8 +158,9 @@ impl fmt::Display for JobEvent {
             Self::Offered { .. } => f.write_str("offered"),
             Self::Reported { phase, .. } => write!(f, "reported {}", phase_word(phase.phase())),
             Self::Ended { outcome, .. } => write!(f, "ended {}", outcome.as_str()),
-            Self::Online => f.write_str("online"),
-            Self::Offline => f.write_str("offline"),
+            Self::Presence(Presence::Online) => f.write_str("online"),
+            Self::Presence(Presence::Held) => f.write_str("held"),
+            Self::Presence(Presence::Offline) => f.write_str("offline"),
         }
     }
 }

@@ -10,6 +10,7 @@ use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::run::RunState;
 
+use crate::event::Presence;
 use crate::moment::Moment;
 use crate::restore::JobFact;
 use crate::state::Rollout;
@@ -79,7 +80,7 @@ pub fn check(rollout: &Rollout) -> Result<(), Violation> {
         && in_flight.iter().all(|index| {
             let job = &rollout.jobs[*index];
             rollout.silent.iter().any(|(_, silent)| silent == index)
-                != (job.online && job.phase != Phase::Offered)
+                != (job.presence.is_linked() && job.phase != Phase::Offered)
         });
     ensure(agree, Invariant::IndexesAgree, || format!("{rollout:?}"))
 }
@@ -167,7 +168,7 @@ fn ready(rollout: &Rollout) -> Vec<usize> {
     }
     let candidates = indexes_where(rollout, |phase| phase == Phase::Queued).into_iter();
     candidates
-        .filter(|index| rollout.jobs[*index].online)
+        .filter(|index| rollout.jobs[*index].presence == Presence::Online)
         .filter(|index| {
             rollout.plan.pair_of[*index].is_none_or(|pair| !std::mem::replace(&mut taken[pair], true))
         })

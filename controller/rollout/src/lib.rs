@@ -37,7 +37,7 @@ mod table;
 mod wanted;
 
 pub use blocked::BlockReason;
-pub use event::{Applied, Event, EventError, JobEvent, Mode, Reported};
+pub use event::{Applied, Event, EventError, JobEvent, Mode, Presence, Reported};
 pub use holds::{Holder, Holds};
 pub use moment::{Moment, Mono};
 pub use plan::{MAX_NODES, Plan, PlanInput, PlanProblem, PlannedNode};

@@ -8,7 +8,7 @@ use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
-use crate::event::{Mode, Reported};
+use crate::event::{Mode, Presence, Reported};
 use crate::holds::Holder;
 use crate::moment::{Moment, Mono};
 use crate::plan::Plan;
@@ -53,14 +53,14 @@ pub struct KnownJob {
     pub fact: JobFact,
     /// What is known beyond it, if anything.
     pub live: Option<Live>,
-    /// Is the node's link up?
-    pub online: bool,
+    /// Is the node there?
+    pub presence: Presence,
 }
 
 impl From<JobFact> for KnownJob {
     /// Stored and nothing more: the state after a restart.
     fn from(fact: JobFact) -> Self {
-        Self { fact, live: None, online: false }
+        Self { fact, live: None, presence: Presence::Offline }
     }
 }
 
@@ -125,7 +125,7 @@ impl Rollout {
 
     fn restored(&self, known: KnownJob) -> Job {
         match known.fact {
-            JobFact::Queued => Job { online: known.online, ..Job::queued() },
+            JobFact::Queued => Job { presence: known.presence, ..Job::queued() },
             JobFact::Offered { attempt, at } => {
                 // With nothing known beyond the offer, the node may have received it and may begin until the last
                 // start.
@@ -138,12 +138,12 @@ impl Rollout {
                 Job {
                     phase: live.reported.map_or(Phase::Offered, Reported::phase),
                     attempt,
-                    online: known.online,
+                    presence: known.presence,
                     contact: Some(Contact { offered: at, ends: live.ends, heard: live.heard }),
                 }
             }
             JobFact::Ended { attempt, outcome } => {
-                Job { phase: Phase::Ended(outcome), attempt, online: false, contact: None }
+                Job { phase: Phase::Ended(outcome), attempt, ..Job::queued() }
             }
         }
     }
@@ -163,5 +163,5 @@ fn known(job: &Job) -> KnownJob {
         (_, None) => JobFact::Queued,
     };
     let live = job.contact.map(|contact| Live { reported, ends: contact.ends, heard: contact.heard });
-    KnownJob { fact, live, online: job.online }
+    KnownJob { fact, live, presence: job.presence }
 }

@@ -11,7 +11,7 @@ use fleet_types::job::Phase;
 use fleet_types::run::Tally;
 use fleet_types::time::Timestamp;
 
-use crate::event::Mode;
+use crate::event::{Mode, Presence};
 use crate::holds::Holder;
 use crate::moment::{Moment, Mono};
 use crate::plan::Plan;
@@ -34,14 +34,14 @@ pub(crate) struct Job {
     pub(crate) phase: Phase,
     /// The present attempt; of a queued job the one that it will be offered with.
     pub(crate) attempt: Attempt,
-    pub(crate) online: bool,
+    pub(crate) presence: Presence,
     /// Present exactly while in flight.
     pub(crate) contact: Option<Contact>,
 }
 
 impl Job {
     pub(crate) const fn queued() -> Self {
-        Self { phase: Phase::Queued, attempt: Attempt(1), online: false, contact: None }
+        Self { phase: Phase::Queued, attempt: Attempt(1), presence: Presence::Offline, contact: None }
     }
 
     pub(crate) const fn in_flight(&self) -> bool {
@@ -53,7 +53,7 @@ impl Job {
     fn silent_from(&self) -> Option<Mono> {
         let contact = self.contact?;
         let answered = !matches!(self.phase, Phase::Offered);
-        (!(self.online && answered)).then_some(contact.ends.max(contact.heard))
+        (!(self.presence.is_linked() && answered)).then_some(contact.ends.max(contact.heard))
     }
 }
 
@@ -166,7 +166,7 @@ impl Rollout {
             self.in_flight.insert(index);
         }
         self.silent.extend(job.silent_from().map(|from| (from, index)));
-        let candidate = job.phase == Phase::Queued && job.online;
+        let candidate = job.phase == Phase::Queued && job.presence == Presence::Online;
         match self.plan.pair_of[index] {
             Some(pair) => {
                 if candidate {

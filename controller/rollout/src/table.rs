@@ -9,7 +9,7 @@
 use fleet_types::id::Attempt;
 use fleet_types::job::{Outcome, Phase, check_reachable, check_transition};
 
-use crate::event::{Event, JobEvent, Mode};
+use crate::event::{Event, JobEvent, Mode, Presence};
 
 /// What to do with a job's event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +21,7 @@ pub(crate) enum JobStep {
     /// End.
     End(Outcome),
     /// Note the node's presence.
-    Presence {
-        /// Is the link up?
-        online: bool,
-    },
+    Presence(Presence),
     /// The node was heard; nothing new.
     Heard,
     /// Nothing new.
@@ -102,9 +99,8 @@ pub(crate) fn job_step(
         (P::Ended(was), E::Ended { outcome, .. }) if was == outcome => Ok(JobStep::Repeated),
         (P::Ended(_), E::Ended { .. }) => Ok(JobStep::Late),
 
-        (P::Ended(_), E::Online | E::Offline) => Ok(JobStep::Repeated),
-        (_, E::Online) => Ok(JobStep::Presence { online: true }),
-        (_, E::Offline) => Ok(JobStep::Presence { online: false }),
+        (P::Ended(_), E::Presence(_)) => Ok(JobStep::Repeated),
+        (_, E::Presence(presence)) => Ok(JobStep::Presence(presence)),
     }
 }
 

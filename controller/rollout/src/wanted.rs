@@ -104,7 +104,8 @@ impl Rollout {
         };
         let never_began = queued.into_iter().flat_map(|(outcome, reason)| {
             self.queued.iter().map(move |index| {
-                let offline = if self.jobs[*index].online { "" } else { "; the node is offline" };
+                let offline =
+                    if self.jobs[*index].presence.is_linked() { "" } else { "; the node is offline" };
                 self.end(*index, outcome, format!("{reason}{offline}"))
             })
         });

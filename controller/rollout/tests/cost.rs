@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use fleet_rollout::{Event, Plan, Reported, Rollout};
+use fleet_rollout::{Event, Plan, Presence, Reported, Rollout};
 use fleet_types::job::Outcome;
 use support::{FIRST, input, node, now, planned};
 
@@ -30,7 +30,7 @@ fn cost_of_an_event(count: u32) -> Duration {
         wanted.offer
     };
     for n in 0..count {
-        apply(&mut rollout, &Event::online(node(n)));
+        apply(&mut rollout, &Event::presence(node(n), Presence::Online));
     }
     while let Some(offer) = rollout.wanted(now(1)).offer.first().copied() {
         apply(&mut rollout, &Event::offered(offer.node, offer.attempt));

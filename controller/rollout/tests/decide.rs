@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use fleet_rollout::{
-    Event, Holder, JobFact, LOST_GRACE, Mode, Moment, Offer, PAGE, Plan, PlanProblem, Reported, RestoreError,
-    Rollout,
+    BlockReason, Event, Holder, JobFact, LOST_GRACE, Mode, Moment, Offer, PAGE, Plan, PlanProblem, Presence,
+    Reported, RestoreError, Rollout,
 };
 use fleet_types::id::RunId;
 use fleet_types::job::{Outcome, Phase};
@@ -19,7 +19,7 @@ fn online(plan: Plan) -> Rollout {
     let nodes: Vec<_> = plan.nodes().iter().map(|n| n.node).collect();
     let mut rollout = Rollout::new(plan, now(0));
     for node in nodes {
-        rollout.apply(now(0), &Event::online(node)).unwrap();
+        rollout.apply(now(0), &Event::presence(node, Presence::Online)).unwrap();
     }
     rollout
 }
@@ -85,7 +85,7 @@ fn a_pair_goes_one_after_the_other_only_where_the_run_changes_nodes() {
     rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap();
     assert_eq!(why(&rollout, 2, now(1)), ["partner fw-1 is in flight"]);
     // It may be changing, so being offline does not free its partner.
-    rollout.apply(now(1), &Event::offline(node(1))).unwrap();
+    rollout.apply(now(1), &Event::presence(node(1), Presence::Offline)).unwrap();
     assert_eq!(offers(&rollout, now(1)), [offer_of(3)]);
     rollout.apply(now(2), &Event::ended(node(1), FIRST, Outcome::Succeeded)).unwrap();
     assert_eq!(offers(&rollout, now(2)), [offer_of(2), offer_of(3)]);
@@ -100,7 +100,7 @@ fn an_offline_node_holds_nobody_up_and_every_reason_is_named() {
     let mut delayed = input(1, singles(2));
     delayed.not_before = at(10);
     let mut rollout = online(Plan::new(delayed).unwrap());
-    rollout.apply(now(1), &Event::offline(node(1))).unwrap();
+    rollout.apply(now(1), &Event::presence(node(1), Presence::Offline)).unwrap();
     rollout.apply(now(1), &Event::Pause { reason: "lunch".to_owned() }).unwrap();
     assert_eq!(rollout.state(at(1)), RunState::Paused);
     assert_eq!(
@@ -120,7 +120,7 @@ fn an_offline_node_holds_nobody_up_and_every_reason_is_named() {
 #[test]
 fn what_has_not_started_by_the_last_start_expires() {
     let mut rollout = rollout(1, &[Phase::Running, Phase::Queued, Phase::Queued]);
-    rollout.apply(now(0), &Event::offline(node(3))).unwrap();
+    rollout.apply(now(0), &Event::presence(node(3), Presence::Offline)).unwrap();
     rollout.apply(now(3599), &Event::reported(node(1), FIRST, Reported::Running, None)).unwrap();
     assert_eq!(rollout.wanted(now(900)).end, []);
     let expired = rollout.wanted(now(3600)).end;
@@ -168,8 +168,11 @@ fn a_connected_node_that_says_it_has_the_job_is_never_lost() {
     rollout.apply(now(1), &running(1, 60)).unwrap();
     assert_eq!(look_in(&rollout, 1), None);
     assert_eq!(ends(&rollout, now(1_000_000)), []);
+    // Nor when an operator holds it: it gets nothing new, and is listened to.
+    rollout.apply(now(2), &Event::presence(node(1), Presence::Held)).unwrap();
+    assert_eq!(ends(&rollout, now(1_000_000)), []);
     // Its silence begins with the end of its link.
-    rollout.apply(now(5_000), &Event::offline(node(1))).unwrap();
+    rollout.apply(now(5_000), &Event::presence(node(1), Presence::Offline)).unwrap();
     assert_eq!(look_in(&rollout, 5_000), Some(GRACE));
     assert_eq!(ends(&rollout, now(5_000 + GRACE - 1)), []);
     let lost = "nothing heard for 300 s, longer than it may take; how it ended is not known";
@@ -177,24 +180,34 @@ fn a_connected_node_that_says_it_has_the_job_is_never_lost() {
 }
 
 #[test]
+fn a_held_node_is_offered_nothing_and_says_why() {
+    let mut rollout = online(plan(2, singles(2)));
+    rollout.apply(now(0), &Event::presence(node(1), Presence::Held)).unwrap();
+    assert_eq!(offers(&rollout, now(1)), [offer_of(2)]);
+    assert_eq!(rollout.blocked(node(1), now(1)), [BlockReason::Held]);
+    rollout.apply(now(2), &Event::presence(node(1), Presence::Online)).unwrap();
+    assert_eq!(offers(&rollout, now(2)), [offer_of(1), offer_of(2)]);
+}
+
+#[test]
 fn a_silent_node_has_the_time_that_it_said_and_the_grace() {
     let mut rollout = online(plan(1, singles(1)));
     rollout.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
     rollout.apply(now(10), &running(1, 1_000)).unwrap();
-    rollout.apply(now(20), &Event::offline(node(1))).unwrap();
+    rollout.apply(now(20), &Event::presence(node(1), Presence::Offline)).unwrap();
     assert_eq!(look_in(&rollout, 20), Some(990 + GRACE));
     // Without a word, working time counts from the first step; here ten minutes.
     let mut old = online(plan(1, singles(1)));
     old.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
     old.apply(now(10), &Event::reported(node(1), FIRST, Reported::Running, None)).unwrap();
     old.apply(now(20), &Event::reported(node(1), FIRST, Reported::Waiting, None)).unwrap();
-    old.apply(now(30), &Event::offline(node(1))).unwrap();
+    old.apply(now(30), &Event::presence(node(1), Presence::Offline)).unwrap();
     assert_eq!(look_in(&old, 30), Some(580 + GRACE));
     // One word does not keep a run open for ever: last start, and twice the limit.
     let mut liar = online(plan(1, singles(1)));
     liar.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
     liar.apply(now(0), &running(1, 1_000_000_000)).unwrap();
-    liar.apply(now(0), &Event::offline(node(1))).unwrap();
+    liar.apply(now(0), &Event::presence(node(1), Presence::Offline)).unwrap();
     assert_eq!(ends(&liar, now(3_600 + 2 * 600 + GRACE - 1)), []);
     assert_eq!(ends(&liar, now(3_600 + 2 * 600 + GRACE)).len(), 1);
 }
@@ -207,7 +220,7 @@ fn what_waits_on_a_node_may_wait_until_the_last_start() {
         if let Some(word) = word {
             rollout.apply(now(1), &Event::reported(node(1), FIRST, word, None)).unwrap();
         }
-        rollout.apply(now(2), &Event::offline(node(1))).unwrap();
+        rollout.apply(now(2), &Event::presence(node(1), Presence::Offline)).unwrap();
         // An hour until the last start, ten minutes of work, the grace.
         let lost = 3_600 + 600 + GRACE;
         assert_eq!(ends(&rollout, now(lost - 1)).len(), 0, "{word:?}");
@@ -230,7 +243,7 @@ fn a_wall_clock_that_steps_makes_nobody_lost() {
     // Ahead by half an hour when the node answers, and by a day later on.
     let accepted = Event::reported(node(1), FIRST, Reported::Accepted, None);
     rollout.apply(stepped(1, 1_800), &accepted).unwrap();
-    rollout.apply(stepped(2, 86_400), &Event::offline(node(1))).unwrap();
+    rollout.apply(stepped(2, 86_400), &Event::presence(node(1), Presence::Offline)).unwrap();
     assert_eq!(ends(&rollout, stepped(3_600 + 600 + GRACE - 1, 86_400)), []);
     assert_eq!(ends(&rollout, stepped(3_600 + 600 + GRACE, 0)).len(), 1);
 }
@@ -240,7 +253,7 @@ fn a_standstill_of_the_controller_is_not_held_against_the_nodes() {
     let mut rollout = online(plan(1, singles(1)));
     rollout.apply(now(0), &Event::offered(node(1), FIRST)).unwrap();
     rollout.apply(now(1), &running(1, 60)).unwrap();
-    rollout.apply(now(2), &Event::offline(node(1))).unwrap();
+    rollout.apply(now(2), &Event::presence(node(1), Presence::Offline)).unwrap();
     // Suspended for ten hours: the first thing after it is to say so.
     rollout.listening_from(mono(36_000));
     assert_eq!(ends(&rollout, now(36_000 + GRACE - 1)), []);

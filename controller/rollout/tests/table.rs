@@ -6,7 +6,7 @@ mod support;
 
 use std::fmt::Write as _;
 
-use fleet_rollout::{Applied, Event, EventError, JobFact, Mode, Reported, Rollout};
+use fleet_rollout::{Applied, Event, EventError, JobFact, Mode, Presence, Reported, Rollout};
 use fleet_types::id::Attempt;
 use fleet_types::job::{Outcome, Phase};
 use support::{FIRST, all_phases, at, mono, node, now, plan, rollout, singles};
@@ -17,7 +17,8 @@ fn job_events(attempt: Attempt) -> Vec<Event> {
         events.push(Event::reported(node(1), attempt, phase, None));
     }
     events.extend(Outcome::ALL.map(|outcome| Event::ended(node(1), attempt, outcome)));
-    events.extend([Event::online(node(1)), Event::offline(node(1))]);
+    let presences = [Presence::Online, Presence::Held, Presence::Offline];
+    events.extend(presences.map(|presence| Event::presence(node(1), presence)));
     events
 }
 
@@ -36,7 +37,12 @@ fn stands(rollout: &Rollout) -> String {
         .to_owned(),
         (JobFact::Ended { outcome, .. }, _) => outcome.as_str().to_owned(),
     };
-    if job.online || matches!(job.fact, JobFact::Ended { .. }) { phase } else { format!("{phase} (offline)") }
+    match job.presence {
+        _ if matches!(job.fact, JobFact::Ended { .. }) => phase,
+        Presence::Online => phase,
+        Presence::Held => format!("{phase} (held)"),
+        Presence::Offline => format!("{phase} (offline)"),
+    }
 }
 
 fn line(before: &str, event: &Event, mut rollout: Rollout) -> String {
@@ -147,7 +153,8 @@ fn errors_name_the_phase_and_the_event() {
         .apply(now(1), &Event::reported(node(1), FIRST, Reported::Running, None))
         .unwrap_err();
     assert!(error.to_string().ends_with("is queued and cannot be reported running"), "{error}");
-    let error = rollout(1, &[Phase::Running]).apply(now(1), &Event::online(node(9))).unwrap_err();
+    let error =
+        rollout(1, &[Phase::Running]).apply(now(1), &Event::presence(node(9), Presence::Online)).unwrap_err();
     assert!(matches!(error, EventError::UnknownNode { .. }), "{error}");
 }
 

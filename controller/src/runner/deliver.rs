@@ -62,15 +62,21 @@ pub struct Inbox {
     pub cancels: Vec<(RunId, fleet_types::id::Attempt, String)>,
 }
 
-/// Why a node should stop what stands in its inbox, if it should: its run is ending, or the job was given up here.
+/// Why a node should stop what stands in its inbox, if it should: its run is ending, the job was given up here, or the node
+/// was held before it answered.
 pub async fn stop_reason(context: &Context, node: NodeId, run: RunId) -> Result<Option<String>> {
     let stored = context.repo.get::<RunRecord>(&keys::run(run)?).await?;
     if let Some(run) = stored.filter(|run| run.record.state == RunState::Halting) {
         return Ok(Some(run.record.stopped_because));
     }
     let job = context.repo.get::<JobRecord>(&keys::job(run, node)?).await?;
+    let hold = || context.node_cache.get(node).and_then(|known| known.record.hold().cloned());
     Ok(job.and_then(|job| match job.record.state {
         JobState::Ended { outcome, reason, .. } => Some(format!("{}: {reason}", outcome.as_str())),
+        // What a held node has begun goes on; an offer that it never answered must not begin.
+        JobState::Offered if context.sessions.live(node, run).is_none() => {
+            hold().map(|hold| format!("the node is {hold}"))
+        }
         _ => None,
     }))
 }

@@ -48,8 +48,7 @@ pub async fn refresh(
         pairs.extend(active.open.read().rollout().plan().pair_of(*node).map(str::to_owned));
     }
     for node in changed_nodes.iter().copied().filter(|node| active.job(*node).is_some()) {
-        let event =
-            if rebuild::is_online(context, node) { Event::online(node) } else { Event::offline(node) };
+        let event = Event::presence(node, rebuild::presence(context, node));
         apply(context, active, &event)?;
         pairs.extend(active.open.read().rollout().plan().pair_of(node).map(str::to_owned));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_rollout::LOST_GRACE;
+use fleet_rollout::{LOST_GRACE, Presence};
 use fleet_store::MemoryStore;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{JobLimits, JobState, Outcome};
@@ -89,7 +89,7 @@ impl World {
         let now = self.context().clock.moment();
         let nodes: Vec<NodeId> = active.open.read().nodes().collect();
         for node in nodes {
-            active.open.write().apply(now, &fleet_rollout::Event::online(node)).unwrap();
+            active.open.write().apply(now, &fleet_rollout::Event::presence(node, Presence::Online)).unwrap();
         }
         active
     }
@@ -174,7 +174,11 @@ async fn a_lost_job_is_told_to_stop_and_keeps_its_pair_until_the_node_answers() 
     let said = world.context().clock.moment().mono;
     world.context().sessions.set_live(node, run, Attempt(1), state, Some(limits), said);
     world.pass(&mut active, &[1]).await;
-    active.open.write().apply(world.context().clock.moment(), &fleet_rollout::Event::offline(node)).unwrap();
+    active
+        .open
+        .write()
+        .apply(world.context().clock.moment(), &fleet_rollout::Event::presence(node, Presence::Offline))
+        .unwrap();
     world.advance(Duration::from_mins(2) + LOST_GRACE);
     world.pass(&mut active, &[]).await;
     assert_eq!(world.outcome(run, 1).await, Some(Outcome::Lost));
@@ -293,7 +297,7 @@ async fn the_halves_of_a_pair_are_told_of_each_other() {
             .clone()
     };
     assert_eq!(why(&active), ["partner fw-1 is in flight"]);
-    let offline = fleet_rollout::Event::offline(agent(1).node);
+    let offline = fleet_rollout::Event::presence(agent(1).node, Presence::Offline);
     active.open.write().apply(world.context().clock.moment(), &offline).unwrap();
     assert_eq!(news(&world, &active, seen).0.len(), 2);
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleet_rollout::{Event, Reported};
+use fleet_rollout::{Event, Presence, Reported};
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::Outcome;
 
@@ -50,6 +50,8 @@ pub struct Agent {
     pub id: NodeId,
     pub pair: Option<u64>,
     pub link: bool,
+    /// Held by an operator: gets nothing new.
+    pub held: bool,
     /// Off: nothing is done and no limit runs.
     pub off_since: Option<Duration>,
     /// An old agent does not say how long its jobs may still take.
@@ -67,11 +69,21 @@ impl Agent {
             id,
             pair,
             link: false,
+            held: false,
             off_since: None,
             says_limits,
             jobs: BTreeMap::new(),
             queue: Vec::new(),
             started: Vec::new(),
+        }
+    }
+
+    /// As the controller sees it.
+    pub const fn presence(&self) -> Presence {
+        match (self.link, self.held) {
+            (false, _) => Presence::Offline,
+            (true, true) => Presence::Held,
+            (true, false) => Presence::Online,
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fleet_rollout::{JobFact, KnownJob, Live, Moment, Mono, Plan, PlanInput, PlannedNode, Reported, Rollout};
+use fleet_rollout::{
+    JobFact, KnownJob, Live, Moment, Mono, Plan, PlanInput, PlannedNode, Presence, Reported, Rollout,
+};
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
@@ -83,7 +85,7 @@ pub fn known(phase: Phase, attempt: Attempt) -> KnownJob {
         }
     };
     let live = Live { reported: reported(phase), ends: mono(600), heard: mono(0) };
-    KnownJob { fact, live: Some(live), online: true }
+    KnownJob { fact, live: Some(live), presence: Presence::Online }
 }
 
 /// A rollout of the given phases, one node each, node 1 first.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fleet_rollout::invariant::{Witness, check_end};
 use fleet_rollout::{
-    Applied, Event, Holder, Holds, JobEvent, JobFact, Mode, Moment, Mono, Plan, PlanInput, Rollout,
+    Applied, Event, Holder, Holds, JobEvent, JobFact, Mode, Moment, Mono, Plan, PlanInput, Presence, Rollout,
 };
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::Outcome;
@@ -101,6 +101,7 @@ impl World {
             91 => self.stand_still(),
             92 => self.step_wall(),
             93 => self.release(),
+            94 if self.random.chance(50) => self.hold_or_release(id),
             94 => self.order(&Event::Pause { reason: "looking".to_owned() }),
             95 => self.order(&Event::Resume),
             96 if self.random.chance(30) => self.order(&Event::Cancel { reason: "enough".to_owned() }),
@@ -115,6 +116,9 @@ impl World {
         let all: Vec<NodeId> = self.agents.keys().copied().collect();
         self.skew = 0;
         for id in &all {
+            if self.agents[id].held {
+                self.hold_or_release(*id);
+            }
             if everyone_comes_up { self.connect(*id) } else { self.disconnect(*id) }
         }
         for _ in 0..PASSES_TO_THE_END {
@@ -243,6 +247,7 @@ impl World {
                 }
             }
             for offer in wanted.offer {
+                assert!(!self.agents[&offer.node].held, "{} is held, and offered", offer.node);
                 if self.save_and_apply(id, &Event::offered(offer.node, offer.attempt)).is_none() {
                     return;
                 }
@@ -260,7 +265,9 @@ impl World {
                 continue;
             }
             let ended = matches!(run.stored[&id], JobFact::Ended { .. });
-            if ended || matches!(run.stored_mode, Mode::Halting { .. }) {
+            // A held node that never had it must not begin it.
+            let unbegun = agent.held && !agent.jobs.contains_key(&run.work.run);
+            if ended || unbegun || matches!(run.stored_mode, Mode::Halting { .. }) {
                 agent.on_stop(self.now, run.work, attempt);
             } else {
                 agent.on_work(self.now, run.work, attempt, &mut self.random);
@@ -308,7 +315,7 @@ impl World {
         agent.switch_on(self.now);
         if !agent.link {
             agent.link = true;
-            self.tell_all(&Event::online(id));
+            self.tell_all(&Event::presence(id, self.agents[&id].presence()));
             self.say(id);
         }
     }
@@ -317,8 +324,16 @@ impl World {
         if self.agents[&id].link {
             self.agents.get_mut(&id).unwrap().link = false;
             self.wire.retain(|(_, _, event)| !matches!(event, Event::Job { node, .. } if *node == id));
-            self.tell_all(&Event::offline(id));
+            self.tell_all(&Event::presence(id, Presence::Offline));
         }
+    }
+
+    /// An operator holds a node, or lets it have work again; its link stays.
+    fn hold_or_release(&mut self, id: NodeId) {
+        let agent = self.agents.get_mut(&id).unwrap();
+        agent.held = !agent.held;
+        let presence = agent.presence();
+        self.tell_all(&Event::presence(id, presence));
     }
 
     fn switch(&mut self, id: NodeId) {
@@ -459,7 +474,7 @@ impl World {
                     hold = own_pair.map(|pair| (pair, None));
                 }
             }
-            JobEvent::Reported { .. } | JobEvent::Online | JobEvent::Offline => {}
+            JobEvent::Reported { .. } | JobEvent::Presence(_) => {}
         }
         if self.random.chance(2) {
             if let Some((pair, holder)) = hold {

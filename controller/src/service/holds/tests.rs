@@ -8,7 +8,9 @@ use fleet_types::run::RunState;
 use fleet_types::view::Presence;
 
 use super::*;
+use crate::rebuild;
 use crate::repo::records::{InboxRecord, JobRecord, Mark, RunRecord};
+use crate::runner::deliver;
 use crate::service::caller::Agent;
 use crate::service::inventory::{HelloFacts, check_active, connect};
 use crate::service::runs;
@@ -157,7 +159,17 @@ async fn an_operators_hold_keeps_the_link_and_what_has_begun_and_lets_nothing_be
     };
     assert_eq!(reason, "the node is held by ada: disk is swapped");
     check_active(context, agent.node).expect("its agent stays");
-    assert!(!crate::rebuild::is_online(context, agent.node), "the engine offers it nothing");
+    assert_eq!(
+        rebuild::presence(context, agent.node),
+        fleet_rollout::Presence::Held,
+        "there, and offered nothing"
+    );
+    // It never answered the offer, and must not begin it now; what it says it has goes on.
+    let stop = deliver::stop_reason(context, agent.node, begun).await.unwrap();
+    assert_eq!(stop.as_deref(), Some("the node is held by ada: disk is swapped"));
+    let now = context.clock.moment().mono;
+    context.sessions.set_live(agent.node, begun, Attempt(1), JobState::Accepted, None, now);
+    assert_eq!(deliver::stop_reason(context, agent.node, begun).await.unwrap(), None);
     assert_eq!(context.node_cache.get(agent.node).unwrap().presence, Presence::Online);
     let targets = runs::resolve(context, "", &[]).unwrap();
     assert!(targets.nodes.is_empty());
@@ -165,7 +177,7 @@ async fn an_operators_hold_keeps_the_link_and_what_has_begun_and_lets_nothing_be
     let twice = hold(context, &order(&caller, "fw-1", "again")).await.unwrap_err();
     assert_eq!(twice.detail.code, HELD);
     release(context, &order(&caller, "fw-1", "done")).await.unwrap();
-    assert!(crate::rebuild::is_online(context, agent.node));
+    assert_eq!(rebuild::presence(context, agent.node), fleet_rollout::Presence::Online);
     assert_eq!(context.node_cache.get(agent.node).unwrap().record.chain, 0, "nobody doubted the machine");
 }
 
