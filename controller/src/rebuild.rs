@@ -16,10 +16,18 @@ use fleet_types::time::Timestamp;
 use fleet_types::view::Presence as Link;
 
 use crate::context::Context;
-use crate::error::{ControllerError, Result};
+use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::open_runs::{OpenRun, RunModel};
 use crate::repo::reader::Stored;
 use crate::repo::records::{JobRecord, RunRecord};
+
+/// Code of the error that no later reading will mend: the records of a run contradict each other.
+pub const UNLOADABLE: &str = "run-unloadable";
+
+/// Says that the records of a run contradict each other.
+pub fn contradiction(why: impl std::fmt::Display) -> ControllerError {
+    ControllerError::new(Kind::Internal, UNLOADABLE, why.to_string())
+}
 
 /// The engine's plan of a run.
 fn plan<'a>(run: &RunRecord, jobs: impl Iterator<Item = &'a JobRecord>) -> Result<Plan> {
@@ -41,7 +49,7 @@ fn plan<'a>(run: &RunRecord, jobs: impl Iterator<Item = &'a JobRecord>) -> Resul
             .collect(),
     };
     Plan::new(input).map_err(|problems| {
-        ControllerError::internal(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        contradiction(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     })
 }
 
@@ -109,7 +117,7 @@ pub fn rollout(
     });
     let plan = plan(run, jobs())?;
     let mut rollout = Rollout::restore(plan, mode, anchor, known.listening_since, jobs_known, held)
-        .map_err(ControllerError::internal)?;
+        .map_err(contradiction)?;
     for job in jobs().filter(|job| job.state.outcome().is_none()) {
         if let Some(event) = said(context, job) {
             rollout.apply(event.0, &event.1).map_err(ControllerError::internal)?;

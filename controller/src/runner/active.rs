@@ -43,9 +43,7 @@ impl Active {
         let rollout = rebuild::rollout(context, &stored.record, &jobs, known, held.collect())?;
         let nodes = Tree::new(jobs.keys().map(|node| node_leaf(*node)).collect());
         if nodes.root() != stored.record.nodes_root {
-            return Err(ControllerError::internal(format!(
-                "the jobs of run {run} are not those of its request"
-            )));
+            return Err(rebuild::contradiction("its jobs are not those of its request"));
         }
         let before = known.before.as_ref().map(|open| open.read());
         let model = RunModel::new(stored, jobs, rollout, before.as_deref());

@@ -7,6 +7,7 @@
 //! | [`pair_holds`] | the pairs that are held over all runs |
 //! | [`cancel_retries`] | when a node was last told to stop |
 //! | [`run_loop`] | wakes passes: notifier, deadline, period |
+//! | [`unloadable`] | ends a run whose records contradict each other |
 //! | [`deliver`] | puts saved assignments and cancels on their way |
 //!
 //! Data goes one way: services ring, the runner reads. It never calls a service and never waits for a node.
@@ -19,3 +20,4 @@ pub mod pass;
 pub mod run_loop;
 #[cfg(test)]
 mod story;
+pub mod unloadable;

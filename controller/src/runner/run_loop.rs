@@ -16,9 +16,10 @@ use super::active::Active;
 use super::cancel_retries::CancelRetries;
 use super::pair_holds::PairHolds;
 use super::pass;
+use super::unloadable;
 use crate::context::Context;
 use crate::error::{Kind, Result};
-use crate::rebuild::Known;
+use crate::rebuild::{self, Known};
 use crate::repo::keys;
 use crate::repo::reader::PAGE;
 use crate::repo::records::Mark;
@@ -230,7 +231,15 @@ async fn one(
                     context.open_runs.publish(run, Arc::clone(&active.open));
                     (active, true)
                 }
-                Err(error) => return log(&format!("run {run}"), &error),
+                Err(error) => {
+                    log(&format!("run {run}"), &error);
+                    if error.detail.code == rebuild::UNLOADABLE
+                        && let Err(error) = unloadable::end(context, run, &error.detail.message).await
+                    {
+                        log(&format!("ending run {run}"), &error);
+                    }
+                    return;
+                }
             }
         }
     };

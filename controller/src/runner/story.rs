@@ -16,7 +16,7 @@ use fleet_types::time::Timestamp;
 use super::active::Active;
 use super::cancel_retries::CancelRetries;
 use super::pair_holds::PairHolds;
-use super::{deliver, pass};
+use super::{deliver, pass, unloadable};
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::rebuild::Known;
@@ -300,4 +300,32 @@ async fn the_halves_of_a_pair_are_told_of_each_other() {
     let offline = fleet_rollout::Event::presence(agent(1).node, Presence::Offline);
     active.open.write().apply(world.context().clock.moment(), &offline).unwrap();
     assert_eq!(news(&world, &active, seen).0.len(), 2);
+}
+
+#[tokio::test]
+async fn a_run_whose_records_contradict_each_other_ends_and_says_why() {
+    let mut world = World::new().await;
+    let run = world.run(1, &[1, 2]).await;
+    let mut active = world.load(run).await;
+    world.pass(&mut active, &[]).await;
+    let third = JobRecord { index: 2, ..job_record(run, &agent(3)) };
+    let batch =
+        world.context().audited.batch().put_record(keys::job(run, third.node).unwrap(), &third).unwrap();
+    world.context().audited.commit(batch, vec![]).await.unwrap();
+    let error = Active::load(world.context(), run, &Known::default(), &world.holds).await.err().unwrap();
+    assert_eq!(error.detail.code, crate::rebuild::UNLOADABLE);
+    unloadable::end(world.context(), run, &error.detail.message).await.unwrap();
+    // What was offered may be going on: its pair stays taken, and its node is told to stop.
+    assert_eq!(world.outcome(run, 1).await, Some(Outcome::Lost));
+    assert!(jobs::pair_hold(&world.context().repo, PAIR).await.unwrap().is_some());
+    assert!(deliver::stop_reason(world.context(), agent(1).node, run).await.unwrap().is_some());
+    assert_eq!(world.outcome(run, 2).await, Some(Outcome::Cancelled));
+    let stored =
+        world.context().repo.get::<RunRecord>(&keys::run(run).unwrap()).await.unwrap().unwrap().record;
+    assert_eq!((stored.state, stored.tally.total_ended()), (RunState::Failed, 3));
+    assert_eq!(
+        stored.stopped_because,
+        "the run cannot be carried out: its jobs are not those of its request"
+    );
+    assert!(world.context().repo.get::<Mark>(&keys::open_run(run).unwrap()).await.unwrap().is_none());
 }

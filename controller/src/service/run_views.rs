@@ -185,6 +185,7 @@ pub fn job_item(
     let rollout = rollout.filter(|_| record.state == JobState::Queued);
     let blocked = rollout.map(|rollout| blocked(context, rollout, record.node)).unwrap_or_default();
     let live = context.sessions.live(record.node, record.run).filter(|live| live.attempt == record.attempt);
+    let behind = live.as_ref().and_then(|live| live.limits.as_ref()?.behind);
     let state = match (&record.state, live) {
         (JobState::Ended { .. }, _) | (_, None) => record.state.clone(),
         (_, Some(live)) => live.state,
@@ -197,7 +198,11 @@ pub fn job_item(
         procedure,
         attempt: record.attempt,
         disconnected: !online && state.outcome().is_none() && state != JobState::Queued,
-        blocked: if state == JobState::Queued { blocked } else { Vec::new() },
+        blocked: match (&state, behind) {
+            (JobState::Queued, _) => blocked,
+            (JobState::Accepted, Some(run)) => vec![format!("waits on its node behind run {run}")],
+            _ => Vec::new(),
+        },
         state,
         took_ms: record.took_ms,
         summary: record.summary,

@@ -1,0 +1,77 @@
+//! A run whose records contradict each other: it ends, and says why, because nobody could carry it out.
+//!
+//! Never for what may be read another time: a store that does not answer, or records of a newer program. Called by
+//! the loop.
+
+use fleet_store::Direction;
+use fleet_types::id::RunId;
+use fleet_types::job::{JobState, Outcome};
+use fleet_types::run::{RunState, Tally};
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::fleet::sessions::ToNode;
+use crate::repo::audited::AuditEntry;
+use crate::repo::reader::BatchExt as _;
+use crate::repo::records::{JobRecord, RunRecord};
+use crate::repo::{jobs, keys};
+
+/// Each is two or three operations of a commit, which takes 1,024.
+const ENDS_A_COMMIT: usize = 256;
+
+/// Ends the run. What was never offered is cancelled; of what was offered nobody knows, its nodes are told to stop
+/// and its pairs stay taken.
+pub async fn end(context: &Context, run: RunId, why: &str) -> Result<()> {
+    let now = context.clock.now();
+    let reason: String = format!("the run cannot be carried out: {why}").chars().take(500).collect();
+    let mut tally = Tally::new(0);
+    let mut after = None;
+    loop {
+        let page = context
+            .repo
+            .page::<JobRecord>(&keys::jobs_of(run), after.as_ref(), ENDS_A_COMMIT, Direction::Ascending)
+            .await?;
+        let is_last = page.len() < ENDS_A_COMMIT;
+        let (mut batch, mut stops) = (context.audited.batch().using_reserve(), Vec::new());
+        for (key, known) in page {
+            let outcome = match &known.record.state {
+                JobState::Ended { outcome, .. } => *outcome,
+                JobState::Queued => Outcome::Cancelled,
+                _ => Outcome::Lost,
+            };
+            tally.nodes += 1;
+            tally.add(outcome);
+            if known.record.state.outcome().is_none() {
+                let state = JobState::ended(outcome, reason.clone());
+                let record = JobRecord { state, ended: Some(now), ..known.record.clone() };
+                batch = jobs::end(&context.repo, batch, &known, &record).await?;
+                stops.push((record.node, record.attempt));
+            }
+            after = Some(key);
+        }
+        context.audited.commit(batch, vec![]).await?;
+        for (node, attempt) in stops {
+            context.sessions.clear_live(node, run);
+            context.sessions.send(node, ToNode::Cancel { run, attempt, reason: reason.clone() });
+        }
+        if is_last {
+            break;
+        }
+    }
+    let key = keys::run(run)?;
+    let Some(stored) = context.repo.get::<RunRecord>(&key).await? else { return Ok(()) };
+    let record = RunRecord {
+        state: RunState::Failed,
+        stopped_because: reason.clone(),
+        tally,
+        ended: Some(now),
+        ..stored.record
+    };
+    let batch = context.audited.batch().using_reserve().replace_record(key, stored.write_id, &record)?;
+    let leaf = AuditEntry::new(context.audited.actor(), "run.end", format!("run/{run}"))
+        .subject(record.request)
+        .because(reason);
+    context.audited.commit(batch.delete(keys::open_run(run)?), vec![leaf]).await?;
+    context.open_runs.forget(run);
+    Ok(())
+}
