@@ -58,8 +58,8 @@ impl AgentService for Agents {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (agent, identity) = peer::agent(&self.context, &request)?;
         let (out, stream) = mpsc::channel(OUTGOING);
-        let session =
-            Session::new(Arc::clone(&self.context), agent, identity, out, Arc::clone(&self.refusals));
+        let (context, refusals) = (Arc::clone(&self.context), Arc::clone(&self.refusals));
+        let session = Session { context, agent, identity, out, refusals };
         self.tracker.spawn(session.run(request.into_inner(), self.stop.clone()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
