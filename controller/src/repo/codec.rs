@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::error::ControllerError;
 
@@ -14,6 +15,10 @@ pub trait Record: Serialize + DeserializeOwned {
     const WHAT: &'static str;
     /// The newest shape this program writes and reads.
     const VERSION: u8;
+
+    /// Brings a body of `version` to the next one, in place. Fields that were added need no version: they have a
+    /// default.
+    fn upgrade(_version: u8, _body: &mut Value) {}
 }
 
 /// A stored value cannot be read.
@@ -63,5 +68,11 @@ pub fn decode<R: Record>(bytes: &[u8]) -> Result<R, CodecError> {
     if *version > R::VERSION {
         return Err(CodecError::Newer { what: R::WHAT, found: *version, known: R::VERSION });
     }
-    serde_json::from_slice(body).map_err(|source| CodecError::Malformed { what: R::WHAT, source })
+    let malformed = |source| CodecError::Malformed { what: R::WHAT, source };
+    if *version == R::VERSION {
+        return serde_json::from_slice(body).map_err(malformed);
+    }
+    let mut body = serde_json::from_slice(body).map_err(malformed)?;
+    (*version..R::VERSION).for_each(|version| R::upgrade(version, &mut body));
+    serde_json::from_value(body).map_err(malformed)
 }

@@ -16,6 +16,8 @@ pub mod audited;
 pub mod codec;
 pub mod jobs;
 pub mod keys;
+#[cfg(test)]
+mod older_stores;
 pub mod output_files;
 pub mod reader;
 pub mod records;

@@ -14,6 +14,7 @@ use fleet_types::time::Timestamp;
 use fleet_types::trust::{OperatorRole, RootKeys};
 use fleet_types::view::{Health, Hold, Skipped};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::codec::Record;
 
@@ -52,8 +53,7 @@ pub enum NodeState {
     Pending,
     /// Enrolled.
     Active,
-    /// Enrolled, and gets no work until an operator releases it. Version 1 knew one reason and called it frozen.
-    #[serde(alias = "frozen")]
+    /// Enrolled, and gets no work until an operator releases it.
     Held(Hold),
 }
 
@@ -89,7 +89,18 @@ pub struct NodeRecord {
     #[serde(default)]
     pub released: Option<Timestamp>,
 }
-record!(NodeRecord, "node", 2);
+
+impl Record for NodeRecord {
+    const WHAT: &'static str = "node";
+    const VERSION: u8 = 2;
+
+    fn upgrade(_version: u8, body: &mut Value) {
+        // Version 1 knew one reason for a hold, and called it frozen.
+        if body["state"]["state"] == "frozen" {
+            body["state"]["state"] = "held".into();
+        }
+    }
+}
 
 impl NodeRecord {
     /// A node that has not come yet.
@@ -493,7 +504,7 @@ pub struct IdempotencyRecord {
     /// Digest of the call's arguments: the same key with another digest is an error.
     pub arguments: Digest,
     /// The answer's JSON.
-    pub answer: serde_json::Value,
+    pub answer: Value,
     /// When; kept 30 days.
     pub at: Timestamp,
 }
