@@ -36,8 +36,14 @@ pub struct Order {
     pub verb: Verb,
     /// Digest of the procedure.
     pub procedure: Digest,
+    /// Its number under its name; none for one made for this run.
+    pub procedure_revision: Option<u32>,
     /// Digest of the profile.
     pub profile: Digest,
+    /// Its number under its name.
+    pub profile_revision: u32,
+    /// Are these meant, also where a node has carried out newer ones?
+    pub older_revisions: bool,
     /// Parameters.
     pub params: BTreeMap<String, serde_json::Value>,
     /// How the nodes were chosen, for people.
@@ -95,7 +101,10 @@ impl Signer {
             run: RunId::new(now, random),
             verb: order.verb,
             procedure: order.procedure,
+            procedure_revision: order.procedure_revision,
             profile: order.profile,
+            profile_revision: Some(order.profile_revision),
+            older_revisions: order.older_revisions,
             params: order.params,
             selector: order.selector,
             nodes: NodeList::of(&nodes),
@@ -146,6 +155,9 @@ mod tests {
             nodes: vec![node(3), node(1), node(2), node(1)],
             max_parallel: 2,
             max_failures: Some(1),
+            procedure_revision: Some(3),
+            profile_revision: 2,
+            older_revisions: false,
             valid_for: Duration::from_hours(1),
             reason: "routine".to_owned(),
         };

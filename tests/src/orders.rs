@@ -136,6 +136,9 @@ pub fn sign_request(key: &SigningKey, fleet: FleetId, order: &Order, now: Timest
         plans: None,
         max_parallel: order.max_parallel,
         max_failures: None,
+        procedure_revision: None,
+        profile_revision: None,
+        older_revisions: false,
         // As fleetctl: clocks may be a little apart.
         not_before: now.minus(Duration::from_mins(5)),
         not_after: now.plus(order.valid_for),

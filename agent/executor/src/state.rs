@@ -4,6 +4,7 @@
 //! Each write is atomic and on the disk before it counts. Nothing in here goes down, ever. Owned by the
 //! dispatcher.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,8 @@ pub const REPORT_KEY: &str = "report.key";
 const MAX_GENERATION_STEP: u64 = 1000;
 /// An epoch is given at every connect, also where its Welcome is lost: two years of one connect a minute.
 const MAX_EPOCH_STEP: u64 = 1_000_000;
+/// Documents that a node remembers revisions of: far more than anybody applies to one kind of node.
+const MAX_REVISIONS: usize = 1_000;
 
 /// What became of a link's fencing values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,18 @@ pub struct Remembered {
     pub report_sequence: u64,
     /// Its digest; none before the first.
     pub report_previous: Option<Digest>,
+    /// Newest revisions that operators signed for this node, by `kind/name`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    revisions: BTreeMap<String, u32>,
+}
+
+/// A revision of a document, as a request names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision {
+    /// `kind/name`.
+    pub document: String,
+    /// Its number under that name.
+    pub number: u32,
 }
 
 /// The state and its file.
@@ -112,6 +127,7 @@ impl SmallState {
                 bundle_version: 0,
                 report_sequence: 0,
                 report_previous: None,
+                revisions: BTreeMap::new(),
             },
         };
         Ok(Self { path, now })
@@ -120,6 +136,24 @@ impl SmallState {
     /// The values.
     pub const fn get(&self) -> &Remembered {
         &self.now
+    }
+
+    /// The newest revision that was carried out of this document, if it is newer than this one.
+    pub fn newer_than(&self, revision: &Revision) -> Option<u32> {
+        self.now.revisions.get(&revision.document).copied().filter(|newest| *newest > revision.number)
+    }
+
+    /// Remembers revisions that are about to be carried out.
+    pub fn raise_revisions(&mut self, revisions: &[Revision]) -> Result<(), StateError> {
+        let known = &self.now.revisions;
+        let is_news = |one: &&Revision| {
+            known.get(&one.document).map_or(known.len() < MAX_REVISIONS, |newest| *newest < one.number)
+        };
+        let news: Vec<_> = revisions.iter().filter(is_news).cloned().collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        self.write(|now| now.revisions.extend(news.into_iter().map(|one| (one.document, one.number))))
     }
 
     /// Takes a link's fencing values if they are not lower than any seen (security-and-delivery §2.4), nor so much

@@ -32,9 +32,6 @@ pub struct Submitted {
     pub source_name: String,
 }
 
-/// Revisions of a name that are compared with a digest, newest first.
-const REVISIONS_SEARCHED: u32 = 20;
-
 struct Checked {
     submitted: Submitted,
     document: Document,
@@ -300,24 +297,21 @@ async fn missing(
     Ok(ControllerError::not_found(kind.as_str(), name).fix(fix))
 }
 
-/// The number of a document under its name, by its digest; none when it was never applied.
-pub async fn revision_of(
+/// Refuses a number that is not the one of this document under its name.
+pub async fn check_revision(
     context: &Context,
     kind: DocumentKind,
     name: &str,
+    revision: u32,
     digest: Digest,
-) -> Result<Option<u32>> {
-    let head = context.repo.get::<DocumentRecord>(&keys::document_head(kind.as_str(), name)?).await?;
-    let mut next = head.map_or(0, |head| head.record.revision);
-    // Nearly always the newest; an older one is looked for as far back as anybody would plan with.
-    for _ in 0..REVISIONS_SEARCHED.min(next) {
-        let key = keys::document_revision(kind.as_str(), name, next)?;
-        if context.repo.get::<DocumentRecord>(&key).await?.is_some_and(|one| one.record.digest == digest) {
-            return Ok(Some(next));
-        }
-        next -= 1;
+) -> Result<()> {
+    let key = keys::document_revision(kind.as_str(), name, revision)?;
+    let stored = context.repo.get::<DocumentRecord>(&key).await?;
+    if stored.is_some_and(|stored| stored.record.digest == digest) {
+        return Ok(());
     }
-    Ok(None)
+    let why = format!("{revision} is not the number of this {kind} under \"{name}\"");
+    Err(ControllerError::invalid(&format!("request.{kind}_revision"), why))
 }
 
 /// Signed bytes by digest: a document or a request.
@@ -364,6 +358,33 @@ mod tests {
         context.audited.commit(batch, vec![]).await.unwrap();
         for kind in ["", "procedure"] {
             assert_eq!(list(context, kind).await.unwrap().items.len(), 1001);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_names_the_number_that_its_document_has() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let record = DocumentRecord {
+            kind: "procedure".to_owned(),
+            name: "daily".to_owned(),
+            revision: 2,
+            version: None,
+            digest: Digest::of(b"second"),
+            description: String::new(),
+            applied: context.clock.now(),
+            key: Digest::of(b""),
+            signed_by: String::new(),
+        };
+        let key = keys::document_revision("procedure", "daily", 2).unwrap();
+        let batch = context.audited.batch().put_record(key, &record).unwrap();
+        context.audited.commit(batch, vec![]).await.unwrap();
+        let check =
+            |revision, digest| check_revision(context, DocumentKind::Procedure, "daily", revision, digest);
+        check(2, record.digest).await.unwrap();
+        for (revision, digest) in [(2, Digest::of(b"first")), (3, record.digest)] {
+            let error = check(revision, digest).await.unwrap_err().to_string();
+            assert!(error.starts_with("request.procedure_revision: "), "{error}");
         }
     }
 }

@@ -167,10 +167,7 @@ async fn write(
     idempotency_key: &str,
 ) -> Result<()> {
     let (run, digest) = (start.request.run, order.request.digest());
-    let mut record = run_record(context, caller, start, digest);
-    record.procedure_revision =
-        documents::revision_of(context, DocumentKind::Procedure, &record.procedure, record.procedure_digest)
-            .await?;
+    let record = run_record(context, caller, start, digest);
     // Before the first commit: jobs of a run that cannot be written would be left behind.
     if codec::encode(&record)?.len() > MAX_VALUE_BYTES {
         return Err(ControllerError::invalid(
@@ -287,6 +284,14 @@ async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<St
             ),
         ));
     }
+    for (kind, name, revision, digest) in [
+        (DocumentKind::Procedure, procedure.name.as_str(), request.procedure_revision, request.procedure),
+        (DocumentKind::Profile, profile.name.as_str(), request.profile_revision, request.profile),
+    ] {
+        if let Some(revision) = revision {
+            documents::check_revision(context, kind, name, revision, digest).await?;
+        }
+    }
     for (field, length) in [("selector", request.selector.len()), ("reason", request.reason.len())] {
         if length > MAX_TEXT_BYTES {
             let why = format!("{length} bytes; at most {MAX_TEXT_BYTES} are allowed");
@@ -400,7 +405,7 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         verb: request.verb,
         procedure: start.procedure.name.to_string(),
         procedure_digest: request.procedure,
-        procedure_revision: None,
+        procedure_revision: request.procedure_revision,
         profile_digest: request.profile,
         changes,
         job_limit_ms: u64::try_from(start.procedure.longest().as_millis()).unwrap_or(u64::MAX),

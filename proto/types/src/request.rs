@@ -41,8 +41,17 @@ pub struct Request {
     pub verb: Verb,
     /// Digest of the procedure.
     pub procedure: Digest,
+    /// Number of the procedure under its name, as the operator saw it; none for one made for this run alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procedure_revision: Option<u32>,
     /// Digest of its profile.
     pub profile: Digest,
+    /// Number of the profile under its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile_revision: Option<u32>,
+    /// The operator means these revisions, also where a node has carried out newer ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub older_revisions: bool,
     /// Parameters of the procedure.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, serde_json::Value>,

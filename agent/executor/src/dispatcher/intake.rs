@@ -9,7 +9,7 @@ use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::report::{StepReport, StepState, TaskReport};
-use fleet_types::request::Request;
+use fleet_types::request::{Request, Verb};
 use fleet_types::seal::Envelope;
 use fleet_types::time::Timestamp;
 
@@ -228,7 +228,7 @@ impl Dispatcher {
         let request = policy::open_request(assignment, &sealed.request, &parts.node, self.now())
             .map_err(|refusal| (None, vec![refusal]))?;
         let against = |refusals| (Some(request.not_after), refusals);
-        let Opened { procedure, profile } = policy::open_documents(
+        let opened = policy::open_documents(
             &request,
             &sealed.request,
             &sealed.procedure,
@@ -238,6 +238,10 @@ impl Dispatcher {
             &parts.node,
         )
         .map_err(|refusal| against(vec![refusal]))?;
+        let revisions = policy::revisions(&request, &sealed.request, &opened, &owners);
+        policy::check_revisions(&request, &revisions, &parts.state)
+            .map_err(|refusal| against(vec![refusal]))?;
+        let Opened { procedure, profile } = opened;
         let input = ResolveInput {
             facts: facts::of_product(&*parts.host, &profile, (parts.facts)()),
             procedure: Arc::new(procedure),
@@ -251,6 +255,12 @@ impl Dispatcher {
         };
         let candidate = Candidate { request: &request, input };
         let admitted = policy::admit(&candidate, &owners, &self.conditions(&owners)).map_err(against)?;
+        if request.verb == Verb::Run
+            && let Err(error) = self.parts.state.raise_revisions(&revisions)
+        {
+            // The journal stands on the same disk, and says whether the job can be accepted.
+            tracing::error!("the revisions of run {} are not remembered: {error}", key.0);
+        }
         Ok((request, admitted))
     }
 

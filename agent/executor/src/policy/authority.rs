@@ -19,6 +19,7 @@ use fleet_types::trust::TrustBundle;
 use super::local::{LocalPolicy, RequireSignature};
 use super::refusal::Refusal;
 use crate::identity::NodeIdentity;
+use crate::state::{Revision, SmallState};
 
 /// Clocks of a node and of an operator's machine may differ by this much before a request "from the future"
 /// is refused; it is far below any window.
@@ -137,6 +138,45 @@ pub struct Opened {
     pub procedure: Procedure,
     /// The profile.
     pub profile: Profile,
+}
+
+/// The revisions that an operator signed for. An unsigned request names none: whoever made it could name any.
+pub fn revisions(
+    request: &Request,
+    sealed_request: &Envelope,
+    opened: &Opened,
+    policy: &LocalPolicy,
+) -> Vec<Revision> {
+    if sealed_request.signature.is_empty() || policy.require_signature == RequireSignature::Off {
+        return Vec::new();
+    }
+    let named = |kind: &str, name: &str, number: Option<u32>| {
+        Some(Revision { document: format!("{kind}/{name}"), number: number? })
+    };
+    let procedure = named("procedure", opened.procedure.name.as_str(), request.procedure_revision);
+    let profile = named("profile", opened.profile.name.as_str(), request.profile_revision);
+    procedure.into_iter().chain(profile).collect()
+}
+
+/// Refuses revisions older than this node has carried out, unless the operator means them: whoever has the controller
+/// could show an old document as the newest, and have that signed.
+pub fn check_revisions(request: &Request, revisions: &[Revision], state: &SmallState) -> Result<(), Refusal> {
+    let older = revisions.iter().find_map(|one| Some((one, state.newer_than(one)?)));
+    match older {
+        Some((one, newest)) if !request.older_revisions => {
+            let message = format!(
+                "{} is revision {}, and this node has carried out revision {newest}",
+                one.document.replacen('/', " ", 1),
+                one.number
+            );
+            Err(Refusal::new(
+                "older-revision",
+                message,
+                "apply it anew; or say that it is meant: --accept-changed",
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads procedure and profile, and checks signatures as far as local policy asks for them, whom they are

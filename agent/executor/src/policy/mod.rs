@@ -15,7 +15,9 @@ mod owner;
 mod refusal;
 mod trust;
 
-pub use authority::{LinkTrust, Opened, check_assignment, open_documents, open_request};
+pub use authority::{
+    LinkTrust, Opened, check_assignment, check_revisions, open_documents, open_request, revisions,
+};
 pub use gate::{Admitted, Candidate, Verdict, admit};
 pub use judge::{NodeConditions, judge};
 pub use local::{

@@ -13,6 +13,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::bench::{Bench, Order, backups, checks};
+use crate::state::{Revision, SmallState};
 
 /// The rule that refused an order on a node with this policy.
 async fn rule_of(policy: &str, order: impl FnOnce(&mut Bench) -> Order) -> String {
@@ -313,4 +314,38 @@ async fn disruptive_work_is_counted_and_waits_for_a_known_partner() {
     bench.host.script().now = later;
     let next_day = bench.order(5, Verb::Run, restart());
     assert_eq!(core.outcome(&bench, &next_day, 1).await.0, Outcome::Succeeded);
+}
+
+#[tokio::test]
+async fn a_revision_older_than_one_carried_out_is_refused_unless_it_is_meant() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    let order = |bench: &mut Bench, number, revision, meant| {
+        bench.order_with(number, Verb::Run, backups(&["one"]), |request| {
+            (request.procedure_revision, request.profile_revision) = (Some(revision), Some(2));
+            request.older_revisions = meant;
+        })
+    };
+    // A plan carries nothing out, and an unsigned request may name any number.
+    let plan =
+        bench.order_with(1, Verb::Plan, backups(&["one"]), |request| request.procedure_revision = Some(9));
+    let newest = order(&mut bench, 2, 5, false);
+    let (_handle, mut core) = bench.start(1).await;
+    for order in [&plan, &newest] {
+        core.assign(&bench, order, 1).await;
+        assert_eq!(core.report(&bench).await.outcome, Outcome::Succeeded);
+    }
+    // It outlives the executor.
+    let work = Revision { document: "procedure/work".to_owned(), number: 4 };
+    assert_eq!(SmallState::open(&bench.path("state")).unwrap().newer_than(&work), Some(5));
+    let older = order(&mut bench, 3, 4, false);
+    core.assign(&bench, &older, 1).await;
+    let report = core.report(&bench).await;
+    assert_eq!(report.outcome, Outcome::Refused);
+    let why = "older-revision: procedure work is revision 4, and this node has carried out revision 5";
+    assert!(report.reason.starts_with(why), "{}", report.reason);
+    for (number, revision, meant) in [(4, 4, true), (5, 5, false), (6, 6, false)] {
+        let order = order(&mut bench, number, revision, meant);
+        core.assign(&bench, &order, 1).await;
+        assert_eq!(core.report(&bench).await.outcome, Outcome::Succeeded, "run {number}");
+    }
 }

@@ -95,12 +95,12 @@ pub fn prepared(
     if is_checked {
         seen.check_nodes(&chosen.nodes)?;
     }
-    let (procedure, digest, made) = match work {
+    let (procedure, digest, procedure_revision, made) = match work {
         Work::Applied(shown) => {
             note(&mut seen, &shown, is_checked)?;
-            (shown.document, shown.revision.digest, None)
+            (shown.document, shown.revision.digest, Some(shown.revision.revision), None)
         }
-        Work::Made(procedure, envelope) => (*procedure, envelope.digest(), Some(envelope)),
+        Work::Made(procedure, envelope) => (*procedure, envelope.digest(), None, Some(envelope)),
     };
     note(&mut seen, profile, is_checked)?;
     seen.note_nodes(&chosen.nodes);
@@ -118,7 +118,10 @@ pub fn prepared(
     let order = Order {
         verb,
         procedure: digest,
+        procedure_revision,
         profile: profile.revision.digest,
+        profile_revision: profile.revision.revision,
+        older_revisions: how.accept_changed,
         params,
         selector: chosen.selector.clone(),
         nodes,
