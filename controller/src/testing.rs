@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fleet_store::{Batch, Committed, Direction, Entry, Key, KvStore, LogName, MemoryStore, StoreError};
 use fleet_types::audit::AuditRecord;
+use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, NodeId, OperatorId, RunId};
 use fleet_types::job::JobState;
@@ -127,7 +128,7 @@ pub async fn leaves(context: &Context, action: &str) -> Vec<AuditRecord> {
 pub fn run_record(run: RunId, now: Timestamp) -> RunRecord {
     RunRecord {
         run,
-        request: Digest::of(b"request"),
+        authority: Authority::Request(Digest::of(b"request")),
         verb: Verb::Run,
         procedure: "look".to_owned(),
         procedure_digest: Digest::of(b"procedure"),

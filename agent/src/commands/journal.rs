@@ -76,7 +76,7 @@ fn as_json(run: &str, attempt: u32, job: &JobRecord) -> Value {
         .collect();
     json!({
         "run": run, "attempt": attempt, "state": job.state(), "acknowledged": job.acked,
-        "request": job.accepted.as_ref().map(|accepted| accepted.assignment.request),
+        "request": job.accepted.as_ref().map(|accepted| accepted.assignment.authority.digest()),
         "started": job.accepted.as_ref().map(|accepted| accepted.started.to_string()),
         "report": job.finished.as_ref().map(|finished| finished.report),
         "report_sequence": job.finished.as_ref().map(|finished| finished.sequence),

@@ -6,6 +6,7 @@ use fleet_agent::clock;
 use fleet_proto::convert;
 use fleet_proto::pb::{self, controller_message};
 use fleet_types::assignment::{Assignment, sign_wave};
+use fleet_types::authority::Authority;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::Document;
@@ -96,7 +97,7 @@ impl Order {
         let assignment = Assignment {
             job: JobId { run, node: self.node },
             attempt: Attempt(1),
-            request: self.request,
+            authority: Authority::Request(self.request),
             // One node: the path is empty and its leaf the root.
             node_index: 0,
             node_path: vec![],

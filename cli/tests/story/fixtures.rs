@@ -1,6 +1,7 @@
 //! What the scripted controller shows: two nodes, one of them hostile in everything it says.
 
 use fleet_types::audit::{Actor, AuditRecord, Decision, RECORD_VERSION};
+use fleet_types::authority::Authority;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, ControllerId, FleetId, Generation, JobId, NodeId, RecordId, RunId};
@@ -116,7 +117,7 @@ pub fn run(request: &Request, state: RunState) -> RunView {
             reason: request.reason.clone(),
         },
         selector: request.selector.clone(),
-        request: Digest::of(b"request"),
+        authority: Authority::Request(Digest::of(b"request")),
         procedure_digest: request.procedure,
         profile_digest: request.profile,
         procedure_revision: Some(1),
@@ -193,7 +194,7 @@ pub fn job(run: RunId) -> JobView {
         schema: REPORT_SCHEMA.into(),
         job: JobId { run, node: item.node },
         attempt: Attempt(1),
-        request: Digest::of(b"request"),
+        authority: Authority::Request(Digest::of(b"request")),
         sequence: 1,
         previous: None,
         new_chain: None,

@@ -105,7 +105,7 @@ fn digest_field(bytes: &[u8]) -> Result<Digest> {
 async fn fetch(context: &Context, node: NodeId, wanted: Digest) -> Result<Vec<u8>> {
     let prefix = keys::inbox(node);
     for (key, entry) in context.repo.all::<InboxRecord>(&prefix).await? {
-        let mut named = entry.record.request == wanted;
+        let mut named = entry.record.authority.digest() == wanted;
         if !named
             && let Some(run) = keys::run_in(&key, &prefix)
             && let Some(run) = context.repo.get::<RunRecord>(&keys::run(run)?).await?

@@ -1,5 +1,6 @@
 //! The records of the store: data only, in their newest shape.
 
+use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
 use fleet_types::id::{
     Attempt, ControllerId, FleetId, Generation, LinkEpoch, Name, NodeId, OperatorId, RunId,
@@ -309,8 +310,9 @@ record!(DocumentRecord, "document", 1);
 pub struct RunRecord {
     /// Its id.
     pub run: RunId,
-    /// Digest of the signed request.
-    pub request: Digest,
+    /// Why it may run.
+    #[serde(flatten)]
+    pub authority: Authority,
     /// Run or plan.
     pub verb: Verb,
     /// Name of the procedure.
@@ -418,8 +420,9 @@ pub struct StoredReport {
 pub struct InboxRecord {
     /// The attempt.
     pub attempt: Attempt,
-    /// The request.
-    pub request: Digest,
+    /// Why it may run.
+    #[serde(flatten)]
+    pub authority: Authority,
     /// Place in the request's node list.
     pub node_index: u32,
     /// Path of the node in that list.

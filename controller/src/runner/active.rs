@@ -66,7 +66,7 @@ impl Active {
             .nodes
             .proof(job.index as usize)
             .ok_or_else(|| ControllerError::internal(format!("node {} has no place in its run", job.node)))?;
-        let request = self.open.read().run.record.request;
-        Ok(InboxRecord { attempt: job.attempt, request, node_index: job.index, node_path })
+        let authority = self.open.read().run.record.authority;
+        Ok(InboxRecord { attempt: job.attempt, authority, node_index: job.index, node_path })
     }
 }

@@ -24,7 +24,7 @@ fn assignment(
     Assignment {
         job: JobId { run, node },
         attempt: entry.attempt,
-        request: entry.request,
+        authority: entry.authority,
         node_index: entry.node_index,
         node_path: entry.node_path,
         generation: context.fleet.generation,

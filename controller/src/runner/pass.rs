@@ -110,7 +110,7 @@ pub async fn settle(
 }
 
 async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Result<()> {
-    let RunRecord { run, request, .. } = active.run().record;
+    let RunRecord { run, authority, .. } = active.run().record;
     let now = context.clock.now();
     let mut batch = context.audited.batch().using_reserve();
     let (mut leaves, mut written) = (Vec::new(), Vec::new());
@@ -127,7 +127,7 @@ async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Resul
         leaves.push(
             AuditEntry::new(context.audited.actor(), "job.end", format!("run/{run}"))
                 .job(fleet_types::id::JobId { run, node: end.node }, end.attempt)
-                .subject(request)
+                .subject(authority.digest())
                 .outcome(end.outcome)
                 .because(end.reason.chars().take(200).collect::<String>()),
         );
@@ -157,7 +157,7 @@ async fn save_offers(
     wanted: &Wanted,
 ) -> Result<()> {
     let stored = active.run();
-    let RunRecord { run, changes, request, .. } = stored.record;
+    let RunRecord { run, changes, authority, .. } = stored.record;
     let now = context.clock.now();
     // Only while the run is as it was read: no wave may start after a cancel was confirmed.
     let mut batch = context.audited.batch().if_write_id(keys::run(run)?, stored.write_id);
@@ -179,7 +179,7 @@ async fn save_offers(
     leaves.sort_unstable();
     let root = merkle::root(&leaves.iter().map(|node| node_leaf(*node)).collect::<Vec<_>>());
     let leaf = AuditEntry::new(context.audited.actor(), "run.wave", format!("run/{run}"))
-        .subject(request)
+        .subject(authority.digest())
         .nodes(root)
         .because(format!("{} nodes", written.len()));
     let write_id = context.audited.commit(batch, vec![leaf]).await?;
@@ -238,7 +238,7 @@ async fn save_phase(context: &Context, active: &Active) -> Result<bool> {
         let action = if ended { "run.end" } else { "run.begin" };
         leaves.push(
             AuditEntry::new(context.audited.actor(), action, format!("run/{run}"))
-                .subject(record.request)
+                .subject(record.authority.digest())
                 .because(state.as_str()),
         );
     }

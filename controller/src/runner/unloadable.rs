@@ -69,7 +69,7 @@ pub async fn end(context: &Context, run: RunId, why: &str) -> Result<()> {
     };
     let batch = context.audited.batch().using_reserve().replace_record(key, stored.write_id, &record)?;
     let leaf = AuditEntry::new(context.audited.actor(), "run.end", format!("run/{run}"))
-        .subject(record.request)
+        .subject(record.authority.digest())
         .because(reason);
     context.audited.commit(batch.delete(keys::open_run(run)?), vec![leaf]).await?;
     context.open_runs.forget(run);

@@ -60,7 +60,7 @@ async fn end_job(context: &Context, job: JobId, reason: &str, ends: Ends) -> Res
     let batch = jobs::end(&context.repo, context.audited.batch().using_reserve(), &stored, &record).await?;
     let leaf = AuditEntry::new(context.audited.actor(), "job.end", format!("run/{}", job.run))
         .job(job, attempt)
-        .subject(run.record.request)
+        .subject(run.record.authority.digest())
         .outcome(outcome)
         .because(record.summary.as_str());
     if !committed(context.audited.commit(batch, vec![leaf]).await)? {

@@ -116,7 +116,7 @@ async fn unexplained(context: &Context, report: &Report, job: Option<&JobRecord>
         (None, _) => Some(format!(
             "it reports on run {id}, which this store does not have: the store is older than the node's work, or another machine has its key"
         )),
-        (Some(run), Some(job)) if run.record.request == report.request => {
+        (Some(run), Some(job)) if run.record.authority == report.authority => {
             job.late_report.map(|_| format!("it sends another late report on run {id}"))
         }
         (Some(_), _) => Some(format!("it reports on run {id}, which gave it no such work")),
@@ -227,7 +227,7 @@ async fn store(
         .put_object_record(&report_key, &stored_report)?;
     let leaf = AuditEntry::new(agent.actor(), "job.end", format!("run/{run}"))
         .job(JobId { run, node }, attempt)
-        .subject(report.request)
+        .subject(report.authority.digest())
         .outcome(report.outcome)
         .report(at.digest, &arrived.signature);
     // Told in the same record, so that an operator sees where a chain was cut.

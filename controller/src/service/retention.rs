@@ -136,7 +136,7 @@ async fn take_run(context: &Context, run: &RunRecord) -> Result<()> {
     }
     let batch = context.audited.batch().using_reserve();
     let batch = batch.delete(keys::run(run.run)?).delete(keys::run_by_time(run.started, run.run)?);
-    let request = keys::content(&run.request)?;
+    let request = keys::content(&run.authority.digest())?;
     let batch = chunks::delete_object(context.repo.store().as_ref(), batch, &request).await?;
     context.audited.commit(batch, vec![leaf(context, run.run, "the run with its jobs")]).await?;
     Ok(())
@@ -223,7 +223,7 @@ mod tests {
         let payload = vec![7; 20_000];
         let report = StoredReport { chain: 0, sequence, digest: Digest::of(&payload) };
         let record = RunRecord {
-            request: Digest::of(&number.to_be_bytes()),
+            authority: fleet_types::authority::Authority::Request(Digest::of(&number.to_be_bytes())),
             state: RunState::Succeeded,
             ended: Some(now),
             ..run_record(run, now)
@@ -235,8 +235,11 @@ mod tests {
             ..job_record(run, &node)
         };
         let body = ReportRecord { payload, signature: vec![1; 64], received: now, journal_sequence: 1 };
-        let answer =
-            IdempotencyRecord { arguments: record.request, answer: serde_json::Value::Null, at: now };
+        let answer = IdempotencyRecord {
+            arguments: record.authority.digest(),
+            answer: serde_json::Value::Null,
+            at: now,
+        };
         let operator = crate::testing::operator().record.id;
         let batch = context
             .audited
@@ -245,10 +248,10 @@ mod tests {
             .and_then(|batch| batch.put_record(keys::job(run, node.node)?, &job))
             .and_then(|batch| batch.put_record(keys::node_job(node.node, run)?, &Mark {}))
             .and_then(|batch| batch.put_record(keys::run_by_time(record.started, run)?, &Mark {}))
-            .and_then(|batch| batch.put_object(&keys::content(&record.request)?, b"request"))
+            .and_then(|batch| batch.put_object(&keys::content(&record.authority.digest())?, b"request"))
             .and_then(|batch| batch.put_object_record(&keys::report(node.node, 0, sequence)?, &body))
             .and_then(|batch| {
-                batch.put_object_record(&keys::idempotency(operator, &record.request)?, &answer)
+                batch.put_object_record(&keys::idempotency(operator, &record.authority.digest())?, &answer)
             })
             .unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();

@@ -102,7 +102,7 @@ fn run_view(context: &Context, stored: RunRecord, open: Option<&RunModel>) -> Ru
         schema: "fleet/v1/run".to_owned(),
         item: run_item,
         selector: stored.selector,
-        request: stored.request,
+        authority: stored.authority,
         procedure_digest: stored.procedure_digest,
         profile_digest: stored.profile_digest,
         procedure_revision: stored.procedure_revision,
@@ -130,7 +130,7 @@ pub async fn brief(context: &Context, run: RunId) -> Result<RunView> {
 /// A run with what its signed request says.
 pub async fn show(context: &Context, run: RunId) -> Result<RunView> {
     let mut view = brief(context, run).await?;
-    let envelope = documents::envelope(context, view.request).await?;
+    let envelope = documents::envelope(context, view.authority.digest()).await?;
     let request: Request = canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)?;
     view.params = request.params;
     Ok(view)

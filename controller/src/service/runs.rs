@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_store::{Direction, MAX_VALUE_BYTES};
+use fleet_types::authority::Authority;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::procedure::Procedure;
@@ -149,7 +150,7 @@ pub async fn start(
 async fn exists(context: &Context, run: RunId, request: Digest) -> Result<bool> {
     match context.repo.get::<RunRecord>(&keys::run(run)?).await? {
         None => Ok(false),
-        Some(existing) if existing.record.request == request => Ok(true),
+        Some(existing) if existing.record.authority == Authority::Request(request) => Ok(true),
         Some(_) => Err(ControllerError::new(
             Kind::Conflict,
             "run-exists",
@@ -401,7 +402,7 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
     let at_most = if changes { groups(&start.nodes) } else { u32::MAX };
     RunRecord {
         run: request.run,
-        request: digest,
+        authority: Authority::Request(digest),
         verb: request.verb,
         procedure: start.procedure.name.to_string(),
         procedure_digest: request.procedure,

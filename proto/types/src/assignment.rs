@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::Authority;
 use crate::digest::Digest;
 use crate::id::{Attempt, FleetId, Generation, JobId, LinkEpoch};
 use crate::merkle;
@@ -18,8 +19,9 @@ pub struct Assignment {
     pub job: JobId,
     /// The attempt.
     pub attempt: Attempt,
-    /// Digest of the operator's request.
-    pub request: Digest,
+    /// Why it may run.
+    #[serde(flatten)]
+    pub authority: Authority,
     /// Place of the node in the request's node list, with its path.
     pub node_index: u32,
     /// Inclusion path of the node.
@@ -36,7 +38,11 @@ impl Assignment {
         merkle::leaf_hash(
             format!(
                 "{}\n{}\n{}\n{}\n{}\n",
-                self.job, self.attempt.0, self.request, self.generation.0, self.link_epoch.0
+                self.job,
+                self.attempt.0,
+                self.authority.signed_text(),
+                self.generation.0,
+                self.link_epoch.0
             )
             .as_bytes(),
         )
@@ -95,7 +101,7 @@ mod tests {
             .map(|n| Assignment {
                 job: JobId { run: RunId::from_number(9), node: NodeId::from_uuid(uuid::Uuid::from_u128(n)) },
                 attempt: Attempt(1),
-                request: Digest::of(b"request"),
+                authority: Authority::Request(Digest::of(b"request")),
                 node_index: 0,
                 node_path: vec![],
                 generation: Generation(1),

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod assignment;
 pub mod audit;
+pub mod authority;
 pub mod canonical;
 pub mod digest;
 pub mod document;

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::Authority;
 use crate::digest::Digest;
 use crate::id::{Attempt, JobId};
 use crate::job::{EndCause, Outcome};
@@ -33,8 +34,9 @@ pub struct Report {
     pub job: JobId,
     /// The attempt.
     pub attempt: Attempt,
-    /// The request that it was carried out for.
-    pub request: Digest,
+    /// Why it was carried out.
+    #[serde(flatten)]
+    pub authority: Authority,
     /// Node's own number of this report; rises by one, so that a gap shows.
     pub sequence: u64,
     /// Digest of the report before this one; none for the first.

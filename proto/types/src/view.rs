@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::Authority;
 use crate::digest::Digest;
 use crate::facts::NodeFacts;
 use crate::id::{Attempt, FleetId, Name, NodeId, OperatorId, RunId};
@@ -366,8 +367,9 @@ pub struct RunView {
     pub item: RunItem,
     /// The selector that chose its nodes.
     pub selector: String,
-    /// Digest of the signed request.
-    pub request: Digest,
+    /// Why it may run.
+    #[serde(flatten)]
+    pub authority: Authority,
     /// Digest of the procedure.
     pub procedure_digest: Digest,
     /// Digest of the profile.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use fleet_proto::convert::JobUpdate;
 use fleet_proto::pb;
+use fleet_types::authority::Authority;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, FleetId, Generation, JobId, LinkEpoch, NodeId, RunId};
@@ -201,7 +202,7 @@ impl Journal {
             schema: REPORT_SCHEMA.to_owned(),
             job: JobId { run: key.0, node: self.node },
             attempt: key.1,
-            request,
+            authority: Authority::Request(request),
             sequence: self.reports + 1,
             previous: self.previous,
             new_chain: None,

@@ -358,7 +358,7 @@ impl Session<'_> {
         if is_new && self.shared.script(|script| script.fetches) {
             self.check_request(&assignment).await?;
         }
-        match self.shared.journal(|journal| journal.on_assign(key, assignment.request))? {
+        match self.shared.journal(|journal| journal.on_assign(key, assignment.authority.digest()))? {
             Offered::Accepted => {
                 self.tell(key).await?;
                 self.shared.journal(|journal| journal.on_running(key));
@@ -375,11 +375,11 @@ impl Session<'_> {
 
     /// Fetches the signed request and checks it as a node does.
     async fn check_request(&mut self, assignment: &Assignment) -> Result<()> {
-        let digest = assignment.request.as_bytes().to_vec();
+        let digest = assignment.authority.digest().as_bytes().to_vec();
         let fetching = self.service.fetch_document(pb::FetchDocumentRequest { digest });
         let reply = timeout(ANSWER_LIMIT, fetching).await.context("no document came")??.into_inner();
         let envelope: Envelope = convert::json("envelope", &reply.envelope)?;
-        let signed = envelope.digest() == assignment.request
+        let signed = envelope.digest() == assignment.authority.digest()
             && self.bundle.verify_content(&envelope, Kind::Request).is_ok();
         let request: Request = canonical::from_slice(&envelope.payload)?;
         let node = self.shared.credentials.node;

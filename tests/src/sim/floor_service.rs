@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use fleet_proto::pb::agent_service_server::AgentService;
 use fleet_proto::{convert, pb};
 use fleet_types::assignment::{Assignment, sign_wave};
+use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, FleetId, Generation, JobId, LinkEpoch, NodeId};
 use fleet_types::merkle::Tree;
@@ -132,7 +133,7 @@ impl Shared {
             wave.push(Assignment {
                 job: JobId { run: round.run, node: *node },
                 attempt: Attempt(1),
-                request,
+                authority: Authority::Request(request),
                 node_index: u32::try_from(n)?,
                 node_path: tree.proof(n).context("a node without a place")?,
                 generation: Generation(1),

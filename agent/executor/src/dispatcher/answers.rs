@@ -6,6 +6,7 @@
 use fleet_proto::convert::JobUpdate;
 use fleet_proto::pb;
 use fleet_proto::pb::executor_message::Body as ToCore;
+use fleet_types::authority::Authority;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::JobId;
@@ -26,14 +27,15 @@ impl Dispatcher {
     pub(super) fn update_of(&self, key: &JobKey) -> Option<JobUpdate> {
         let job = self.parts.table.get(key)?;
         let state = self.open.get(key).map_or_else(|| job.state(), |open| open.state.clone());
-        let of_accepted = job.accepted.as_ref().map(|accepted| accepted.assignment.request);
+        let of_accepted = job.accepted.as_ref().map(|accepted| accepted.assignment.authority.digest());
         Some(JobUpdate {
             run: key.0,
             attempt: key.1,
             state,
             journal_sequence: self.parts.journal.sequence(),
             report: job.finished.as_ref().map(|finished| finished.report),
-            request: of_accepted.or_else(|| job.finished.as_ref().map(|finished| finished.request)),
+            request: of_accepted
+                .or_else(|| job.finished.as_ref().map(|finished| finished.authority.digest())),
             limits: self.limits_of(key),
         })
     }
@@ -80,8 +82,14 @@ impl Dispatcher {
     }
 
     /// Ends a job: makes, stores and journals its report, then sends it.
-    pub(super) fn finish(&mut self, key: JobKey, request: Digest, request_ends: Timestamp, mut draft: Draft) {
-        match self.store_report(key, request, request_ends, &mut draft) {
+    pub(super) fn finish(
+        &mut self,
+        key: JobKey,
+        authority: Authority,
+        request_ends: Timestamp,
+        mut draft: Draft,
+    ) {
+        match self.store_report(key, authority, request_ends, &mut draft) {
             Ok(()) => {
                 self.note_removable();
                 self.open.remove(&key);
@@ -103,7 +111,7 @@ impl Dispatcher {
     fn store_report(
         &mut self,
         key: JobKey,
-        request: Digest,
+        authority: Authority,
         request_ends: Timestamp,
         draft: &mut Draft,
     ) -> Result<(), String> {
@@ -111,7 +119,7 @@ impl Dispatcher {
             schema: REPORT_SCHEMA.to_owned(),
             job: JobId { run: key.0, node: self.parts.node.node },
             attempt: key.1,
-            request,
+            authority,
             sequence: 0,
             previous: None,
             new_chain: None,
@@ -146,7 +154,7 @@ impl Dispatcher {
         let finished = Finished {
             run: report.job.run,
             attempt: report.attempt,
-            request: report.request,
+            authority: report.authority,
             report: digest,
             sequence: report.sequence,
             outcome: report.outcome,
@@ -205,7 +213,9 @@ impl Dispatcher {
     /// Ends a job that was accepted.
     pub(super) fn finish_accepted(&mut self, key: JobKey, draft: Draft) {
         let accepted = self.parts.table.get(&key).and_then(|job| job.accepted.as_ref());
-        let Some((request, ends)) = accepted.map(|a| (a.assignment.request, a.request_ends)) else { return };
-        self.finish(key, request, ends, draft);
+        let Some((authority, ends)) = accepted.map(|a| (a.assignment.authority, a.request_ends)) else {
+            return;
+        };
+        self.finish(key, authority, ends, draft);
     }
 }

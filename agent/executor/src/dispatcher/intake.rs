@@ -75,7 +75,7 @@ impl Dispatcher {
                 let reason = job.cancelled.clone().unwrap_or_default();
                 let draft = self.draft(End::plain(Outcome::Cancelled, reason), Vec::new());
                 let ends = self.now();
-                self.finish(key, assignment.request, ends, draft);
+                self.finish(key, assignment.authority, ends, draft);
             } else {
                 self.answer(&key);
             }
@@ -184,23 +184,23 @@ impl Dispatcher {
 
     /// Keeps no envelope with a refused signature in the way of a better one; what open jobs use stays.
     fn drop_badly_signed(&self, assignment: &Assignment) {
-        let sealed = self.parts.documents.load(assignment.request);
+        let sealed = self.parts.documents.load(assignment.authority.digest());
         let request = sealed.and_then(|sealed| canonical::from_slice::<Request>(&sealed.payload).ok());
         let named = request.into_iter().flat_map(|request| [request.procedure, request.profile]);
         let used = |digest: &Digest| {
             let open = self.parts.table.iter().filter(|(_, job)| job.is_open());
             open.filter_map(|(_, job)| job.accepted.as_ref())
-                .any(|a| [a.assignment.request, a.procedure, a.profile].contains(digest))
+                .any(|a| [a.assignment.authority.digest(), a.procedure, a.profile].contains(digest))
         };
-        for digest in named.chain([assignment.request]).filter(|digest| !used(digest)) {
+        for digest in named.chain([assignment.authority.digest()]).filter(|digest| !used(digest)) {
             self.parts.documents.remove(digest);
         }
     }
 
     fn gather(&self, assignment: &Assignment) -> Result<Gathered, Refusal> {
         let load = |digest| self.parts.documents.load(digest);
-        let Some(request) = load(assignment.request) else {
-            return Ok(Gathered::Missing(vec![assignment.request]));
+        let Some(request) = load(assignment.authority.digest()) else {
+            return Ok(Gathered::Missing(vec![assignment.authority.digest()]));
         };
         // Read before its signature is checked: only to learn which documents to ask for.
         let opened = policy::open_request(assignment, &request, &self.parts.node, self.now())?;
@@ -268,7 +268,8 @@ impl Dispatcher {
     pub(super) fn still_vouched(&self, accepted: &Accepted) -> Result<(), Refusal> {
         let parts = &self.parts;
         let load = |digest| parts.documents.load(digest);
-        let sealed = (load(accepted.assignment.request), load(accepted.procedure), load(accepted.profile));
+        let sealed =
+            (load(accepted.assignment.authority.digest()), load(accepted.procedure), load(accepted.profile));
         let (Some(request), Some(procedure), Some(profile)) = sealed else {
             let message = "a document of the job is gone from this node";
             return Err(Refusal::new("document-missing", message, "start a new run"));
@@ -366,7 +367,7 @@ impl Dispatcher {
         };
         let draft = self.draft(End::plain(first.outcome(), reason), vec![step]);
         let ends = ends.unwrap_or_else(|| self.now());
-        self.finish(key, assignment.request, ends, draft);
+        self.finish(key, assignment.authority, ends, draft);
     }
 
     /// The draft of a job that did not begin.

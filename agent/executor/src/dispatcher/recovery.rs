@@ -100,8 +100,9 @@ impl Dispatcher {
         let load = |what: &str, digest| {
             self.parts.documents.load(digest).ok_or_else(|| format!("the {what} is gone from this node"))
         };
-        let request: Request = canonical::from_slice(&load("request", accepted.assignment.request)?.payload)
-            .map_err(|e| e.to_string())?;
+        let request: Request =
+            canonical::from_slice(&load("request", accepted.assignment.authority.digest())?.payload)
+                .map_err(|e| e.to_string())?;
         let document = |what: &str, digest| {
             canonical::from_slice::<Document>(&load(what, digest)?.payload).map_err(|e| e.to_string())
         };

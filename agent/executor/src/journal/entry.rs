@@ -4,6 +4,7 @@
 //! can be read again elsewhere: documents are kept by digest in their own store. Called by the journal.
 
 use fleet_types::assignment::Assignment;
+use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, RunId};
 use fleet_types::job::{EndCause, Outcome};
@@ -148,8 +149,9 @@ pub struct Finished {
     pub run: RunId,
     /// The attempt.
     pub attempt: Attempt,
-    /// The request that it was for.
-    pub request: Digest,
+    /// Why it could run.
+    #[serde(flatten)]
+    pub authority: Authority,
     /// Digest of the report.
     pub report: Digest,
     /// The report's number.

@@ -80,7 +80,7 @@ pub fn open_request(
     node: &NodeIdentity,
     now: Timestamp,
 ) -> Result<Request, Refusal> {
-    if envelope.digest() != assignment.request {
+    if envelope.digest() != assignment.authority.digest() {
         return Err(Refusal::new("request-digest", "the request is not the one assigned", ASK_OPERATOR));
     }
     let request: Request = canonical::from_slice(&envelope.payload)

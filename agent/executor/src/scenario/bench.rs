@@ -278,7 +278,7 @@ impl Bench {
         Assignment {
             job: JobId { run: order.run, node: self.node.node },
             attempt: Attempt(attempt),
-            request: order.request.digest(),
+            authority: fleet_types::authority::Authority::Request(order.request.digest()),
             node_index: 0,
             node_path: vec![],
             generation: Generation(1),

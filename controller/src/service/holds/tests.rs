@@ -31,11 +31,10 @@ fn hello(journal_sequence: u64, start: &str) -> HelloFacts {
 /// An open run with one job in this state.
 async fn job_in(context: &Context, agent: &Agent, number: u64, state: JobState) -> RunId {
     let run = RunId::from_number(number);
-    let digest = Digest::of(b"x");
-    let record =
-        RunRecord { request: digest, state: RunState::Running, ..run_record(run, context.clock.now()) };
+    let authority = fleet_types::authority::Authority::Request(Digest::of(b"x"));
+    let record = RunRecord { authority, state: RunState::Running, ..run_record(run, context.clock.now()) };
     let job = JobRecord { state, ..job_record(run, agent) };
-    let entry = InboxRecord { attempt: Attempt(1), request: digest, node_index: 0, node_path: vec![] };
+    let entry = InboxRecord { attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
     let mut batch = context.audited.batch();
     batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
     batch = batch.put_record(keys::open_run(run).unwrap(), &Mark {}).unwrap();

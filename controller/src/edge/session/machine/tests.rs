@@ -22,7 +22,7 @@ fn offer(number: u64) -> (Assignment, WaveProof) {
     let assignment = Assignment {
         job: JobId { run: run(number), node: crate::testing::agent(1).node },
         attempt: Attempt(1),
-        request: Digest::of(b"request"),
+        authority: fleet_types::authority::Authority::Request(Digest::of(b"request")),
         node_index: 0,
         node_path: vec![],
         generation: Generation(1),

@@ -1,0 +1,60 @@
+//! Why a job may run: the same type on the wire, in the store, in the journal and in policy.
+//!
+//! In JSON it is one key of what it belongs to, `"request": "<digest>"`; a kind that a reader does not know is refused
+//! by name.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// Why a job may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authority {
+    /// An operator asked for it: the digest of their signed request.
+    Request(Digest),
+}
+
+impl Authority {
+    /// Digest of the signed text that gives it.
+    pub const fn digest(self) -> Digest {
+        match self {
+            Self::Request(digest) => digest,
+        }
+    }
+
+    /// As it stands under the signature of a wave.
+    pub(crate) fn signed_text(self) -> String {
+        match self {
+            Self::Request(digest) => digest.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Job {
+        number: u32,
+        #[serde(flatten)]
+        authority: Authority,
+    }
+
+    #[test]
+    fn it_is_one_key_and_an_unknown_one_is_refused_by_name() {
+        let digest = Digest::of(b"request");
+        let job = Job { number: 1, authority: Authority::Request(digest) };
+        let text = format!("{{\"number\":1,\"request\":\"{digest}\"}}");
+        assert_eq!(serde_json::to_string(&job).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
+        let tick = text.replace("request", "tick");
+        let error = serde_json::from_str::<Job>(&tick).unwrap_err().to_string();
+        assert!(error.contains("Authority"), "{error}");
+        let more = text.replace("\"number\"", "\"surprise\":2,\"number\"");
+        let error = serde_json::from_str::<Job>(&more).unwrap_err().to_string();
+        assert!(error.contains("surprise"), "{error}");
+    }
+}
