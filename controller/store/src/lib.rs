@@ -13,17 +13,14 @@
 //! | [`chunks`] | objects larger than one value |
 //! | [`mod@open`] | a URL becomes a store |
 //! | [`memory_store`], [`sled_store`] | the backends |
-//! | [`conformance`], [`faulty_store`] | for tests: the suite every backend runs, a store that fails by seed |
 //! | `envelope`, `commit_plan`, `scan_range` | shared by the backends: bytes at rest, rules of a commit, bounds of a page |
 
 pub mod batch;
 pub mod chunks;
 mod commit_plan;
-pub mod conformance;
 pub mod contract;
 mod envelope;
 pub mod error;
-pub mod faulty_store;
 pub mod key;
 pub mod memory_store;
 pub mod open;

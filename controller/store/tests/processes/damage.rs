@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use fleet_store::conformance::{fresh_write_id, key};
+use crate::keys::{fresh_write_id, key};
 use fleet_store::sled_store::open_with_probe;
 use fleet_store::{Batch, Direction, Key, KvStore, LogName, SledSettings, SledStore, StoreError};
 

@@ -1,17 +1,12 @@
 //! A file system that is really full (T11): the store refuses or fails, and loses nothing that it acknowledged.
 //!
 //! A small tmpfs is mounted for it. Where that is not permitted the tests say so and check nothing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "tests; the exemption reaches only test functions"
-)]
 
 use std::path::Path;
 use std::process::Command;
 
+use crate::keys::{fresh_write_id, key};
 use crate::torture::{Acknowledged, Torture, verify};
-use fleet_store::conformance::{fresh_write_id, key};
 use fleet_store::{Batch, KvStore, SledSettings, SledStore, StoreError};
 
 const MIB: u64 = 1024 * 1024;

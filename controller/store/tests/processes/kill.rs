@@ -1,9 +1,4 @@
 //! SIGKILL at random points: nothing that was acknowledged is lost, and state and log never differ (T22).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "tests; the exemption reaches only test functions"
-)]
 
 use crate::torture::{Acknowledged, Torture, verify};
 

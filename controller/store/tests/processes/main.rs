@@ -8,5 +8,7 @@
 mod damage;
 mod full_disk;
 mod in_use;
+#[path = "../support/keys.rs"]
+mod keys;
 mod kill;
 mod torture;

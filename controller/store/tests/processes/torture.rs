@@ -2,13 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use fleet_store::{Direction, Entry, Key, KvStore, LogName, SledSettings, SledStore};
 
 /// Every acknowledgement ever read: log index → (writer, number).
 pub type Acknowledged = BTreeMap<u64, (u32, u64)>;
+
+/// The program of the child: an example, which is built with the tests and in no release.
+fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let path = own.ancestors().nth(2).unwrap().join("examples/torture");
+    assert!(
+        path.is_file(),
+        "{} is not there; build it: cargo build -p fleet-store --examples",
+        path.display()
+    );
+    path
+}
 
 /// The committing child.
 pub struct Torture {
@@ -22,7 +34,7 @@ pub struct Torture {
 
 impl Torture {
     pub fn start(directory: &Path, floor_bytes: u64) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fleet-store-torture"))
+        let mut child = Command::new(program())
             .args(["write".as_ref(), directory.as_os_str(), floor_bytes.to_string().as_ref()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -136,7 +148,7 @@ async fn read_all(store: &dyn KvStore, prefix: &[u8]) -> Vec<(Key, Entry)> {
 
 /// The probe as the controller would run it.
 pub fn probe_command(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fleet-store-torture"));
+    let mut command = Command::new(program());
     command.arg("probe").arg(directory);
     command
 }

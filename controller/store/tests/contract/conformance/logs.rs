@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::fixture::{fresh_write_id, key, must, page_of, refused, value_of};
-use crate::batch::{Batch, Committed};
-use crate::contract::{Direction, KvStore, MAX_RECORD_BYTES, MAX_SCAN_ENTRIES};
-use crate::error::StoreError;
-use crate::key::LogName;
+use super::fixture::{must, page_of, refused, value_of};
+use crate::keys::{fresh_write_id, key};
+use fleet_store::batch::{Batch, Committed};
+use fleet_store::contract::{Direction, KvStore, MAX_RECORD_BYTES, MAX_SCAN_ENTRIES};
+use fleet_store::error::StoreError;
+use fleet_store::key::LogName;
 
 async fn records(store: &dyn KvStore, log: &LogName) -> BTreeMap<u64, Vec<u8>> {
     let mut found = BTreeMap::new();

@@ -8,4 +8,4 @@ fn open() -> std::future::Ready<(Arc<dyn KvStore>, ())> {
     std::future::ready((Arc::new(MemoryStore::new()), ()))
 }
 
-fleet_store::conformance_suite!(open());
+crate::conformance::suite!(open());

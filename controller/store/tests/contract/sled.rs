@@ -1,15 +1,10 @@
 //! The sled store under the suite of all backends, and in what it alone does: reopening, floors, being in use.
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "tests; the exemption reaches only test functions"
-)]
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use fleet_store::conformance::{fresh_write_id, key};
+use crate::keys::{fresh_write_id, key};
 use fleet_store::{Batch, Direction, KvStore, LogName, Op, SledSettings, SledStore, StoreError};
 
 async fn open() -> (Arc<dyn KvStore>, tempfile::TempDir) {
@@ -21,7 +16,7 @@ async fn open_at(path: &Path) -> Arc<SledStore> {
     SledStore::open(SledSettings::new(path)).await.unwrap()
 }
 
-fleet_store::conformance_suite!(open());
+crate::conformance::suite!(open());
 
 fn log() -> LogName {
     LogName::new("log").unwrap()

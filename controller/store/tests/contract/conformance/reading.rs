@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::fixture::{fresh_write_id, key, must, page_of, refused, value_of};
-use crate::batch::Batch;
-use crate::contract::{Direction, KvStore, MAX_SCAN_ENTRIES};
-use crate::error::StoreError;
-use crate::key::Key;
+use super::fixture::{must, page_of, refused, value_of};
+use crate::keys::{fresh_write_id, key};
+use fleet_store::batch::Batch;
+use fleet_store::contract::{Direction, KvStore, MAX_SCAN_ENTRIES};
+use fleet_store::error::StoreError;
+use fleet_store::key::Key;
 
 /// Put, read back with the write id, overwrite.
 pub async fn what_was_put_is_read_back(store: Arc<dyn KvStore>) {
@@ -37,8 +38,8 @@ pub async fn keys_and_values_are_any_bytes(store: Arc<dyn KvStore>) {
     let all_bytes: Vec<u8> = (0..=u8::MAX).collect();
     let odd = must(Key::new([b"any/".as_slice(), &all_bytes].concat()));
     let shortest = must(Key::new(vec![0xff]));
-    let longest = must(Key::new(vec![b'l'; crate::contract::MAX_KEY_BYTES]));
-    let largest = vec![0xa5; crate::contract::MAX_VALUE_BYTES];
+    let longest = must(Key::new(vec![b'l'; fleet_store::contract::MAX_KEY_BYTES]));
+    let largest = vec![0xa5; fleet_store::contract::MAX_VALUE_BYTES];
     let batch = Batch::new(fresh_write_id())
         .put(odd.clone(), all_bytes.clone())
         .put(shortest.clone(), Vec::new())
@@ -99,7 +100,7 @@ pub async fn scans_run_backwards(store: Arc<dyn KvStore>) {
 
 /// Neighbours of the prefix stay out, an `after` outside the prefix does no harm, the store's own keys are hidden.
 pub async fn scans_stay_inside_their_prefix(store: Arc<dyn KvStore>) {
-    let log = must(crate::key::LogName::new("hidden"));
+    let log = must(fleet_store::key::LogName::new("hidden"));
     let mut batch = Batch::new(fresh_write_id()).append(log, |_| b"record".to_vec());
     for text in ["in", "in/", "in/a", "in/b", "in/b/c", "in0", "im"] {
         batch = batch.put(key(text), text);

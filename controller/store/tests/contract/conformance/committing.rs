@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::fixture::{fresh_write_id, key, must, page_of, refused, value_of};
-use crate::batch::{Batch, Committed, Op};
-use crate::contract::{
+use super::fixture::{must, page_of, refused, value_of};
+use crate::keys::{fresh_write_id, key};
+use fleet_store::batch::{Batch, Committed, Op};
+use fleet_store::contract::{
     Direction, KvStore, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES,
 };
-use crate::error::StoreError;
-use crate::key::{Key, LogName};
-use crate::outcome::{Outcome, resolve_outcome};
+use fleet_store::error::StoreError;
+use fleet_store::key::{Key, LogName};
+use fleet_store::outcome::{Outcome, resolve_outcome};
 
 /// Absent and write-id preconditions, on keys the batch writes and on others.
 pub async fn preconditions_decide(store: Arc<dyn KvStore>) {

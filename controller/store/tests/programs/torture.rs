@@ -1,8 +1,8 @@
 //! Commits in a loop and prints what was acknowledged, so that tests can kill it at any instant.
 //!
-//! For the tests of this crate and for trying a disk by hand; no part of the controller. Every writer raises its own
+//! For the tests of this crate and for trying a disk by hand: an example, so that no release has it. Every writer raises its own
 //! counter: one commit holds the new state, the counter and a log record that tells of both, so that a lost or half
-//! commit shows. Usage: `fleet-store-torture write DIR FLOOR_BYTES` or `fleet-store-torture probe DIR`.
+//! commit shows. Usage: `torture write DIR FLOOR_BYTES` or `torture probe DIR`.
 
 use std::io::{Write, stdout};
 use std::path::Path;
@@ -10,9 +10,8 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use fleet_store::conformance::key;
 use fleet_store::sled_store::run_probe;
-use fleet_store::{Batch, KvStore, LogName, SledSettings, SledStore, StoreError, WriteId};
+use fleet_store::{Batch, Key, KvStore, LogName, SledSettings, SledStore, StoreError, WriteId};
 
 /// Enough to fill groups, few enough to have several groups between two kills.
 const WRITERS: u32 = 16;
@@ -28,7 +27,7 @@ fn main() -> anyhow::Result<ExitCode> {
             let floor_bytes = floor_bytes.parse().context("FLOOR_BYTES is not a number")?;
             tokio::runtime::Runtime::new()?.block_on(write(Path::new(directory), floor_bytes))
         }
-        _ => bail!("usage: fleet-store-torture write DIR FLOOR_BYTES | probe DIR"),
+        _ => bail!("usage: torture write DIR FLOOR_BYTES | probe DIR"),
     }
 }
 
@@ -64,7 +63,7 @@ async fn write(directory: &Path, floor_bytes: u64) -> anyhow::Result<ExitCode> {
 /// Writes 1, 2, 3… from where the last process came to; every fifth time it first tries what must conflict.
 async fn write_for_ever(store: Arc<SledStore>, writer: u32) -> anyhow::Result<std::convert::Infallible> {
     let log = LogName::new("leaf")?;
-    let counter = key(format!("counter/{writer}"));
+    let counter = Key::new(format!("counter/{writer}"))?;
     let mut seen = store.get(&counter).await?;
     loop {
         let last: u64 = match &seen {
@@ -84,7 +83,7 @@ async fn write_for_ever(store: Arc<SledStore>, writer: u32) -> anyhow::Result<st
         }
         let id = fresh(writer, number, 0);
         let mut batch = Batch::new(id)
-            .put(key(format!("state/{writer}/{number:012}")), vec![b'.'; 300])
+            .put(Key::new(format!("state/{writer}/{number:012}"))?, vec![b'.'; 300])
             .append(log.clone(), move |index| format!("{index} {writer} {number}").into_bytes());
         batch = match &seen {
             Some(entry) => batch.replace(counter.clone(), entry.write_id, number.to_string()),
@@ -100,8 +99,8 @@ async fn write_for_ever(store: Arc<SledStore>, writer: u32) -> anyhow::Result<st
 }
 
 /// Prints each new number of the first writer as soon as it can be read: what was read must not be lost either.
-async fn read_for_ever(store: Arc<SledStore>) -> Result<(), StoreError> {
-    let counter = key("counter/0");
+async fn read_for_ever(store: Arc<SledStore>) -> anyhow::Result<()> {
+    let counter = Key::new("counter/0")?;
     let mut last = None;
     loop {
         let now = store.get(&counter).await?.map(|entry| entry.value);

@@ -1,8 +1,7 @@
 //! The suite that every backend passes: what the contract says, as code.
 //!
-//! For tests only, of this crate and of others that bring a backend or a wrapper. Each case takes a store, uses keys
-//! of its own and panics with what it expected. A backend that was not run through all of them counts as failed:
-//! [`conformance_suite!`](crate::conformance_suite) makes one test of each.
+//! Each case takes a store, uses keys of its own and panics with what it expected. A backend that was not run through
+//! all of them counts as failed: [`suite!`] makes one test of each.
 
 mod committing;
 mod fixture;
@@ -11,17 +10,15 @@ mod objects;
 mod reading;
 
 pub use committing::*;
-pub use fixture::{fresh_write_id, key};
 pub use logs::*;
 pub use objects::*;
 pub use reading::*;
 
 /// One multi-threaded `#[tokio::test]` for each case, against the store that `$open` makes. `$open` is an expression of a future
 /// that gives `(Arc<dyn KvStore>, guard)`; the guard lives until the test ends (a temporary directory, say).
-#[macro_export]
-macro_rules! conformance_suite {
+macro_rules! suite {
     ($open:expr) => {
-        $crate::conformance_suite!(@cases $open;
+        $crate::conformance::suite!(@cases $open;
             what_was_put_is_read_back, a_deleted_key_is_absent, keys_and_values_are_any_bytes,
             scans_are_ordered_and_paged, scans_run_backwards, scans_stay_inside_their_prefix,
             page_sizes_are_limited, preconditions_decide, a_refused_batch_changes_nothing,
@@ -46,3 +43,5 @@ macro_rules! conformance_suite {
         )+
     };
 }
+
+pub(crate) use suite;

@@ -1,12 +1,11 @@
 //! The failing wrapper: harmless when it is told to be, the same for the same seed, and survivable with
 //! `commit_resolved`.
-#![allow(clippy::unwrap_used, reason = "tests; the exemption reaches only test functions")]
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_store::conformance::{fresh_write_id, key};
-use fleet_store::faulty_store::{FaultCounts, Faults, FaultyStore};
+use crate::faulty_store::{FaultCounts, Faults, FaultyStore};
+use crate::keys::{fresh_write_id, key};
 use fleet_store::{Batch, KvStore, LogName, MemoryStore, StoreError, commit_resolved};
 
 fn healthy() -> std::future::Ready<(Arc<dyn KvStore>, ())> {
@@ -14,7 +13,7 @@ fn healthy() -> std::future::Ready<(Arc<dyn KvStore>, ())> {
     std::future::ready((Arc::new(store), ()))
 }
 
-fleet_store::conformance_suite!(healthy());
+crate::conformance::suite!(healthy());
 
 const BAD: Faults = Faults {
     unavailable_percent: 20,

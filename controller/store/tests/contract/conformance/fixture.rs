@@ -1,26 +1,8 @@
 //! Small helpers of the cases.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::batch::WriteId;
-use crate::contract::{Direction, KvStore};
-use crate::error::StoreError;
-use crate::key::Key;
-
-/// A write id that no other call in this process gets.
-pub fn fresh_write_id() -> WriteId {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&u64::from(std::process::id()).to_be_bytes());
-    bytes[8..].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    WriteId::from_bytes(bytes)
-}
-
-/// A key from text that is known to be good.
-#[allow(clippy::missing_panics_doc)]
-pub fn key(text: impl AsRef<str>) -> Key {
-    must(Key::new(text.as_ref()))
-}
+use fleet_store::contract::{Direction, KvStore};
+use fleet_store::error::StoreError;
+use fleet_store::key::Key;
 
 /// The value, or a panic with the error: these are tests.
 pub(super) fn must<T>(result: Result<T, StoreError>) -> T {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::fixture::{fresh_write_id, key, must, page_of, refused, value_of};
-use crate::batch::Batch;
-use crate::chunks::{MAX_OBJECT_BYTES, StoredObject, delete_object, get_object, put_object};
-use crate::contract::{Direction, KvStore, MAX_VALUE_BYTES};
-use crate::error::StoreError;
+use super::fixture::{must, page_of, refused, value_of};
+use crate::keys::{fresh_write_id, key};
+use fleet_store::batch::Batch;
+use fleet_store::chunks::{MAX_OBJECT_BYTES, StoredObject, delete_object, get_object, put_object};
+use fleet_store::contract::{Direction, KvStore, MAX_VALUE_BYTES};
+use fleet_store::error::StoreError;
 
 fn object_bytes(length: usize) -> Vec<u8> {
     (0..length).map(|i| ((i * 31 + i / 251) % 256).try_into().unwrap_or_default()).collect()

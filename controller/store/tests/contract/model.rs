@@ -1,10 +1,9 @@
 //! Random histories on memory and sled at once, against a model of a few lines that knows only the contract.
-#![allow(clippy::unwrap_used, reason = "tests; the exemption reaches only test functions")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fleet_store::conformance::{fresh_write_id, key};
+use crate::keys::{fresh_write_id, key};
 use fleet_store::{
     Batch, Direction, Key, KvStore, LogName, MemoryStore, SledSettings, SledStore, StoreError, WriteId,
 };

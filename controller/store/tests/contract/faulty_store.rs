@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::batch::{Batch, Committed};
-use crate::contract::{Direction, Entry, KvStore};
-use crate::error::StoreError;
-use crate::key::{Key, LogName};
+use fleet_store::batch::{Batch, Committed};
+use fleet_store::contract::{Direction, Entry, KvStore};
+use fleet_store::error::StoreError;
+use fleet_store::key::{Key, LogName};
 
 /// How often which fault happens, in percent of the calls; the first three add up to at most 100.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
