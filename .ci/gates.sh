@@ -29,8 +29,17 @@ deny() {
   fi
 }
 
+# What only tests need is behind features that their builds alone turn on.
+released() {
+  local found
+  found="$(cargo tree --locked --workspace --edges features,no-dev --prefix none | grep -F 'feature "crash-points"')" || return 0
+  printf 'a build without tests turns on:\n%s\n' "$found"
+  return 1
+}
+
 fast_gates() {
   gate "structure" bash .ci/structure.sh
+  gate "released features" released
   gate "format" cargo fmt --all --check
   gate "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
   if cargo deny --version >/dev/null 2>&1; then

@@ -68,9 +68,10 @@ pub struct Run {
     /// The configuration.
     #[command(flatten)]
     pub configured: Configured,
-    /// End the process at a point of the executor's work; for crash tests
+    /// End the process at a point of the executor's work
+    #[cfg(feature = "crash-points")]
     #[arg(long, hide = true, value_name = "POINT")]
-    pub crash_at: Option<String>,
+    pub crash_at: Option<fleet_executor::crash::CrashPoint>,
 }
 
 /// `core`.

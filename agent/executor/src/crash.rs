@@ -1,9 +1,11 @@
 //! Where a test may end this executor, so that deaths at the worst instants are repeatable.
 //!
-//! Set by configuration, never by environment; without it every point is passed over. Called by the
-//! dispatcher and by runs.
+//! In builds for tests only (feature `crash-points`): in others neither the points nor the calls exist. Set by
+//! configuration, never by environment. Called by the dispatcher and by runs.
 
 use std::str::FromStr;
+
+use crate::journal::{Journal, JournalError};
 
 /// An instant between two durable acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,7 @@ impl FromStr for CrashPoint {
 /// What happens at the chosen point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Crash {
-    /// Nothing: the executor of every real node.
+    /// Nothing.
     #[default]
     Never,
     /// The process aborts, without unwinding and without flushing anything, as if killed.
@@ -52,13 +54,21 @@ pub enum Crash {
     Halt(CrashPoint),
 }
 
-impl Crash {
-    /// Reached `point`: does the journal fall silent?
-    pub fn reach(self, point: CrashPoint) -> bool {
-        match self {
-            Self::Abort(chosen) if chosen == point => std::process::abort(),
-            Self::Halt(chosen) => chosen == point,
-            Self::Abort(_) | Self::Never => false,
+impl Journal {
+    /// The same, ending the executor as said.
+    #[must_use]
+    pub fn crashing(mut self, crash: Crash) -> Self {
+        self.crash = crash;
+        self
+    }
+
+    /// Tells where the executor has come to; fails when it has ended there.
+    pub fn reach(&self, point: CrashPoint) -> Result<(), JournalError> {
+        match self.crash {
+            Crash::Abort(chosen) if chosen == point => std::process::abort(),
+            Crash::Halt(chosen) if chosen == point => self.close(),
+            _ => {}
         }
+        if self.is_open() { Ok(()) } else { Err(JournalError::Closed) }
     }
 }

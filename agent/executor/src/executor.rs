@@ -14,7 +14,6 @@ use fleet_types::facts::NodeFacts;
 use fleet_types::seal::{PublicKey, SigningKey};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::crash::Crash;
 use crate::damage::{self, REMEDY};
 use crate::dispatcher::{Dispatcher, Parts};
 use crate::documents::{DocumentStore, ReportStore};
@@ -63,8 +62,9 @@ pub struct ExecutorConfig {
     pub beat: Duration,
     /// How long after its deadline a task may still answer before its thread is left behind.
     pub overrun_grace: Duration,
-    /// Test hook; [`Crash::Never`] on every real node.
-    pub crash: Crash,
+    /// Where a test ends it.
+    #[cfg(any(test, feature = "crash-points"))]
+    pub crash: crate::crash::Crash,
 }
 
 /// The executor cannot start.
@@ -235,8 +235,10 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         let failed = |source| StartError::Io { what: "its mark of damage", source };
         damage::mark(&directory, &missing).map_err(failed)?;
     }
-    let Opened { journal, table, damage } =
-        Journal::open(&directory, reserve.clone(), config.crash, now).map_err(StartError::Journal)?;
+    let opened = Journal::open(&directory, reserve.clone(), now).map_err(StartError::Journal)?;
+    let Opened { journal, table, damage } = opened;
+    #[cfg(any(test, feature = "crash-points"))]
+    let journal = journal.crashing(config.crash);
     if let Some(damage) = &damage {
         tracing::error!("SAFE MODE, no changes are made: {damage}; {REMEDY}");
     }

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use fleet_executor::crash::Crash;
 use fleet_executor::damage;
 use fleet_executor::durable::Reserve;
 use fleet_executor::journal::{Entry, Journal};
@@ -25,7 +24,7 @@ fn copy_of(sample: &str) -> tempfile::TempDir {
 
 fn open(directory: &Path) -> fleet_executor::journal::Opened {
     let now = Timestamp::clamped(1_795_900_000_000);
-    Journal::open(directory, Reserve::keep(directory), Crash::Never, now).unwrap()
+    Journal::open(directory, Reserve::keep(directory), now).unwrap()
 }
 
 /// Entries without versions, numbers that nobody noted, no mark of a history.

@@ -2,7 +2,6 @@
 //!
 //! Reads a copy, so that it works while the executor holds the journal, repairs nothing and changes nothing.
 
-use fleet_executor::crash::Crash;
 use fleet_executor::damage;
 use fleet_executor::durable::Reserve;
 use fleet_executor::journal::{JobRecord, Journal, Opened};
@@ -55,7 +54,7 @@ pub fn read(config: &Config) -> Result<Opened, Failure> {
             _ => {}
         }
     }
-    let mut opened = Journal::open(copy.path(), Reserve::keep(copy.path()), Crash::Never, clock::now())
+    let mut opened = Journal::open(copy.path(), Reserve::keep(copy.path()), clock::now())
         .map_err(|error| Failure::of(Exit::Store, &error))?;
     opened.damage = opened.damage.or_else(|| damage::missing(&config.state_directory));
     Ok(opened)

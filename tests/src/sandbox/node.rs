@@ -93,7 +93,7 @@ impl SandboxNode {
             own: folder.clone(),
             log_to: folder.join(LOG),
             folder,
-            program: program("fleet-agent", "fleet-agent")?,
+            program: program("fleet-agent", "fleet-agent --features crash-points")?,
             variables: Vec::new(),
             child: None,
         })

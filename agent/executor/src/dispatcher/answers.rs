@@ -17,7 +17,6 @@ use fleet_types::time::Timestamp;
 
 use super::state::Dispatcher;
 use crate::causes::chain as chain_of;
-use crate::crash::CrashPoint;
 use crate::documents::StoredReport;
 use crate::journal::{Entry, Finished, JobKey};
 use crate::run::{Draft, fit};
@@ -94,9 +93,11 @@ impl Dispatcher {
                 self.note_removable();
                 self.open.remove(&key);
                 self.queue.retain(|queued| *queued != key);
-                if self.parts.journal.reach(CrashPoint::AfterFinished).is_ok() {
-                    self.send_report(&key);
+                #[cfg(any(test, feature = "crash-points"))]
+                if self.parts.journal.reach(crate::crash::CrashPoint::AfterFinished).is_err() {
+                    return;
                 }
+                self.send_report(&key);
             }
             Err(error) => {
                 tracing::error!(%error, run = %key.0, "the report cannot be stored; it is tried again");

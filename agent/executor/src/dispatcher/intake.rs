@@ -14,7 +14,6 @@ use fleet_types::seal::Envelope;
 use fleet_types::time::Timestamp;
 
 use super::state::{Dispatcher, Open, Pending};
-use crate::crash::CrashPoint;
 use crate::documents::DOCUMENT_WAIT;
 use crate::durable;
 use crate::facts;
@@ -328,7 +327,8 @@ impl Dispatcher {
             // Not accepted: nothing is answered, the controller offers it again.
             return;
         }
-        if self.parts.journal.reach(CrashPoint::AfterAccepted).is_err() {
+        #[cfg(any(test, feature = "crash-points"))]
+        if self.parts.journal.reach(crate::crash::CrashPoint::AfterAccepted).is_err() {
             return;
         }
         let grace = self.parts.overrun_grace;

@@ -20,7 +20,8 @@ mod processes;
 mod program;
 mod record;
 mod runner;
-pub mod scripted;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub mod supervise;
 mod supervised;
 mod system;

@@ -1,7 +1,7 @@
 //! A scripted machine for tests: real files in a folder, everything else as the test says.
 //!
 //! Faults of files, answers of programs, states of units, readings and the clock are set by the test; time
-//! passes only when something waits. For tests of this and other crates; never used by the agent.
+//! passes only when something waits. For the tests of this crate.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Write};

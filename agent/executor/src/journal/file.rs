@@ -18,7 +18,6 @@ use super::frame::{self, Ending};
 use super::numbers::Numbers;
 use super::table::JobTable;
 use super::versions;
-use crate::crash::{Crash, CrashPoint};
 use crate::damage;
 use crate::durable::{self, Reserve};
 use crate::retention::COMPACT_FROM_BYTES;
@@ -40,7 +39,7 @@ pub enum JournalError {
     /// Another executor holds it.
     #[error("journal {0} is held by another executor; stop that one first")]
     Held(String),
-    /// An earlier write failed, or a test ended this executor.
+    /// An earlier write failed.
     #[error("the journal is closed since an earlier write failed; restart the executor")]
     Closed,
     /// An entry over the limit of one frame.
@@ -53,7 +52,8 @@ pub enum JournalError {
 pub struct Journal {
     path: PathBuf,
     reserve: Reserve,
-    crash: Crash,
+    #[cfg(any(test, feature = "crash-points"))]
+    pub(crate) crash: crate::crash::Crash,
     inner: Mutex<Inner>,
 }
 
@@ -111,12 +111,7 @@ pub struct Opened {
 
 impl Journal {
     /// Opens or makes the journal in `directory`, cuts a torn tail, sets damage aside, compacts when large.
-    pub fn open(
-        directory: &Path,
-        reserve: Reserve,
-        crash: Crash,
-        now: Timestamp,
-    ) -> Result<Opened, JournalError> {
+    pub fn open(directory: &Path, reserve: Reserve, now: Timestamp) -> Result<Opened, JournalError> {
         let path = directory.join("journal");
         let lock = JournalLock::hold(directory)?;
         let failed = |what| {
@@ -167,7 +162,14 @@ impl Journal {
         let file = append_to(&path).map_err(failed("opening"))?;
         let file = Some(Held { file, lock });
         let inner = Mutex::new(Inner { file, length, sequence, numbers, compacted });
-        Ok(Opened { journal: Self { path, reserve, crash, inner }, table, damage: marked.or(newer) })
+        let journal = Self {
+            path,
+            reserve,
+            #[cfg(any(test, feature = "crash-points"))]
+            crash: crate::crash::Crash::Never,
+            inner,
+        };
+        Ok(Opened { journal, table, damage: marked.or(newer) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -254,14 +256,6 @@ impl Journal {
     pub fn close(&self) {
         self.inner().file = None;
     }
-
-    /// Tells the tests' hook where the executor has come to.
-    pub fn reach(&self, point: CrashPoint) -> Result<(), JournalError> {
-        if self.crash.reach(point) {
-            self.close();
-        }
-        if self.is_open() { Ok(()) } else { Err(JournalError::Closed) }
-    }
 }
 
 impl Drop for Journal {
@@ -297,7 +291,7 @@ mod tests {
     }
 
     fn open(directory: &Path, at: Timestamp) -> Opened {
-        Journal::open(directory, Reserve::keep(directory), Crash::Never, at).unwrap()
+        Journal::open(directory, Reserve::keep(directory), at).unwrap()
     }
 
     fn three_entries(directory: &Path) -> Vec<u8> {
@@ -346,7 +340,7 @@ mod tests {
     fn one_executor_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let first = open(directory.path(), now());
-        let second = Journal::open(directory.path(), Reserve::keep(directory.path()), Crash::Never, now());
+        let second = Journal::open(directory.path(), Reserve::keep(directory.path()), now());
         assert!(matches!(second, Err(JournalError::Held(_))));
         first.journal.close();
         assert!(matches!(first.journal.append(&tombstone(1)), Err(JournalError::Closed)));

@@ -11,7 +11,6 @@ use fleet_types::report::{StepReport, StepState, TaskReport};
 use super::draft::cut_parts;
 use super::life::Run;
 use super::task_thread::{Call, Called, call};
-use crate::crash::CrashPoint;
 use crate::journal::{BootTime, Entry, JournalError, StepRecord};
 use crate::resolve::ResolvedStep;
 use crate::tasks::{Change, RetryKind, Reversal, Task, TaskError};
@@ -90,7 +89,8 @@ impl Run {
                     at: self.now(),
                     boot: Some(BootTime { id: boot.boot_id(), ms: millis(boot.since_boot()) }),
                 })?;
-                self.surroundings.journal.reach(CrashPoint::AfterStepBegin)?;
+                #[cfg(any(test, feature = "crash-points"))]
+                self.surroundings.journal.reach(crate::crash::CrashPoint::AfterStepBegin)?;
                 self.tell(self.state_of(step, act));
                 let left = limit.saturating_sub(self.since_boot().saturating_sub(entered));
                 let tried = self.try_once(step, act, try_number, left);
@@ -118,7 +118,8 @@ impl Run {
             output,
             body,
         };
-        self.surroundings.journal.reach(CrashPoint::BeforeStepEnd)?;
+        #[cfg(any(test, feature = "crash-points"))]
+        self.surroundings.journal.reach(crate::crash::CrashPoint::BeforeStepEnd)?;
         self.end_step(report)
     }
 

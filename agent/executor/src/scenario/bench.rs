@@ -160,7 +160,7 @@ impl Bench {
     /// The journal as it lies on the disk; no executor runs.
     pub fn journal(&self) -> Opened {
         let directory = self.path("state");
-        Journal::open(&directory, Reserve::keep(&directory), Crash::Never, self.now()).unwrap()
+        Journal::open(&directory, Reserve::keep(&directory), self.now()).unwrap()
     }
 
     /// Starts an executor and gives it with the other end of its socket; no link is up.

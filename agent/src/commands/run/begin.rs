@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_executor::crash::{Crash, CrashPoint};
 use fleet_executor::host::Host;
 use fleet_executor::policy::PolicyReader;
 use fleet_executor::replacement;
@@ -32,12 +31,6 @@ pub fn run(args: &args::Run) -> Result<(), Failure> {
     let config = settings::load(&args.configured)?;
     let policy = settings::policy_reader(&args.configured);
     policy().map_err(|fault| Failure::new(Exit::Usage, fault))?;
-    let crash = match &args.crash_at {
-        None => Crash::Never,
-        Some(point) => {
-            Crash::Abort(point.parse::<CrashPoint>().map_err(|error| Failure::of(Exit::Usage, &error))?)
-        }
-    };
     telemetry::init(&config);
     let account = Account::of_core(&config).map_err(|error| Failure::of(Exit::Usage, &error))?;
     if replacement::is_interrupted(&config.state_directory) {
@@ -52,7 +45,13 @@ pub fn run(args: &args::Run) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
-    let halves = Halves { config, record, policy, crash };
+    let halves = Halves {
+        config,
+        record,
+        policy,
+        #[cfg(feature = "crash-points")]
+        crash: args.crash_at.map(fleet_executor::crash::Crash::Abort).unwrap_or_default(),
+    };
     let ended = match account {
         None => runtime.block_on(one_process::run(&halves)),
         Some(account) => runtime.block_on(two_processes::run(&halves, &account, &args.configured)),
@@ -70,8 +69,9 @@ pub struct Halves {
     pub record: NodeRecord,
     /// Reads the node owner's policy.
     pub policy: PolicyReader,
-    /// Test hook.
-    pub crash: Crash,
+    /// Where a test ends the executor.
+    #[cfg(feature = "crash-points")]
+    pub crash: fleet_executor::crash::Crash,
 }
 
 impl Halves {
@@ -101,6 +101,7 @@ impl Halves {
             step_output_limit: usize::try_from(config.step_output_limit_bytes).unwrap_or(usize::MAX),
             beat: config.timers.halves,
             overrun_grace: OVERRUN_GRACE,
+            #[cfg(feature = "crash-points")]
             crash: self.crash,
         };
         Executor::start(executor, socket).map_err(|error| {
