@@ -6,24 +6,34 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use regex::bytes::Regex;
+
 /// A pattern over absolute paths.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Glob {
     text: String,
-    parts: Vec<Vec<u8>>,
+    parts: Vec<String>,
+    /// The same as an expression, whose time is linear in the path whatever the pattern is.
+    whole: Regex,
 }
 
 impl Glob {
-    /// Takes a declared path, with or without wildcards.
-    pub fn new(text: &str) -> Self {
-        let parts = Path::new(text)
-            .components()
-            .filter_map(|part| match part {
-                Component::Normal(name) => Some(name.as_bytes().to_vec()),
-                _ => None,
-            })
-            .collect();
-        Self { text: text.to_owned(), parts }
+    /// Takes a declared path, with or without wildcards. It is refused when it is so long that nobody means it.
+    pub fn new(text: &str) -> Result<Self, regex::Error> {
+        let parts: Vec<String> =
+            names(Path::new(text)).filter_map(|name| Some(name.to_str()?.to_owned())).collect();
+        let mut whole = String::from("(?s-u)^");
+        for part in &parts {
+            if part == "**" {
+                whole.push_str("(?:/[^/]*)*");
+            } else {
+                let part = regex::escape(part).replace(r"\*", "[^/]*").replace(r"\?", "[^/]");
+                whole.push('/');
+                whole.push_str(&part);
+            }
+        }
+        whole.push('$');
+        Ok(Self { text: text.to_owned(), parts, whole: Regex::new(&whole)? })
     }
 
     /// The text as written, after placeholders.
@@ -39,7 +49,7 @@ impl Glob {
     /// The path before the first wildcard, or all of it.
     pub fn base(&self) -> PathBuf {
         let mut base = PathBuf::from("/");
-        base.extend(self.parts.iter().take_while(|part| !is_wild(part)).map(|part| OsStr::from_bytes(part)));
+        base.extend(self.parts.iter().take_while(|part| !is_wild(part)));
         base
     }
 
@@ -48,7 +58,7 @@ impl Glob {
         let wild = self.parts.iter().skip_while(|part| !is_wild(part));
         let mut depth = 0;
         for part in wild {
-            if part == b"**" {
+            if part == "**" {
                 return None;
             }
             depth += 1;
@@ -58,14 +68,8 @@ impl Glob {
 
     /// Does it match the whole path?
     pub fn matches(&self, path: &Path) -> bool {
-        let parts: Vec<&[u8]> = path
-            .components()
-            .filter_map(|part| match part {
-                Component::Normal(name) => Some(name.as_bytes()),
-                _ => None,
-            })
-            .collect();
-        matches_parts(&self.parts, &parts)
+        let parts: Vec<_> = names(path).flat_map(|name| [b"/", name.as_bytes()].concat()).collect();
+        self.whole.is_match(&parts)
     }
 
     /// Does it match the path or a folder above it? A folder in `exclude` leaves out what is in it.
@@ -74,62 +78,25 @@ impl Glob {
     }
 }
 
-fn is_wild(part: &[u8]) -> bool {
-    part.iter().any(|b| matches!(b, b'*' | b'?'))
+/// The names that a path is made of; what only says "here" or "from the root" is none.
+fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name),
+        _ => None,
+    })
 }
 
-/// Dynamic programming over parts, so that no pattern takes more than parts times parts.
-fn matches_parts(pattern: &[Vec<u8>], path: &[&[u8]]) -> bool {
-    let mut reachable = vec![false; path.len() + 1];
-    reachable[0] = true;
-    for part in pattern {
-        let mut next = vec![false; path.len() + 1];
-        if part == b"**" {
-            let mut seen = false;
-            for (at, was) in reachable.iter().enumerate() {
-                seen |= was;
-                next[at] = seen;
-            }
-        } else {
-            for at in 0..path.len() {
-                next[at + 1] = reachable[at] && matches_name(part, path[at]);
-            }
-        }
-        reachable = next;
-    }
-    reachable[path.len()]
-}
-
-/// `*` and `?` in one name; linear with one point to come back to.
-fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == name[n] => {
-                p += 1;
-                n += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    n = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
+fn is_wild(part: &str) -> bool {
+    part.contains(['*', '?'])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn glob(text: &str) -> Glob {
+        Glob::new(text).unwrap()
+    }
 
     #[test]
     fn patterns_match_whole_paths() {
@@ -148,28 +115,43 @@ mod tests {
             ("/a*b*c", "/aXbXbX", false),
             ("/etc", "/etc", true),
             ("/**", "/x", true),
+            ("/**/a/**/b", "/a/a/b", true),
+            ("/**/a/**/b", "/a", false),
+            ("/a**b", "/aXb", true),
+            ("/a**b", "/aX/b", false),
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("//etc/./x", "/etc/x", true),
+            ("/log.[ab]{1}", "/log.[ab]{1}", true),
+            ("/log.[ab]{1}", "/logXa", false),
+            (r"/a\*", r"/a\b", true),
+            (r"/a\*", "/a*", false),
+            ("/é?", "/éx", true),
+            ("/a?c", "/a\nc", true),
         ] {
-            assert_eq!(Glob::new(pattern).matches(Path::new(path)), expected, "{pattern} {path}");
+            assert_eq!(glob(pattern).matches(Path::new(path)), expected, "{pattern} {path}");
         }
-        assert!(Glob::new("/etc/cache").covers(Path::new("/etc/cache/x/y")));
-        assert!(!Glob::new("/etc/cache").covers(Path::new("/etc/cached")));
+        assert!(glob("/etc/cache").covers(Path::new("/etc/cache/x/y")));
+        let odd = Path::new(OsStr::from_bytes(b"/etc/a\xff.conf"));
+        assert!(glob("/etc/*.conf").matches(odd) && glob("/etc/a?.conf").matches(odd));
+        assert!(!glob("/etc/cache").covers(Path::new("/etc/cached")));
     }
 
     #[test]
     fn base_and_depth() {
-        let glob = Glob::new("/var/log/*/x.log");
-        assert_eq!(glob.base(), Path::new("/var/log"));
-        assert_eq!(glob.depth(), Some(2));
-        assert_eq!(Glob::new("/var/**/x").depth(), None);
-        assert_eq!(Glob::new("/etc/a").base(), Path::new("/etc/a"));
-        assert!(!Glob::new("/etc/a").has_wildcard());
+        let log = glob("/var/log/*/x.log");
+        assert_eq!(log.base(), Path::new("/var/log"));
+        assert_eq!(log.depth(), Some(2));
+        assert_eq!(glob("/var/**/x").depth(), None);
+        assert_eq!(glob("/etc/a").base(), Path::new("/etc/a"));
+        assert!(!glob("/etc/a").has_wildcard());
     }
 
     #[test]
     fn hostile_patterns_end_quickly() {
         let pattern = format!("/{}b", "a*".repeat(60));
-        assert!(!Glob::new(&pattern).matches(Path::new(&format!("/{}", "a".repeat(200)))));
+        assert!(!glob(&pattern).matches(Path::new(&format!("/{}", "a".repeat(200)))));
         let deep = format!("/{}", "**/".repeat(60)) + "x";
-        assert!(!Glob::new(&deep).matches(Path::new(&"/a".repeat(200))));
+        assert!(!glob(&deep).matches(Path::new(&"/a".repeat(200))));
     }
 }

@@ -46,4 +46,4 @@ pub use system::{
     CpuTimes, DiskUsage, InterfaceCounters, LoadAverages, MemoryUse, Mount, System, SystemError,
 };
 pub use units::{Activity, LastRun, UnitError, UnitState, Units, UnitsKind, UnsupportedUnits};
-pub use walk::{Found, check_links, walk, walk_trees};
+pub use walk::{Found, check_links, walk, walk_below, walk_trees};

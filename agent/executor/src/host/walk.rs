@@ -23,13 +23,6 @@ pub struct Found {
     pub stat: Stat,
 }
 
-/// What a walk goes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Take {
-    Matching,
-    Everything,
-}
-
 /// May this base be read through the links in its path? Never when its last part is one: declare what it points to.
 /// Above that only links of root or of the agent's own account count, because whoever owns another one would
 /// choose what is read.
@@ -62,7 +55,12 @@ pub fn check_links(files: &dyn Files, base: &Path) -> Result<(), FileError> {
 /// Everything that the glob matches, in order of path. Without a wildcard that is the path itself. A base that
 /// is not there gives nothing.
 pub fn walk(files: &dyn Files, glob: &Glob) -> Result<Vec<Found>, FileError> {
-    go(files, &glob.base(), glob, Take::Matching)
+    go(files, &glob.base(), Some(glob))
+}
+
+/// A folder and everything below it.
+pub fn walk_below(files: &dyn Files, folder: &Path) -> Result<Vec<Found>, FileError> {
+    go(files, folder, None)
 }
 
 /// What the glob matches and everything in the folders among it; members of folders stand after them.
@@ -70,8 +68,7 @@ pub fn walk_trees(files: &dyn Files, glob: &Glob) -> Result<Vec<Found>, FileErro
     let mut all: Vec<Found> = Vec::new();
     for found in walk(files, glob)? {
         if found.stat.kind == FileKind::Directory {
-            let everything = Glob::new("/**");
-            all.extend(go(files, &found.declared, &everything, Take::Everything)?);
+            all.extend(walk_below(files, &found.declared)?);
         } else {
             all.push(found);
         }
@@ -81,13 +78,15 @@ pub fn walk_trees(files: &dyn Files, glob: &Glob) -> Result<Vec<Found>, FileErro
     Ok(all)
 }
 
-fn go(files: &dyn Files, base: &Path, glob: &Glob, take: Take) -> Result<Vec<Found>, FileError> {
+/// What the glob matches below its base; without one everything.
+fn go(files: &dyn Files, base: &Path, glob: Option<&Glob>) -> Result<Vec<Found>, FileError> {
     let real = match files.canonical(base) {
         Ok(real) => real,
         Err(error) if error.problem == FileProblem::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let depth = if take == Take::Everything { None } else { glob.depth() };
+    let depth = glob.and_then(Glob::depth);
+    let is_taken = |declared: &Path| glob.is_none_or(|glob| glob.matches(declared));
     let top = Found { declared: base.to_owned(), path: real.clone(), stat: files.stat(&real)? };
     let mut found = Vec::new();
     // Folders that are still to be listed, with their depth below the base.
@@ -95,7 +94,7 @@ fn go(files: &dyn Files, base: &Path, glob: &Glob, take: Take) -> Result<Vec<Fou
     if top.stat.kind == FileKind::Directory && depth != Some(0) {
         waiting.push((top.declared.clone(), top.path.clone(), 0));
     }
-    if take == Take::Everything || glob.matches(&top.declared) {
+    if is_taken(&top.declared) {
         found.push(top);
     }
     while let Some((declared, path, level)) = waiting.pop() {
@@ -110,7 +109,7 @@ fn go(files: &dyn Files, base: &Path, glob: &Glob, take: Take) -> Result<Vec<Fou
             if one.stat.kind == FileKind::Directory && depth.is_none_or(|most| level + 1 < most) {
                 waiting.push((one.declared.clone(), one.path.clone(), level + 1));
             }
-            if take == Take::Everything || glob.matches(&one.declared) {
+            if is_taken(&one.declared) {
                 if found.len() == MAX_FOUND {
                     let why = format!("over {MAX_FOUND} files");
                     return Err(FileError::new("walk", base, FileProblem::TooLarge, why));

@@ -19,8 +19,8 @@ use super::fill::Filler;
 use super::part::{bounded, change, number, problem, sample};
 use super::retention::{self, checksum_beside};
 use crate::host::{
-    FileError, FileKind, FileProblem, Files, Found, Glob, check_links, in_background, temporary_beside,
-    walk_trees, write_atomic,
+    FileError, FileKind, FileProblem, Files, Found, check_links, in_background, temporary_beside, walk_trees,
+    write_atomic,
 };
 
 /// The task.
@@ -210,13 +210,9 @@ fn sources(
 ) -> Result<Vec<Found>, TaskError> {
     let filler = Filler::new(context);
     let what = format!("backup {}", order.id);
-    let globs = |texts: &[String]| -> Result<Vec<Glob>, TaskError> {
-        let fill = |text: &String| filler.path(&what, text).map(|path| Glob::new(&path.to_string_lossy()));
-        texts.iter().map(fill).collect()
-    };
-    let exclude = globs(&order.backup.exclude)?;
+    let exclude = filler.globs(&what, &order.backup.exclude)?;
     let mut all: Vec<Found> = Vec::new();
-    for source in globs(&order.backup.sources)? {
+    for source in filler.globs(&what, &order.backup.sources)? {
         let files = context.host.files();
         let found = check_links(files, &source.base())
             .and_then(|()| walk_trees(files, &source))

@@ -16,7 +16,7 @@ use super::fill::Filler;
 use super::part::{bounded, problem};
 use super::service_state::{Standing, judge};
 use super::{args, programs, service_state, syntax};
-use crate::host::{FileKind, Found, Glob, Purpose, walk};
+use crate::host::{FileKind, Found, Purpose, walk};
 
 /// The task.
 pub(super) struct ConfigValidate;
@@ -145,7 +145,7 @@ fn files(
     let filler = Filler::new(context);
     let (mut all, mut problems) = (Vec::new(), Vec::new());
     for path in validator.all_paths() {
-        let glob = Glob::new(&filler.path(&format!("validator {id}"), path)?.to_string_lossy());
+        let glob = filler.glob(&format!("validator {id}"), path)?;
         let mut found = match walk(context.host.files(), &glob) {
             Ok(found) => found,
             Err(error) => {

@@ -4,7 +4,7 @@
 //! has no value refuses the step by name.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fleet_types::document::expr::{self, When};
 use fleet_types::document::ids::Key;
@@ -12,6 +12,7 @@ use fleet_types::document::placeholder::{Sources, expand};
 use fleet_types::document::value::Value;
 
 use super::contract::{TaskContext, TaskError};
+use crate::host::Glob;
 
 /// Values of one step, kept for the borrowing [`Sources`].
 pub(super) struct Filler<'a> {
@@ -91,11 +92,26 @@ impl<'a> Filler<'a> {
         }
     }
 
+    /// The same as a pattern.
+    pub(super) fn glob(&self, what: &str, text: &str) -> Result<Glob, TaskError> {
+        glob(what, &self.path(what, text)?)
+    }
+
+    /// The same for each of several.
+    pub(super) fn globs(&self, what: &str, texts: &[String]) -> Result<Vec<Glob>, TaskError> {
+        texts.iter().map(|text| self.glob(what, text)).collect()
+    }
+
     /// Is a condition true on this node? None written is true; one that cannot be decided is an error.
     pub(super) fn holds(&self, what: &str, when: Option<&When>) -> Result<bool, TaskError> {
         let Some(when) = when else { return Ok(true) };
         when.eval(self).map_err(|unknown| TaskError::Declared(format!("{what}: {unknown}")))
     }
+}
+
+/// A filled-in path as a pattern.
+pub(super) fn glob(what: &str, path: &Path) -> Result<Glob, TaskError> {
+    Glob::new(&path.to_string_lossy()).map_err(|e| TaskError::Declared(format!("{what}: {e}")))
 }
 
 impl expr::Context for Filler<'_> {

@@ -21,7 +21,9 @@ use super::deadline::{Deadline, Halt};
 use super::fill::Filler;
 use super::log_rules::{Move, Rules};
 use super::part::{bounded, change, number, problem, sample};
-use crate::host::{FileError, FileKind, FileProblem, Files, Found, Stat, WriteFile, temporary_beside, walk};
+use crate::host::{
+    FileError, FileKind, FileProblem, Files, Found, Stat, WriteFile, temporary_beside, walk, walk_below,
+};
 
 /// So many files are worked on before the open files are looked up again; a look costs some 20 ms.
 const FILES_A_LOOK: usize = 16;
@@ -278,7 +280,7 @@ fn delete(files: &dyn Files, one: &Found, work: &mut Work) -> Result<(), FileErr
 /// Removes folders that are empty, deepest first; never the top one, never one that stays.
 fn empty_folders(files: &dyn Files, rules: &Rules, work: &mut Work) -> Result<(), Stop> {
     let Some((under, keep)) = &rules.empty_folders else { return Ok(()) };
-    let mut folders = walk(files, &crate::host::Glob::new(&format!("{}/**", under.display())))?;
+    let mut folders = walk_below(files, under)?;
     folders.retain(|one| one.stat.kind == FileKind::Directory && one.declared != *under);
     // Longer paths first: a folder whose only member was an empty folder is empty by then.
     folders.sort_by(|a, b| b.path.cmp(&a.path));

@@ -45,9 +45,6 @@ impl Rules {
     pub(super) fn new(filler: &Filler<'_>, id: &Id, log: &Log) -> Result<Self, TaskError> {
         let what = format!("log {id}");
         let path = |text: &String| filler.path(&what, text);
-        let globs = |texts: &[String]| -> Result<Vec<Glob>, TaskError> {
-            texts.iter().map(|text| path(text).map(|p| Glob::new(&p.to_string_lossy()))).collect()
-        };
         if log.archive.is_none() && log.compress_after.is_none() && log.delete.is_none() {
             let message = format!("{what}: it has none of archive, compress_after and delete");
             return Err(TaskError::Declared(message));
@@ -62,12 +59,12 @@ impl Rules {
         };
         let deleted = log.delete.as_ref().map_or(&[][..], |delete| &delete.paths);
         Ok(Self {
-            paths: globs(&log.paths)?,
+            paths: filler.globs(&what, &log.paths)?,
             missing_ok: log.missing_ok,
             delete_after: log.delete.as_ref().map(|delete| delete.after.length()),
-            delete: globs(if deleted.is_empty() { &log.paths } else { deleted })?,
+            delete: filler.globs(&what, if deleted.is_empty() { &log.paths } else { deleted })?,
             empty_folders,
-            exclude: globs(&log.exclude)?,
+            exclude: filler.globs(&what, &log.exclude)?,
             archive,
             compress_after: log.compress_after.as_ref().map(Span::length),
         })

@@ -16,7 +16,7 @@ use fleet_types::time::Timestamp;
 use super::archive::{self, Label};
 use super::contract::{TaskContext, TaskError};
 use super::deadline::Deadline;
-use super::fill::Filler;
+use super::fill::{Filler, glob};
 use super::part::{change, problem};
 use crate::host::{FileError, FileKind, FileProblem, Files, Glob, walk};
 
@@ -70,7 +70,7 @@ pub(super) fn pattern(context: &TaskContext<'_>, id: &str, backup: &Backup) -> R
     if name.contains('/') || name.starts_with('.') {
         return Err(TaskError::Declared(format!("{what}: file_name {name} is no plain name")));
     }
-    Ok(Glob::new(&directory.join(name).to_string_lossy()))
+    glob(&what, &directory.join(name))
 }
 
 /// Archives of a backup, newest first.
