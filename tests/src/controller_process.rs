@@ -10,23 +10,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fleet_types::id::FleetId;
-use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
+use fleetctl::dev::config_files::{self, Served};
+use fleetctl::dev::launch::{self, Made};
+use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::process::Command;
 
+use crate::own_process::OwnProcess;
 use crate::programs::program;
 use crate::wait::wait_for;
 
 /// Starting includes the store's probe after a SIGKILL; a debug build on a busy machine takes seconds.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// A controller drains for at most ten seconds.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// Shown of a log when a story fails.
-const TAIL_BYTES: usize = 6000;
 /// Its log below the folder.
 const LOG: &str = "controller.log";
+/// Written there once it serves.
+const READY: &str = "ready.json";
 /// Tries for ports that another process took in between.
 const PORT_TRIES: usize = 20;
 
@@ -51,22 +50,14 @@ impl Default for Options {
     }
 }
 
-#[derive(Deserialize)]
-struct Made {
-    fleet: FleetId,
-    invite: String,
-}
-
 /// A controller with its data.
 #[derive(Debug)]
 pub struct ControllerProcess {
     folder: TempDir,
     data: PathBuf,
-    log_to: PathBuf,
     program: PathBuf,
-    agent_port: u16,
-    enrol_port: u16,
-    child: Option<Child>,
+    ports: (u16, u16),
+    process: OwnProcess,
     /// The fleet that was made.
     pub fleet: FleetId,
     /// The first operator's invite.
@@ -89,112 +80,70 @@ impl ControllerProcess {
         };
         let folder = tempfile::Builder::new().prefix("fleet-controller-").tempdir()?;
         let data = options.data.clone().unwrap_or_else(|| folder.path().join("data"));
-        let output = Command::new(&program)
-            .arg("init")
-            .arg("--data")
-            .arg(&data)
-            .args(["--name", "dev", "--operator", "ada", "--json", "--root-key"])
-            .arg(folder.path().join("root.key"))
+        let init = launch::init(&program, &data, &folder.path().join("root.key"), "ada");
+        let output = Command::from(init)
             .stdin(Stdio::null())
             .output()
             .await
             .with_context(|| format!("{} did not start", program.display()))?;
         ensure!(output.status.success(), "init failed: {}", String::from_utf8_lossy(&output.stderr));
         let made: Made = serde_json::from_slice(&output.stdout).context("init printed no such JSON")?;
-        let (agent_port, enrol_port) = free_ports()?;
-        let config = format!(
-            "data_directory = \"{}\"\n[server]\nagent_listen = \"127.0.0.1:{agent_port}\"\n\
-             enrol_listen = \"127.0.0.1:{enrol_port}\"\nserver_names = [\"localhost\"]\n\
-             [timers]\nscale = {}\n[log]\nlevel = {:?}\n",
-            data.display(),
-            options.scale,
-            options.log,
-        );
-        std::fs::write(folder.path().join("controller.toml"), config)?;
         let log_to = options.log_to.clone().unwrap_or_else(|| folder.path().join(LOG));
-        Ok(Self {
+        let controller = Self {
+            process: OwnProcess::new("the controller", &log_to),
             folder,
             data,
-            log_to,
             program,
-            agent_port,
-            enrol_port,
-            child: None,
+            ports: free_ports()?,
             fleet: made.fleet,
             invite: made.invite,
-        })
+        };
+        let rest = format!("[timers]\nscale = {}\n[log]\nlevel = {:?}\n", options.scale, options.log);
+        let config = config_files::controller(&controller.data, &controller.served(), &rest);
+        std::fs::write(controller.config_path(), config)?;
+        Ok(controller)
     }
 
     /// Starts it and waits until it serves.
     pub async fn start(&mut self) -> Result<()> {
-        let (child, ready) = (self.spawn()?, self.ready_path());
-        let child = self.child.insert(child);
-        let mut ended = None;
+        self.spawn()?;
+        let (process, ready) = (&mut self.process, self.folder.path().join(READY));
         let served = wait_for("the controller to serve", START_LIMIT, async || {
-            if let Some(status) = child.try_wait()? {
-                ended = Some(status);
-                return Ok(Some(()));
-            }
-            Ok(ready.exists().then_some(()))
+            let ended = process.ended()?;
+            Ok(ended.map(Some).or_else(|| ready.exists().then_some(None)))
         })
         .await;
-        if let Some(status) = ended {
-            self.child = None;
+        if let Ok(Some(status)) = served {
             bail!("the controller ended at its start with {status}:\n{}", self.log_tail());
         }
-        served.with_context(|| self.log_tail())
+        served.map(drop).with_context(|| self.log_tail())
     }
 
-    fn spawn(&self) -> Result<Child> {
-        ensure!(self.child.is_none(), "the controller runs already");
-        let _ = std::fs::remove_file(self.ready_path());
-        let log = std::fs::File::options().create(true).append(true).open(&self.log_to)?;
-        Command::new(&self.program)
-            .arg("run")
-            .arg("--config")
-            .arg(self.folder.path().join("controller.toml"))
-            .arg("--ready-file")
-            .arg(self.ready_path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("{} did not start", self.program.display()))
-    }
-
-    fn ready_path(&self) -> PathBuf {
-        self.folder.path().join("ready.json")
+    fn spawn(&mut self) -> Result<()> {
+        let ready = self.folder.path().join(READY);
+        let _ = std::fs::remove_file(&ready);
+        self.process.start(launch::controller(&self.program, &self.config_path(), &ready))
     }
 
     /// SIGKILL, and waits until the process is gone.
     pub async fn kill(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("the controller does not run")?;
-        signal(&child, Signal::KILL)?;
-        child.wait().await?;
-        Ok(())
+        self.process.kill().await
     }
 
     /// SIGKILL at once, without waiting: what runs beside this call finds the process gone.
     pub fn strike(&self) -> Result<()> {
-        signal(self.child.as_ref().context("the controller does not run")?, Signal::KILL)
+        self.process.signal(Signal::KILL)
     }
 
     /// SIGTERM; it must end by itself with success.
     pub async fn stop(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("the controller does not run")?;
-        signal(&child, Signal::TERM)?;
-        let status = timeout(STOP_LIMIT, child.wait()).await.context("the controller does not stop")??;
-        ensure!(status.success(), "the controller stopped with {status}:\n{}", self.log_tail());
-        Ok(())
+        self.process.stop().await
     }
 
     /// Starts it where it must end by itself; gives its exit code.
     pub async fn start_in_vain(&mut self) -> Result<Option<i32>> {
-        let mut child = self.spawn()?;
-        let ended = timeout(START_LIMIT, child.wait()).await;
-        let status = ended.with_context(|| format!("it was to end at its start\n{}", self.log_tail()))??;
-        Ok(status.code())
+        self.spawn()?;
+        Ok(self.process.wait_end(START_LIMIT).await?.code())
     }
 
     /// SIGKILL and start.
@@ -205,22 +154,27 @@ impl ControllerProcess {
 
     /// Is the process there?
     pub fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.process.is_running()
     }
 
     /// Its process id.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().and_then(Child::id)
+    pub fn pid(&self) -> Result<u32> {
+        self.process.pid()
+    }
+
+    /// Where it serves.
+    pub fn served(&self) -> Served {
+        Served { agent: self.agent_address().to_string(), enrol: self.enrol_address().to_string() }
     }
 
     /// Where agents and operators connect.
     pub fn agent_address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.agent_port))
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.0))
     }
 
     /// The enrolment port.
     pub fn enrol_address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.enrol_port))
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.1))
     }
 
     /// The root key that `init` wrote.
@@ -243,35 +197,15 @@ impl ControllerProcess {
         self.folder.path()
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.folder.path().join(LOG)
-    }
-
     /// Everything that it logged.
     pub fn log(&self) -> String {
-        std::fs::read(self.log_path())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        self.process.log()
     }
 
     /// The end of its log, for a failed story.
     pub fn log_tail(&self) -> String {
-        let log = self.log();
-        let mut from = log.len().saturating_sub(TAIL_BYTES);
-        while !log.is_char_boundary(from) {
-            from += 1;
-        }
-        format!("--- the controller's log ends with:\n{}", &log[from..])
+        self.process.log_tail()
     }
-}
-
-fn signal(child: &Child, signal: Signal) -> Result<()> {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    // None: it ended and was waited for; its number may be somebody else's now.
-    if let Some(pid) = pid {
-        kill_process(pid, signal)?;
-    }
-    Ok(())
 }
 
 /// Two ports below the range that the system gives to outgoing connections: while a controller is down, its

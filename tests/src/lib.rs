@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`wait`], [`clock`] | waiting with a reason and a limit; the wall clock |
-//! | [`programs`], [`controller_process`] | the programs under test; a real controller that is killed and started again |
+//! | [`programs`], [`own_process`], [`controller_process`] | the programs under test; one of them, a controller: killed and started again |
 //! | [`channel`], [`raw_call`] | TLS connections of fakes; calls with bytes that no honest client sends |
 //! | [`operator_client`], [`orders`] | an operator as fleetctl is one; documents and signed requests |
 //! | [`fake_agent`] | a scripted agent that speaks the real protocol |
@@ -22,6 +22,7 @@ pub mod controller_process;
 pub mod fake_agent;
 pub mod operator_client;
 pub mod orders;
+pub mod own_process;
 pub mod programs;
 pub mod raw_call;
 pub mod sandbox;

@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use fleet_types::id::RunId;
 use fleet_types::view::{JoinTokenView, NodeItem, Page, Presence, RunView};
-use fleetctl::dev::embedded::{BOOT_DOCUMENTS, DOCUMENTS};
+use fleetctl::dev::embedded::documents;
+use fleetctl::dev::launch;
 use fleetctl::dev::node_spec::{NodeSpec, nodes};
 use tempfile::TempDir;
 
@@ -86,25 +87,9 @@ impl Sandbox {
         let controller = ControllerProcess::start_new(&options).await?;
         let folder = tempfile::Builder::new().prefix("fleet-sandbox-").tempdir()?;
         let operator = Fleetctl::new(folder.path().join("operator"))?;
-        let (enrol, agent) = (controller.enrol_address().to_string(), controller.agent_address().to_string());
         let root_key = controller.root_key_path();
         let root_key = root_key.to_str().context("the folder has an odd name")?;
-        operator
-            .good(&[
-                "login",
-                &controller.invite,
-                "--context",
-                "dev",
-                "--server",
-                &enrol,
-                "--endpoint",
-                &agent,
-                "--server-name",
-                "localhost",
-                "--root-key",
-                root_key,
-            ])
-            .await?;
+        operator.good(&launch::login(&controller.invite, &controller.served(), root_key)).await?;
         Ok(Self { controller, operator, nodes: Vec::new(), folder, finished: false })
     }
 
@@ -142,8 +127,7 @@ impl Sandbox {
 
     /// A join token for a node.
     pub async fn token(&self, spec: &NodeSpec) -> Result<String> {
-        let mut arguments = vec!["join-token".to_owned(), "create".to_owned(), spec.name.clone()];
-        arguments.extend(spec.labels().into_iter().flat_map(|label| ["--label".to_owned(), label]));
+        let arguments = launch::join_token(spec);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         Ok(self.operator.json::<JoinTokenView>(&arguments).await?.token)
     }
@@ -151,12 +135,10 @@ impl Sandbox {
     /// Writes the documents of `fleetctl dev` and two short procedures, and applies them.
     pub async fn apply_documents(&self) -> Result<()> {
         let folder = self.path("documents");
-        for (below, document) in
-            DOCUMENTS.iter().map(|one| ("", one)).chain(BOOT_DOCUMENTS.iter().map(|one| ("boot", one)))
-        {
-            let path = folder.join(below).join(document.path);
+        for (path, text) in documents() {
+            let path = folder.join(path);
             std::fs::create_dir_all(path.parent().context("a document lies in a folder")?)?;
-            std::fs::write(path, document.text)?;
+            std::fs::write(path, text)?;
         }
         for (name, text) in SHORT {
             std::fs::write(folder.join("procedures").join(name), text)?;

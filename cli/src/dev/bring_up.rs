@@ -2,14 +2,15 @@
 //! would type, and its failure is shown with the end of the log of whoever failed.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use fleet_types::view::{JoinTokenView, NodeItem, Page, Presence};
-use serde::Deserialize;
 
-use super::config_files::{self, SERVER_NAME, Served};
+use super::config_files::{self, NodeFolders, Served};
 use super::firewall;
 use super::inner::CONTEXT;
+use super::launch::{self, Made};
 use super::node_spec::NodeSpec;
 use super::stage::{Stage, ended};
 use crate::context::ContextStore;
@@ -20,11 +21,25 @@ use crate::error::{ExitCode, Failure};
 /// something beside it may take thirty times as long.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// What `fleet-controller init --json` prints.
-#[derive(Deserialize)]
-struct Made {
-    invite: String,
-}
+/// What the files of a development fleet begin with.
+const WRITTEN: &str = "# Of a development fleet, written anew by each `fleetctl dev`.\n";
+/// What a development node has beside the places of its files.
+const NODE: &str = "\
+# A restarted controller is found again at once.
+[controller.backoff]
+max = \"2s\"
+
+# The node owner's last word. A real node starts as read_only; a development node may be changed, also
+# while nothing is known about its partner.
+[policy]
+mode = \"enforce\"
+require_healthy_partner = false
+max_disruptive_jobs = { count = 1000, within = \"24h\" }
+min_free_disk = \"64MiB\"
+
+[timers]
+drain = \"3s\"
+";
 
 impl Stage<'_, '_> {
     /// Makes the fleet; gives the invite of its first operator.
@@ -33,19 +48,8 @@ impl Stage<'_, '_> {
         let (data, root_key) = (self.place.path("controller"), self.place.path("operator/root.key"));
         // Its answer holds the invite, so it does not go where logs go.
         let answer = self.place.path("operator/init.json");
-        let arguments = [
-            "init",
-            "--data",
-            &data.to_string_lossy(),
-            "--name",
-            CONTEXT,
-            "--operator",
-            operator,
-            "--root-key",
-            &root_key.to_string_lossy(),
-            "--json",
-        ];
-        let log = self.run_to_end("fleet-controller init", &program, &arguments, &[], &answer).await?;
+        let mut command = launch::init(&program, &data, &root_key, operator);
+        let log = self.run_to_end("fleet-controller init", &mut command, &answer).await?;
         let made: Option<Made> = log.lines().find_map(|line| serde_json::from_str(line).ok());
         std::fs::remove_file(&answer).map_err(|error| {
             Failure::unexpected(format!("{} cannot be removed", answer.display()), &error)
@@ -60,19 +64,19 @@ impl Stage<'_, '_> {
     pub async fn start_controller(&mut self) -> Result<Served, Failure> {
         let (config, ready) = (self.place.path("controller.toml"), self.place.path("controller/ready.json"));
         let data = self.place.path("controller");
-        self.place
-            .write("controller.toml", config_files::controller(&data, &Served::anywhere()).as_bytes())?;
+        let write = |stage: &Self, at: &Served| {
+            let text = WRITTEN.to_owned() + &config_files::controller(&data, at, "");
+            stage.place.write("controller.toml", text.as_bytes())
+        };
+        write(self, &Served::anywhere())?;
         match std::fs::remove_file(&ready) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Failure::unexpected(format!("{} cannot be removed", ready.display()), &error));
             }
             _ => {}
         }
-        let (config, ready_text) =
-            (config.to_string_lossy().into_owned(), ready.to_string_lossy().into_owned());
         let log = self.place.log("controller");
-        let pid =
-            self.crew.start_controller(&["run", "--config", &config, "--ready-file", &ready_text], &log)?;
+        let pid = self.crew.start_controller(&config, &ready, &log)?;
         let served: Served = self
             .until("the controller to serve", LIMIT, |_| {
                 let text = std::fs::read_to_string(&ready).ok()?;
@@ -83,7 +87,7 @@ impl Stage<'_, '_> {
             })
             .await?;
         // From now on at these ports, so that agents find it again when it is started again.
-        self.place.write("controller.toml", config_files::controller(&data, &served).as_bytes())?;
+        write(self, &served)?;
         self.tell("controller", format!("serves agents and operators on {}", served.agent));
         self.tell("", format!("enrolment on {}, pid {pid}", served.enrol));
         Ok(served)
@@ -91,19 +95,8 @@ impl Stage<'_, '_> {
 
     /// Redeems the invite, as `fleetctl login`.
     pub async fn sign_in(&mut self, invite: &str, at: &Served) -> Result<(), Failure> {
-        let root_key = self.place.path("operator/root.key");
-        let call = self.inner.ask(&[
-            "login",
-            invite,
-            "--server",
-            &at.enrol,
-            "--endpoint",
-            &at.agent,
-            "--server-name",
-            SERVER_NAME,
-            "--root-key",
-            &root_key.to_string_lossy(),
-        ]);
+        let root_key = self.place.path("operator/root.key").to_string_lossy().into_owned();
+        let call = self.inner.ask(&launch::login(invite, at, &root_key));
         let outcome = self.outcome(call, "fleetctl login", LIMIT).await?;
         outcome.good("fleetctl login")?;
         let line = outcome.out.trim();
@@ -139,26 +132,24 @@ impl Stage<'_, '_> {
             Failure::unexpected(format!("the root of {} cannot be laid out", node.name), &error)
         })?;
         self.configure(node, at)?;
-        let labels: Vec<_> =
-            node.labels().into_iter().flat_map(|label| ["--label".to_owned(), label]).collect();
-        let mut arguments = vec!["join-token", "create", &node.name, "--output=json"];
-        arguments.extend(labels.iter().map(String::as_str));
+        let arguments = launch::join_token(node);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--output=json"]).collect();
         let call = self.inner.ask(&arguments);
         let outcome = self.outcome(call, "fleetctl join-token create", LIMIT).await?;
         let token: JoinTokenView = outcome.json("fleetctl join-token create")?;
         let program = self.crew.programs().agent.clone();
-        let config = self.place.agent_config(&node.name).to_string_lossy().into_owned();
-        let log = self.place.log(&node.name);
+        let mut command = launch::agent(&program, "enrol", &self.place.agent_config(&node.name));
         // By variable: arguments can be read by every user of the machine.
-        let variables = [("FLEET_JOIN_TOKEN", token.token.as_str())];
+        command.env("FLEET_JOIN_TOKEN", &token.token);
         let what = format!("enrolment of {}", node.name);
-        self.run_to_end(&what, &program, &["enrol", "--config", &config], &variables, &log).await?;
+        self.run_to_end(&what, &mut command, &self.place.log(&node.name)).await?;
         Ok(())
     }
 
     /// Writes the configuration of a node's agent.
     pub fn configure(&self, node: &NodeSpec, at: &Served) -> Result<(), Failure> {
-        let text = config_files::agent(&node.name, &self.place.node(&node.name), at);
+        let folders = NodeFolders::below(&self.place.node(&node.name));
+        let text = WRITTEN.to_owned() + &config_files::agent(&node.name, &folders, at, NODE);
         self.place.write(&format!("nodes/{}/agent.toml", node.name), text.as_bytes())
     }
 
@@ -205,15 +196,8 @@ impl Stage<'_, '_> {
     }
 
     /// Runs a program that ends by itself; gives what it added to its log.
-    async fn run_to_end(
-        &mut self,
-        what: &str,
-        program: &Path,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-        log: &Path,
-    ) -> Result<String, Failure> {
-        let mut process = self.crew.process(program, arguments, variables, log)?;
+    async fn run_to_end(&mut self, what: &str, command: &mut Command, log: &Path) -> Result<String, Failure> {
+        let mut process = self.crew.process(command, log)?;
         let status = self.until(what, LIMIT, |_| process.ended().map(Ok)).await?;
         if !status.success() {
             return Err(ended(what, status, log));

@@ -1,7 +1,6 @@
-//! The configuration files of a development fleet: the same files as in production, small. Pure.
+//! The configuration files of a fleet on one machine: the same files as in production, small. Pure.
 
-use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -24,15 +23,14 @@ impl Served {
 /// The name in the controller's certificate.
 pub const SERVER_NAME: &str = "localhost";
 
-/// The controller's.
-pub fn controller(data: &Path, at: &Served) -> String {
+/// The controller's; `rest` is added as it is.
+pub fn controller(data: &Path, at: &Served, rest: &str) -> String {
     format!(
-        "# Controller of a development fleet, written anew by each `fleetctl dev`.\n\
-         data_directory = {}\n\n\
+        "data_directory = {}\n\n\
          [server]\n\
          agent_listen = {}\n\
          enrol_listen = {}\n\
-         server_names = [{}]\n",
+         server_names = [{}]\n{rest}",
         quoted_path(data),
         quoted(&at.agent),
         quoted(&at.enrol),
@@ -40,47 +38,54 @@ pub fn controller(data: &Path, at: &Served) -> String {
     )
 }
 
-/// A node's agent's.
-pub fn agent(name: &str, folder: &Path, at: &Served) -> String {
-    let mut text = format!(
-        "# Agent of a development node, written anew by each `fleetctl dev`.\n\
-         schema = \"fleet/v1\"\n\
+/// Where a node's agent keeps what is its own, and the root that it works below.
+#[derive(Debug, Clone)]
+pub struct NodeFolders {
+    /// Its certificate and key.
+    pub identity: PathBuf,
+    /// Journal, reports, records.
+    pub state: PathBuf,
+    /// Scratch.
+    pub work: PathBuf,
+    /// The private root.
+    pub root: PathBuf,
+}
+
+impl NodeFolders {
+    /// All in one folder.
+    pub fn below(folder: &Path) -> Self {
+        let [identity, state, work, root] =
+            ["identity", "state", "work", "root"].map(|name| folder.join(name));
+        Self { identity, state, work, root }
+    }
+}
+
+/// A node's agent's; `rest` is added as it is.
+pub fn agent(name: &str, folders: &NodeFolders, at: &Served, rest: &str) -> String {
+    format!(
+        "schema = \"fleet/v1\"\n\
          kind   = \"agent\"\n\
          name   = {}\n\n\
          [controller]\n\
          endpoints   = [{{ address = {} }}]\n\
          enrol       = {}\n\
-         server_name = {}\n\
-         backoff.max = \"2s\"           # a restarted controller is found again at once\n\n",
-        quoted(name),
-        quoted(&at.agent),
-        quoted(&at.enrol),
-        quoted(SERVER_NAME),
-    );
-    let _ = write!(
-        text,
-        "[identity]\n\
+         server_name = {}\n\n\
+         [identity]\n\
          directory = {}\n\n\
          [runtime]\n\
          state_directory = {}\n\
          work_directory  = {}\n\n\
-         # The node owner's last word. A real node starts as read_only; a development node may be changed, also\n\
-         # while nothing is known about its partner.\n\
-         [policy]\n\
-         mode = \"enforce\"\n\
-         require_healthy_partner = false\n\
-         max_disruptive_jobs = {{ count = 1000, within = \"24h\" }}\n\
-         min_free_disk = \"64MiB\"\n\n\
-         [timers]\n\
-         drain = \"3s\"\n\n\
          [dev]\n\
-         root = {}\n",
-        quoted_path(&folder.join("identity")),
-        quoted_path(&folder.join("state")),
-        quoted_path(&folder.join("work")),
-        quoted_path(&folder.join("root")),
-    );
-    text
+         root = {}\n\n{rest}",
+        quoted(name),
+        quoted(&at.agent),
+        quoted(&at.enrol),
+        quoted(SERVER_NAME),
+        quoted_path(&folders.identity),
+        quoted_path(&folders.state),
+        quoted_path(&folders.work),
+        quoted_path(&folders.root),
+    )
 }
 
 fn quoted(text: &str) -> String {
@@ -99,11 +104,14 @@ mod tests {
     fn paths_with_odd_characters_stay_whole() {
         let folder = Path::new("/tmp/it's \"odd\" \\ here");
         let at = Served { agent: "127.0.0.1:1".into(), enrol: "127.0.0.1:2".into() };
-        let agent: toml::Table = agent("fw-1", folder, &at).parse().unwrap();
+        let agent: toml::Table =
+            agent("fw-1", &NodeFolders::below(folder), &at, "[policy]\nmode = \"enforce\"\n")
+                .parse()
+                .unwrap();
         assert_eq!(agent["dev"]["root"].as_str(), folder.join("root").to_str());
         assert_eq!(agent["controller"]["endpoints"][0]["address"].as_str(), Some("127.0.0.1:1"));
         assert_eq!(agent["policy"]["mode"].as_str(), Some("enforce"));
-        let controller: toml::Table = controller(folder, &at).parse().unwrap();
+        let controller: toml::Table = controller(folder, &at, "").parse().unwrap();
         assert_eq!(controller["server"]["enrol_listen"].as_str(), Some("127.0.0.1:2"));
         assert_eq!(controller["data_directory"].as_str(), folder.to_str());
     }

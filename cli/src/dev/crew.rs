@@ -5,13 +5,14 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::launch;
 use super::ledger::{ProcessLedger, end_below};
 use super::process::{Process, wait_for};
 use super::programs::Programs;
@@ -39,8 +40,7 @@ const SENT: [i32; 3] = [Signal::KILL.as_raw(), Signal::TERM.as_raw(), Signal::IN
 #[derive(Debug)]
 struct Member {
     name: String,
-    program: PathBuf,
-    arguments: Vec<String>,
+    command: Command,
     log: PathBuf,
     state: State,
     /// Ends that nobody else had caused, within [`RESTART_WINDOW`].
@@ -114,57 +114,36 @@ impl Crew {
     }
 
     /// Starts the controller.
-    pub fn start_controller(&mut self, arguments: &[&str], log: &Path) -> Result<u32, Failure> {
-        let program = self.programs.controller.clone();
-        let member = self.start("controller", &program, arguments, log)?;
-        let pid = member.pid();
+    pub fn start_controller(&mut self, config: &Path, ready: &Path, log: &Path) -> Result<u32, Failure> {
+        let command = launch::controller(&self.programs.controller, config, ready);
+        let (pid, member) = self.start("controller", command, log)?;
         self.controller = Some(member);
         Ok(pid)
     }
 
     /// Starts the agent of a node whose configuration is `config`.
     pub fn start_agent(&mut self, name: &str, config: &Path, log: &Path) -> Result<u32, Failure> {
-        let program = self.programs.agent.clone();
         // Noted first: whatever comes, its units are stopped.
         self.nodes.push((config.to_owned(), log.to_owned()));
-        let config = config.to_string_lossy().into_owned();
-        let member = self.start(name, &program, &["run", "--config", &config], log)?;
-        let pid = member.pid();
+        let command = launch::agent(&self.programs.agent, "run", config);
+        let (pid, member) = self.start(name, command, log)?;
         self.agents.push(member);
         Ok(pid)
     }
 
-    fn start(
-        &mut self,
-        name: &str,
-        program: &Path,
-        arguments: &[&str],
-        log: &Path,
-    ) -> Result<Member, Failure> {
-        let process = self.process(program, arguments, &[], log)?;
-        Ok(Member {
-            name: name.to_owned(),
-            program: program.to_owned(),
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-            log: log.to_owned(),
-            state: State::Running(process),
-            own_ends: Vec::new(),
-        })
+    fn start(&mut self, name: &str, mut command: Command, log: &Path) -> Result<(u32, Member), Failure> {
+        let process = self.process(&mut command, log)?;
+        let (pid, name, log) = (process.pid(), name.to_owned(), log.to_owned());
+        Ok((pid, Member { name, command, log, state: State::Running(process), own_ends: Vec::new() }))
     }
 
     /// Starts a program that ends by itself, such as an enrolment; its owner waits for it.
-    pub fn process(
-        &mut self,
-        program: &Path,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-        log: &Path,
-    ) -> Result<Process, Failure> {
-        let process = Process::start(program, arguments, variables, log).map_err(|error| {
+    pub fn process(&mut self, command: &mut Command, log: &Path) -> Result<Process, Failure> {
+        let process = Process::start(command, log).map_err(|error| {
             Failure::new(
                 ExitCode::Unexpected,
                 "not-started",
-                format!("{} cannot be started", program.display()),
+                format!("{} cannot be started", command.get_program().display()),
             )
             .because(&error)
         })?;
@@ -223,8 +202,7 @@ impl Crew {
                 ))
             }
             State::Ended(at) if now.duration_since(*at) >= RESTART_AFTER => {
-                let arguments: Vec<_> = member.arguments.iter().map(String::as_str).collect();
-                match self.process(&member.program, &arguments, &[], &member.log) {
+                match self.process(&mut member.command, &member.log) {
                     Ok(process) => {
                         let said = format!("{} runs again, pid {}", member.name, process.pid());
                         member.state = State::Running(process);
@@ -268,7 +246,7 @@ impl Crew {
         let mut said = Vec::new();
         let mut running = Vec::new();
         for (config, log) in &nodes {
-            match self.process(&program, &["stop-units", "--config", &config.to_string_lossy()], &[], log) {
+            match self.process(&mut launch::agent(&program, "stop-units", config), log) {
                 Ok(process) => running.push(process),
                 Err(failure) => said.push(format!("units of {}: {}", config.display(), failure.what)),
             }
@@ -299,15 +277,6 @@ impl Drop for Crew {
         // Nobody could stop it in order: a panic, or an error on the way.
         self.hurry.up();
         self.stop();
-    }
-}
-
-impl Member {
-    fn pid(&self) -> u32 {
-        match &self.state {
-            State::Running(process) => process.pid(),
-            State::Ended(_) | State::GivenUp => 0,
-        }
     }
 }
 

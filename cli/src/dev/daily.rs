@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleet_types::id::RunId;
 use fleet_types::view::{Page, RunItem};
 
-use super::embedded::{BOOT_DOCUMENTS, DOCUMENTS};
+use super::embedded::documents;
 use super::inner::CONTEXT;
 use super::stage::Stage;
 use crate::error::Failure;
@@ -28,10 +28,8 @@ const SHOW_LIMIT: Duration = Duration::from_mins(1);
 impl Stage<'_, '_> {
     /// Writes the documents into the fleet's folder and applies them from there.
     pub async fn apply_documents(&mut self) -> Result<(), Failure> {
-        let firewall = DOCUMENTS.iter().map(|document| ("documents", document));
-        let boot = BOOT_DOCUMENTS.iter().map(|document| ("documents/boot", document));
-        for (folder, document) in firewall.chain(boot) {
-            let path = format!("{folder}/{}", document.path);
+        for (path, text) in documents() {
+            let path = format!("documents/{}", path.display());
             // What somebody has changed for trying things out stays.
             if self.place.path(&path).exists() {
                 continue;
@@ -39,7 +37,7 @@ impl Stage<'_, '_> {
             if let Some((folder, _)) = path.rsplit_once('/') {
                 self.place.make(folder)?;
             }
-            self.place.write(&path, document.text.as_bytes())?;
+            self.place.write(&path, text.as_bytes())?;
         }
         let folder = self.place.path("documents").to_string_lossy().into_owned();
         self.tell("documents", format!("$ fleetctl config apply {folder}"));

@@ -3,6 +3,8 @@
 //!
 //! Read by [`super::firewall`] and [`super::run()`]; must never be changed at run time.
 
+use std::path::{Path, PathBuf};
+
 /// A file with its place below the folder it belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct Embedded {
@@ -21,7 +23,7 @@ macro_rules! files {
 }
 
 /// Documents: `deploy/profiles/dev`.
-pub const DOCUMENTS: &[Embedded] = files! { "profiles/dev":
+const DOCUMENTS: &[Embedded] = files! { "profiles/dev":
     0o644 "profile.toml",
     0o644 "procedures/daily-checks.toml",
     0o644 "rollout-policy.toml",
@@ -29,7 +31,7 @@ pub const DOCUMENTS: &[Embedded] = files! { "profiles/dev":
 };
 
 /// More documents: `deploy/dev/documents`, which stand in for what systemd does at boot.
-pub const BOOT_DOCUMENTS: &[Embedded] = files! { "dev/documents":
+const BOOT_DOCUMENTS: &[Embedded] = files! { "dev/documents":
     0o644 "profile.toml",
     0o644 "start-services.toml",
 };
@@ -51,11 +53,18 @@ pub const FIREWALL: &[Embedded] = files! { "dev/root":
     0o644 "var/lib/zehrasec/signatures/signatures-base.sig",
 };
 
+/// All documents: where each goes below their folder, and its text.
+pub fn documents() -> impl Iterator<Item = (PathBuf, &'static str)> {
+    let in_folder = |folder: &'static str, files: &'static [Embedded]| {
+        files.iter().map(move |file| (Path::new(folder).join(file.path), file.text))
+    };
+    in_folder("", DOCUMENTS).chain(in_folder("boot", BOOT_DOCUMENTS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
-    use std::path::{Path, PathBuf};
 
     fn below(folder: &Path) -> BTreeSet<String> {
         let mut open = vec![folder.to_owned()];

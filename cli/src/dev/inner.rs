@@ -175,7 +175,7 @@ const fn format(format: &OutputFormat) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::embedded::{BOOT_DOCUMENTS, DOCUMENTS};
+    use super::super::embedded::documents;
     use super::*;
     use crate::settings::Settings;
     use fleet_types::time::Timestamp;
@@ -190,12 +190,10 @@ mod tests {
     #[tokio::test]
     async fn the_documents_that_are_brought_along_are_valid() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, documents) in [("daily", DOCUMENTS), ("boot", BOOT_DOCUMENTS)] {
-            for document in documents {
-                let path = folder.path().join(name).join(document.path);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, document.text).unwrap();
-            }
+        for (path, text) in documents() {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
         }
         let text = folder.path().to_str().unwrap();
         let outcome = inner(folder.path()).ask(&["config", "validate", text]).await.unwrap();

@@ -93,6 +93,8 @@ fn rooted_below(nodes: &Path) -> Vec<ProcessMark> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::super::process::{Process, tail};
     use super::*;
 
@@ -105,11 +107,9 @@ mod tests {
         let log = folder.path().join("log");
         // The first ends at SIGTERM, the second wants SIGKILL; a hurry does not wait for it.
         let mut left = [
-            Process::start(Path::new("/bin/sh"), &["-c", "sleep 600"], &[], &log).unwrap(),
+            Process::start(Command::new("/bin/sh").args(["-c", "sleep 600"]), &log).unwrap(),
             Process::start(
-                Path::new("/bin/sh"),
-                &["-c", "trap '' TERM; echo up; sleep 600 & wait"],
-                &[],
+                Command::new("/bin/sh").args(["-c", "trap '' TERM; echo up; sleep 600 & wait"]),
                 &log,
             )
             .unwrap(),
@@ -130,7 +130,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("processes.json");
         let log = folder.path().join("log");
-        let mut process = Process::start(Path::new("/bin/sh"), &["-c", "sleep 600"], &[], &log).unwrap();
+        let mut process = Process::start(Command::new("/bin/sh").args(["-c", "sleep 600"]), &log).unwrap();
         let mark = process.mark().unwrap();
         let other = ProcessMark { start_ticks: mark.start_ticks + 1, ..mark.clone() };
         std::fs::write(&file, serde_json::to_vec(&[other]).unwrap()).unwrap();
@@ -145,9 +145,10 @@ mod tests {
         let variables = [("FLEET_ROOT", root.to_str().unwrap())];
         let log = folder.path().join("log");
         let mut inside =
-            Process::start(Path::new("/bin/sh"), &["-c", "sleep 600"], &variables, &log).unwrap();
+            Process::start(Command::new("/bin/sh").args(["-c", "sleep 600"]).envs(variables), &log).unwrap();
         let mut outside =
-            Process::start(Path::new("/bin/sh"), &["-c", "sleep 600"], &[("FLEET_ROOT", "/")], &log).unwrap();
+            Process::start(Command::new("/bin/sh").args(["-c", "sleep 600"]).env("FLEET_ROOT", "/"), &log)
+                .unwrap();
         assert!(end_below(&folder.path().join("nodes"), &|| false) >= 1);
         assert!(inside.wait(LIMIT, &|| false).is_some());
         assert!(outside.ended().is_none());

@@ -43,6 +43,7 @@ pub fn sweep(parent: &Path, hurry: &dyn Fn() -> bool) -> Vec<String> {
 mod tests {
     use super::super::process::{Process, wait_for};
     use super::*;
+    use std::process::Command;
     use std::time::Duration;
 
     #[test]
@@ -52,7 +53,7 @@ mod tests {
         let killed = Place::temporary(parent.path(), 6, false).unwrap();
         let folder = killed.folder().to_owned();
         let mut left =
-            Process::start(Path::new("/bin/sh"), &["-c", "sleep 600"], &[], &killed.log("controller"))
+            Process::start(Command::new("/bin/sh").args(["-c", "sleep 600"]), &killed.log("controller"))
                 .unwrap();
         ProcessLedger::open(&killed.path("processes.json")).note(left.mark().unwrap()).unwrap();
         drop(killed);

@@ -13,12 +13,13 @@
 //! | `stage` | the wait on everything at once, and the lines that tell how far it is |
 //! | `inner` | fleetctl's own commands, called in this process |
 //! | `crew`, `process`, `ledger`, `leftover` | processes: started, watched, noted, ended, cleaned up after |
-//! | `place`, `config_files`, `context_link` | the folder, the files in it, the context in the user's file |
-//! | [`node_spec`], [`firewall`], [`embedded`] | which nodes, and what lies in their roots; tests lay out theirs with them |
+//! | `place`, `context_link` | the folder, the context in the user's file |
+//! | [`launch`], [`config_files`] | how the programs are called and configured; tests start theirs with them |
+//! | [`node_spec`], [`firewall`], [`embedded`] | which nodes, what lies in their roots, documents; for tests too |
 //! | `programs` | where controller and agent are |
 
 mod bring_up;
-mod config_files;
+pub mod config_files;
 mod context_link;
 mod crew;
 mod daily;
@@ -26,6 +27,7 @@ pub mod embedded;
 pub mod firewall;
 mod hints;
 mod inner;
+pub mod launch;
 mod ledger;
 mod leftover;
 pub mod node_spec;

@@ -3,15 +3,16 @@
 //!
 //! Blocking; called by [`super::crew`] and [`super::ledger`]. Must never signal a process by name.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
+
+use super::launch::{end_of, into_log};
 
 /// How often a process that should end is looked at: shorter than anybody notices.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -84,23 +85,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program whose output is added to `log`; `variables` come on top of our own.
-    pub fn start(
-        program: &Path,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-        log: &Path,
-    ) -> io::Result<Self> {
-        let output = File::options().create(true).append(true).open(log)?;
-        let child = Command::new(program)
-            .args(arguments)
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            // So that Ctrl-C reaches fleetctl alone, which then ends the others in order.
-            .process_group(0)
-            .spawn()?;
+    /// Starts a program whose output is added to `log`.
+    pub fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
+        // So that Ctrl-C reaches fleetctl alone, which then ends the others in order.
+        let child = into_log(command, log)?.process_group(0).spawn()?;
         let mark = ProcessMark::of(Pid::from_child(&child).as_raw_nonzero().get());
         Ok(Self { child, mark, log: log.to_owned() })
     }
@@ -166,15 +154,7 @@ pub fn wait_for<T>(
 
 /// The last lines of a log.
 pub fn tail(log: &Path) -> Vec<String> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(log)?;
-        let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
-        file.seek(SeekFrom::Start(start))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    let text = end_of(log, TAIL_BYTES);
     let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec()
 }
@@ -186,7 +166,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     fn shell(script: &str, folder: &Path) -> Process {
-        Process::start(Path::new("/bin/sh"), &["-c", script], &[], &folder.join("log")).unwrap()
+        Process::start(Command::new("/bin/sh").args(["-c", script]), &folder.join("log")).unwrap()
     }
 
     fn never() -> bool {

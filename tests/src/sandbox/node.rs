@@ -6,29 +6,28 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fleet_types::digest::Digest;
 use fleet_types::id::RunId;
 use fleet_types::job::JobState;
-use fleetctl::dev::firewall;
+use fleetctl::dev::config_files::{self, NodeFolders};
 use fleetctl::dev::node_spec::NodeSpec;
-use rustix::process::{Pid, Signal, kill_process};
+use fleetctl::dev::{firewall, launch};
+use rustix::process::Signal;
 use serde::Deserialize;
-use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::clock;
 use crate::controller_process::ControllerProcess;
+use crate::own_process::OwnProcess;
 use crate::programs::program;
 use crate::wait::{PATIENCE, wait_until};
 
-/// An agent drains for at most three seconds here.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// Shown of a log when a story fails.
-const TAIL_BYTES: usize = 3000;
+/// Its timers: a twentieth of the real ones, like the controller's.
+const TIMERS: &str = "[controller.backoff]\nmin = \"50ms\"\nmax = \"1s\"\n[timers]\nstable_link = \"3s\"\nspread = \"100ms\"\n\
+                      keepalive = \"2s\"\nhello = \"5s\"\nreport_resend = \"500ms\"\ndocument = \"3s\"\ndrain = \"3s\"\n";
 /// The agent's log below the node's folder.
 const LOG: &str = "agent.log";
 /// After this line of the stand-in the root is known.
@@ -71,11 +70,10 @@ pub struct SandboxNode {
     folder: PathBuf,
     /// Where the agent keeps what is its own: journal, reports, records of steps.
     own: PathBuf,
-    log_to: PathBuf,
     program: PathBuf,
     /// Variables of every call, beside those of this process.
     variables: Vec<(String, String)>,
-    child: Option<Child>,
+    process: OwnProcess,
 }
 
 impl SandboxNode {
@@ -91,11 +89,10 @@ impl SandboxNode {
         Ok(Self {
             name: spec.name.clone(),
             own: folder.clone(),
-            log_to: folder.join(LOG),
+            process: OwnProcess::new(&spec.name, &folder.join(LOG)),
             folder,
             program: program("fleet-agent", "fleet-agent --features crash-points")?,
             variables: Vec::new(),
-            child: None,
         })
     }
 
@@ -115,7 +112,7 @@ impl SandboxNode {
 
     /// The process id of its agent.
     pub fn pid(&self) -> Result<u32> {
-        self.child.as_ref().and_then(Child::id).with_context(|| format!("{} does not run", self.name))
+        self.process.pid()
     }
 
     /// The same with the agent's own files elsewhere, such as on a small disk.
@@ -126,28 +123,21 @@ impl SandboxNode {
 
     /// The same with another file for what the agent logs, such as one that takes nothing.
     #[must_use]
-    pub fn logging_to(self, log: &Path) -> Self {
-        Self { log_to: log.to_owned(), ..self }
+    pub fn logging_to(mut self, log: &Path) -> Self {
+        self.process.log_to(log);
+        self
     }
 
     /// Writes the agent's configuration; `policy` are its last tables.
     pub fn configure(&self, controller: &ControllerProcess, policy: &str) -> Result<()> {
-        let text = format!(
-            "schema = \"fleet/v1\"\nkind = \"agent\"\nname = \"{}\"\n\
-             [controller]\nendpoints = [{{ address = \"{}\" }}]\nenrol = \"{}\"\nserver_name = \"localhost\"\n\
-             backoff.min = \"50ms\"\nbackoff.max = \"1s\"\n\
-             [identity]\ndirectory = \"{}\"\n[runtime]\nstate_directory = \"{}\"\nwork_directory = \"{}\"\n\
-             [timers]\nstable_link = \"3s\"\nspread = \"100ms\"\nkeepalive = \"2s\"\nhello = \"5s\"\n\
-             report_resend = \"500ms\"\ndocument = \"3s\"\ndrain = \"3s\"\n\
-             [dev]\nroot = \"{}\"\n{policy}",
-            self.name,
-            controller.agent_address(),
-            controller.enrol_address(),
-            self.identity().display(),
-            self.state().display(),
-            self.own.join("work").display(),
-            self.root().display(),
-        );
+        let folders = NodeFolders {
+            identity: self.identity(),
+            state: self.state(),
+            work: self.own.join("work"),
+            root: self.root(),
+        };
+        let text =
+            config_files::agent(&self.name, &folders, &controller.served(), &format!("{TIMERS}{policy}"));
         Ok(std::fs::write(self.config(), text)?)
     }
 
@@ -158,54 +148,37 @@ impl SandboxNode {
         Ok(())
     }
 
+    fn command(&self, verb: &str) -> Command {
+        let mut command = launch::agent(&self.program, verb, &self.config());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
     /// Starts the agent; `extra` are arguments of `run`.
     pub fn start(&mut self, extra: &[&str]) -> Result<()> {
-        ensure!(self.child.is_none(), "{} runs already", self.name);
-        let log = std::fs::File::options().create(true).append(true).open(&self.log_to)?;
-        let child = Command::new(&self.program)
-            .arg("run")
-            .arg("--config")
-            .arg(self.config())
-            .args(extra)
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()?;
-        self.child = Some(child);
-        Ok(())
+        let mut command = self.command("run");
+        command.args(extra);
+        self.process.start(command)
     }
 
     /// SIGKILL, and waits until the process is gone.
     pub async fn kill(&mut self) -> Result<()> {
-        let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
-        signal(&child, Signal::KILL)?;
-        child.wait().await?;
-        Ok(())
+        self.process.kill().await
     }
 
     /// SIGTERM; it must end by itself with success.
     pub async fn stop(&mut self) -> Result<()> {
-        let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
-        signal(&child, Signal::TERM)?;
-        let status = timeout(STOP_LIMIT, child.wait()).await.context("the agent does not stop")??;
-        ensure!(status.success(), "{} stopped with {status}", self.name);
-        Ok(())
+        self.process.stop().await
     }
 
     /// Waits until the agent ends by itself.
     pub async fn wait_end(&mut self) -> Result<ExitStatus> {
-        let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
-        timeout(PATIENCE, child.wait())
-            .await
-            .with_context(|| format!("{} was to end by itself", self.name))?
-            .map_err(Into::into)
+        self.process.wait_end(PATIENCE).await
     }
 
     /// Stops the agent and the firewall's services.
     pub async fn stop_all(&mut self) -> Result<()> {
-        if self.child.is_some() {
+        if self.process.is_started() {
             self.stop().await?;
         }
         let (status, _, err) = self.call(&["stop-units"], &[]).await?;
@@ -215,16 +188,9 @@ impl SandboxNode {
 
     /// Ends what runs, after a failure; blocks shortly.
     pub fn give_up(&mut self) {
-        if let Some(child) = self.child.take() {
-            let _ = signal(&child, Signal::KILL);
-        }
-        let _ = std::process::Command::new(&self.program)
-            .args(["stop-units", "--config"])
-            .arg(self.config())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let _ = self.process.signal(Signal::KILL);
+        let _ = launch::into_log(&mut self.command("stop-units"), Path::new("/dev/null"))
+            .and_then(Command::status);
     }
 
     /// Runs one command of the agent to its end: status, standard output, standard error.
@@ -233,15 +199,10 @@ impl SandboxNode {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Result<(ExitStatus, String, String)> {
-        let call = Command::new(&self.program)
-            .args(arguments)
-            .arg("--config")
-            .arg(self.config())
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
+        let (verb, rest) = arguments.split_first().context("the agent has no command without a name")?;
+        let mut command = self.command(verb);
+        command.args(rest).envs(variables.iter().copied()).stdin(Stdio::null());
+        let call = tokio::process::Command::from(command).kill_on_drop(true).output();
         let output = timeout(PATIENCE, call).await.context("the agent's command does not end")??;
         Ok((
             output.status,
@@ -292,7 +253,7 @@ impl SandboxNode {
 
     /// Is the process there?
     pub fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.process.is_running()
     }
 
     /// Its root.
@@ -315,33 +276,13 @@ impl SandboxNode {
         self.folder.join("agent.toml")
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.folder.join(LOG)
-    }
-
     /// Everything that the agent logged.
     pub fn log(&self) -> String {
-        std::fs::read(self.log_path())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        self.process.log()
     }
 
     /// The end of its log, for a failed story.
     pub fn log_tail(&self) -> String {
-        let log = self.log();
-        let mut from = log.len().saturating_sub(TAIL_BYTES);
-        while !log.is_char_boundary(from) {
-            from += 1;
-        }
-        format!("--- the log of {} ends with:\n{}", self.name, &log[from..])
+        self.process.log_tail()
     }
-}
-
-fn signal(child: &Child, signal: Signal) -> Result<()> {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    // None: it ended and was waited for; its number may be somebody else's now.
-    if let Some(pid) = pid {
-        kill_process(pid, signal)?;
-    }
-    Ok(())
 }

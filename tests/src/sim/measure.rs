@@ -212,7 +212,7 @@ pub async fn measure(count: usize) -> Result<Figures> {
     let asked = order(look, profile, nodes.clone(), u32::try_from(count)?);
     let sign = |rounds| (0..rounds).map(|_| prepared.operator.sign(&asked)).collect::<Result<Vec<_>>>();
     let (orders, more_orders) = (sign(ROUNDS)?, sign(TURNS)?);
-    let pid = prepared.controller.pid().context("the controller has ended")?;
+    let pid = prepared.controller.pid()?;
     let address = prepared.controller.agent_address();
     let product = side(&prepared, address, pid, &orders, Pusher::Product(&prepared)).await?;
     let head = prepared.operator.audit_head().await?;

@@ -148,7 +148,7 @@ fn memory(pid: u32) -> Result<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn oversize_messages_are_refused_at_their_limits_and_memory_stays_flat() -> Result<()> {
     let mut fleet = TestFleet::start(1).await?;
-    let pid = fleet.controller.pid().context("no controller")?;
+    let pid = fleet.controller.pid()?;
     let before = memory(pid)?;
     let operators = channel::connect(fleet.controller.agent_address(), fleet.operator.tls()).await?;
     for size in [MAX_MESSAGE_BYTES + 1, 64 * 1024 * 1024] {

@@ -39,7 +39,7 @@ impl Scene {
 
     fn start(&self, crew: &mut Crew) -> Vec<ProcessMark> {
         let pids = [
-            crew.start_controller(&[], &self.log("controller.log")).unwrap(),
+            crew.start_controller(Path::new("/c"), Path::new("/r"), &self.log("controller.log")).unwrap(),
             crew.start_agent("fw-1", Path::new("/one"), &self.log("one.log")).unwrap(),
             crew.start_agent("fw-2", Path::new("/two"), &self.log("two.log")).unwrap(),
         ];
