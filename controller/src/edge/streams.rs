@@ -176,9 +176,9 @@ pub async fn read_output(
                 _ = grown.changed() => {}
                 () = job_moved => {}
             }
-            tokio::time::sleep(PAUSE).await;
         };
-        if !moved(change, &out).await {
+        // Let output gather.
+        if !moved(change, &out).await || timeout(PAUSE, out.closed()).await.is_ok() {
             return;
         }
     }

@@ -59,7 +59,7 @@ impl RunModel {
         };
         let changed: Vec<NodeId> =
             model.jobs.iter().filter(|(node, job)| !same(node, job)).map(|(node, _)| *node).collect();
-        changed.into_iter().for_each(|node| model.touch(node));
+        model.touch(changed);
         model
     }
 
@@ -92,7 +92,7 @@ impl RunModel {
     pub fn put_job(&mut self, record: JobRecord, write_id: WriteId) {
         let node = record.node;
         self.jobs.insert(node, Stored { record, write_id });
-        self.touch(node);
+        self.touch([node]);
     }
 
     /// Tells the engine, and notes whose job looks otherwise with it.
@@ -100,15 +100,14 @@ impl RunModel {
         let applied = self.rollout.apply(at, event)?;
         let pair = match event {
             Event::Job { node, .. } => {
-                self.touch(*node);
+                self.touch([*node]);
                 self.rollout.plan().pair_of(*node)
             }
             Event::PairHeld { pair, .. } => Some(pair.as_str()),
             _ => None,
         };
-        let mates: Vec<NodeId> =
-            pair.map(|pair| self.rollout.plan().nodes_of(pair).to_vec()).unwrap_or_default();
-        mates.into_iter().for_each(|mate| self.touch(mate));
+        let mates = pair.map(|pair| self.rollout.plan().nodes_of(pair).to_vec());
+        self.touch(mates.unwrap_or_default());
         Ok(applied)
     }
 
@@ -117,12 +116,14 @@ impl RunModel {
         self.rollout.listening_from(now);
     }
 
-    fn touch(&mut self, node: NodeId) {
-        self.number += 1;
-        if let Some(before) = self.changed_at.insert(node, self.number) {
-            self.changes.remove(&before);
+    fn touch(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        for node in nodes {
+            self.number += 1;
+            if let Some(before) = self.changed_at.insert(node, self.number) {
+                self.changes.remove(&before);
+            }
+            self.changes.insert(self.number, node);
         }
-        self.changes.insert(self.number, node);
     }
 
     /// What holds for every queued job came or went: all of them look otherwise.
@@ -131,7 +132,7 @@ impl RunModel {
         if general != self.general {
             self.general = general;
             let queued: Vec<NodeId> = self.rollout.queued().collect();
-            queued.into_iter().for_each(|node| self.touch(node));
+            self.touch(queued);
         }
     }
 }

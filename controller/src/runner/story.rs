@@ -95,7 +95,7 @@ impl World {
     }
 
     /// One pass, as the loop makes it; true when the run has ended.
-    async fn pass(&mut self, active: &mut Active, changed: &[u128]) -> bool {
+    async fn pass(&mut self, active: &Active, changed: &[u128]) -> bool {
         let context = Arc::clone(&self.test.context);
         let changed: BTreeSet<NodeId> = changed.iter().map(|n| agent(*n).node).collect();
         let none = BTreeSet::new();
@@ -131,12 +131,12 @@ impl World {
 async fn two_runs_never_have_both_halves_of_a_pair() {
     let mut world = World::new().await;
     let (first, second) = (world.run(1, &[1]).await, world.run(2, &[2]).await);
-    let (mut one, mut two) = (world.load(first).await, world.load(second).await);
-    world.pass(&mut one, &[]).await;
+    let (one, two) = (world.load(first).await, world.load(second).await);
+    world.pass(&one, &[]).await;
     // The other run hears of it from the holds, also when it was read before.
     world.holds.set(PAIR, jobs::pair_hold(&world.test.context.repo, PAIR).await.unwrap());
-    pass::tell_hold(&world.test.context, &mut two, &world.holds, PAIR).unwrap();
-    world.pass(&mut two, &[]).await;
+    pass::tell_hold(&world.test.context, &two, &world.holds, PAIR).unwrap();
+    world.pass(&two, &[]).await;
     assert_eq!(
         (world.state(first, 1).await, world.state(second, 2).await),
         (JobState::Offered, JobState::Queued)
@@ -144,19 +144,19 @@ async fn two_runs_never_have_both_halves_of_a_pair() {
     let why = two.open.read().rollout().blocked(agent(2).node, world.context().clock.moment());
     assert_eq!(why[0].to_string(), format!("its pair is held for fw-1 in run {first}"));
     // A second controller, or one that missed the news, is stopped by the commit itself.
-    let mut stale = world.load(second).await;
+    let stale = world.load(second).await;
     let free = fleet_rollout::Event::PairHeld { pair: PAIR.to_owned(), holder: None };
     stale.open.write().apply(world.context().clock.moment(), &free).unwrap();
     let mut nothing = PairHolds::default();
     let mut retries = CancelRetries::default();
-    let error = pass::settle(&world.test.context, &mut stale, &mut nothing, &mut retries).await.unwrap_err();
+    let error = pass::settle(&world.test.context, &stale, &mut nothing, &mut retries).await.unwrap_err();
     assert_eq!(error.kind, crate::error::Kind::Conflict);
     // The end frees it, in the same commit.
     world.end(first, 1, Outcome::Succeeded).await;
-    assert!(world.pass(&mut one, &[1]).await, "the first run has ended");
+    assert!(world.pass(&one, &[1]).await, "the first run has ended");
     assert_eq!(jobs::pair_hold(&world.test.context.repo, PAIR).await.unwrap(), None);
-    pass::tell_hold(&world.test.context, &mut two, &world.holds, PAIR).unwrap();
-    world.pass(&mut two, &[]).await;
+    pass::tell_hold(&world.test.context, &two, &world.holds, PAIR).unwrap();
+    world.pass(&two, &[]).await;
     assert_eq!(world.state(second, 2).await, JobState::Offered);
 }
 
@@ -164,8 +164,8 @@ async fn two_runs_never_have_both_halves_of_a_pair() {
 async fn a_lost_job_is_told_to_stop_and_keeps_its_pair_until_the_node_answers() {
     let mut world = World::new().await;
     let run = world.run(1, &[1, 2]).await;
-    let mut active = world.load(run).await;
-    world.pass(&mut active, &[]).await;
+    let active = world.load(run).await;
+    world.pass(&active, &[]).await;
     let node = agent(1).node;
     // It says that it needs two minutes, and is not heard of any more.
     let limits =
@@ -173,19 +173,19 @@ async fn a_lost_job_is_told_to_stop_and_keeps_its_pair_until_the_node_answers() 
     let state = JobState::Running { step: "s".to_owned(), since: world.now };
     let said = world.context().clock.moment().mono;
     world.context().sessions.set_live(node, run, Attempt(1), state, Some(limits), said);
-    world.pass(&mut active, &[1]).await;
+    world.pass(&active, &[1]).await;
     active
         .open
         .write()
         .apply(world.context().clock.moment(), &fleet_rollout::Event::presence(node, Presence::Offline))
         .unwrap();
     world.advance(Duration::from_mins(2) + LOST_GRACE);
-    world.pass(&mut active, &[]).await;
+    world.pass(&active, &[]).await;
     assert_eq!(world.outcome(run, 1).await, Some(Outcome::Lost));
     // Its partner waits, whoever reads the run: the hold stands in the store.
     assert_eq!(world.state(run, 2).await, JobState::Queued);
-    let mut again = world.load(run).await;
-    world.pass(&mut again, &[]).await;
+    let again = world.load(run).await;
+    world.pass(&again, &[]).await;
     assert_eq!(world.state(run, 2).await, JobState::Queued);
     // The node would be told to stop, by whatever controller it comes back to.
     let reason = deliver::stop_reason(world.context(), node, run).await.unwrap().unwrap();
@@ -198,7 +198,7 @@ async fn a_lost_job_is_told_to_stop_and_keeps_its_pair_until_the_node_answers() 
     let batch = jobs::settle(&world.context().repo, world.context().audited.batch(), &lost).await.unwrap();
     world.context().audited.commit(batch, vec![]).await.unwrap();
     assert!(world.context().repo.get::<InboxRecord>(&entry).await.unwrap().is_none());
-    world.pass(&mut again, &[1]).await;
+    world.pass(&again, &[1]).await;
     assert_eq!(world.state(run, 2).await, JobState::Offered);
 }
 
@@ -206,8 +206,8 @@ async fn a_lost_job_is_told_to_stop_and_keeps_its_pair_until_the_node_answers() 
 async fn a_run_that_is_read_anew_gives_nobody_more_time() {
     let mut world = World::new().await;
     let run = world.run(1, &[1]).await;
-    let mut active = world.load(run).await;
-    world.pass(&mut active, &[]).await;
+    let active = world.load(run).await;
+    world.pass(&active, &[]).await;
     let waits = |active: &Active, world: &World| {
         active.open.read().rollout().next_look(world.context().clock.moment()).unwrap()
     };
@@ -225,8 +225,8 @@ async fn a_run_that_is_read_anew_gives_nobody_more_time() {
 async fn a_run_that_ends_tells_nodes_from_its_own_record() {
     let mut world = World::new().await;
     let run = world.run(1, &[1]).await;
-    let mut active = world.load(run).await;
-    world.pass(&mut active, &[]).await;
+    let active = world.load(run).await;
+    world.pass(&active, &[]).await;
     assert_eq!(deliver::stop_reason(world.context(), agent(1).node, run).await.unwrap(), None);
     let halting = RunRecord {
         state: RunState::Halting,
@@ -250,12 +250,12 @@ fn news(world: &World, active: &Active, after: u64) -> (Vec<NodeId>, u64) {
 async fn a_watcher_is_told_of_what_changed_alone() {
     let mut world = World::new().await;
     let run = world.run_of(1, &[1, 2, 3, 4], 2, None).await;
-    let mut active = world.load(run).await;
+    let active = world.load(run).await;
     let (all, seen) = news(&world, &active, 0);
     assert_eq!(all.len(), 4, "the first look shows all");
     assert_eq!(news(&world, &active, seen), (vec![], seen), "nothing moved");
     // Two go; the other two wait for a slot now.
-    world.pass(&mut active, &[]).await;
+    world.pass(&active, &[]).await;
     let (all, seen) = news(&world, &active, seen);
     assert_eq!(all.len(), 4);
     // One of those that go says how far it is; nobody else looks otherwise.
@@ -263,12 +263,12 @@ async fn a_watcher_is_told_of_what_changed_alone() {
     let state = JobState::Running { step: "s".to_owned(), since: world.now };
     let said = world.context().clock.moment().mono;
     world.context().sessions.set_live(node, run, Attempt(1), state, None, said);
-    world.pass(&mut active, &[1]).await;
+    world.pass(&active, &[1]).await;
     let (one, seen) = news(&world, &active, seen);
     assert_eq!(one, [node]);
     // It ends and another takes its place: these two, and not the one that waits on.
     world.end(run, 1, Outcome::Succeeded).await;
-    world.pass(&mut active, &[1]).await;
+    world.pass(&active, &[1]).await;
     let (two, seen) = news(&world, &active, seen);
     assert_eq!(two, [agent(3).node, node]);
     // Read anew, after a conflict: what is the same as before is not told again.
@@ -284,8 +284,8 @@ async fn a_watcher_is_told_of_what_changed_alone() {
 async fn the_halves_of_a_pair_are_told_of_each_other() {
     let mut world = World::new().await;
     let run = world.run(1, &[1, 2]).await;
-    let mut active = world.load(run).await;
-    world.pass(&mut active, &[]).await;
+    let active = world.load(run).await;
+    world.pass(&active, &[]).await;
     let (_, seen) = news(&world, &active, 0);
     let why = |active: &Active| {
         run_views::news(world.context(), &active.open, 0)
@@ -306,8 +306,8 @@ async fn the_halves_of_a_pair_are_told_of_each_other() {
 async fn a_run_whose_records_contradict_each_other_ends_and_says_why() {
     let mut world = World::new().await;
     let run = world.run(1, &[1, 2]).await;
-    let mut active = world.load(run).await;
-    world.pass(&mut active, &[]).await;
+    let active = world.load(run).await;
+    world.pass(&active, &[]).await;
     let third = JobRecord { index: 2, ..job_record(run, &agent(3)) };
     let batch =
         world.context().audited.batch().put_record(keys::job(run, third.node).unwrap(), &third).unwrap();

@@ -337,8 +337,8 @@ async fn a_revision_older_than_one_carried_out_is_refused_unless_it_is_meant() {
     // It outlives the executor.
     let work = Revision { document: "procedure/work".to_owned(), number: 4 };
     assert_eq!(SmallState::open(&bench.path("state")).unwrap().newer_than(&work), Some(5));
-    let older = order(&mut bench, 3, 4, false);
-    core.assign(&bench, &older, 1).await;
+    let behind = order(&mut bench, 3, 4, false);
+    core.assign(&bench, &behind, 1).await;
     let report = core.report(&bench).await;
     assert_eq!(report.outcome, Outcome::Refused);
     let why = "older-revision: procedure work is revision 4, and this node has carried out revision 5";

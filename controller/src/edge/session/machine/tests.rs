@@ -32,12 +32,13 @@ fn offer(number: u64) -> (Assignment, WaveProof) {
     (assignment, proof)
 }
 
-fn message(seq: u64, body: Option<AgentBody>) -> Input {
+fn message(seq: u64, body: impl Into<Option<AgentBody>>) -> Input {
+    let body = body.into();
     Input::Message(Box::new(pb::AgentMessage { link_epoch: EPOCH.0, seq, body }), wall())
 }
 
-fn heartbeat() -> Option<AgentBody> {
-    Some(AgentBody::Heartbeat(pb::Heartbeat::default()))
+fn heartbeat() -> AgentBody {
+    AgentBody::Heartbeat(pb::Heartbeat::default())
 }
 
 /// The acts in short words.
@@ -82,7 +83,7 @@ fn messages_of_another_link_or_out_of_order_end_it() {
         let why = refused(&mut session, now, message(seq, heartbeat()));
         assert_eq!(why, format!("seq: {seq} after 2"));
     }
-    let other = pb::AgentMessage { link_epoch: 6, seq: 3, body: heartbeat() };
+    let other = pb::AgentMessage { link_epoch: 6, seq: 3, body: Some(heartbeat()) };
     assert!(refused(&mut session, now, Input::Message(Box::new(other), wall())).contains("another link"));
     let hello = Some(AgentBody::Hello(pb::Hello::default()));
     assert_eq!(refused(&mut session, now, message(3, hello)), "hello: a second hello");
