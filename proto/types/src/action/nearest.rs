@@ -8,37 +8,17 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     // No candidate is longer than an id; a longer word is not a slip of the finger, and the table of
     // distances stays small.
     let word = folded(word).filter(|word| !word.is_empty())?;
-    let limit = (word.len() / 3).max(1);
+    let limit = (word.chars().count() / 3).max(1);
     candidates
         .into_iter()
-        .filter_map(|candidate| Some((distance(&word, &folded(candidate)?), candidate)))
+        .filter_map(|candidate| Some((strsim::osa_distance(&word, &folded(candidate)?), candidate)))
         .filter(|(edits, _)| *edits <= limit)
         .min_by_key(|(edits, candidate)| (*edits, candidate.len()))
         .map(|(_, candidate)| candidate)
 }
 
-fn folded(word: &str) -> Option<Vec<char>> {
-    (word.len() <= 128)
-        .then(|| word.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect())
-}
-
-/// Optimal string alignment distance.
-fn distance(left: &[char], right: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=right.len()).collect();
-    for (row, a) in left.iter().enumerate() {
-        let mut this = vec![row + 1];
-        for (column, b) in right.iter().enumerate() {
-            let mut best =
-                (last[column] + usize::from(a != b)).min(last[column + 1] + 1).min(this[column] + 1);
-            if row > 0 && column > 0 && left[row - 1] == *b && right[column - 1] == *a {
-                best = best.min(before[column - 1] + 1);
-            }
-            this.push(best);
-        }
-        before = std::mem::replace(&mut last, this);
-    }
-    last[right.len()]
+fn folded(word: &str) -> Option<String> {
+    (word.len() <= 128).then(|| word.replace('-', "_").to_ascii_lowercase())
 }
 
 #[cfg(test)]
