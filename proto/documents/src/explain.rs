@@ -3,11 +3,10 @@
 use std::fmt::Write;
 
 use fleet_types::action::{Action, Answer, BUILT, CATALOGUE, Where, nearest};
+use fleet_types::document::DocumentKind;
 
 use crate::action_check::expects;
-use crate::schema::{Field, FieldKind, PROCEDURE, PROFILE, SCHEDULE, TableSchema};
-
-const ROOTS: [&TableSchema; 3] = [&PROFILE, &PROCEDURE, &SCHEDULE];
+use crate::schema::{Field, TableSchema, root};
 
 /// Explains a table (`schedule`), a key (`schedule.misfire`, `step.guard.confirm_within`), an action
 /// (`backup.run`), `actions` or `facts`. The error is a text with the nearest path.
@@ -36,10 +35,7 @@ pub fn explain(path: &str) -> Result<String, String> {
     if let Some(mut table) = tables.into_iter().find(|table| table.name == first) {
         let mut found: Option<&Field> = None;
         for part in parts {
-            let inner = match found.map(|field| field.kind) {
-                Some(kind) => inner_table(kind),
-                None => Some(table),
-            };
+            let inner = found.map_or(Some(table), |field| field.kind.table());
             let Some(next) = inner.and_then(|inner| Some((inner, inner.field(part)?))) else {
                 return Err(unknown(path));
             };
@@ -69,7 +65,7 @@ pub fn schema_paths() -> Vec<String> {
     let tables = tables();
     let mut paths = Vec::new();
     for table in tables {
-        paths.push(table.name.to_owned());
+        paths.push(table.name.clone());
         paths.extend(table.fields.iter().map(|field| format!("{}.{}", table.name, field.name)));
     }
     paths
@@ -77,32 +73,18 @@ pub fn schema_paths() -> Vec<String> {
 
 fn tables() -> Vec<&'static TableSchema> {
     let mut tables = Vec::new();
-    for root in ROOTS {
-        collect(root, &mut tables);
+    for kind in DocumentKind::ALL {
+        collect(root(kind), &mut tables);
     }
     tables
 }
 
 fn collect(table: &'static TableSchema, tables: &mut Vec<&'static TableSchema>) {
-    if tables.iter().any(|known| std::ptr::eq(*known, table) || known.name == table.name) {
+    if tables.iter().any(|known| known.name == table.name) {
         return;
     }
     tables.push(table);
-    for field in table.fields {
-        if let Some(inner) = inner_table(field.kind) {
-            collect(inner, tables);
-        }
-    }
-}
-
-const fn inner_table(kind: FieldKind) -> Option<&'static TableSchema> {
-    match kind {
-        FieldKind::Table(table)
-        | FieldKind::Tables(table)
-        | FieldKind::ById(table)
-        | FieldKind::ByKey(table) => Some(table),
-        _ => None,
-    }
+    table.fields.iter().filter_map(|field| field.kind.table()).for_each(|inner| collect(inner, tables));
 }
 
 fn explain_field(table: &TableSchema, field: &Field) -> String {
@@ -113,24 +95,18 @@ fn explain_field(table: &TableSchema, field: &Field) -> String {
     } else if !field.default.is_empty() {
         let _ = writeln!(out, "  default: {}", field.default);
     }
-    let kinds: Vec<&str> = table
-        .kinds
-        .iter()
-        .filter(|rule| {
-            rule.takes.contains(&field.name) || rule.needs.iter().any(|group| group.contains(&field.name))
-        })
-        .map(|rule| rule.word)
-        .collect();
+    let kinds: Vec<&str> =
+        table.kinds.iter().filter(|rule| rule.names(&field.name)).map(|rule| rule.word.as_str()).collect();
     if !kinds.is_empty() {
         let _ = writeln!(out, "  of kind: {}", kinds.join(", "));
     }
     if !field.idle.is_empty() {
         let _ = writeln!(out, "  this build does not act on it: {}", field.idle);
     }
-    for (word, why) in field.idle_words {
+    for (word, why) in &field.idle_words {
         let _ = writeln!(out, "  this build does not act on \"{word}\": {why}");
     }
-    if let Some(inner) = inner_table(field.kind) {
+    if let Some(inner) = field.kind.table() {
         out.push_str(&keys(inner));
     }
     out
@@ -147,7 +123,7 @@ fn explain_table(table: &TableSchema) -> String {
 fn keys(table: &TableSchema) -> String {
     let width = table.fields.iter().map(|field| field.name.len()).max().unwrap_or(0);
     let mut out = String::from("  keys:\n");
-    for field in table.fields {
+    for field in &table.fields {
         let mark = if field.required { "*" } else { " " };
         let idle = if field.idle.is_empty() { "" } else { " (not acted on by this build)" };
         let _ = writeln!(out, "  {mark} {:width$}  {}{idle}", field.name, field.help);
@@ -222,6 +198,12 @@ mod tests {
             explain("schedule.mis_fire").unwrap_err(),
             "nothing is called \"schedule.mis_fire\"; did you mean \"schedule.misfire\"?"
         );
+    }
+
+    #[test]
+    fn every_table_is_explained_as_it_is_derived() {
+        let texts: Vec<String> = tables().into_iter().map(explain_table).collect();
+        insta::assert_snapshot!(texts.join("\n"));
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub use cron_check::check_cron;
 pub use explain::{explain, schema_paths};
 pub use problem::{Level, Problem};
 pub use read::{Parsed, parse, to_canonical_json};
+pub use schema::json_schema;
 pub use set::{Lint, ParsedSet, parse_set};
 pub use source::{MAX_FILE_BYTES, MAX_NESTING, SourceFile, read_text};
 pub use text_check::quoted;

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use fleet_types::document::placeholder::{Piece, pieces};
 
-use crate::position::Places;
-use crate::problem::{Level, Problem};
+use crate::reporter::Reporter;
 use crate::text_check::quoted;
 use crate::walk::TemplateUse;
 use crate::walk_text::check_path;
@@ -15,41 +14,30 @@ use crate::walk_text::check_path;
 const MAX_DEPTH: u32 = 8;
 
 /// Checks one text. What is wrong with a variable of the same file is reported where the variable stands, once.
-pub(crate) fn check(
-    file: &str,
-    places: &Places,
-    template: &TemplateUse,
-    vars: &BTreeMap<&str, &str>,
-) -> Option<Problem> {
-    let problem = |path: &str, code, message, fix| {
-        let place = places.nearest(path).value;
-        let (file, line, column) = (file.to_owned(), place.line, place.column);
-        Some(Problem { level: Level::Error, file, line, column, code, message, fix })
-    };
+pub(crate) fn check(reporter: &mut Reporter<'_>, template: &TemplateUse, vars: &BTreeMap<&str, &str>) {
     let Some(filled) = fill(&template.text, vars, 0) else {
         // Said of the variable, not of each use.
         let message = format!("{} is made of itself, or through too many others", quoted(&template.text));
-        let fix = "write out what it stands for".to_owned();
-        return template
-            .path
-            .starts_with("vars/")
-            .then(|| problem(&template.path, "bad-placeholder", message, fix))
-            .flatten();
+        if template.path.starts_with("vars/") {
+            reporter.error(&template.path, "bad-placeholder", message, "write out what it stands for");
+        }
+        return;
     };
     if !template.is_path || !template.text.contains('{') {
-        return None;
+        return;
     }
-    if let Some(Piece::Name(name)) = pieces(&template.text).ok()?.first()
+    let Ok(pieces) = pieces(&template.text) else { return };
+    if let Some(Piece::Name(name)) = pieces.first()
         && let Some(value) = vars.get(name).and_then(|text| fill(text, vars, 1))
         && let Err(why) = check_path(&value)
-        && places.has(&format!("vars/{name}"))
+        && reporter.places.has(&format!("vars/{name}"))
     {
         let message = format!("variable \"{name}\" begins a path, and stands for {}", quoted(&value));
-        return problem(&format!("vars/{name}"), "bad-value", message, why);
+        reporter.error(&format!("vars/{name}"), "bad-value", message, why);
+    } else if let Err(why) = check_path(&filled) {
+        let message = format!("{} stands for {}", quoted(&template.text), quoted(&filled));
+        reporter.error(&template.path, "bad-value", message, why);
     }
-    let why = check_path(&filled).err()?;
-    let message = format!("{} stands for {}", quoted(&template.text), quoted(&filled));
-    problem(&template.path, "bad-value", message, why)
 }
 
 /// The text with all variables filled in; none when they go in a circle. A text with wrong braces stays as it is.

@@ -6,57 +6,34 @@ use fleet_types::action::nearest;
 use fleet_types::document::placeholder::BUILT_IN;
 
 use crate::action_check::placeholder_names;
-use crate::position::Places;
-use crate::problem::{Level, Problem};
+use crate::reporter::Reporter;
 use crate::text_check::quoted;
 use crate::walk::TemplateUse;
 
 /// Checks one text. `names` are variables and parameters that may be used there; `None` when they are
 /// not known yet, then only braces are looked at.
-pub(crate) fn check(
-    file: &str,
-    places: &Places,
-    template: &TemplateUse,
-    names: Option<&BTreeSet<&str>>,
-) -> Vec<Problem> {
-    let place = places.nearest(&template.path).value;
-    let problem = |code, message, fix| Problem {
-        level: Level::Error,
-        file: file.to_owned(),
-        line: place.line,
-        column: place.column,
-        code,
-        message,
-        fix,
-    };
+pub(crate) fn check(reporter: &mut Reporter<'_>, template: &TemplateUse, names: Option<&BTreeSet<&str>>) {
     let used = match placeholder_names(&template.text) {
         Ok(used) => used,
         Err(error) => {
-            let fix = "write {name} with the name of a variable, and no other braces".to_owned();
-            return vec![problem("bad-placeholder", format!("{} {error}", quoted(&template.text)), fix)];
+            let fix = "write {name} with the name of a variable, and no other braces";
+            let message = format!("{} {error}", quoted(&template.text));
+            return reporter.error(&template.path, "bad-placeholder", message, fix);
         }
     };
-    let Some(names) = names else { return Vec::new() };
-    used.into_iter()
-        .filter(|name| !names.contains(name) && !BUILT_IN.contains(name) && !is_label(name))
-        .map(|name| {
-            let known = names.iter().copied().chain(BUILT_IN);
-            let fix = nearest(name, known).map_or_else(
-                || {
-                    format!(
-                        "known here: {}, label.<key>",
-                        names.iter().copied().chain(BUILT_IN).collect::<Vec<_>>().join(", ")
-                    )
-                },
-                |meant| format!("did you mean {{{meant}}}?"),
-            );
-            problem(
-                "unknown-placeholder",
-                format!("unknown placeholder {} in {}", quoted(name), quoted(&template.text)),
-                fix,
-            )
-        })
-        .collect()
+    let Some(names) = names else { return };
+    for name in used {
+        if names.contains(name) || BUILT_IN.contains(&name) || is_label(name) {
+            continue;
+        }
+        let known: Vec<&str> = names.iter().copied().chain(BUILT_IN).collect();
+        let fix = match nearest(name, known.iter().copied()) {
+            Some(meant) => format!("did you mean {{{meant}}}?"),
+            None => format!("known here: {}, label.<key>", known.join(", ")),
+        };
+        let message = format!("unknown placeholder {} in {}", quoted(name), quoted(&template.text));
+        reporter.error(&template.path, "unknown-placeholder", message, fix);
+    }
 }
 
 fn is_label(name: &str) -> bool {

@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+use crate::position::Position;
+use crate::source::MAX_PROBLEMS;
+
+/// The code of the problem that stands for all that are not listed.
+pub(crate) const TOO_MANY: &str = "too-many-problems";
+
 /// How much a problem matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -41,6 +47,40 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// An error at a place of a file.
+    pub(crate) fn error(
+        file: &str,
+        at: Position,
+        code: &'static str,
+        message: String,
+        fix: impl Into<String>,
+    ) -> Self {
+        let (level, file, line, column) = (Level::Error, file.to_owned(), at.line, at.column);
+        Self { level, file, line, column, code, message, fix: fix.into() }
+    }
+
+    /// A warning at a place of a file.
+    pub(crate) fn warning(
+        file: &str,
+        at: Position,
+        code: &'static str,
+        message: String,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { level: Level::Warning, ..Self::error(file, at, code, message, fix) }
+    }
+
+    /// Adds it to the others of its file. Beyond [`MAX_PROBLEMS`] they are dropped, and that they are is told once.
+    pub(crate) fn add_to(self, problems: &mut Vec<Self>) {
+        if problems.len() < MAX_PROBLEMS {
+            problems.push(self);
+        } else if problems.len() == MAX_PROBLEMS {
+            let message = format!("there are more than {MAX_PROBLEMS} problems; the others are not listed");
+            let fix = "mend those that are".to_owned();
+            problems.push(Self { line: 1, column: 1, code: TOO_MANY, message, fix, ..self });
+        }
+    }
+
     /// Must whoever applies the document say why they do it nevertheless? Not for what is no fault of the document,
     /// but something that this build does not do.
     pub fn needs_reason(&self) -> bool {

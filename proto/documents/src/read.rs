@@ -9,10 +9,10 @@ use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
 use crate::known::Known;
-use crate::position::{Lines, Places};
-use crate::problem::{Level, Problem};
+use crate::position::{Lines, Places, Position};
+use crate::problem::{Level, Problem, TOO_MANY};
 use crate::reporter::Reporter;
-use crate::schema::{PROCEDURE, PROFILE, SCHEDULE};
+use crate::schema::root;
 use crate::source::MAX_FILE_BYTES;
 use crate::text_check::quoted;
 use crate::unbuilt::Unbuilt;
@@ -78,12 +78,10 @@ pub(crate) fn finish(read: Read) -> Result<Parsed, Vec<Problem>> {
         Some(document) if problems.iter().all(|problem| problem.level == Level::Warning) => {
             match serde_json::to_value(&document) {
                 Ok(value) => Ok(Parsed { file, document, warnings: problems, value }),
-                Err(error) => Err(vec![at_start(
-                    &file,
-                    "config-invalid",
-                    format!("cannot be written as JSON: {error}"),
-                    "",
-                )]),
+                Err(error) => {
+                    let message = format!("cannot be written as JSON: {error}");
+                    Err(vec![Problem::error(&file, Position::START, "config-invalid", message, "")])
+                }
             }
         }
         _ => Err(problems),
@@ -92,23 +90,20 @@ pub(crate) fn finish(read: Read) -> Result<Parsed, Vec<Problem>> {
 
 /// By line and column; the same problem twice (a value and what is made of it) is kept once.
 pub(crate) fn sort(problems: &mut Vec<Problem>) {
+    // That there are more stands after those that are listed.
+    let more = |problem: &Problem| problem.code == TOO_MANY;
     problems.sort_by(|a, b| {
-        (&a.file, a.line, a.column, a.level, a.code, &a.message)
-            .cmp(&(&b.file, b.line, b.column, b.level, b.code, &b.message))
+        (&a.file, more(a), a.line, a.column, a.level, a.code, &a.message).cmp(&(
+            &b.file,
+            more(b),
+            b.line,
+            b.column,
+            b.level,
+            b.code,
+            &b.message,
+        ))
     });
     problems.dedup();
-}
-
-pub(crate) fn at_start(file: &str, code: &'static str, message: String, fix: &str) -> Problem {
-    Problem {
-        level: Level::Error,
-        file: file.to_owned(),
-        line: 1,
-        column: 1,
-        code,
-        message,
-        fix: fix.to_owned(),
-    }
 }
 
 /// Reads one file without looking at any other.
@@ -116,10 +111,11 @@ pub(crate) fn read(file: &str, text: &str) -> Read {
     let mut read = Read { file: file.to_owned(), ..Read::default() };
     if text.len() > MAX_FILE_BYTES {
         let message = format!("the file is over {MAX_FILE_BYTES} bytes");
-        read.problems.push(at_start(file, "too-large", message, "split it into several documents"));
+        let fix = "split it into several documents";
+        read.problems.push(Problem::error(file, Position::START, "too-large", message, fix));
         return read;
     }
-    let (root, errors) = DeTable::parse_recoverable(text);
+    let (top, errors) = DeTable::parse_recoverable(text);
     let broken = !errors.is_empty();
     let lines = Lines::new(text);
     for error in errors.iter().take(20) {
@@ -135,60 +131,38 @@ pub(crate) fn read(file: &str, text: &str) -> Read {
             .take(200)
             .collect();
         let code = if words.contains("duplicate") { "duplicate-key" } else { "toml-syntax" };
-        let (line, column) = (position.line, position.column);
-        let fix = String::new();
-        read.problems.push(Problem {
-            level: Level::Error,
-            file: file.to_owned(),
-            line,
-            column,
-            code,
-            message: words,
-            fix,
-        });
+        read.problems.push(Problem::error(file, position, code, words, ""));
     }
-    let Some((kind, place)) = kind_of(root.get_ref(), &lines) else {
+    let Some((kind, place)) = kind_of(top.get_ref(), &lines) else {
         if !broken {
             let fix = "add kind = \"profile\", \"procedure\" or \"schedule\"";
-            read.problems.push(at_start(
-                file,
-                "missing-key",
-                "the key \"kind\" is missing, or is no string".to_owned(),
-                fix,
-            ));
+            let message = "the key \"kind\" is missing, or is no string".to_owned();
+            read.problems.push(Problem::error(file, Position::START, "missing-key", message, fix));
         }
         return read;
     };
-    let schema = match kind.as_str() {
-        "profile" => &PROFILE,
-        "procedure" => &PROCEDURE,
-        "schedule" => &SCHEDULE,
-        "rollout_policy" => {
-            let name =
-                root.get_ref().get("name").and_then(|name| name.get_ref().as_str()).unwrap_or_default();
-            read.rollout_policy = Some(name.to_owned());
-            let message =
-                format!("this build does not read rollout policies; {} was not looked at", quoted(name));
-            let fix = "nothing is stored of this file; runs use a plain rollout of one ring".to_owned();
-            read.problems.push(Problem {
-                level: Level::Warning,
-                code: "kind-not-read",
-                ..problem_at(file, place, message, fix)
-            });
-            return read;
-        }
-        other => {
-            let kinds = ["profile", "procedure", "schedule", "rollout_policy"];
-            let fix = nearest(other, kinds).map_or_else(
-                || format!("kinds: {}", kinds.join(", ")),
-                |meant| format!("did you mean \"{meant}\"?"),
-            );
-            read.problems.push(problem_at(file, place, format!("unknown kind {}", quoted(other)), fix));
-            return read;
-        }
+    let schema = if let Ok(kind) = kind.parse() {
+        root(kind)
+    } else if kind == "rollout_policy" {
+        let name = top.get_ref().get("name").and_then(|name| name.get_ref().as_str()).unwrap_or_default();
+        read.rollout_policy = Some(name.to_owned());
+        let message =
+            format!("this build does not read rollout policies; {} was not looked at", quoted(name));
+        let fix = "nothing is stored of this file; runs use a plain rollout of one ring";
+        read.problems.push(Problem::warning(file, place, "kind-not-read", message, fix));
+        return read;
+    } else {
+        let kinds = ["profile", "procedure", "schedule", "rollout_policy"];
+        let fix = match nearest(&kind, kinds) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None => format!("kinds: {}", kinds.join(", ")),
+        };
+        let message = format!("unknown kind {}", quoted(&kind));
+        read.problems.push(Problem::error(file, place, "bad-value", message, fix));
+        return read;
     };
     let mut walk = Walk::new(file, text);
-    let value = walk.table(root.get_ref(), schema, "", "the file");
+    let value = walk.table(top.get_ref(), schema, "", "the file");
     // What is missing after a syntax error may stand in the part that could not be read.
     walk.problems.retain(|problem| !broken || !matches!(problem.code, "missing-key" | "missing-parameter"));
     read.problems.append(&mut walk.problems);
@@ -199,12 +173,9 @@ pub(crate) fn read(file: &str, text: &str) -> Read {
         // Errors of the walk explain it; without one the schema and the types disagree, and the file is
         // refused rather than guessed at.
         Err(error) if read.problems.iter().all(|problem| problem.level == Level::Warning) => {
-            read.problems.push(at_start(
-                file,
-                "config-invalid",
-                format!("not a {kind}: {error}"),
-                "check the file against the reference",
-            ));
+            let message = format!("not a {kind}: {error}");
+            let fix = "check the file against the reference";
+            read.problems.push(Problem::error(file, Position::START, "config-invalid", message, fix));
         }
         Err(_) => {}
     }
@@ -212,13 +183,8 @@ pub(crate) fn read(file: &str, text: &str) -> Read {
     read
 }
 
-fn problem_at(file: &str, place: crate::position::Position, message: String, fix: String) -> Problem {
-    let (line, column) = (place.line, place.column);
-    Problem { level: Level::Error, file: file.to_owned(), line, column, code: "bad-value", message, fix }
-}
-
-fn kind_of(root: &DeTable<'_>, lines: &Lines<'_>) -> Option<(String, crate::position::Position)> {
-    let value = root.get("kind")?;
+fn kind_of(top: &DeTable<'_>, lines: &Lines<'_>) -> Option<(String, Position)> {
+    let value = top.get("kind")?;
     match value.get_ref() {
         DeValue::String(text) => Some((text.to_string(), lines.position(value.span().start))),
         _ => None,
@@ -239,24 +205,18 @@ pub(crate) fn lint(read: &Read, known: &Known<'_>) -> Vec<Problem> {
     if read.value.get("kind").and_then(Json::as_str) == Some(DocumentKind::Profile.as_str()) {
         profile_lint::check_references(&mut reporter, &read.value, &read.references);
     }
-    let mut problems = reporter.problems;
     // Without an error before there is no stand-in, and nothing that looks like one may hide a problem.
     if read.problems.iter().any(|problem| problem.level == Level::Error) {
-        stand_in::drop_problems(&mut problems);
+        stand_in::drop_problems(&mut reporter.problems);
     }
     let vars = vars_for(read, known);
     for template in &read.templates {
-        problems.extend(
-            vars.as_ref().and_then(|vars| path_check::check(&read.file, &read.places, template, vars)),
-        );
-        problems.extend(placeholder_check::check(
-            &read.file,
-            &read.places,
-            template,
-            names_for(read, known, template).as_ref(),
-        ));
+        if let Some(vars) = &vars {
+            path_check::check(&mut reporter, template, vars);
+        }
+        placeholder_check::check(&mut reporter, template, names_for(read, known, template).as_ref());
     }
-    problems
+    reporter.problems
 }
 
 /// The variables that paths may begin with; `None` while the profile is not known.

@@ -92,20 +92,11 @@ fn duplicates(reads: &[Read], found: &mut [Vec<Problem>]) {
     for (read, found) in reads.iter().zip(found) {
         let Some(document) = &read.document else { continue };
         if let Some(first) = seen.insert((document.kind(), document.name().as_str()), &read.file) {
-            let place = read.places.nearest("name").value;
-            found.push(Problem {
-                level: Level::Error,
-                file: read.file.clone(),
-                line: place.line,
-                column: place.column,
-                code: "duplicate-document",
-                message: format!(
-                    "{} {} is also in {first}",
-                    document.kind(),
-                    quoted(document.name().as_str())
-                ),
-                fix: "give one of them another name".to_owned(),
-            });
+            let at = read.places.nearest("name").value;
+            let name = quoted(document.name().as_str());
+            let message = format!("{} {name} is also in {first}", document.kind());
+            let fix = "give one of them another name";
+            found.push(Problem::error(&read.file, at, "duplicate-document", message, fix));
         }
     }
 }

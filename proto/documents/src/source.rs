@@ -1,6 +1,7 @@
 //! A file as it was handed in, and the limits of what is read.
 
-use crate::problem::{Level, Problem};
+use crate::position::Position;
+use crate::problem::Problem;
 
 /// Largest file that is read: 1 MiB. The longest sample is 22 KiB; a profile with a thousand objects is
 /// a tenth of this.
@@ -22,17 +23,14 @@ pub fn read_text(name: &str, bytes: Vec<u8>) -> (String, Option<Problem>) {
     let good = error.utf8_error().valid_up_to();
     let before = &error.as_bytes()[..good];
     let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+    let (line, column) = (
+        before.split(|b| *b == b'\n').count(),
+        String::from_utf8_lossy(&before[start..]).chars().count() + 1,
+    );
     let byte = error.as_bytes()[good];
-    let problem = Problem {
-        level: Level::Error,
-        file: name.to_owned(),
-        line: before.split(|b| *b == b'\n').count(),
-        column,
-        code: "not-utf8",
-        message: format!("byte 0x{byte:02x} is no UTF-8"),
-        fix: "save the file as UTF-8".to_owned(),
-    };
+    let message = format!("byte 0x{byte:02x} is no UTF-8");
+    let problem =
+        Problem::error(name, Position { line, column }, "not-utf8", message, "save the file as UTF-8");
     (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(problem))
 }
 

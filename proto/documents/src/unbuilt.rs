@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::problem::{Level, Problem};
+use crate::position::Position;
+use crate::problem::Problem;
 use crate::read::Read;
 
 /// Places of one key that are written out.
@@ -31,7 +32,7 @@ pub(crate) enum Why {
 
 #[derive(Default)]
 struct Group<'r> {
-    first: Option<(&'r str, usize, usize)>,
+    first: Option<(&'r str, Position)>,
     /// Lines by key and file.
     lines: BTreeMap<&'r str, BTreeMap<&'r str, BTreeSet<usize>>>,
 }
@@ -44,7 +45,7 @@ pub(crate) fn warnings(reads: &[Read], built: &BTreeSet<&str>) -> Vec<Problem> {
         for one in unbuilt {
             let place = read.places.nearest(&one.path).value;
             let group = groups.entry(one.why).or_default();
-            group.first.get_or_insert((read.file.as_str(), place.line, place.column));
+            group.first.get_or_insert((read.file.as_str(), place));
             group.lines.entry(&one.what).or_default().entry(&read.file).or_default().insert(place.line);
         }
     }
@@ -52,7 +53,7 @@ pub(crate) fn warnings(reads: &[Read], built: &BTreeSet<&str>) -> Vec<Problem> {
 }
 
 fn warning(why: Why, group: &Group<'_>) -> Option<Problem> {
-    let (file, line, column) = group.first?;
+    let (file, at) = group.first?;
     let whats: Vec<String> =
         group.lines.iter().map(|(what, files)| format!("{what}{}", shown(files, file))).collect();
     let whats = whats.join(", ");
@@ -61,8 +62,7 @@ fn warning(why: Why, group: &Group<'_>) -> Option<Problem> {
         Why::Schema(why) => ("not-acted-on", format!("this build does not act on {whats}: {why}")),
     };
     let fix = if why == Why::Action { "a run with such a step is refused when it starts" } else { "" };
-    let file = file.to_owned();
-    Some(Problem { level: Level::Warning, file, line, column, code, message, fix: fix.to_owned() })
+    Some(Problem::warning(file, at, code, message, fix))
 }
 
 /// ` (12,14; checks.toml:3; 2 more)`: where, with the names of files other than the one that the warning is at.

@@ -13,9 +13,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::position::{Lines, Places};
-use crate::problem::{Level, Problem};
-use crate::schema::{Field, FieldKind, TableSchema};
-use crate::source::MAX_PROBLEMS;
+use crate::problem::Problem;
+use crate::schema::{Field, FieldKind, TableSchema, ValueKind};
 use crate::stand_in::stand_in;
 use crate::text_check::quoted;
 use crate::unbuilt::{Unbuilt, Why};
@@ -71,37 +70,11 @@ impl<'t> Walk<'t> {
         }
     }
 
-    /// Notes a problem at a path; beyond [`MAX_PROBLEMS`] they are dropped, the first ones matter.
-    pub fn report(
-        &mut self,
-        level: Level,
-        path: &str,
-        at: At,
-        code: &'static str,
-        message: String,
-        fix: String,
-    ) {
+    /// Notes what is wrong at a path.
+    pub fn error(&mut self, path: &str, at: At, code: &'static str, message: String, fix: String) {
         let place = self.places.nearest(path);
         let position = if matches!(at, At::Key) { place.key } else { place.value };
-        self.push(Problem {
-            level,
-            file: self.file.clone(),
-            line: position.line,
-            column: position.column,
-            code,
-            message,
-            fix,
-        });
-    }
-
-    pub fn error(&mut self, path: &str, at: At, code: &'static str, message: String, fix: String) {
-        self.report(Level::Error, path, at, code, message, fix);
-    }
-
-    pub fn push(&mut self, problem: Problem) {
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(problem);
-        }
+        Problem::error(&self.file, position, code, message, fix).add_to(&mut self.problems);
     }
 
     /// Walks a table against its schema. `context` names it in messages, such as `[check.disk]`.
@@ -120,7 +93,7 @@ impl<'t> Walk<'t> {
                 self.unknown_key(key, value.span(), schema, path, context);
                 continue;
             };
-            given.push(field.name);
+            given.push(&field.name);
             let below = join(path, name);
             self.places.insert(&below, &self.lines, Some(key.span()), value.span());
             if let Some(json) = self.value(value, field, &below, context) {
@@ -128,7 +101,9 @@ impl<'t> Walk<'t> {
                 out.insert(name.to_owned(), json);
             }
         }
-        for field in schema.fields.iter().filter(|field| field.required && !given.contains(&field.name)) {
+        for field in
+            schema.fields.iter().filter(|field| field.required && !given.contains(&field.name.as_str()))
+        {
             let fix = format!("add {} = {}", field.name, field.kind.expects());
             self.error(
                 path,
@@ -139,25 +114,25 @@ impl<'t> Walk<'t> {
             );
         }
         kind_check::check(self, schema, &out, &given, path, context);
-        if schema.fields.iter().any(|field| matches!(field.kind, FieldKind::Action)) {
+        if schema.fields.iter().any(|field| matches!(field.kind, FieldKind::One(ValueKind::Action))) {
             action_check::check(self, &mut out, path, context);
         }
         for field in schema.fields.iter().filter(|field| field.required) {
-            if !out.contains_key(field.name)
+            if !out.contains_key(&field.name)
                 && let Some(value) = stand_in(field, self.problems.len())
             {
-                out.insert(field.name.to_owned(), value);
+                out.insert(field.name.clone(), value);
             }
         }
         Json::Object(out)
     }
 
     /// Notes what is kept of this and not acted on: the key, each table below it, or one of its words.
-    fn note_idle(&mut self, schema: &TableSchema, field: &Field, value: &Json, path: &str) {
+    fn note_idle(&mut self, schema: &TableSchema, field: &'static Field, value: &Json, path: &str) {
         let mut note = |what: String, path: String, why| self.unbuilt.push(Unbuilt { what, path, why });
         if !field.idle.is_empty() {
-            let why = Why::Schema(field.idle);
-            match (field.kind, value) {
+            let why = Why::Schema(&field.idle);
+            match (&field.kind, value) {
                 (FieldKind::ById(_), Json::Object(tables)) => {
                     tables.keys().for_each(|id| note(format!("[{}.*]", field.name), join(path, id), why));
                 }
@@ -166,14 +141,14 @@ impl<'t> Walk<'t> {
                 _ => note(format!("{}.{}", schema.name, field.name), path.to_owned(), why),
             }
         }
-        for (word, why) in field.idle_words {
-            let has = |value: &Json| value.as_str() == Some(*word);
+        for (word, why) in &field.idle_words {
+            let has = |value: &Json| value.as_str() == Some(word);
             if has(value) || value.as_array().is_some_and(|members| members.iter().any(has)) {
                 let what = format!("{}.{} = \"{word}\"", schema.name, field.name);
                 note(what, path.to_owned(), Why::Schema(why));
             }
         }
-        if let (FieldKind::Action, Some(action)) = (field.kind, value.as_str()) {
+        if let (FieldKind::One(ValueKind::Action), Some(action)) = (&field.kind, value.as_str()) {
             note(action.to_owned(), path.to_owned(), Why::Action);
         }
     }
@@ -189,16 +164,12 @@ impl<'t> Walk<'t> {
         let name: &str = key.get_ref();
         let below = join(path, "?");
         self.places.insert(&below, &self.lines, Some(key.span()), value);
-        let fix = if let Some(meant) = nearest(name, schema.fields.iter().map(|field| field.name)) {
-            let values = match schema.field(meant).map(|field| field.kind) {
-                Some(FieldKind::Word(words) | FieldKind::Words(words)) => {
-                    format!(" values: {}", words.join(", "))
-                }
-                _ => String::new(),
-            };
+        let keys: Vec<&str> = schema.fields.iter().map(|field| field.name.as_str()).collect();
+        let fix = if let Some(meant) = nearest(name, keys.iter().copied()) {
+            let words = schema.field(meant).and_then(|field| field.kind.words());
+            let values = words.map_or_else(String::new, |words| format!(" values: {}", words.join(", ")));
             format!("did you mean \"{meant}\"?{values} (fleetctl explain {}.{meant})", schema.name)
         } else {
-            let keys: Vec<&str> = schema.fields.iter().map(|field| field.name).collect();
             format!("keys here: {}", keys.join(", "))
         };
         self.error(&below, At::Key, "unknown-key", format!("unknown key {} in {context}", quoted(name)), fix);
@@ -211,7 +182,7 @@ impl<'t> Walk<'t> {
         path: &str,
         context: &str,
     ) -> Option<Json> {
-        match field.kind {
+        match &field.kind {
             FieldKind::Table(schema) => {
                 let table = self.as_table(value, field, path, context)?;
                 Some(self.table(table, schema, path, &format!("{} of {context}", field.name)))
@@ -221,21 +192,21 @@ impl<'t> Walk<'t> {
                 let table = self.as_table(value, field, path, context)?;
                 Some(self.by_name(table, schema, field, path, context))
             }
-            FieldKind::Vars => {
+            FieldKind::One(ValueKind::Vars) => {
                 let table = self.as_table(value, field, path, context)?;
                 Some(self.vars(table, field, path))
             }
-            FieldKind::Settings => {
+            FieldKind::One(ValueKind::Settings) => {
                 let table = self.as_table(value, field, path, context)?;
                 Some(self.settings(table, path, context))
             }
-            FieldKind::With | FieldKind::ParamValues => {
+            FieldKind::One(ValueKind::With | ValueKind::ParamValues) => {
                 self.as_table(value, field, path, context)?;
                 self.plain(value, path, context)
             }
-            FieldKind::Any => self.plain(value, path, context),
+            FieldKind::One(ValueKind::Any) => self.plain(value, path, context),
             FieldKind::Integer(min, max) => self.integer(value, field, path, context).and_then(|number| {
-                if (min..=max).contains(&number) {
+                if (min..=max).contains(&&number) {
                     return Some(Json::from(number));
                 }
                 let message = format!("{number} is out of range for \"{}\" in {context}", field.name);
@@ -246,20 +217,14 @@ impl<'t> Walk<'t> {
                 DeValue::Boolean(yes) => Some(Json::Bool(*yes)),
                 other => self.wrong_type(other, field, path, context),
             },
-            FieldKind::Threshold if value.get_ref().is_integer() => {
+            FieldKind::One(ValueKind::Threshold) if value.get_ref().is_integer() => {
                 self.integer(value, field, path, context).map(Json::from)
             }
             FieldKind::WordOrTexts(_) if value.get_ref().is_array() => {
                 self.texts(value, field, path, context)
             }
-            FieldKind::Templates
-            | FieldKind::Paths
-            | FieldKind::Texts
-            | FieldKind::Names
-            | FieldKind::StepIds
-            | FieldKind::IdsOf(_)
-            | FieldKind::Words(_) => self.texts(value, field, path, context),
-            _ => match value.get_ref() {
+            FieldKind::Many(_) => self.texts(value, field, path, context),
+            FieldKind::One(_) | FieldKind::WordOrTexts(_) => match value.get_ref() {
                 DeValue::String(text) => {
                     self.text(text, field, path, context).then(|| Json::String(text.to_string()))
                 }

@@ -9,7 +9,7 @@ use fleet_types::label::Selector;
 use fleet_types::time::Span;
 
 use crate::check_cron;
-use crate::schema::{Field, FieldKind};
+use crate::schema::{Field, FieldKind, ValueKind};
 use crate::text_check::{check_day, check_instant, check_offset, check_unit, check_zone, is_plain, quoted};
 use crate::walk::{At, Reference, TemplateUse, Walk};
 
@@ -17,37 +17,33 @@ impl Walk<'_> {
     /// Whether the text may stand there; what is wrong is reported.
     pub(crate) fn text(&mut self, text: &str, field: &'static Field, path: &str, context: &str) -> bool {
         if !is_plain(text) {
-            self.control_character(path, field.name, context);
+            self.control_character(path, &field.name, context);
             return false;
         }
-        if let FieldKind::Word(words) | FieldKind::Words(words) | FieldKind::WordOrTexts(words) = field.kind {
+        if let Some(words) = field.kind.words() {
             // A list of free texts under WordOrTexts has a numbered path.
-            let free = matches!(field.kind, FieldKind::WordOrTexts(_)) && !path.ends_with(field.name);
-            return free || words.contains(&text) || self.not_a_word(text, words, field, path, context);
+            let free = matches!(field.kind, FieldKind::WordOrTexts(_)) && !path.ends_with(&field.name);
+            return free
+                || words.iter().any(|word| word == text)
+                || self.not_a_word(text, words, field, path, context);
         }
-        match check(text, field.kind) {
+        let (FieldKind::One(kind) | FieldKind::Many(kind)) = &field.kind else { return true };
+        match check(text, kind, &field.kind) {
             Ok(()) => {
-                self.note(text, field.kind, path);
+                self.note(text, kind, path);
                 true
             }
             Err(why) => {
                 let message = format!("{} is no value for \"{}\" in {context}", quoted(text), field.name);
-                self.error(path, At::Value, code(field.kind), message, why);
+                self.error(path, At::Value, code(kind), message, why);
                 false
             }
         }
     }
 
-    fn not_a_word(
-        &mut self,
-        text: &str,
-        words: &[&'static str],
-        field: &Field,
-        path: &str,
-        context: &str,
-    ) -> bool {
+    fn not_a_word(&mut self, text: &str, words: &[String], field: &Field, path: &str, context: &str) -> bool {
         let values = format!("values: {}", words.join(", "));
-        let fix = match nearest(text, words.iter().copied()) {
+        let fix = match nearest(text, words.iter().map(String::as_str)) {
             Some(meant) => format!("did you mean \"{meant}\"? {values}"),
             None => values,
         };
@@ -57,69 +53,63 @@ impl Walk<'_> {
     }
 
     /// Notes what must be checked against the rest of the document or set.
-    fn note(&mut self, text: &str, kind: FieldKind, path: &str) {
+    fn note(&mut self, text: &str, kind: &ValueKind, path: &str) {
         match kind {
-            FieldKind::Template | FieldKind::Templates | FieldKind::Path | FieldKind::Paths => {
-                let is_path = matches!(kind, FieldKind::Path | FieldKind::Paths);
+            ValueKind::Template | ValueKind::Path => {
+                let is_path = matches!(kind, ValueKind::Path);
                 self.templates.push(TemplateUse { path: path.to_owned(), text: text.to_owned(), is_path });
             }
-            FieldKind::IdOf(table) | FieldKind::IdsOf(table) => {
-                self.references.push(Reference { path: path.to_owned(), table, id: text.to_owned() });
+            ValueKind::IdOf(table) => {
+                self.references.push(Reference { path: path.to_owned(), table: *table, id: text.to_owned() });
             }
             _ => {}
         }
     }
 }
 
-const fn code(kind: FieldKind) -> &'static str {
+const fn code(kind: &ValueKind) -> &'static str {
     match kind {
-        FieldKind::Cron => "bad-cron",
-        FieldKind::Zone => "bad-time-zone",
-        FieldKind::Selector => "bad-selector",
-        FieldKind::Duration | FieldKind::Offset => "bad-duration",
-        FieldKind::When | FieldKind::AlertWhen => "bad-condition",
-        FieldKind::Id
-        | FieldKind::IdOf(_)
-        | FieldKind::IdsOf(_)
-        | FieldKind::StepIds
-        | FieldKind::Contact => "bad-id",
-        FieldKind::Action => "unknown-action",
+        ValueKind::Cron => "bad-cron",
+        ValueKind::Zone => "bad-time-zone",
+        ValueKind::Selector => "bad-selector",
+        ValueKind::Duration | ValueKind::Offset => "bad-duration",
+        ValueKind::When | ValueKind::AlertWhen => "bad-condition",
+        ValueKind::Id | ValueKind::IdOf(_) | ValueKind::StepId | ValueKind::Contact => "bad-id",
+        ValueKind::Action => "unknown-action",
         _ => "bad-value",
     }
 }
 
 /// Why a text cannot stand there.
-fn check(text: &str, kind: FieldKind) -> Result<(), String> {
+fn check(text: &str, kind: &ValueKind, field: &FieldKind) -> Result<(), String> {
     match kind {
-        FieldKind::Duration => {
-            text.parse::<Span>().map(drop).map_err(|_| format!("write {}", kind.expects()))
+        ValueKind::Duration => {
+            text.parse::<Span>().map(drop).map_err(|_| format!("write {}", field.expects()))
         }
-        FieldKind::Offset => check_offset(text),
-        FieldKind::Name | FieldKind::Names | FieldKind::Procedure | FieldKind::RolloutPolicy => {
+        ValueKind::Offset => check_offset(text),
+        ValueKind::Name | ValueKind::Procedure | ValueKind::RolloutPolicy => {
             text.parse::<Name>().map(drop).map_err(|error| error.why.to_owned())
         }
-        FieldKind::Id
-        | FieldKind::IdOf(_)
-        | FieldKind::IdsOf(_)
-        | FieldKind::StepIds
-        | FieldKind::Contact => text.parse::<Id>().map(drop).map_err(|error| error.why.to_owned()),
-        FieldKind::Selector if text == "*" => {
+        ValueKind::Id | ValueKind::IdOf(_) | ValueKind::StepId | ValueKind::Contact => {
+            text.parse::<Id>().map(drop).map_err(|error| error.why.to_owned())
+        }
+        ValueKind::Selector if text == "*" => {
             Err("leave the selector out, or write terms such as \"product=edgefw\"".to_owned())
         }
-        FieldKind::Selector => text.parse::<Selector>().map(drop).map_err(|error| error.to_string()),
-        FieldKind::Cron => check_cron(text),
-        FieldKind::Zone => check_zone(text),
-        FieldKind::Day => check_day(text),
-        FieldKind::Instant => check_instant(text).map(drop),
-        FieldKind::When => text.parse::<When>().map(drop).map_err(|error| error.to_string()),
-        FieldKind::AlertWhen => check_alert(text),
-        FieldKind::Threshold => {
-            text.parse::<Threshold>().map(drop).map_err(|_| format!("write {}", kind.expects()))
+        ValueKind::Selector => text.parse::<Selector>().map(drop).map_err(|error| error.to_string()),
+        ValueKind::Cron => check_cron(text),
+        ValueKind::Zone => check_zone(text),
+        ValueKind::Day => check_day(text),
+        ValueKind::Instant => check_instant(text).map(drop),
+        ValueKind::When => text.parse::<When>().map(drop).map_err(|error| error.to_string()),
+        ValueKind::AlertWhen => check_alert(text),
+        ValueKind::Threshold => {
+            text.parse::<Threshold>().map(drop).map_err(|_| format!("write {}", field.expects()))
         }
-        FieldKind::Unit => check_unit(text),
-        FieldKind::Action => check_action(text),
-        FieldKind::Path | FieldKind::Paths => check_path(text),
-        FieldKind::MetricSource => check_metric_source(text),
+        ValueKind::Unit => check_unit(text),
+        ValueKind::Action => check_action(text),
+        ValueKind::Path => check_path(text),
+        ValueKind::MetricSource => check_metric_source(text),
         _ => Ok(()),
     }
 }

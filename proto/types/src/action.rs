@@ -13,6 +13,8 @@ pub use nearest::nearest;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Deserialize;
+
 use crate::document::Value;
 
 /// One action.
@@ -115,7 +117,8 @@ pub enum Takes {
 }
 
 /// A table of the profile that ids come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Table {
     /// `[service.*]`
     Service,

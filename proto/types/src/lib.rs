@@ -13,6 +13,7 @@ pub mod digest;
 pub mod document;
 pub mod facts;
 pub mod id;
+pub mod idle;
 pub mod job;
 pub mod label;
 pub mod merkle;

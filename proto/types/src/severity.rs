@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::schema::JsonSchema;
+
 /// How bad something is; ordered from mild to bad.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Worth knowing.

@@ -1,18 +1,11 @@
-//! The schema: every table and key of every kind of document, declared once.
+//! The schema of every kind of document, derived from the structs of `fleet-types`.
 //!
-//! The walk over a file, `explain` and the lists of allowed words all read these tables, so that they
-//! cannot say different things. A test checks that they agree with the typed documents.
+//! The walk over a file, `explain`, the lists of allowed words and the JSON Schema for editors all come from it, so
+//! that they cannot say different things.
 
-#[cfg(test)]
-mod agreement;
+mod derived;
 mod field;
-mod procedure;
-mod profile;
-mod profile_programs;
-mod profile_upkeep;
-mod schedule;
 
-pub(crate) use field::{Field, FieldKind, KindRule, TableSchema};
-pub(crate) use procedure::PROCEDURE;
-pub(crate) use profile::PROFILE;
-pub(crate) use schedule::SCHEDULE;
+pub use derived::json_schema;
+pub(crate) use derived::root;
+pub(crate) use field::{Field, FieldKind, TableSchema, ValueKind};

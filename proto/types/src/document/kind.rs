@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::procedure::Procedure;
 use super::profile::Profile;
 use super::schedule::ScheduleFile;
+use super::schema::JsonSchema;
 use crate::id::{IdError, Name};
 
 /// The schema a document is written in; there is one so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SchemaVersion {
     /// `fleet/v1`.
     #[serde(rename = "fleet/v1")]
@@ -19,14 +20,15 @@ pub enum SchemaVersion {
 }
 
 /// What operators write and apply, read and signed as one JSON value with its `kind` inside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Document {
-    /// What a kind of node is made of.
+    /// What a kind of node is made of, and what healthy means for it.
     Profile(Box<Profile>),
-    /// Ordered steps.
+    /// Ordered steps, the way back, and what always runs last.
     Procedure(Box<Procedure>),
-    /// When procedures run.
+    /// When procedures run, where, and what happens when they could not.
+    #[schemars(extend("x-name" = "schedule-file"))]
     Schedule(Box<ScheduleFile>),
 }
 

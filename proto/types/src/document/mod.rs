@@ -14,6 +14,7 @@ pub mod placeholder;
 pub mod procedure;
 pub mod profile;
 pub mod schedule;
+pub(crate) mod schema;
 pub mod size;
 pub mod threshold;
 pub mod value;

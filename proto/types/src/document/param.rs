@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::schema::JsonSchema;
 use super::value::{MAX_INTEGER, Value, is_false};
 use crate::id::RunId;
 use crate::time::Span;
@@ -18,8 +19,8 @@ pub const MAX_LIST: usize = 64;
 pub const MAX_PATTERN_BYTES: usize = 256;
 const MAX_PATTERN_COMPILED_BYTES: usize = 1 << 20;
 
-/// The declaration of one parameter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A typed parameter, checked on the controller and again on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParamSpec {
     /// Its type.
@@ -34,7 +35,7 @@ pub struct ParamSpec {
     /// enum, list: the allowed words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
-    /// string, list: a regular expression, anchored with `^` and `$`.
+    /// `string`, `list`: a regular expression from ^ to $.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
     /// integer: smallest.
@@ -52,7 +53,7 @@ pub struct ParamSpec {
 }
 
 /// Type of a parameter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ParamType {
     /// A text.

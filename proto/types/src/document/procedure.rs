@@ -10,6 +10,7 @@ use super::ids::{Id, Key};
 use super::kind::SchemaVersion;
 use super::param::ParamSpec;
 use super::profile::Paper;
+use super::schema::JsonSchema;
 use super::value::{Value, is_false};
 use crate::id::Name;
 use crate::label::Selector;
@@ -18,27 +19,29 @@ use crate::time::Span;
 /// The parameters of an action, by name.
 pub type With = BTreeMap<String, Value>;
 
-/// A procedure (reference/procedure.toml).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Ordered steps, the way back, and what always runs last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Procedure {
-    /// The schema of the file.
+    /// Schema of the file.
     pub schema: SchemaVersion,
     /// Its name.
     pub name: Name,
-    /// Raised by the author on every change.
+    /// Raised on every change.
+    #[schemars(range(min = 1))]
     pub version: u32,
     /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The profile whose ids it uses.
     pub profile: Name,
-    /// It may run on these nodes only.
+    /// The procedure may run on these nodes only.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "nodes of the profile"))]
     pub selector: Option<Selector>,
-    /// Whether it changes nodes; `false` may run at any time.
+    /// `false`: changes nothing, may run at any time.
     pub changes: bool,
-    /// In which order nodes go through the steps.
+    /// `lockstep`: all nodes finish step n before n+1.
     #[serde(default)]
     pub order: Order,
     /// Working time of the whole.
@@ -46,14 +49,17 @@ pub struct Procedure {
     /// Everything runs, and a warning makes the run fail at its end.
     #[serde(default, skip_serializing_if = "is_false")]
     pub fail_if_warnings: bool,
-    /// The paper it was written from; default that of the profile.
+    /// The paper it was written from.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "that of the profile"))]
     pub document: Option<Paper>,
     /// Whether a start outside a window may be approved.
     #[serde(default)]
+    #[schemars(extend("x-idle" = "there are no windows"))]
     pub override_windows: OverrideWindows,
     /// Text copy of the run's log on the node.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path", "x-idle" = crate::idle::NO_LOG_FILE))]
     pub log_file: Option<String>,
     /// Typed parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -63,6 +69,7 @@ pub struct Procedure {
     pub steps: Vec<Step>,
     /// The way back, in the order written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-without" = ["except"]))]
     pub rollback: Vec<UndoStep>,
     /// What runs last on every outcome.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -90,18 +97,19 @@ impl Procedure {
 }
 
 /// In which order nodes go through the steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Each node for itself.
     #[default]
     PerNode,
     /// All nodes finish a step before any begins the next.
+    #[schemars(extend("x-idle" = "a node refuses the procedure"))]
     Lockstep,
 }
 
 /// Whether a start outside a window may be approved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OverrideWindows {
     /// No.
@@ -111,13 +119,13 @@ pub enum OverrideWindows {
     WithApproval,
 }
 
-/// One step. Which fields count follows from `kind`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `task`: does something; gate: a condition that must hold; manual: a person signs off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// Its id, unique in the procedure.
     pub id: Id,
-    /// Task, gate or manual.
+    /// What it is.
     pub kind: StepKind,
     /// Heading on the checklist.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,18 +138,23 @@ pub struct Step {
     pub when: Option<When>,
     /// The action; none at a manual step.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "action"))]
     pub uses: Option<String>,
-    /// Its parameters.
+    /// The action's parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-takes" = "with"))]
     pub with: With,
     /// Working time, all attempts and their waits together.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "10m"))]
     pub timeout: Option<Span>,
     /// Text copy of this step's log on the node.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path", "x-idle" = crate::idle::NO_LOG_FILE))]
     pub log_file: Option<String>,
-    /// Dead-man switch.
+    /// Dead-man switch: undone on the node unless confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = "a node refuses the procedure, because it has no guard yet"))]
     pub guard: Option<Guard>,
     /// Further attempts.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,28 +162,32 @@ pub struct Step {
     /// What a failure does to the run.
     #[serde(default)]
     pub on_failure: OnFailure,
-    /// manual: what the person is asked.
+    /// What the person is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// manual: who may sign.
+    /// Who may sign.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<SignRole>,
-    /// manual: once for all nodes or once a node.
+    /// Once for all nodes, or once per node.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "run"))]
     pub scope: Option<SignScope>,
-    /// manual: distinct persons; default 1.
+    /// Distinct persons.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10), extend("default" = 1))]
     pub sign_offs: Option<u32>,
-    /// manual: whether later steps wait; default true when a changing step comes after it.
+    /// Whether later steps wait for it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "true when a changing step comes after it"))]
     pub wait: Option<bool>,
-    /// manual: what must be left as evidence.
+    /// What a sign-off must leave.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "none"))]
     pub evidence: Option<Evidence>,
-    /// manual: from the moment it is asked.
+    /// From the moment it is asked; independent of every timeout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<Span>,
-    /// manual: from the start of the run; shown as a clock, fails nothing.
+    /// From the start of the run; shown as a clock, fails nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Span>,
 }
@@ -192,30 +209,38 @@ impl Step {
 }
 
 /// What a step is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
     /// Does or collects something.
+    #[schemars(extend("x-needs" = [["uses"]], "x-may" = ["with", "timeout", "log_file", "guard", "retries"]))]
     Task,
     /// A condition that must hold.
+    #[schemars(extend("x-needs" = [["uses"]], "x-may" = ["with", "timeout", "log_file", "guard", "retries"]))]
     Gate,
     /// A person signs off.
+    #[schemars(extend(
+        "x-needs" = [["prompt"], ["role"], ["expires"]],
+        "x-may" = ["scope", "sign_offs", "wait", "evidence", "deadline"],
+        "x-idle" = "a node refuses the procedure, because nobody can be asked yet"
+    ))]
     Manual,
 }
 
-/// The dead-man switch of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Dead-man switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Guard {
     /// Undone unless confirmed within this time.
     pub confirm_within: Span,
 }
 
-/// Further attempts of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Further attempts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retries {
     /// At most so many attempts after the first.
+    #[schemars(range(min = 1, max = 10))]
     pub count: u32,
     /// Pause before each.
     pub wait: Span,
@@ -224,7 +249,7 @@ pub struct Retries {
 }
 
 /// A kind of failure that is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryOn {
     /// The network was not there.
@@ -236,7 +261,7 @@ pub enum RetryOn {
 }
 
 /// What a failure does to the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// Stop here; the run is failed.
@@ -249,7 +274,7 @@ pub enum OnFailure {
 }
 
 /// Who may sign a manual step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignRole {
     /// An operator.
@@ -263,7 +288,7 @@ pub enum SignRole {
 }
 
 /// How often a manual step is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SignScope {
     /// Once for all nodes.
@@ -273,7 +298,7 @@ pub enum SignScope {
 }
 
 /// What a sign-off must leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// Nothing.
@@ -286,8 +311,8 @@ pub enum Evidence {
     File,
 }
 
-/// An entry of `[[rollback]]` or `[[finally]]`; needs no guard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An entry of the way back, or one that runs last whatever came out; needs no guard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UndoStep {
     /// Its id, unique in the procedure.
@@ -296,20 +321,25 @@ pub struct UndoStep {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub title: String,
     /// The action.
+    #[schemars(extend("x-takes" = "action"))]
     pub uses: String,
-    /// Its parameters.
+    /// The action's parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-takes" = "with"))]
     pub with: With,
-    /// It runs only if one of these steps began; in `[[finally]]` none written is always.
+    /// Runs only if one of these steps began.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-takes" = "step-id", "x-default" = "always, in finally"))]
     pub undoes: Vec<Id>,
-    /// Working time; default as of a step.
+    /// Working time.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "10m"))]
     pub timeout: Option<Span>,
     /// Text copy of its log on the node.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path", "x-idle" = crate::idle::NO_LOG_FILE))]
     pub log_file: Option<String>,
-    /// Outcomes after which it does not run; `[[finally]]` only.
+    /// Outcomes after which it does not run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<Outcome>,
 }
@@ -322,7 +352,7 @@ impl UndoStep {
 }
 
 /// An outcome named in `except`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// All went well.

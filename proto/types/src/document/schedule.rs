@@ -9,17 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Id, Key};
 use super::kind::SchemaVersion;
+use super::schema::JsonSchema;
 use super::value::{Value, is_true, yes};
 use crate::id::Name;
 use crate::label::Selector;
 use crate::severity::Severity;
 use crate::time::Span;
 
-/// A file of schedules (reference/schedule.toml).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// When procedures run, where, and what happens when they could not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleFile {
-    /// The schema of the file.
+    /// Schema of the file.
     pub schema: SchemaVersion,
     /// Its name.
     pub name: Name,
@@ -28,48 +29,57 @@ pub struct ScheduleFile {
     pub description: String,
     /// The schedules.
     #[serde(default, rename = "schedule", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_SCHEDULER))]
     pub schedules: Vec<Schedule>,
     /// Times in which no scheduled change starts.
     #[serde(default, rename = "blackout", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_SCHEDULER))]
     pub blackouts: Vec<Blackout>,
 }
 
-/// One schedule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// When a procedure runs, where, and what happens when it could not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// Its id, unique in the file.
     pub id: Id,
     /// The procedure.
+    #[schemars(extend("x-takes" = "procedure"))]
     pub procedure: Name,
-    /// The nodes; left out: those of the procedure, else of its profile.
+    /// The nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "nodes of the procedure"))]
     pub selector: Option<Selector>,
-    /// Five fields; also L, W and `SAT#1`. Instead of `relative_to`.
+    /// Minute, hour, day, month, day of the week; also L, W and SAT#1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "cron"))]
     pub cron: Option<String>,
-    /// A time before or after another schedule's. Instead of `cron`.
+    /// Instead of cron: before or after another schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relative_to: Option<RelativeTo>,
-    /// IANA name, or `site`; left out: the controller's default.
+    /// IANA name, or "site": each node in the zone of its site.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "zone", "x-default" = "the controller's"))]
     pub timezone: Option<String>,
-    /// From the fire time: how long nodes may change.
+    /// From the fire time: when nodes may change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<Span>,
-    /// How late the tick itself may still start; default the window.
+    /// How late the tick itself may still start.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "the window"))]
     pub start_within: Option<Span>,
-    /// Expected working time on one node.
+    /// Working time on one node; longer raises run.slow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_duration: Option<Span>,
-    /// Starts are spread over this.
+    /// Starts are spread over this; same offset for the same node.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "0s"))]
     pub jitter: Option<Span>,
-    /// What happens with a tick that was missed; default the controller's.
+    /// What happens with a tick that was missed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "the controller's"))]
     pub misfire: Option<Misfire>,
-    /// How late a missed tick may still start.
+    /// How late `run_once` and `run_all` may still start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub catch_up: Option<Span>,
     /// What happens when the previous run still goes.
@@ -77,36 +87,44 @@ pub struct Schedule {
     pub overlap: Overlap,
     /// What happens with nodes that were offline or not reached in the window.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "that of the rollout policy"))]
     pub late_nodes: Option<LateNodes>,
-    /// Rings, pairs and gates; required when the procedure changes nodes.
+    /// Rings, pairs and gates.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-takes" = "rollout-policy",
+        "x-idle" = "rollout policies are not read, runs have one ring"
+    ))]
     pub rollout_policy: Option<Name>,
     /// Parameters of the procedure.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-takes" = "param-values"))]
     pub params: BTreeMap<Key, Value>,
-    /// What happens at a change of the clocks.
+    /// A skipped time runs right after the gap, a repeated one once.
     #[serde(default)]
     pub dst: Dst,
     /// `false`: shown, never starts.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
+    #[schemars(extend("default" = true))]
     pub enabled: bool,
     /// Notifiers of the controller's configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<Name>,
 }
 
-/// A time before or after another schedule's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A time before or after another schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RelativeTo {
-    /// Id of a schedule of the same file.
+    /// A schedule of the same file.
     pub schedule: Id,
-    /// A duration, with `-` in front for before: `-14d`.
+    /// How long after; "-14d" is before.
+    #[schemars(extend("x-takes" = "offset"))]
     pub by: String,
 }
 
 /// What happens with a tick that was missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Misfire {
     /// Nothing.
@@ -118,7 +136,7 @@ pub enum Misfire {
 }
 
 /// What happens when the previous run still goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
     /// The tick is skipped.
@@ -131,7 +149,7 @@ pub enum Overlap {
 }
 
 /// What happens with nodes that were not reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LateNodes {
     /// With the next tick.
@@ -145,7 +163,7 @@ pub enum LateNodes {
 }
 
 /// What happens at a change of the clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dst {
     /// A time that does not exist runs right after the gap; one that comes twice runs once.
@@ -153,18 +171,21 @@ pub enum Dst {
     Shift,
 }
 
-/// A time in which no scheduled change starts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A time in which no scheduled change starts; checks, sign-offs and undo go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Blackout {
     /// Its id, unique in the file.
     pub id: Id,
-    /// RFC 3339 instant.
+    /// Its beginning.
+    #[schemars(extend("x-takes" = "instant"))]
     pub from: String,
-    /// RFC 3339 instant, after `from`.
+    /// Its end.
+    #[schemars(extend("x-takes" = "instant"))]
     pub to: String,
-    /// The nodes; left out: all.
+    /// The nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "all nodes"))]
     pub selector: Option<Selector>,
     /// Severities that may still start, with approval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

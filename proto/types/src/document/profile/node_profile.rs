@@ -10,29 +10,33 @@ use super::{
 };
 use crate::document::ids::{Id, Key};
 use crate::document::kind::SchemaVersion;
+use crate::document::schema::JsonSchema;
 use crate::id::Name;
 use crate::label::Selector;
 
-/// A node profile (reference/profile.toml).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a kind of node is made of, and what healthy means for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// The schema of the file.
+    /// Schema of the file.
     pub schema: SchemaVersion,
-    /// Its name; procedures refer to it.
+    /// Name; procedures refer to it.
     pub name: Name,
-    /// Raised by the author on every change; shown next to results.
+    /// Raised on every change; shown next to results.
+    #[schemars(range(min = 1))]
     pub version: u32,
     /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// Nodes that get this profile; the most specific selector wins.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "no node"))]
     pub selector: Option<Selector>,
     /// Variables, usable as `{name}` here and in the procedures of this profile.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-takes" = "vars"))]
     pub vars: BTreeMap<Key, String>,
-    /// Facts of the product, for conditions, beside those that every node has.
+    /// Facts of the product, for conditions.
     #[serde(default, rename = "fact", skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<Key, Fact>,
     /// The paper this profile was written from.
@@ -47,11 +51,12 @@ pub struct Profile {
     /// What the status of a node shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
-    /// Programs that may be run.
+    /// The only way to run a program: declared, signed, argv form.
     #[serde(default, rename = "command", skip_serializing_if = "BTreeMap::is_empty")]
     pub commands: BTreeMap<Id, Command>,
     /// Databases.
     #[serde(default, rename = "database", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ACTION))]
     pub databases: BTreeMap<Id, Database>,
     /// Backups.
     #[serde(default, rename = "backup", skip_serializing_if = "BTreeMap::is_empty")]
@@ -61,30 +66,38 @@ pub struct Profile {
     pub logs: BTreeMap<Id, Log>,
     /// Desired kernel, disk and mount settings.
     #[serde(default, rename = "tuning", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ACTION))]
     pub tunings: BTreeMap<Id, Tuning>,
     /// Packages.
     #[serde(default, rename = "package", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ACTION))]
     pub packages: BTreeMap<Id, Package>,
     /// Validators of configuration.
     #[serde(default, rename = "validator", skip_serializing_if = "BTreeMap::is_empty")]
     pub validators: BTreeMap<Id, Validator>,
-    /// The hardening checklist.
+    /// The hardening checklist; items only read.
     #[serde(default, rename = "hardening", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ACTION))]
     pub hardening: BTreeMap<Id, Hardening>,
     /// Sampled metrics.
     #[serde(default, rename = "metric", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_SAMPLES))]
     pub metrics: BTreeMap<Id, Metric>,
-    /// An optional copy of the samples for local programs.
+    /// Optional copy of the samples for local programs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = crate::idle::NO_SAMPLES))]
     pub metric_store: Option<MetricStore>,
     /// Alert rules.
     #[serde(default, rename = "alert", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ALERTS))]
     pub alerts: BTreeMap<Id, Alert>,
     /// Reports.
     #[serde(default, rename = "report", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ACTION))]
     pub reports: BTreeMap<Id, Report>,
-    /// Pages of the controller's dashboard.
+    /// Panels of a page of the controller's dashboard.
     #[serde(default, rename = "dashboard", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-idle" = "there is no dashboard"))]
     pub dashboards: BTreeMap<Id, Dashboard>,
     /// People.
     #[serde(default, rename = "contact", skip_serializing_if = "BTreeMap::is_empty")]
@@ -92,25 +105,29 @@ pub struct Profile {
     /// Places to read on.
     #[serde(default, rename = "link", skip_serializing_if = "BTreeMap::is_empty")]
     pub links: BTreeMap<Id, Link>,
-    /// Where maintenance programs lie; inventoried, never run.
+    /// Where maintenance programs lie; inventoried, not run.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ACTION))]
     pub tools: Option<Tools>,
 }
 
-/// `[document]`: the paper a profile or procedure was written from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The paper a profile or procedure was written from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Paper {
     /// Version of the paper.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Day of the last change, `2026-11-22`.
+    /// Day of its last change.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "day"))]
     pub last_updated: Option<String>,
-    /// Day of the next review; passing it raises a low alert.
+    /// Day of its next review; passing it raises a low alert.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "day", "x-idle" = "nothing watches that day"))]
     pub next_review: Option<String>,
-    /// Id of a `[contact.*]`.
+    /// Id of a contact.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "contact"))]
     pub owner: Option<Id>,
 }

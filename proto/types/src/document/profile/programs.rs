@@ -7,29 +7,33 @@ use serde::{Deserialize, Serialize};
 use crate::document::expr::When;
 use crate::document::ids::{Id, Key};
 use crate::document::param::ParamSpec;
+use crate::document::schema::JsonSchema;
 use crate::document::value::is_false;
 use crate::time::Span;
 
-/// `[command.*]`: the only way to run a program. No shell, no word splitting.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A program that may be run: no shell, no word splitting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// Program and arguments; placeholders are expanded inside an argument and never split it.
+    /// Program and arguments.
+    #[schemars(extend("x-takes" = "template"))]
     pub argv: Vec<String>,
     /// Typed parameters, usable as `{name}` in `argv`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<Key, ParamSpec>,
-    /// Working directory; default `/`.
+    /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path", "default" = "/"))]
     pub directory: Option<String>,
     /// Limit of one attempt; the timeout of the step covers all.
     pub timeout: Span,
-    /// User it runs as; default root.
+    /// User it runs as.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "root"))]
     pub run_as: Option<String>,
-    /// Whether it changes the node. `false`: may run in a dry run, in a check and in a gate.
+    /// `false`: safe to run in a dry run, a check or a gate.
     pub changes: bool,
-    /// Running it can change filter rules: a step with it needs a guard.
+    /// Running it can change filter rules: its steps need a guard.
     #[serde(default, skip_serializing_if = "is_false")]
     pub touches_network: bool,
     /// Files it writes, collected as reports of the step.
@@ -38,10 +42,11 @@ pub struct Command {
 }
 
 /// A file that a command writes; a missing one is a finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandOutput {
     /// Where it lies.
+    #[schemars(extend("x-takes" = "path"))]
     pub path: String,
     /// Title of the report.
     pub title: String,
@@ -50,7 +55,7 @@ pub struct CommandOutput {
 }
 
 /// Form of a report or output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// HTML.
@@ -63,8 +68,8 @@ pub enum Format {
     Csv,
 }
 
-/// `[database.*]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
     /// Only where this is true.
@@ -83,19 +88,23 @@ pub struct Database {
     /// Rows that may be deleted, by age.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub purge: Vec<Purge>,
-    /// Tables to vacuum; none written is all.
+    /// Tables to vacuum.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-default" = "all tables"))]
     pub vacuum: Vec<String>,
     /// Scope of a reindex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reindex: Option<ReindexScope>,
-    /// Reports: `bloat`, `index_usage`, `slow_queries`, `sizes`.
+    /// Reports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "items" = { "type": "string", "enum": ["bloat", "index_usage", "slow_queries", "sizes"] }
+    ))]
     pub reports: Vec<String>,
 }
 
 /// A database engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     /// `PostgreSQL`.
@@ -103,7 +112,7 @@ pub enum Engine {
 }
 
 /// Scope of a reindex.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReindexScope {
     /// Nothing.
@@ -114,8 +123,8 @@ pub enum ReindexScope {
     Database,
 }
 
-/// Rows of a table that may be deleted when they are older than `keep`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Rows that may be deleted when they are older.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Purge {
     /// The table.
@@ -126,71 +135,82 @@ pub struct Purge {
     pub keep: Span,
 }
 
-/// `[backup.*]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backup {
     /// Only where this is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<When>,
-    /// Files or a database.
+    /// What it holds.
     pub kind: BackupKind,
-    /// Files and folders, globs allowed; one that matches nothing is a finding.
+    /// Files and folders; one that matches nothing is a finding.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-takes" = "path"))]
     pub sources: Vec<String>,
     /// Globs left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-takes" = "path"))]
     pub exclude: Vec<String>,
-    /// Id of the `[database.*]`.
+    /// The database.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = { "id-of": "database" }))]
     pub database: Option<Id>,
     /// Where archives lie.
+    #[schemars(extend("x-takes" = "path"))]
     pub directory: String,
     /// Name of an archive; `{timestamp}` keeps two of one day apart.
+    #[schemars(extend("x-takes" = "template"))]
     pub file_name: String,
-    /// Retention; never the last good one.
+    /// Retention: days, count, or both, which must agree then before one is deleted; never the last good one.
     pub keep: Keep,
-    /// Older than this is stale.
+    /// Older than this shows as stale everywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fresh_within: Option<Span>,
     /// What is checked after writing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verify: Vec<VerifyMethod>,
-    /// Restoring it can change filter rules.
+    /// Restoring it can change filter rules: its steps need a guard.
     #[serde(default, skip_serializing_if = "is_false")]
     pub touches_network: bool,
     /// A copy off the node, encrypted on it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = "archives stay on the node"))]
     pub copy: Option<BackupCopy>,
-    /// Restoring into a scratch place to see that it can be done.
+    /// Rehearsal of a restore; overdue is an alert.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = "there is no rehearsal of a restore"))]
     pub restore_test: Option<RestoreTest>,
 }
 
 /// What a backup holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupKind {
     /// A tar archive of files, gzip.
+    #[schemars(extend("x-needs" = [["sources"]], "x-may" = ["exclude"]))]
     Files,
     /// A dump of a database.
+    #[schemars(extend("x-needs" = [["database"]], "x-idle" = "a node cannot dump databases yet"))]
     Database,
 }
 
-/// Retention: days, count, or both; with both, both must agree before one is deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Retention; with both, both must agree before one is deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Keep {
     /// Days an archive is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 36500))]
     pub days: Option<u32>,
     /// Archives that are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
     pub count: Option<u32>,
 }
 
 /// What is checked after writing an archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VerifyMethod {
     /// The SHA-256 beside the archive.
@@ -198,47 +218,51 @@ pub enum VerifyMethod {
     /// The archive's listing is read to its end.
     List,
     /// It is restored into a scratch place.
+    #[schemars(extend("x-idle" = "there is no rehearsal of a restore"))]
     RestoreTest,
 }
 
-/// A copy of a backup off the node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A copy of a backup off the node, encrypted on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupCopy {
-    /// `artifacts` or `s3:<name>`.
+    /// `"artifacts"` or `"s3:<name>"`.
     pub to: String,
     /// Recipients it is encrypted to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub encrypt_to: Vec<String>,
     /// File with one recipient a line.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path"))]
     pub encrypt_to_file: Option<String>,
     /// Retention of the copies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
 }
 
-/// Rehearsal of a restore; the one place where it is declared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Rehearsal of a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreTest {
-    /// How often; overdue is an alert.
+    /// How often.
     pub every: Span,
-    /// Week day, `MON` to `SUN`.
+    /// Day of the week.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]))]
     pub on: Option<String>,
-    /// Scratch database, or `scratch` for files.
+    /// Scratch database, or "scratch" for files.
     pub into: String,
-    /// Always `always`: the scratch place goes.
+    /// The scratch place always goes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["always"], "default" = "always"))]
     pub drop_after: Option<String>,
 }
 
-/// `[package.*]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
-    /// Package name, `*` for all but those on hold, or a requirements file for pip.
+    /// Package name, "*" for all but those on hold, or a requirements file.
     pub name: String,
     /// The package manager.
     pub manager: PackageManager,
@@ -250,14 +274,15 @@ pub struct Package {
     pub origin: Option<String>,
     /// pip: folder of the requirements file.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path"))]
     pub directory: Option<String>,
-    /// Moving it can change filter rules.
+    /// Moving it can change filter rules: its steps need a guard.
     #[serde(default, skip_serializing_if = "is_false")]
     pub touches_network: bool,
 }
 
 /// A package manager.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PackageManager {
     /// dpkg and apt.
@@ -266,8 +291,8 @@ pub enum PackageManager {
     Pip,
 }
 
-/// `[validator.*]`. Which fields count follows from `kind`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A validator of configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Validator {
     /// One line for people.
@@ -275,19 +300,23 @@ pub struct Validator {
     pub title: String,
     /// How it is looked at.
     pub kind: ValidatorKind,
-    /// `command`: one of `[command.*]` with `changes = false`; exit 0 is valid.
+    /// A command with `changes = false`; exit 0 is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = { "id-of": "command" }))]
     pub command: Option<Id>,
-    /// `service`: one of `[service.*]`.
+    /// A service.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = { "id-of": "service" }))]
     pub service: Option<Id>,
     /// One file.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path"))]
     pub path: Option<String>,
     /// Files, globs allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-takes" = "path"))]
     pub paths: Vec<String>,
-    /// What an invalid file does to the step.
+    /// `abort`: validators after it do not run.
     #[serde(default)]
     pub on_failure: OnInvalid,
 }
@@ -300,29 +329,37 @@ impl Validator {
 }
 
 /// How a validator looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ValidatorKind {
     /// A declared command exits with 0.
+    #[schemars(extend("x-needs" = [["command"]]))]
     Command,
     /// A service is as expected.
+    #[schemars(extend("x-needs" = [["service"]]))]
     Service,
     /// A file is there.
+    #[schemars(extend("x-needs" = [["path", "paths"]]))]
     FileExists,
     /// Files parse as JSON.
+    #[schemars(extend("x-needs" = [["path", "paths"]]))]
     Json,
     /// Files parse as YAML.
+    #[schemars(extend("x-needs" = [["path", "paths"]], "x-idle" = "a node has no reader of YAML yet"))]
     Yaml,
     /// Files parse as TOML.
+    #[schemars(extend("x-needs" = [["path", "paths"]]))]
     Toml,
     /// Files are accepted by nft's checker.
+    #[schemars(extend("x-needs" = [["path", "paths"]]))]
     Nft,
     /// Files parse as Python.
+    #[schemars(extend("x-needs" = [["path", "paths"]]))]
     PythonSyntax,
 }
 
 /// What an invalid file does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnInvalid {
     /// Validators after it do not run.

@@ -5,40 +5,49 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::document::ids::Id;
+use crate::document::schema::JsonSchema;
 use crate::document::value::{Value, is_false, is_true, yes};
 use crate::id::Name;
 use crate::time::Span;
 
-/// `[log.*]`: rotation, archive, compression and deletion of log files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Rotation, archive, compression and deletion of log files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::struct_excessive_bools)] // they are logrotate's own switches, by its own names
 pub struct Log {
     /// Files, globs allowed.
+    #[schemars(extend("x-takes" = "path"))]
     pub paths: Vec<String>,
     /// Globs left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-takes" = "path"))]
     pub exclude: Vec<String>,
     /// Rotation by the node's own logrotate.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub rotate: Option<Rotate>,
     /// Compress rotated files.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub compress: bool,
     /// Compress one rotation later.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub delay_compress: bool,
     /// No finding when nothing matches.
     #[serde(default, skip_serializing_if = "is_false")]
     pub missing_ok: bool,
     /// Leave empty files.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub skip_empty: bool,
     /// How the new file is made.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub create: Option<CreateFile>,
     /// What happens after a rotation.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub after: Option<RotateAfter>,
     /// Move old files into an archive folder.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,17 +64,18 @@ pub struct Log {
 }
 
 /// When logs are rotated and how many are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rotate {
     /// How often.
     pub every: RotateEvery,
     /// Rotated files kept.
+    #[schemars(range(min = 1, max = 10_000))]
     pub keep: u32,
 }
 
 /// How often logs are rotated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RotateEvery {
     /// Each hour.
@@ -77,10 +87,10 @@ pub enum RotateEvery {
 }
 
 /// How the file after a rotation is made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateFile {
-    /// Mode in octal, `0644`.
+    /// Mode in octal, "0644".
     pub mode: String,
     /// Owner.
     pub user: String,
@@ -89,20 +99,22 @@ pub struct CreateFile {
 }
 
 /// What happens after a rotation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateAfter {
     /// Services to reload.
+    #[schemars(extend("x-takes" = { "id-of": "service" }))]
     pub reload: Vec<Id>,
 }
 
 /// Moving old files into an archive folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
     /// Older than this, by the time of the last change.
     pub after: Span,
     /// The folder.
+    #[schemars(extend("x-takes" = "path"))]
     pub directory: String,
     /// Compress them there.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -110,65 +122,76 @@ pub struct Archive {
 }
 
 /// Deleting old files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Delete {
     /// Older than this, by the time of the last change.
     pub after: Span,
-    /// Which files; none written is `paths` of the log.
+    /// Which files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-takes" = "path", "x-default" = "the paths of the log"))]
     pub paths: Vec<String>,
 }
 
 /// Removing folders that became empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveEmptyDirectories {
     /// Below this folder; never the folder itself.
+    #[schemars(extend("x-takes" = "path"))]
     pub under: String,
     /// Folders that stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-takes" = "path"))]
     pub keep: Vec<String>,
 }
 
-/// `[tuning.*]`: desired settings. Which fields count follows from `kind`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Desired settings, diffed before applying.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tuning {
     /// What is set.
     pub kind: TuningKind,
-    /// sysctl: the one owned file.
+    /// The one owned file.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path"))]
     pub file: Option<String>,
-    /// sysctl: modules loaded first.
+    /// Modules loaded first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<String>,
-    /// sysctl, block: settings; texts and integers only.
+    /// The settings.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-takes" = "settings"))]
     pub set: BTreeMap<String, Value>,
     /// `false`: shipped, shown, not applied.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
+    #[schemars(extend("default" = true))]
     pub enabled: bool,
-    /// Applying it can cut the node off; when left out true for sysctl, false for the others.
+    /// Applying it can cut the node off.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "true for sysctl, else false"))]
     pub touches_network: Option<bool>,
     /// Put the former values back when applying fails.
     #[serde(default, skip_serializing_if = "is_false")]
     pub revert_on_failure: bool,
-    /// block: the disk under this mount point.
+    /// The disk under this mount point; never a device name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path"))]
     pub device_of: Option<String>,
-    /// block: `udev` or `none`.
+    /// How it outlives a reboot.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "none"))]
     pub persist: Option<Persist>,
-    /// mount: the mount point.
+    /// The mount point.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path"))]
     pub path: Option<String>,
-    /// mount: the options.
+    /// Mount options.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
-    /// mount: when it takes effect.
+    /// When mount options take effect.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "live"))]
     pub apply: Option<ApplyMount>,
 }
 
@@ -180,19 +203,22 @@ impl Tuning {
 }
 
 /// What a tuning sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TuningKind {
     /// Kernel settings.
+    #[schemars(extend("x-needs" = [["file"], ["set"]], "x-may" = ["modules"]))]
     Sysctl,
     /// A block device's queue.
+    #[schemars(extend("x-needs" = [["device_of"], ["set"]], "x-may" = ["persist"]))]
     Block,
     /// Mount options.
+    #[schemars(extend("x-needs" = [["path"], ["options"]], "x-may" = ["apply"]))]
     Mount,
 }
 
 /// How a block setting outlives a reboot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Persist {
     /// By a udev rule.
@@ -202,7 +228,7 @@ pub enum Persist {
 }
 
 /// When mount options take effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ApplyMount {
     /// By a remount.
@@ -211,8 +237,8 @@ pub enum ApplyMount {
     AtNextMount,
 }
 
-/// `[hardening.*]`: an item of the checklist. It only reads. Which fields count follows from `kind`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An item of the hardening checklist; it only reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hardening {
     /// Heading on the checklist.
@@ -222,29 +248,34 @@ pub struct Hardening {
     pub title: String,
     /// How it is looked at.
     pub kind: HardeningKind,
-    /// `command`: one of `[command.*]`.
+    /// A command with `changes = false`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = { "id-of": "command" }))]
     pub command: Option<Id>,
-    /// `log_match`: the file.
+    /// The log file.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path"))]
     pub path: Option<String>,
-    /// `file_mode`, `file_diff`: files, globs allowed.
+    /// Files, globs allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-takes" = "path"))]
     pub paths: Vec<String>,
-    /// `log_match`: the text looked for.
+    /// The text looked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
-    /// `file_mode`: what must not be set, `o+r`.
+    /// What must not be set, "o+r".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forbid: Option<String>,
-    /// `accounts`: from this user id on.
+    /// From this user id on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_uid: Option<u32>,
-    /// `package`: one of `[package.*]`.
+    /// Finding: updates pending for this package.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = { "id-of": "package" }))]
     pub package: Option<Id>,
-    /// `procedure`: the procedure that must have run well.
+    /// Finding: no good run of this procedure for so long.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "procedure"))]
     pub procedure: Option<Name>,
     /// How often it is due.
     pub every: Cadence,
@@ -254,29 +285,36 @@ pub struct Hardening {
 }
 
 /// How a hardening item is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HardeningKind {
     /// A declared command.
+    #[schemars(extend("x-needs" = [["command"]]))]
     Command,
     /// Lines of a log that hold a text.
+    #[schemars(extend("x-needs" = [["path"], ["pattern"]]))]
     LogMatch,
     /// Modes of files.
+    #[schemars(extend("x-needs" = [["paths"]], "x-may" = ["forbid"]))]
     FileMode,
     /// Differences of files since the last time.
+    #[schemars(extend("x-needs" = [["paths"]]))]
     FileDiff,
     /// User accounts.
+    #[schemars(extend("x-may" = ["min_uid"]))]
     Accounts,
     /// Pending updates.
+    #[schemars(extend("x-needs" = [["package"]]))]
     Package,
     /// No good run of a procedure for so long.
+    #[schemars(extend("x-needs" = [["procedure"]]))]
     Procedure,
     /// A person looks.
     Manual,
 }
 
 /// How often an item is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cadence {
     /// Each day.
@@ -290,7 +328,7 @@ pub enum Cadence {
 }
 
 /// What the report of a hardening item holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HardeningReport {
     /// A number and some lines.

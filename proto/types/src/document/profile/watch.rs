@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::programs::Format;
 use crate::document::expr::AlertWhen;
+use crate::document::schema::JsonSchema;
 use crate::id::Name;
 use crate::severity::Severity;
 use crate::time::Span;
 
-/// `[fact.*]`: a flag of a product, true where its program or its path is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A flag for conditions, `facts.<name>`: true where the program or the path is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fact {
     /// A program in the search path of the node.
@@ -17,11 +18,12 @@ pub struct Fact {
     pub program: Option<String>,
     /// A file or folder.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "path"))]
     pub path: Option<String>,
 }
 
-/// `[metric.*]`: what is sampled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A sampled metric.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metric {
     /// Heading on pages.
@@ -30,7 +32,8 @@ pub struct Metric {
     /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub title: String,
-    /// Where it comes from: `cpu_used`, `disk_used:<path>`, `command:<id>#<field>` and so on.
+    /// Where it comes from.
+    #[schemars(extend("x-takes" = "metric-source"))]
     pub source: String,
     /// How often.
     pub every: Span,
@@ -38,16 +41,17 @@ pub struct Metric {
     pub keep: Span,
 }
 
-/// `[metric_store]`: an optional copy of the samples for local programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Optional copy of the samples for local programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MetricStore {
     /// The file.
+    #[schemars(extend("x-takes" = "path"))]
     pub path: String,
 }
 
-/// `[alert.*]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An alert rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Alert {
     /// One line for people.
@@ -57,6 +61,7 @@ pub struct Alert {
     pub when: AlertWhen,
     /// Must hold this long.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "0s"))]
     pub lasting: Option<Span>,
     /// How bad it is.
     pub severity: Severity,
@@ -66,24 +71,26 @@ pub struct Alert {
     /// Not acknowledged for so long: notified again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub escalate_after: Option<Span>,
-    /// `procedure:<name>` or a link.
+    /// `"procedure:<name>"` or a link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runbook: Option<String>,
 }
 
-/// `[report.*]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// Its title.
     pub title: String,
     /// Forms it is made in.
+    #[schemars(extend("items" = { "type": "string", "enum": ["html", "json", "text"] }))]
     pub formats: Vec<Format>,
-    /// One a node, or one for all nodes of the run.
+    /// `fleet`: one for all nodes of the run.
     #[serde(default)]
     pub scope: ReportScope,
     /// Optional copy on the node; the format is appended.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-takes" = "template"))]
     pub file_name: Option<String>,
     /// Its sections in order.
     #[serde(default, rename = "section", skip_serializing_if = "Vec::is_empty")]
@@ -91,7 +98,7 @@ pub struct Report {
 }
 
 /// For whom a report is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReportScope {
     /// One a node.
@@ -102,31 +109,37 @@ pub enum ReportScope {
 }
 
 /// A section of a report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Section {
     /// Its heading.
     pub title: String,
-    /// `summary`, `step:<id>` or `findings`.
+    /// `"summary"`, `"step:<id>"` or `"findings"`.
     pub from: String,
     /// At most so many lines.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000), extend("x-default" = "all"))]
     pub lines: Option<u32>,
     /// What it says when there is nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub empty: Option<String>,
 }
 
-/// `[dashboard.*]`: panels of a page of the controller's dashboard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Panels of a page of the controller's dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dashboard {
     /// The panels in order.
+    #[schemars(extend(
+        "items" = { "type": "string", "enum": [
+                "schedule_status", "health_trends", "performance_metrics", "alert_statistics", "backup_status"
+            ] }
+    ))]
     pub panels: Vec<String>,
 }
 
-/// `[contact.*]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A person or team.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Contact {
     /// Mail address.
@@ -137,18 +150,19 @@ pub struct Contact {
     pub phone: Option<String>,
 }
 
-/// `[link.*]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A place to read on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// The address.
     pub url: String,
 }
 
-/// `[tools]`: where maintenance programs lie; inventoried, never run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where maintenance programs lie; inventoried, not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tools {
     /// The folders.
+    #[schemars(extend("x-takes" = "path"))]
     pub directories: Vec<String>,
 }

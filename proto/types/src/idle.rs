@@ -1,0 +1,19 @@
+//! Why this build keeps a key of a document, and signs it, and does not act on it; each completes "this build does
+//! not act on x: ". What is idle for a reason of its own says so where it stands, as `x-idle`.
+
+/// Ids of tables that steps would name.
+pub const NO_ACTION: &str = "no action that reads it is built";
+/// Copies of logs.
+pub const NO_LOG_FILE: &str = "no copy of logs is written on the node";
+/// Alert rules.
+pub const NO_ALERTS: &str = "nothing evaluates alerts";
+/// The period of checks.
+pub const NO_CHECKS: &str = "nothing makes checks by itself, runs of health.check do; a result that is three times as old counts as unknown";
+/// What happens to a service that is down.
+pub const NO_RESTARTS: &str = "nothing restarts services by itself, runs of health.repair do";
+/// Metrics.
+pub const NO_SAMPLES: &str = "nothing takes samples by itself, runs of metrics.collect measure";
+/// The node's logrotate.
+pub const NO_ROTATION: &str = "nothing rotates logs; log.prune archives, compresses and deletes";
+/// Schedules and blackouts.
+pub const NO_SCHEDULER: &str = "nothing starts runs by itself";
