@@ -214,3 +214,39 @@ fn a_full_disk_under_stdout_is_an_error() {
     assert_eq!(code, 1);
     assert!(String::from_utf8(err).unwrap().starts_with("error[unexpected]: the output cannot be written"));
 }
+
+#[test]
+fn files_are_laid_out_in_place_and_checked_without_writing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+    let (bad, good) = ("kind=\"profile\" # what\n\n\n[vars]\na  = 'b'\n", "kind = \"schedule\"\n");
+    std::fs::write(path("bad.toml"), bad).unwrap();
+    std::fs::write(path("good.toml"), good).unwrap();
+    std::os::unix::fs::symlink(path("bad.toml"), path("link.toml")).unwrap();
+    let ended = run(&["config", "fmt", "--check", folder.path().to_str().unwrap()]);
+    assert_eq!(ended.code, 20, "{}", ended.err);
+    assert!(ended.out.ends_with("2 of 3 files to be laid out anew\n"), "{}", ended.out);
+    assert_eq!(read("bad.toml"), bad);
+    std::fs::write(path("broken.toml"), "a = \n").unwrap();
+    let ended = run(&["config", "fmt", &path("bad.toml"), &path("broken.toml")]);
+    assert!(ended.code == 2 && ended.err.contains("broken.toml:1:"), "{}", ended.err);
+    assert_eq!(read("bad.toml"), bad);
+    let ended = run(&["config", "fmt", &path("link.toml"), &path("good.toml"), "-o", "name"]);
+    assert_eq!((ended.code, ended.out), (0, format!("{}\n", path("link.toml"))), "{}", ended.err);
+    assert_eq!(read("bad.toml"), "kind = \"profile\" # what\n\n[vars]\na = 'b'\n");
+    assert!(Path::new(&path("link.toml")).is_symlink());
+    assert_eq!(run(&["config", "fmt", "--check", &path("bad.toml"), &path("good.toml")]).code, 0);
+}
+
+#[test]
+fn the_schema_is_printed_as_it_is() {
+    for kind in ["profile", "procedure", "schedule"] {
+        let ended = run(&["config", "schema", kind]);
+        let schema: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!((ended.code, schema["properties"]["kind"]["const"].as_str()), (0, Some(kind)));
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        assert_eq!(run(&["config", "schema", kind, "-o", "json"]).out, ended.out);
+    }
+    assert_eq!(run(&["config", "schema", "rollout"]).code, 2);
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use fleet_types::document::DocumentKind;
 use fleet_types::id::Name;
 
 /// `config`.
@@ -19,6 +20,29 @@ pub enum ConfigCommand {
         /// TOML files, or folders of them.
         #[arg(required = true, value_name = "FILE|FOLDER")]
         paths: Vec<PathBuf>,
+    },
+    /// Show what apply would change, value by value. Changes nothing.
+    Diff {
+        /// TOML files, or folders of them.
+        #[arg(required = true, value_name = "FILE|FOLDER")]
+        paths: Vec<PathBuf>,
+        /// Exit code 20 when there is a difference.
+        #[arg(long)]
+        detailed_exitcode: bool,
+    },
+    /// Lay files out in one form; values, comments and order stay. Needs no controller.
+    Fmt {
+        /// TOML files, or folders of them.
+        #[arg(required = true, value_name = "FILE|FOLDER")]
+        paths: Vec<PathBuf>,
+        /// Write nothing; exit code 20 when a file is not laid out.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print the JSON Schema of a kind of document, for editors. Needs no controller.
+    Schema {
+        /// profile, procedure or schedule.
+        kind: DocumentKind,
     },
 }
 

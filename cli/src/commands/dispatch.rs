@@ -27,6 +27,11 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         }
         Command::Config(ConfigCommand::Validate { paths }) => config::validate(session, paths),
         Command::Config(ConfigCommand::Apply { paths }) => config::apply(session, paths).await,
+        Command::Config(ConfigCommand::Diff { paths, detailed_exitcode }) => {
+            config::diff(session, paths, *detailed_exitcode).await
+        }
+        Command::Config(ConfigCommand::Fmt { paths, check }) => config::format(session, paths, *check),
+        Command::Config(ConfigCommand::Schema { kind }) => config::schema(session, *kind),
         Command::Procedure(command) => document::run(session, DocumentKind::Procedure, command).await,
         Command::Profile(command) => document::run(session, DocumentKind::Profile, command).await,
         Command::Schedule(command) => document::run(session, DocumentKind::Schedule, command).await,

@@ -1,4 +1,4 @@
-//! The files of `config validate` and `config apply`: named ones, and `*.toml` below folders.
+//! The files of `fleetctl config`: named ones, and `*.toml` below folders.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

@@ -30,7 +30,7 @@ pub enum ExitCode {
     Conflict = 11,
     /// Verification failed: audit, signature, backup.
     Verification = 12,
-    /// Differences found, only with `--detailed-exitcode`.
+    /// Differences found, only with `--detailed-exitcode` or `config fmt --check`.
     Differences = 20,
     /// Interrupted.
     Interrupted = 130,

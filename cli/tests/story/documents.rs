@@ -58,3 +58,35 @@ fn invalid_documents_and_unlisted_keys_store_nothing() {
     assert!(ended.err.contains("bad.toml:4:1") && ended.err.contains("bad.toml:5:1"), "{}", ended.err);
     world.state(|state| assert!(state.documents.is_empty()));
 }
+
+#[test]
+fn a_diff_names_each_value_that_apply_would_change() {
+    let world = World::signed_in();
+    let profile = world.file("profile.toml", PROFILE);
+    let run = |more: &[&str]| world.run(&[&["config", "diff", &profile], more].concat());
+    let ended = run(&["--detailed-exitcode"]);
+    assert_eq!(
+        (ended.code, ended.out.as_str()),
+        (20, "created profile edge\n1 of 1 document would change\n")
+    );
+    assert_eq!(world.run(&["config", "apply", &profile, "--yes"]).code, 0);
+    let ended = run(&["--detailed-exitcode"]);
+    let unchanged = "unchanged profile edge, revision 1\n0 of 1 document would change\n";
+    assert_eq!((ended.code, ended.out.as_str()), (0, unchanged), "{}", ended.err);
+    // Comments and layout are not what is signed.
+    world.file("profile.toml", &format!("# new\n{}", PROFILE.replace(" = ", "=")));
+    assert_eq!(run(&[]).out, unchanged);
+    let other = PROFILE.replace("warn = 4\n", "warn = \"cores * 2\"\n").replace("title = \"Load\"\n", "");
+    world.file("profile.toml", &other.replace("changes = true", "changes = true\nrun_as = \"edge\""));
+    let ended = run(&[]);
+    let expected = "updated profile edge, now revision 1\n  - check.load.title: \"Load\"\n  ~ check.load.warn: 4 -> \"cores * 2\"\n  + command.set.run_as: \"edge\"\n1 of 1 document would change\n";
+    assert_eq!((ended.code, ended.out.as_str()), (0, expected), "{}", ended.err);
+    assert_eq!(
+        run(&["-o", "jsonpath=.items[0].changes[*].path"]).out,
+        "check.load.title\ncheck.load.warn\ncommand.set.run_as\n"
+    );
+    assert_eq!(run(&["-o", "name"]).out, "profile/edge\n");
+    world.file("profile.toml", &PROFILE.replace("every", "evry"));
+    assert_eq!(run(&[]).code, 2);
+    world.state(|state| assert_eq!(state.documents.len(), 1));
+}

@@ -1,0 +1,104 @@
+//! `fleetctl config apply`.
+
+use std::path::PathBuf;
+
+use fleet_documents::{ParsedSet, Problem, to_canonical_json};
+use fleet_types::view::ApplyView;
+
+use super::read::{applied_documents, checked};
+use crate::client::SourceDocument;
+use crate::commands::files::{self, TextFile};
+use crate::confirm::{Danger, confirm};
+use crate::context::{Revision, Seen};
+use crate::error::{ExitCode, Failure};
+use crate::render::{Answer, Cell, Column, Table, Tone, units};
+use crate::session::Session;
+use crate::signing::Signer;
+
+/// Checks, shows what would change, asks, signs and stores.
+pub async fn apply(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitCode, Failure> {
+    let texts = files::read(paths)?;
+    let signer = Signer::load(&session.context()?)?;
+    let client = session.connect().await?;
+    let applied = applied_documents(&client).await?;
+    let set = checked(&texts, &applied)?;
+    if set.documents.is_empty() {
+        return Err(Failure::new(ExitCode::NotFound, "no-documents", "none of the files holds a document"));
+    }
+    let documents = signed(&signer, &set, &texts)?;
+    let warnings: Vec<String> = set.warnings.iter().map(ToString::to_string).collect();
+    for warning in &warnings {
+        session.say(format!("warning: {warning}"));
+    }
+    let reason = session.settings.reason.clone().unwrap_or_default();
+    let preview = client.apply(&documents, &reason, true).await?;
+    for warning in preview.warnings.iter().filter(|warning| !warnings.contains(warning)) {
+        session.say(format!("warning: {warning}"));
+    }
+    let changed = preview.items.iter().filter(|item| item.action != "unchanged").count();
+    if session.settings.dry_run || changed == 0 {
+        session.print(&answer(&preview))?;
+        return Ok(ExitCode::Done);
+    }
+    if reason.trim().is_empty() && set.warnings.iter().any(Problem::needs_reason) {
+        return Err(Failure::new(
+            ExitCode::Confirmation,
+            "reason-needed",
+            "documents with warnings are applied with a reason only; nothing was stored",
+        )
+        .fix("mend what the warnings say, or add --reason TEXT"));
+    }
+    let doing = format!("apply {}", units::count(changed, "changed document"));
+    confirm(session, &Danger::Moderate, &doing, &answer(&preview)).await?;
+    let stored = client.apply(&documents, &reason, false).await?;
+    let mut seen = Seen::load(&session.context()?.seen_file())?;
+    for item in &stored.items {
+        if let Ok(kind) = item.kind.parse() {
+            seen.note_document(kind, &item.name, Revision { revision: item.revision, digest: item.digest });
+        }
+    }
+    seen.save_or_say(session);
+    session.print(&answer(&stored))?;
+    Ok(ExitCode::Done)
+}
+
+fn signed(signer: &Signer, set: &ParsedSet, texts: &[TextFile]) -> Result<Vec<SourceDocument>, Failure> {
+    let mut documents = Vec::new();
+    for parsed in &set.documents {
+        let bytes = to_canonical_json(&parsed.document)
+            .map_err(|error| Failure::usage(format!("{} cannot be written", parsed.file)).because(&error))?;
+        let source = texts.iter().find(|file| file.name == parsed.file).map(|file| file.text.clone());
+        documents.push(SourceDocument {
+            envelope: signer.document(bytes),
+            source: source.unwrap_or_default(),
+            source_name: parsed.file.clone(),
+        });
+    }
+    Ok(documents)
+}
+
+fn answer(view: &ApplyView) -> Answer {
+    let mut table = Table::new(&[
+        Column::whole("ACTION"),
+        Column::whole("KIND"),
+        Column::whole("NAME"),
+        Column::number("REVISION"),
+        Column::whole("DIGEST").wide(),
+    ]);
+    for item in &view.items {
+        let tone = if item.action == "unchanged" { Tone::Dim } else { Tone::Good };
+        table.row([
+            Cell::toned(tone, item.action.as_str()),
+            item.kind.as_str().into(),
+            item.name.as_str().into(),
+            item.revision.to_string().into(),
+            item.digest.to_string().into(),
+        ]);
+    }
+    let changed = view.items.iter().filter(|item| item.action != "unchanged").count();
+    let word = if view.dry_run { "would change" } else { "changed" };
+    Answer::of(view)
+        .names(view.items.iter().map(|item| format!("{}/{}", item.kind, item.name)))
+        .table(table, "nothing to apply")
+        .line(format!("{changed} of {} {word}", units::count(view.items.len(), "document")))
+}
