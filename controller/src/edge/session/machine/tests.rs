@@ -1,3 +1,5 @@
+//! The machine tried alone: inputs on a clock of the test, acts in short words.
+
 use fleet_types::id::{Generation, JobId};
 
 use super::*;
