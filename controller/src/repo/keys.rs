@@ -166,9 +166,22 @@ pub fn open_run(id: RunId) -> Made {
     key(format!("{OPEN_RUNS}{id}"))
 }
 
+/// Prefix of all jobs, run by run.
+pub const JOBS: &str = "job/";
 /// Prefix of the jobs of a run.
 pub fn jobs_of(run: RunId) -> String {
-    format!("job/{run}/")
+    format!("{JOBS}{run}/")
+}
+
+/// The run of a job's key.
+pub fn run_of_job(key: &Key) -> Option<RunId> {
+    let text = std::str::from_utf8(key.as_bytes().strip_prefix(JOBS.as_bytes())?).ok()?;
+    text.split_once('/')?.0.parse().ok()
+}
+
+/// A place behind all jobs of a run.
+pub fn behind_jobs_of(run: RunId) -> Made {
+    key(format!("{JOBS}{run}0"))
 }
 
 /// A job.
@@ -208,18 +221,39 @@ pub fn pair_in<'a>(key: &'a Key, prefix: &str) -> Option<&'a str> {
     std::str::from_utf8(key.as_bytes().strip_prefix(prefix.as_bytes())?).ok()
 }
 
+/// Prefix of all reports, node by node and chain by chain.
+pub const REPORTS: &str = "report/";
 /// Prefix of the reports of one chain of a node. The first chain has no number, as stores had it before there were
 /// others.
 pub fn reports_of(node: NodeId, chain: u32) -> String {
     match chain {
-        0 => format!("report/{node}/"),
-        chain => format!("report/{node}/chain-{chain:010}/"),
+        0 => format!("{REPORTS}{node}/"),
+        chain => format!("{REPORTS}{node}/chain-{chain:010}/"),
     }
 }
 
 /// A node's report by its number in a chain, an object.
 pub fn report(node: NodeId, chain: u32, sequence: u64) -> Made {
     key(format!("{}{sequence:020}", reports_of(node, chain)))
+}
+
+/// Node and chain of the report that a key below [`REPORTS`] belongs to.
+pub fn chain_in(key: &Key) -> Option<(NodeId, u32)> {
+    let mut parts = key.as_bytes().strip_prefix(REPORTS.as_bytes())?.split(|byte| *byte == b'/');
+    let mut next = || std::str::from_utf8(parts.next()?).ok();
+    let node = next()?.parse().ok()?;
+    let chain = next()?.strip_prefix("chain-").map_or(Some(0), |number| number.parse().ok())?;
+    Some((node, chain))
+}
+
+/// A place behind all reports of a chain, and before those of the next.
+pub fn behind_chain(node: NodeId, chain: u32) -> Made {
+    key(format!("{}:", reports_of(node, chain)))
+}
+
+/// A place behind the parts of a report, and before the next one.
+pub fn behind_report(node: NodeId, chain: u32, sequence: u64) -> Made {
+    key(format!("{}{sequence:020}:", reports_of(node, chain)))
 }
 
 /// The number of the report that a key of a chain, or of a part of a report, belongs to.

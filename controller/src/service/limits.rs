@@ -18,7 +18,7 @@ const MAX_PARAMS_BYTES: usize = 16 * 1024;
 /// An order for later is for one of the next maintenance windows; what is further away is a schedule.
 const MAX_AHEAD: Duration = Duration::from_hours(24 * 30);
 /// An operator's clock may be ahead by as much when a run's id is made from it.
-const CLOCK_AHEAD: Duration = Duration::from_hours(1);
+pub(super) const CLOCK_AHEAD: Duration = Duration::from_hours(1);
 
 fn at_most(field: &str, bytes: usize, most: usize) -> Result<()> {
     if bytes > most {

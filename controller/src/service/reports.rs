@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_store::Direction;
+use fleet_store::{Batch, Direction, chunks};
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, Generation, JobId, NodeId, RunId};
@@ -20,9 +20,10 @@ use fleet_types::time::Timestamp;
 use fleet_types::view::Health;
 
 use super::caller::Agent;
-use super::holds;
+use super::{holds, retention};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
+use crate::fleet::node_cache::Known;
 use crate::repo::audited::AuditEntry;
 use crate::repo::reader::{BatchExt as _, Stored};
 use crate::repo::records::{
@@ -57,12 +58,17 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
         if job.as_ref().is_some_and(|job| is_this(job.record.report) || is_this(job.record.late_report)) {
             return Ok(digest);
         }
-        if let Some(why) = unexplained(context, &report, job.as_ref().map(|job| &job.record)).await? {
+        let origin = origin(context, &report, job.as_ref().map(|job| &job.record)).await?;
+        if let Origin::Unexplained(why) = &origin {
             // Work of the time before an operator took the node as it is: let go, and nothing is stored of it.
             if node.released.is_some_and(|released| report.ended < released) {
                 return Ok(digest);
             }
-            return Err(holds::shut_out(context, agent.actor(), agent.node, &why).await?);
+            return Err(holds::shut_out(context, agent.actor(), agent.node, why).await?);
+        }
+        let is_forgotten = matches!(origin, Origin::Forgotten);
+        if is_forgotten && was_taken_away(context, agent.node, &at).await? {
+            return Ok(digest);
         }
         match place_in_chain(context, agent, &at, &report).await? {
             Place::Stored => return Ok(digest),
@@ -72,7 +78,11 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
             }
             Place::Next => {}
         }
-        match store(context, agent, arrived, &report, at, job).await {
+        let stored = match is_forgotten {
+            true => store_forgotten(context, agent, arrived, at).await,
+            false => store(context, agent, arrived, &report, at, job).await,
+        };
+        match stored {
             // The runner changed the job in between (an expiry, a lost), or the number was taken: look again.
             Err(error) if error.kind == Kind::Conflict => context.report_heads.forget(agent.node),
             Err(error) => return Err(error),
@@ -106,20 +116,34 @@ fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<(
     Ok((report, known.record))
 }
 
-/// Why no offer of this store explains a report; `None` when one does. A store that was declared to be restored may
-/// have lost the runs that its nodes speak of: then they are adopted.
-async fn unexplained(context: &Context, report: &Report, job: Option<&JobRecord>) -> Result<Option<String>> {
+/// What this store knows of the work that a report is about.
+enum Origin {
+    /// It was offered here, or is adopted.
+    Explained,
+    /// Its run is so old that it may have been taken away (service/retention.rs).
+    Forgotten,
+    /// No offer of this store explains it, for this reason.
+    Unexplained(String),
+}
+
+/// What explains a report. A store that was declared to be restored may have lost the runs that its nodes speak of: then
+/// they are adopted.
+async fn origin(context: &Context, report: &Report, job: Option<&JobRecord>) -> Result<Origin> {
     let id = report.job.run;
+    if job.is_none() && retention::may_be_gone(id, context.clock.now()) {
+        return Ok(Origin::Forgotten);
+    }
     let run = context.repo.get::<RunRecord>(&keys::run(id)?).await?;
     Ok(match (run, job) {
-        (None, None) if is_restored(context) => None,
-        (None, _) => Some(format!(
+        (None, None) if is_restored(context) => Origin::Explained,
+        (None, _) => Origin::Unexplained(format!(
             "it reports on run {id}, which this store does not have: the store is older than the node's work, or another machine has its key"
         )),
-        (Some(run), Some(job)) if run.record.authority == report.authority => {
-            job.late_report.map(|_| format!("it sends another late report on run {id}"))
-        }
-        (Some(_), _) => Some(format!("it reports on run {id}, which gave it no such work")),
+        (Some(run), Some(job)) if run.record.authority == report.authority => match job.late_report {
+            Some(_) => Origin::Unexplained(format!("it sends another late report on run {id}")),
+            None => Origin::Explained,
+        },
+        (Some(_), _) => Origin::Unexplained(format!("it reports on run {id}, which gave it no such work")),
     })
 }
 
@@ -189,7 +213,7 @@ async fn place_in_chain(
 }
 
 /// The number of the newest stored report of a chain.
-async fn newest_sequence(context: &Context, node: NodeId, chain: u32) -> Result<Option<u64>> {
+pub async fn newest_sequence(context: &Context, node: NodeId, chain: u32) -> Result<Option<u64>> {
     let prefix = keys::reports_of(node, chain);
     let newest = context.repo.store().scan(prefix.as_bytes(), None, 1, Direction::Descending).await?;
     Ok(newest.first().and_then(|(key, _)| keys::report_in(key, &prefix)))
@@ -202,6 +226,55 @@ pub async fn newest_journal_sequence(context: &Context, node: NodeId, chain: u32
     Ok(stored.map_or(0, |record| record.journal_sequence))
 }
 
+/// Was there a report with this number, as far as reports are kept? They are stored in order.
+async fn was_taken_away(context: &Context, node: NodeId, at: &StoredReport) -> Result<bool> {
+    let newest = newest_sequence(context, node, at.chain).await?;
+    let is_kept = context.repo.write_id(&keys::report(node, at.chain, at.sequence)?).await?.is_some();
+    Ok(!is_kept && newest.is_some_and(|newest| newest >= at.sequence))
+}
+
+/// A report as it is stored, in a batch that takes its number.
+fn numbered(
+    context: &Context,
+    agent: &Agent,
+    arrived: &Arrived,
+    at: &StoredReport,
+) -> Result<(Batch, Known)> {
+    let known = context.node_cache.get(agent.node);
+    let known = known.ok_or_else(|| ControllerError::not_found("node", agent.node))?;
+    let record = ReportRecord {
+        payload: arrived.payload.clone(),
+        signature: arrived.signature.clone(),
+        received: context.clock.now(),
+        journal_sequence: known.journal_sequence.unwrap_or(0),
+    };
+    let key = keys::report(agent.node, at.chain, at.sequence)?;
+    Ok((context.audited.batch().if_absent(key.clone()).put_object_record(&key, &record)?, known))
+}
+
+/// A node was away for longer than its run was kept. Its report says nothing to anybody any more, and the next one names
+/// it: it takes its place in the chain, and that of such a one before it, so that nobody fills the store with runs of
+/// long ago. The audit log was told when the node listed the job.
+async fn store_forgotten(
+    context: &Context,
+    agent: &Agent,
+    arrived: &Arrived,
+    at: StoredReport,
+) -> Result<()> {
+    let (node, run) = (agent.node, arrived.run);
+    let (mut batch, _) = numbered(context, agent, arrived, &at)?;
+    if let Some(newest) = newest_sequence(context, node, at.chain).await?
+        && let Some((before, _)) = stored_report(context, node, at.chain, newest).await?
+        && context.repo.write_id(&keys::job(before.job.run, node)?).await?.is_none()
+    {
+        let key = keys::report(node, at.chain, newest)?;
+        batch = chunks::delete_object(context.repo.store().as_ref(), batch, &key).await?;
+    }
+    context.audited.commit(batch, vec![]).await?;
+    tracing::info!(node = %agent.name, %run, "a report on a run that is not kept any more");
+    Ok(())
+}
+
 async fn store(
     context: &Context,
     agent: &Agent,
@@ -212,19 +285,7 @@ async fn store(
 ) -> Result<()> {
     let now = context.clock.now();
     let (run, node, attempt) = (arrived.run, agent.node, arrived.attempt);
-    let known = context.node_cache.get(node).ok_or_else(|| ControllerError::not_found("node", node))?;
-    let stored_report = ReportRecord {
-        payload: arrived.payload.clone(),
-        signature: arrived.signature.clone(),
-        received: now,
-        journal_sequence: known.journal_sequence.unwrap_or(0),
-    };
-    let report_key = keys::report(node, at.chain, at.sequence)?;
-    let mut batch = context
-        .audited
-        .batch()
-        .if_absent(report_key.clone())
-        .put_object_record(&report_key, &stored_report)?;
+    let (mut batch, known) = numbered(context, agent, arrived, &at)?;
     let leaf = AuditEntry::new(agent.actor(), "job.end", format!("run/{run}"))
         .job(JobId { run, node }, attempt)
         .subject(report.authority.digest())
@@ -431,78 +492,4 @@ pub async fn stored_report(
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::testing::{TestContext, agent};
-
-    #[tokio::test]
-    async fn a_new_chain_begins_where_it_says_so_and_nowhere_else() {
-        let test = TestContext::new().await;
-        let agent = agent(1);
-        let sequence = 1_790_000_000_000_u64;
-        let report = |previous: Option<Digest>, new_chain: Option<&str>| -> Report {
-            let job = JobId { run: RunId::from_number(1), node: agent.node };
-            serde_json::from_value(json!({
-                "schema": "fleet/v1/report", "job": job, "attempt": 1, "request": Digest::of(b"request"),
-                "sequence": sequence, "previous": previous, "new_chain": new_chain,
-                "outcome": "succeeded", "reason": "", "started": sequence, "ended": sequence,
-                "boot": {"id": "boot", "ended_ms": 1}, "working_ms": 1, "steps": [],
-            }))
-            .unwrap()
-        };
-        let lost = Some("the journal is missing");
-        let before = Some(Digest::of(b"before"));
-        let at = StoredReport { chain: 0, sequence, digest: Digest::of(b"report") };
-        let place = async |report: Report| match place_in_chain(&test.context, &agent, &at, &report).await {
-            Ok(Place::Next) => "next",
-            Ok(Place::Stored) => "stored",
-            Ok(Place::Contradicts(_)) => "contradicts",
-            Err(error) if error.detail.code == GAP => GAP,
-            Err(_) => "error",
-        };
-        assert_eq!(place(report(before, None)).await, GAP);
-        assert_eq!(place(report(None, None)).await, GAP);
-        assert_eq!(place(report(before, lost)).await, "contradicts");
-        assert_eq!(place(report(None, lost)).await, "next");
-    }
-
-    #[test]
-    fn health_is_known_for_three_times_the_shortest_of_its_checks() {
-        let started = Timestamp::clamped(1_790_000_000_000);
-        let after = |seconds: u64| started.plus(Duration::from_secs(seconds));
-        let health = |every: Option<f64>, ended: Timestamp| {
-            let sample = |metric: &str, value: f64| json!({"metric": metric, "value": value, "unit": "x"});
-            let samples: Vec<_> = [sample("health_score", 80.0)]
-                .into_iter()
-                .chain(every.map(|every| sample("health_every", every)))
-                .collect();
-            let problem = |severity: &str, code: &str| json!({"severity": severity, "code": code, "subject": "c", "message": code});
-            let problems =
-                [problem("medium", "load"), problem("low", "disk"), problem("high", NOT_AVAILABLE)];
-            let report: Report = serde_json::from_value(json!({
-                "schema": "fleet/v1/report",
-                "job": JobId { run: RunId::from_number(1), node: agent(1).node },
-                "attempt": 1, "request": Digest::of(b"request"), "sequence": 1, "previous": null,
-                "outcome": "succeeded", "reason": "", "started": started, "ended": ended,
-                "boot": {"id": "boot", "ended_ms": 1}, "working_ms": 1,
-                "steps": [{
-                    "id": "s", "title": "s", "action": "health.check", "state": "succeeded",
-                    "started": started, "took_ms": 1, "tries": 1, "summary": "",
-                    "samples": samples, "problems": problems,
-                }],
-            }))
-            .unwrap();
-            health_of(&report, after(60)).unwrap()
-        };
-        let found = health(Some(60.0), after(30));
-        assert_eq!((found.problems, found.unknown, found.worst.as_str()), (1, 1, "load"));
-        assert_eq!((found.at, found.fresh_until), (after(30), Some(after(30 + 180))));
-        // A clock that is ahead keeps nothing fresh, and neither does a number that is none.
-        assert_eq!(health(Some(60.0), after(86_400)).fresh_until, Some(after(60 + 180)));
-        for every in [None, Some(-1.0), Some(f64::MAX)] {
-            assert_eq!(health(every, after(0)).fresh_until, Some(after(15 * 60)), "{every:?}");
-        }
-    }
-}
+mod tests;
