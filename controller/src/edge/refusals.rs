@@ -35,6 +35,8 @@ const MAX_CALLERS: usize = 1_000;
 /// Leaves an hour of one account: one a minute is enough to see that it goes on.
 const LEAVES_AN_HOUR: u32 = 60;
 const HOUR: Duration = Duration::from_hours(1);
+/// Leaves a commit. Each has at most 4 KiB: together they stay below the store's 1 MiB.
+const LEAVES_A_COMMIT: usize = 200;
 /// Addresses named in one leaf.
 const ADDRESSES: usize = 5;
 /// Connections of a port that end before their handshake within [`FLOOD_PERIOD`], from which on it is a flood.
@@ -100,7 +102,7 @@ impl Kinds {
         }
     }
 
-    /// What may be written now.
+    /// What may be written now. It counts against the hour once it is written.
     fn take(&mut self, now: Instant) -> Vec<(Kind, Count)> {
         let (began, written) = self.hour.filter(|(began, _)| now - *began < HOUR).unwrap_or((now, 0));
         let room = LEAVES_AN_HOUR.saturating_sub(written) as usize;
@@ -110,8 +112,9 @@ impl Kinds {
             let kinds: Vec<Kind> = self.counts.keys().take(room).cloned().collect();
             kinds.into_iter().filter_map(|kind| self.counts.remove_entry(&kind)).collect()
         };
-        let written = written.saturating_add(u32::try_from(taken.len()).unwrap_or(u32::MAX));
-        self.hour = Some((began, written));
+        if !taken.is_empty() {
+            self.hour = Some((began, written));
+        }
         taken
     }
 
@@ -147,6 +150,12 @@ impl Counts {
             account => account,
         };
         self.accounts.entry(account).or_default().add(kind, count);
+    }
+
+    fn written(&mut self, account: &Account) {
+        if let Some((_, written)) = self.accounts.get_mut(account).and_then(|kinds| kinds.hour.as_mut()) {
+            *written += 1;
+        }
     }
 
     fn lost(&mut self, port: &'static str, address: IpAddr, lost: Lost, now: Instant) {
@@ -248,18 +257,21 @@ impl Refusals {
 
     async fn write_once(&self, context: &Context, now: Instant) {
         let (callers, strangers) = self.lock().take(now);
-        for (taken, batch) in
-            [(callers, context.audited.batch().using_reserve()), (strangers, context.audited.batch())]
-        {
-            if taken.is_empty() {
-                continue;
-            }
+        let chunks = |taken: Taken| taken.chunks(LEAVES_A_COMMIT).map(<[_]>::to_vec).collect::<Vec<_>>();
+        let callers =
+            chunks(callers).into_iter().map(|chunk| (chunk, context.audited.batch().using_reserve()));
+        let strangers = chunks(strangers).into_iter().map(|chunk| (chunk, context.audited.batch()));
+        for (taken, batch) in callers.chain(strangers) {
             let leaves = taken.iter().map(|(_, kind, count)| count.clone().leaf(kind)).collect();
-            if let Err(error) = context.audited.commit(batch, leaves).await {
+            let outcome = context.audited.commit(batch, leaves).await;
+            if let Err(error) = &outcome {
                 tracing::error!("refusals could not be written to the audit log, and are kept: {error}");
-                let mut counts = self.lock();
-                for (account, kind, count) in taken {
-                    counts.add(account, kind, count);
+            }
+            let mut counts = self.lock();
+            for (account, kind, count) in taken {
+                match outcome {
+                    Ok(_) => counts.written(&account),
+                    Err(_) => counts.add(account, kind, count),
                 }
             }
         }
@@ -338,6 +350,34 @@ mod tests {
         assert_eq!(written[1].object, "enrol/2");
         assert_eq!(written[1].reason, "this token is unknown (from 10.0.0.1, 10.0.0.2)");
         assert_eq!((written[1].actor.address.as_str(), written.len()), ("", 2));
+    }
+
+    #[tokio::test]
+    async fn refusals_of_many_callers_are_written_however_many_they_are() {
+        let store = Arc::new(StagedStore::default());
+        let test = TestContext::over(store.clone()).await;
+        let refusals = Refusals::default();
+        let log = crate::repo::keys::audit_log().unwrap();
+        let before = test.context.repo.store().log_len(&log).await.unwrap();
+        for (caller, kind) in (0..40).flat_map(|caller| (0..30).map(move |kind| (caller, kind))) {
+            refusals.count_actor("call", agent(caller).actor(), &format!("reason {kind}"));
+            refusals.count("call", address(1), &format!("guess {kind}"));
+        }
+        // Tries that fail cost nothing of the hour.
+        store.run_short();
+        let now = Instant::now();
+        for _ in 0..5 {
+            refusals.write_once(&test.context, now).await;
+        }
+        let callers = test.context.repo.store().log_len(&log).await.unwrap() - before;
+        assert_eq!(callers, 40 * 30);
+        store.has_space_again();
+        refusals.write_once(&test.context, now).await;
+        let all = test.context.repo.store().log_len(&log).await.unwrap() - before;
+        assert_eq!(all, callers + 30);
+        // Who has been quiet for an hour is forgotten, and gives room to others.
+        refusals.write_once(&test.context, now + HOUR).await;
+        assert_eq!(refusals.lock().accounts.len(), 0);
     }
 
     #[test]
