@@ -50,24 +50,35 @@ fn patience(context: &Context, nodes: usize) -> Duration {
 /// Says every heartbeat that this controller is up, one write whatever the size of the fleet, and once, after its
 /// start, who has not come back.
 pub async fn keep(context: Arc<Context>, stop: CancellationToken) {
-    let is_away = |presence| presence == Presence::Reconnecting;
-    let awaited = context.node_cache.ids(|known| is_away(known.presence)).len();
-    let mut give_up = Some(Instant::now() + patience(&context, awaited));
+    let mut give_up = Some(Instant::now() + patience(&context, away(&context).len()));
     while timeout(context.settings.heartbeat, stop.cancelled()).await.is_err() {
-        let record = AliveRecord { at: context.clock.now() };
-        let written = async {
-            let batch = context.audited.batch().using_reserve().put_record(keys::alive()?, &record)?;
-            context.audited.commit(batch, vec![]).await
-        };
-        if let Err(error) = written.await {
+        if let Err(error) = beat(&context, &mut give_up, Instant::now()).await {
             tracing::warn!("that the controller is up is not stored: {error}");
         }
-        if give_up.take_if(|until| Instant::now() >= *until).is_some() {
-            for node in context.node_cache.ids(|known| is_away(known.presence)) {
-                inventory::disconnected(&context, node, false).await;
-            }
+    }
+}
+
+/// Nodes that were there at the last start and have not come back.
+fn away(context: &Context) -> Vec<NodeId> {
+    context.node_cache.ids(|known| known.presence == Presence::Reconnecting)
+}
+
+/// As long as nodes are awaited the store says how long the controller before this one was up: that is when they were
+/// there last, should this one end, too, before they come.
+async fn beat(context: &Context, give_up: &mut Option<Instant>, now: Instant) -> Result<()> {
+    let awaited = away(context);
+    if give_up.is_some_and(|until| now < until) && !awaited.is_empty() {
+        return Ok(());
+    }
+    if give_up.take().is_some() {
+        for node in awaited {
+            inventory::disconnected(context, node, false).await;
         }
     }
+    let record = AliveRecord { at: context.clock.now() };
+    let batch = context.audited.batch().using_reserve().put_record(keys::alive()?, &record)?;
+    context.audited.commit(batch, vec![]).await?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -129,6 +140,28 @@ mod tests {
         // It does not come: that is known once, and after the next start, too.
         inventory::disconnected(context, node, false).await;
         assert_eq!(known_anew(context, node).await, (Presence::Offline, Some(minutes(30))));
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_ends_before_its_nodes_came_back_does_not_say_that_they_were_there() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let node = enrolled(context, 1).await.node;
+        connect(context, &crate::testing::agent(1), &hello()).await.unwrap();
+        let then = context.clock.now().plus(Duration::from_mins(30));
+        let batch = context.audited.batch().put_record(keys::alive().unwrap(), &AliveRecord { at: then });
+        context.audited.commit(batch.unwrap(), vec![]).await.unwrap();
+        // Two starts, and the first of them did not last.
+        let now = Instant::now();
+        for _ in 0..2 {
+            assert_eq!(known_anew(context, node).await, (Presence::Reconnecting, Some(then)));
+            let mut give_up = Some(now + Duration::from_mins(1));
+            beat(context, &mut give_up, now).await.unwrap();
+            assert_eq!(last_alive(context).await.unwrap(), Some(then));
+        }
+        beat(context, &mut Some(now), now).await.unwrap();
+        assert_eq!(known_anew(context, node).await, (Presence::Offline, Some(then)));
+        assert!(last_alive(context).await.unwrap() < Some(then), "it says of itself that it is up");
     }
 
     #[tokio::test]
