@@ -38,7 +38,7 @@ use crate::repo::reader::Repo;
 use crate::repo::records::FleetRecord;
 use crate::runner::run_loop;
 use crate::service::audit::Tree;
-use crate::service::{holds, inventory, presence, runs, upkeep};
+use crate::service::{holds, inventory, presence, upgrades, upkeep};
 use crate::wake::ChangeNotifier;
 
 /// Why the controller ended, with its exit code.
@@ -178,7 +178,7 @@ pub async fn open_context(
         operators: Operators::default(),
     };
     inventory::fill(&context).await?;
-    runs::index_by_time(&context).await?;
+    upgrades::run(&context).await?;
     Ok(context)
 }
 

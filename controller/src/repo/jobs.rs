@@ -9,6 +9,7 @@ use fleet_rollout::Holder;
 use fleet_store::Batch;
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::{JobState, Outcome};
+use fleet_types::time::Timestamp;
 
 use super::keys;
 use super::reader::{BatchExt as _, Repo, Stored};
@@ -16,6 +17,17 @@ use super::records::{HoldRecord, InboxRecord, JobRecord};
 use crate::error::Result;
 
 impl HoldRecord {
+    /// The hold for a job that was offered.
+    pub fn of(job: &JobRecord) -> Self {
+        Self {
+            run: job.run,
+            node: job.node,
+            node_name: job.node_name.clone(),
+            attempt: job.attempt,
+            since: job.offered.unwrap_or_else(|| Timestamp::clamped(0)),
+        }
+    }
+
     fn is_of(&self, job: &JobRecord) -> bool {
         self.run == job.run && self.node == job.node
     }
@@ -40,14 +52,7 @@ pub fn offer(
         .replace_record(keys::job(run, node)?, known.write_id, offered)?
         .put_record(keys::inbox_entry(node, run)?, entry)?;
     if let Some(pair) = offered.pair.as_deref().filter(|_| changes) {
-        let hold = HoldRecord {
-            run,
-            node,
-            node_name: offered.node_name.clone(),
-            attempt: offered.attempt,
-            since: offered.offered.unwrap_or_else(|| fleet_types::time::Timestamp::clamped(0)),
-        };
-        batch = batch.create_record(keys::pair_hold(pair)?, &hold)?;
+        batch = batch.create_record(keys::pair_hold(pair)?, &HoldRecord::of(offered))?;
     }
     Ok(batch)
 }

@@ -211,6 +211,11 @@ pub fn inbox_entry(node: NodeId, run: RunId) -> Made {
 
 /// Prefix of the pairs that are held.
 pub const PAIR_HOLDS: &str = "hold/pair/";
+/// Says that every job in flight that was offered before there were holds has its own.
+pub fn pair_holds_made() -> Made {
+    key("meta/pair-holds-made".to_owned())
+}
+
 /// The hold of a pair: there while a job may be changing one of its nodes.
 pub fn pair_hold(pair: &str) -> Made {
     key(format!("{PAIR_HOLDS}{pair}"))

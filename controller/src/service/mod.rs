@@ -20,6 +20,7 @@
 //! | [`hints`] | what may have been meant by a name that nobody has |
 //! | [`audit`] | the log's pages, bytes and root |
 //! | [`retention`], [`upkeep`] | how long things are kept; what happens by itself |
+//! | [`upgrades`] | what stores of earlier releases lack |
 //!
 //! Services never call the runner and never hold a stream.
 
@@ -42,5 +43,6 @@ pub mod retention;
 pub mod run_views;
 pub mod runs;
 pub mod trust;
+pub mod upgrades;
 pub mod upkeep;
 pub mod views;

@@ -287,6 +287,7 @@ mod tests {
 
     use super::*;
     use crate::repo::reader::BatchExt as _;
+    use crate::service::upgrades;
     use crate::testing::{TestContext, run_record};
 
     /// No clock of ours was ever before this.
@@ -322,7 +323,7 @@ mod tests {
         batch = batch.delete(keys::runs_by_time_made().unwrap());
         context.audited.commit(batch, vec![]).await.unwrap();
         assert_eq!(listed_in_pages(&test, 10).await, [0; 0]);
-        runs::index_by_time(context).await.unwrap();
+        upgrades::run(context).await.unwrap();
         for limit in [1, 2, 5, 10] {
             assert_eq!(
                 listed_in_pages(&test, limit).await,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_store::{Direction, MAX_VALUE_BYTES};
+use fleet_store::MAX_VALUE_BYTES;
 use fleet_types::authority::Authority;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
@@ -42,8 +42,6 @@ const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Bytes of one detail of an audit record. Three of them, escaped at worst to twice their length, and the rest of the
 /// record stay under its 4 KiB.
 const DETAIL_BYTES: usize = 700;
-/// Entries by time a commit, half of the store's 1,024 operations a batch.
-const INDEXED_A_COMMIT: usize = 500;
 
 /// Which nodes a selector and names mean now, sorted by id.
 pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Targets> {
@@ -455,34 +453,6 @@ fn left_out(context: &Context, request: &Request) -> Vec<Skipped> {
         .collect();
     left_out.sort_by(|a, b| a.name.cmp(&b.name));
     left_out
-}
-
-/// Gives every run its entry by time, once in the life of a store: those of older releases have none.
-pub async fn index_by_time(context: &Context) -> Result<()> {
-    let made = keys::runs_by_time_made()?;
-    if context.repo.get::<Mark>(&made).await?.is_some() {
-        return Ok(());
-    }
-    let mut last: Option<fleet_store::Key> = None;
-    loop {
-        let page = context
-            .repo
-            .page::<RunRecord>(keys::RUNS, last.as_ref(), INDEXED_A_COMMIT, Direction::Ascending)
-            .await?;
-        let is_last = page.len() < INDEXED_A_COMMIT;
-        let mut batch = context.audited.batch();
-        for (_, stored) in &page {
-            batch =
-                batch.put_record(keys::run_by_time(stored.record.started, stored.record.run)?, &Mark {})?;
-        }
-        if is_last {
-            batch = batch.put_record(made, &Mark {})?;
-            context.audited.commit(batch, vec![]).await?;
-            return Ok(());
-        }
-        context.audited.commit(batch, vec![]).await?;
-        last = page.into_iter().last().map(|(key, _)| key);
-    }
 }
 
 /// A run's record.

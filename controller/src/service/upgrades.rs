@@ -1,0 +1,135 @@
+//! What stores of earlier releases lack: made at a start, each once in the life of a store.
+//!
+//! Called before anybody is served. A step that was stopped half way is done again.
+
+use std::collections::BTreeMap;
+
+use fleet_store::{Direction, Key};
+use fleet_types::job::{JobState, Outcome};
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::repo::keys;
+use crate::repo::reader::BatchExt as _;
+use crate::repo::records::{HoldRecord, InboxRecord, JobRecord, Mark, RunRecord};
+
+/// Records a commit, half of the store's 1,024 operations a batch.
+const A_COMMIT: usize = 500;
+
+/// Does what was not done over this store.
+pub async fn run(context: &Context) -> Result<()> {
+    if is_due(context, &keys::runs_by_time_made()?).await? {
+        index_by_time(context).await?;
+        done(context, keys::runs_by_time_made()?).await?;
+    }
+    if is_due(context, &keys::pair_holds_made()?).await? {
+        hold_pairs(context).await?;
+        done(context, keys::pair_holds_made()?).await?;
+    }
+    Ok(())
+}
+
+async fn is_due(context: &Context, mark: &Key) -> Result<bool> {
+    Ok(context.repo.get::<Mark>(mark).await?.is_none())
+}
+
+async fn done(context: &Context, mark: Key) -> Result<()> {
+    context.audited.commit(context.audited.batch().put_record(mark, &Mark {})?, vec![]).await?;
+    Ok(())
+}
+
+/// Gives every run its entry by time.
+async fn index_by_time(context: &Context) -> Result<()> {
+    let mut after: Option<Key> = None;
+    loop {
+        let page = context.repo.page(keys::RUNS, after.as_ref(), A_COMMIT, Direction::Ascending).await?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        let mut batch = context.audited.batch();
+        for (_, stored) in page {
+            let RunRecord { started, run, .. } = stored.record;
+            batch = batch.put_record(keys::run_by_time(started, run)?, &Mark {})?;
+        }
+        context.audited.commit(batch, vec![]).await?;
+    }
+}
+
+/// Holds the pair of every job that may be changing its node: one that is offered, and one that got lost and whose node
+/// has not answered.
+async fn hold_pairs(context: &Context) -> Result<()> {
+    let mut holds = BTreeMap::new();
+    for (_, run) in context.repo.all::<RunRecord>(keys::RUNS).await? {
+        let RunRecord { run, changes, tally, state, .. } = run.record;
+        if !changes || (state.is_terminal() && tally.count(&[Outcome::Lost]) == 0) {
+            continue;
+        }
+        for (_, job) in context.repo.all::<JobRecord>(&keys::jobs_of(run)).await? {
+            let job = job.record;
+            let Some(pair) = job.pair.as_deref().filter(|_| job.state != JobState::Queued) else { continue };
+            // The entry goes when the node has answered.
+            let entry = context.repo.get::<InboxRecord>(&keys::inbox_entry(job.node, run)?).await?;
+            if entry.is_some() {
+                holds.entry(keys::pair_hold(pair)?).or_insert_with(|| HoldRecord::of(&job));
+            }
+        }
+    }
+    for (key, hold) in holds {
+        if context.repo.get::<HoldRecord>(&key).await?.is_none() {
+            context.audited.commit(context.audited.batch().create_record(key, &hold)?, vec![]).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::authority::Authority;
+    use fleet_types::digest::Digest;
+    use fleet_types::id::{Attempt, RunId};
+    use fleet_types::run::{RunState, Tally};
+
+    use super::*;
+    use crate::repo::jobs;
+    use crate::testing::{TestContext, agent, job_record, run_record};
+
+    #[tokio::test]
+    async fn jobs_in_flight_of_an_earlier_release_hold_their_pairs() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let ended = |outcome| JobState::ended(outcome, "");
+        let authority = Authority::Request(Digest::of(b"x"));
+        let entry = InboxRecord { attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
+        let mut batch = context.audited.batch().delete(keys::pair_holds_made().unwrap());
+        let jobs = [
+            (1, "offered", true, RunState::Running, JobState::Offered, true),
+            (2, "reads", false, RunState::Running, JobState::Offered, true),
+            (3, "queued", true, RunState::Running, JobState::Queued, false),
+            (4, "lost", true, RunState::Failed, ended(Outcome::Lost), true),
+            (5, "answered", true, RunState::Failed, ended(Outcome::Lost), false),
+            (6, "offered", true, RunState::Running, JobState::Queued, false),
+        ];
+        for (number, pair, changes, run_state, state, in_inbox) in jobs {
+            let (run, agent) = (RunId::from_number(number), agent(number.into()));
+            let mut tally = Tally::new(1);
+            state.outcome().into_iter().for_each(|outcome| tally.add(outcome));
+            let record =
+                RunRecord { changes, state: run_state, tally, ..run_record(run, context.clock.now()) };
+            let job = JobRecord { pair: Some(pair.to_owned()), state, ..job_record(run, &agent) };
+            batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
+            batch = batch.put_record(keys::job(run, agent.node).unwrap(), &job).unwrap();
+            if in_inbox {
+                batch = batch.put_record(keys::inbox_entry(agent.node, run).unwrap(), &entry).unwrap();
+            }
+        }
+        context.audited.commit(batch, vec![]).await.unwrap();
+        run(context).await.unwrap();
+        let held = jobs::pair_holds(&context.repo).await.unwrap();
+        let held: Vec<_> = held.iter().map(|(pair, holder)| (pair.as_str(), holder.name.as_str())).collect();
+        assert_eq!(held, [("lost", "fw-4"), ("offered", "fw-1")]);
+        // Not again: holds come and go with jobs from now on.
+        let key = keys::pair_hold("lost").unwrap();
+        context.audited.commit(context.audited.batch().delete(key), vec![]).await.unwrap();
+        run(context).await.unwrap();
+        assert_eq!(jobs::pair_holds(&context.repo).await.unwrap().len(), 1);
+    }
+}
