@@ -2,7 +2,8 @@
 //! node that it says it is (docs/adr/0016). Also how they are released, and how a node is removed for good.
 //!
 //! A hold is a state of the node's record, so it is written and told to the audit log once, however often the
-//! machine dials. What the hold means for open jobs is written behind it and taken up again at every start.
+//! machine dials. What the hold means for open jobs is written behind it, and taken up again where that was not
+//! finished: when the same is asked once more, at every start, and from time to time.
 
 use fleet_store::chunks;
 use fleet_types::audit::Actor;
@@ -12,18 +13,16 @@ use fleet_types::view::{Done, Hold};
 use super::caller::Operator;
 use super::idempotency::Once;
 use super::node_jobs::{Ends, committed, end_jobs};
-use super::{inventory, views};
+use super::{inventory, limits, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
-use crate::repo::reader::{BatchExt as _, Stored};
-use crate::repo::records::{NodePointer, NodeRecord, NodeState, RemovedRecord, SeenRecord};
+use crate::repo::reader::{BatchExt as _, PAGE, Stored};
+use crate::repo::records::{InboxRecord, NodePointer, NodeRecord, NodeState, RemovedRecord, SeenRecord};
 use crate::repo::{jobs, keys};
 
 /// Code of the error for a node that is held.
 pub const HELD: &str = "node-held";
-/// Longest reason: it stands in the record, in lists and in the reason of each job that ends by it.
-const MAX_REASON_BYTES: usize = 500;
 
 /// An operator's word about one node.
 pub struct Order<'a> {
@@ -39,10 +38,7 @@ pub struct Order<'a> {
 
 impl Order<'_> {
     fn once(&self, method: &'static str) -> Result<Once> {
-        if self.reason.trim().is_empty() || self.reason.len() > MAX_REASON_BYTES {
-            let why = format!("give a reason of 1 to {MAX_REASON_BYTES} bytes");
-            return Err(ControllerError::invalid("reason", why));
-        }
+        limits::check_node_reason(self.reason)?;
         Once::new(self.caller, self.idempotency_key, method, &[self.name.as_bytes(), self.reason.as_bytes()])
     }
 
@@ -67,7 +63,7 @@ pub fn held(context: &Context, hold: &Hold) -> ControllerError {
 }
 
 /// Holds a node on the controller's own judgement: its agent is shut out, its open jobs end. Returns the error for
-/// the caller who gave rise to it. A node that is shut out already stays as it is, and nothing is written.
+/// the caller who gave rise to it. A node that is shut out already stays as it is.
 pub async fn shut_out(
     context: &Context,
     caused_by: Actor,
@@ -77,6 +73,7 @@ pub async fn shut_out(
     loop {
         let stored = load(context, node).await?;
         if let Some(hold) = stored.record.hold().filter(|hold| !hold.keeps_link()) {
+            end_jobs(context, node, &hold.reason, Ends::All).await?;
             return Ok(held(context, hold));
         }
         let hold = Hold { reason: reason.to_owned(), since: Some(context.clock.now()), by: None };
@@ -108,6 +105,7 @@ pub async fn hold(context: &Context, order: &Order<'_>) -> Result<Done> {
     let once = order.once("node.hold")?;
     loop {
         if let Some(answer) = once.answer(context).await? {
+            take_up_again(context).await?;
             return Ok(answer);
         }
         let stored = find(context, order.name).await?;
@@ -199,6 +197,7 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
     let once = order.once("node.remove")?;
     loop {
         if let Some(answer) = once.answer(context).await? {
+            take_up_again(context).await?;
             return Ok(answer);
         }
         let Stored { record, write_id } = find(context, order.name).await?;
@@ -235,11 +234,12 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
     }
 }
 
-/// What a crash between a hold and the end of the node's jobs left, and certificates that open nothing: for starts.
+/// What was not finished between a hold or a removal and the end of the node's jobs, and certificates that open nothing.
 pub async fn take_up_again(context: &Context) -> Result<()> {
     let now = context.clock.now();
     for (_, stored) in context.repo.all::<RemovedRecord>(keys::REMOVED_NODES).await? {
         let removed = stored.record;
+        end_removed(context, &removed).await?;
         // Without a certificate that lasts there is nothing to deny: node ids are never given twice.
         if removed.certificate_not_after.is_none_or(|end| end <= now) {
             let key = keys::removed_node(removed.node)?;
@@ -247,7 +247,6 @@ pub async fn take_up_again(context: &Context) -> Result<()> {
             continue;
         }
         context.denied.deny_node(removed.node);
-        end_removed(context, &removed).await?;
     }
     for id in context.node_cache.ids(|known| known.record.hold().is_some()) {
         let Some(known) = context.node_cache.get(id) else { continue };
@@ -258,9 +257,15 @@ pub async fn take_up_again(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Ends the jobs of a node that was removed, and frees its pairs: it will not answer any more.
+/// Ends the jobs of a node that was removed, empties its inbox and frees its pairs: it will not answer any more.
 async fn end_removed(context: &Context, removed: &RemovedRecord) -> Result<()> {
     end_jobs(context, removed.node, &format!("the node was removed by {}", removed.by), Ends::All).await?;
+    let entries = context.repo.all::<InboxRecord>(&keys::inbox(removed.node)).await?;
+    for page in entries.chunks(PAGE) {
+        let batch = context.audited.batch().using_reserve();
+        let batch = page.iter().fold(batch, |batch, (key, _)| batch.delete(key.clone()));
+        context.audited.commit(batch, vec![]).await?;
+    }
     let batch = context.audited.batch().using_reserve();
     let (batch, freed) = jobs::free_pairs_of(&context.repo, batch, removed.node).await?;
     if !freed.is_empty() {

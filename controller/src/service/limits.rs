@@ -10,7 +10,9 @@ use fleet_types::time::Timestamp;
 use crate::error::{ControllerError, Result};
 
 /// A reason is a few sentences. It stands in a run's record and in the audit log's texts.
-const MAX_REASON_BYTES: usize = 1024;
+pub(super) const MAX_REASON_BYTES: usize = 1024;
+/// A reason about a node stands in its record, in lists and in the reason of each job that ends by it.
+const MAX_NODE_REASON_BYTES: usize = 500;
 /// Sixty names of nodes, or every label there is. It stands in a run's record.
 const MAX_SELECTOR_BYTES: usize = 2048;
 /// Parameters are numbers, words and short lists; each job's node reads them again.
@@ -30,6 +32,15 @@ fn at_most(field: &str, bytes: usize, most: usize) -> Result<()> {
 /// A reason for anything.
 pub fn check_reason(reason: &str) -> Result<()> {
     at_most("reason", reason.len(), MAX_REASON_BYTES)
+}
+
+/// A reason for holding, releasing or removing a node: there is always one.
+pub fn check_node_reason(reason: &str) -> Result<()> {
+    if reason.trim().is_empty() || reason.len() > MAX_NODE_REASON_BYTES {
+        let why = format!("give a reason of 1 to {MAX_NODE_REASON_BYTES} bytes");
+        return Err(ControllerError::invalid("reason", why));
+    }
+    Ok(())
 }
 
 /// A signed order, before anything of it is stored.

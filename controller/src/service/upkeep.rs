@@ -1,5 +1,5 @@
-//! What the controller does by itself from time to time: take away what is older than its period, and keep the tree
-//! over the audit log up to date.
+//! What the controller does by itself from time to time: end the jobs of nodes that get no work where that was not
+//! finished, take away what is older than its period, and keep the tree over the audit log up to date.
 //!
 //! Started by the program; never in anybody's way: small commits, and a first turn some time after the start.
 
@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::audit::{self, Tree};
+use super::holds;
 use super::retention::{self, Swept};
 use crate::context::Context;
 
@@ -25,6 +26,9 @@ pub async fn run(context: Arc<Context>, tree: Arc<Tree>, stop: CancellationToken
         wait = EVERY;
         // A stop in the middle leaves less to do for the next turn.
         let turn = async {
+            if let Err(error) = holds::take_up_again(&context).await {
+                tracing::error!("ending the jobs of nodes that are held or removed: {error}");
+            }
             match retention::sweep(&context).await {
                 Ok(swept) if swept == Swept::default() => {}
                 Ok(swept) => tracing::info!(

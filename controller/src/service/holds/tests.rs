@@ -197,8 +197,41 @@ async fn a_removed_node_is_shut_out_its_jobs_end_and_its_name_is_free() {
         "what it did is found by the name that it had"
     );
     assert!(context.repo.get::<NodePointer>(&keys::node_name("fw-1").unwrap()).await.unwrap().is_none());
+    assert!(!has_inbox(context, &agent, run).await, "nobody comes for it");
     let unknown = remove(context, &order(&operator(), "fw-1", "again")).await.unwrap_err();
     assert_eq!(unknown.kind, Kind::NotFound);
+}
+
+/// The commit was made, and the store failed before the node's jobs had ended.
+#[tokio::test]
+async fn what_is_asked_once_more_finishes_what_was_left() {
+    let test = TestContext::new().await;
+    let context = &test.context;
+    let is_lost = async |agent: &Agent, run| {
+        matches!(job_state(context, agent, run).await, JobState::Ended { outcome: Outcome::Lost, .. })
+    };
+    let shut = enrolled(context, 1).await;
+    for number in [1, 2] {
+        let left = job_in(context, &shut, number, JobState::Offered).await;
+        shut_out(context, shut.actor(), shut.node, "a reason").await.unwrap();
+        assert!(is_lost(&shut, left).await);
+    }
+    assert_eq!(leaves(context, "node.hold").await.len(), 1);
+    let (caller, kept) = (operator(), enrolled(context, 2).await);
+    let keyed = |name| Order { idempotency_key: "a key", ..order(&caller, name, "a reason") };
+    for number in [3, 4] {
+        let left = job_in(context, &kept, number, JobState::Queued).await;
+        hold(context, &keyed("fw-2")).await.unwrap();
+        let state = job_state(context, &kept, left).await;
+        assert!(matches!(state, JobState::Ended { outcome: Outcome::Cancelled, .. }), "{state:?}");
+    }
+    let gone = enrolled(context, 3).await;
+    let keyed = Order { idempotency_key: "another", ..order(&caller, "fw-3", "a reason") };
+    for number in [5, 6] {
+        let left = job_in(context, &gone, number, JobState::Offered).await;
+        remove(context, &keyed).await.unwrap();
+        assert!(is_lost(&gone, left).await && !has_inbox(context, &gone, left).await);
+    }
 }
 
 /// A controller that was killed between the hold and the end of the jobs.
