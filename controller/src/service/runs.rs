@@ -12,7 +12,7 @@ use fleet_types::digest::Digest;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::document::{Document, DocumentKind};
 use fleet_types::id::{Attempt, NodeId, RunId};
-use fleet_types::job::JobState;
+use fleet_types::job::{JobState, Outcome};
 use fleet_types::label::{Selector, request_means};
 use fleet_types::request::{NodeList, Request, Verb};
 use fleet_types::run::{RunState, Tally};
@@ -32,11 +32,10 @@ use crate::repo::{codec, keys};
 
 /// Jobs a commit: two puts each, under the store's 1,024 operations a batch and 1 MiB with their sizes.
 const JOBS_A_COMMIT: usize = 400;
+/// Longest name of an operator.
+const MAX_NAME_BYTES: usize = 128;
 /// Nodes named in one message, and in a run's record.
 const NAMED: usize = 10;
-/// Longest selector and reason: both stand in the run's record, which is one value of at most 7 KiB, beside
-/// [`NAMED`] nodes that were skipped.
-const MAX_TEXT_BYTES: usize = 2 * 1024;
 /// Longest request: its parameters are a few lines; the whole is fetched and kept by every node.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Bytes of one detail of an audit record. Three of them, escaped at worst to twice their length, and the rest of the
@@ -167,12 +166,12 @@ async fn write(
 ) -> Result<()> {
     let (run, digest) = (start.request.run, order.request.digest());
     let record = run_record(context, caller, start, digest);
-    // Before the first commit: jobs of a run that cannot be written would be left behind.
-    if codec::encode(&record)?.len() > MAX_VALUE_BYTES {
-        return Err(ControllerError::invalid(
-            "request",
-            "selector and reason together are longer than 5 KiB",
-        ));
+    // Before the first commit: jobs of a run that cannot be written would be left behind. And a run that could be
+    // begun can be stopped and ended.
+    let because = cancelled_by(&"x".repeat(MAX_NAME_BYTES), &"x".repeat(limits::MAX_REASON_BYTES));
+    if !fits(&RunRecord { stopped_because: because, ..record.clone() })? {
+        let why = "selector and reason are too long together, with the nodes that are left out";
+        return Err(ControllerError::invalid("request", why));
     }
     write_jobs(context, start).await?;
     let stored = serde_json::to_vec(&order.request).map_err(ControllerError::internal)?;
@@ -289,12 +288,6 @@ async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<St
     ] {
         if let Some(revision) = revision {
             documents::check_revision(context, kind, name, revision, digest).await?;
-        }
-    }
-    for (field, length) in [("selector", request.selector.len()), ("reason", request.reason.len())] {
-        if length > MAX_TEXT_BYTES {
-            let why = format!("{length} bytes; at most {MAX_TEXT_BYTES} are allowed");
-            return Err(ControllerError::invalid(&format!("request.{field}"), why));
         }
     }
     if envelope.payload.len() > MAX_REQUEST_BYTES {
@@ -427,6 +420,19 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
     }
 }
 
+/// Does a run's record fit into one value, also when the runner has written how it ended?
+fn fits(record: &RunRecord) -> Result<bool> {
+    let (end, mut tally) = (Some(record.started), record.tally.clone());
+    tally.ended.extend(Outcome::ALL.map(|outcome| (outcome, tally.nodes)));
+    let longest =
+        RunRecord { state: RunState::RolledBack, tally, ended: end, bodies_gone: end, ..record.clone() };
+    Ok(codec::encode(&longest)?.len() <= MAX_VALUE_BYTES)
+}
+
+fn cancelled_by(name: &str, reason: &str) -> String {
+    if reason.is_empty() { format!("cancelled by {name}") } else { format!("cancelled by {name}: {reason}") }
+}
+
 /// How many nodes may change at once whatever the request allows: one of each pair.
 fn groups(nodes: &[Known]) -> u32 {
     let pairs: BTreeSet<_> = nodes.iter().filter_map(|known| known.record.labels.pair()).collect();
@@ -487,12 +493,13 @@ pub async fn cancel(
                 format!("run {run} has ended already: {}", stored.record.state.as_str()),
             ));
         }
-        let because = if reason.is_empty() {
-            format!("cancelled by {}", caller.record.name)
-        } else {
-            format!("cancelled by {}: {reason}", caller.record.name)
-        };
-        let record = RunRecord { state: RunState::Halting, stopped_because: because, ..stored.record };
+        let stopped_because = cancelled_by(caller.record.name.as_str(), reason);
+        let mut record = RunRecord { state: RunState::Halting, stopped_because, ..stored.record };
+        // Signs that JSON escapes take up to six times their room. The audit log has the whole.
+        while !fits(&record)? && !record.stopped_because.is_empty() {
+            let text = &mut record.stopped_because;
+            text.truncate(text.floor_char_boundary(text.len() * 3 / 4));
+        }
         let mut batch = context.audited.batch().using_reserve().replace_record(
             keys::run(run)?,
             stored.write_id,
@@ -517,6 +524,34 @@ pub async fn cancel(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{TestContext, operator, run_record};
+
+    #[tokio::test]
+    async fn a_run_that_could_begin_can_be_cancelled_whatever_the_words() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let caller = operator();
+        let (run, now) = (RunId::from_number(1), context.clock.now());
+        let reasons = ["why ".repeat(256), "\u{1}".repeat(1024), "\"".repeat(1024)];
+        let mut longest = 0;
+        for length in (0..7000).step_by(10) {
+            let record = RunRecord { selector: "x".repeat(length), ..run_record(run, now) };
+            let because = cancelled_by(&"x".repeat(MAX_NAME_BYTES), &reasons[0]);
+            if fits(&RunRecord { stopped_because: because, ..record.clone() }).unwrap() {
+                longest = length;
+            }
+        }
+        assert!((4000..6000).contains(&longest), "{longest}");
+        for reason in &reasons {
+            let record = RunRecord { selector: "x".repeat(longest), ..run_record(run, now) };
+            let batch = context.audited.batch().put_record(keys::run(run).unwrap(), &record).unwrap();
+            context.audited.commit(batch, vec![]).await.unwrap();
+            cancel(context, &caller, run, reason, "").await.unwrap();
+            let stopped = load(context, run).await.unwrap().record;
+            assert!(stopped.stopped_because.starts_with("cancelled by ada: "), "{stopped:?}");
+            assert!(fits(&stopped).unwrap(), "and the runner can write its end");
+        }
+    }
 
     #[test]
     fn details_of_the_audit_record_are_cut_and_say_so() {

@@ -43,7 +43,8 @@ async fn ended_run(context: &Context, number: u64, sequence: u64) -> RunId {
         ..job_record(run, &node)
     };
     let body = ReportRecord { payload, signature: vec![1; 64], received: now, journal_sequence: 1 };
-    let answer = IdempotencyRecord { arguments: record.authority.digest(), answer: serde_json::Value::Null, at: now };
+    let answer =
+        IdempotencyRecord { arguments: record.authority.digest(), answer: serde_json::Value::Null, at: now };
     let operator = crate::testing::operator().record.id;
     let batch = context
         .audited
@@ -54,7 +55,9 @@ async fn ended_run(context: &Context, number: u64, sequence: u64) -> RunId {
         .and_then(|batch| batch.put_record(keys::run_by_time(record.started, run)?, &Mark {}))
         .and_then(|batch| batch.put_object(&keys::content(&record.authority.digest())?, b"request"))
         .and_then(|batch| batch.put_object_record(&keys::report(node.node, 0, sequence)?, &body))
-        .and_then(|batch| batch.put_object_record(&keys::idempotency(operator, &record.authority.digest())?, &answer))
+        .and_then(|batch| {
+            batch.put_object_record(&keys::idempotency(operator, &record.authority.digest())?, &answer)
+        })
         .unwrap();
     context.audited.commit(batch, vec![]).await.unwrap();
     let of = OutputOf { run, node: node.node, attempt: Attempt(1), step: "s".to_owned() };
