@@ -78,9 +78,10 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
             }
             Place::Next => {}
         }
-        let stored = match is_forgotten {
-            true => store_forgotten(context, agent, arrived, at).await,
-            false => store(context, agent, arrived, &report, at, job).await,
+        let stored = if is_forgotten {
+            store_forgotten(context, agent, arrived, at).await
+        } else {
+            store(context, agent, arrived, &report, at, job).await
         };
         match stored {
             // The runner changed the job in between (an expiry, a lost), or the number was taken: look again.

@@ -101,9 +101,9 @@ async fn without_procedure(context: &Context, run: &RunRecord) -> Result<Batch> 
         return Ok(nothing());
     }
     // Before the look at the other runs: one that begins meanwhile writes the procedure anew, and this fails.
-    let content = keys::content(&run.procedure_digest)?;
+    let made = keys::content(&run.procedure_digest)?;
     let batch = nothing().if_absent(source);
-    let batch = chunks::delete_object(context.repo.store().as_ref(), batch, &content).await?;
+    let batch = chunks::delete_object(context.repo.store().as_ref(), batch, &made).await?;
     let mut after: Option<Key> = None;
     loop {
         let page =
