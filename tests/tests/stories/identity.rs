@@ -7,7 +7,7 @@ use fleet_tests::test_fleet::TestFleet;
 use fleet_tests::wait::{PATIENCE, wait_for};
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, RunId};
-use fleet_types::job::Outcome;
+use fleet_types::job::{JobState, Outcome};
 use fleet_types::run::RunState;
 use tonic::Code;
 
@@ -36,6 +36,11 @@ async fn a_node_restored_from_an_image_works_nothing_twice_until_it_is_released(
     let run = fleet.start_run(fleet.look, 1).await?;
     let original = fleet.agents.remove(0);
     original.started(run).await?;
+    wait_for("the controller to hear of it", PATIENCE, async || {
+        let state = fleet.operator.job(run, "fw-0").await?.item.state;
+        Ok((!matches!(state, JobState::Queued | JobState::Offered)).then_some(()))
+    })
+    .await?;
     // The machine dies in mid-step, and the image that comes up is of before the job.
     let credentials = original.credentials().clone();
     drop(original);
@@ -90,7 +95,8 @@ async fn a_report_that_contradicts_the_chain_holds_the_node_and_a_release_begins
 async fn a_report_that_no_offer_explains_is_not_stored() -> Result<()> {
     let fleet = TestFleet::start(1).await?;
     let agent = &fleet.agents[0];
-    let run = RunId::from_number(77);
+    // Of today: one of long ago may have been taken away, and is no sign of a thief.
+    let run = RunId::new(fleet_tests::clock::now(), 77);
     agent.script(|script| script.work = Work::Hold);
     agent.journal(|journal| journal.on_assign((run, Attempt(1)), Digest::of(b"a request of nobody")))?;
     agent.release(run);
