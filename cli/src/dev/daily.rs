@@ -19,7 +19,7 @@ const RUN_LIMIT: &str = "15m";
 /// What does the work of systemd at boot.
 const BOOT_PROCEDURE: &str = "start-services";
 /// All but the second of each pair at once: machines boot when they boot.
-const BOOT_PARALLEL: &str = "50";
+const BOOT_PARALLEL: &str = "200";
 /// A little more, so that the command's own message comes first.
 const RUN_WAIT: Duration = Duration::from_mins(16);
 /// Reading a log of a few hundred records.

@@ -18,8 +18,8 @@ use super::process::{ProcessMark, boot_id, wait_for};
 const GRACE: Duration = Duration::from_secs(5);
 /// SIGKILL takes effect within milliseconds on any machine that still works.
 const KILL_GRACE: Duration = Duration::from_secs(2);
-/// Most processes that are noted: restarts of 50 agents would have to go on for hours to reach it.
-const MAX_NOTED: usize = 500;
+/// Most processes that are noted: restarts of 200 agents would have to go on for hours to reach it.
+const MAX_NOTED: usize = 2_000;
 
 /// The list and its file.
 #[derive(Debug)]

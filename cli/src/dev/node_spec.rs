@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn any_number_has_unique_names_and_pairs_of_two() {
-        for count in 1..=50 {
+        for count in 1..=200 {
             let nodes = nodes(count);
             assert_eq!(nodes.len(), usize::try_from(count).unwrap());
             assert!(nodes.windows(2).all(|two| two[0].name < two[1].name), "{nodes:?}");
