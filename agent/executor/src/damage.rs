@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 
 use crate::durable;
+use crate::journal::frame;
 use crate::state::SmallState;
 
 /// Says since when this node has a history.
@@ -41,8 +42,15 @@ pub fn missing(directory: &Path) -> Option<String> {
     if !has_history(directory) {
         return None;
     }
-    let lacks: Vec<&str> = NEEDED.into_iter().filter(|name| !directory.join(name).exists()).collect();
-    (!lacks.is_empty()).then(|| format!("{} is missing, which this node had", lacks.join(" and ")))
+    let is_there = |name: &str| match name {
+        // From its first writing on it has an entry: a shorter file was cut, and would pass for a new one.
+        "journal" => {
+            fs::metadata(directory.join(name)).is_ok_and(|file| file.len() > frame::MAGIC.len() as u64)
+        }
+        _ => directory.join(name).exists(),
+    };
+    let lacks: Vec<&str> = NEEDED.into_iter().filter(|name| !is_there(name)).collect();
+    (!lacks.is_empty()).then(|| format!("{} is missing or empty, which this node had", lacks.join(" and ")))
 }
 
 /// What is marked as amiss.
@@ -84,7 +92,7 @@ mod tests {
             begin_history(directory.path()).unwrap();
             fs::create_dir(directory.path().join("reports")).unwrap();
             for name in ["journal", "report.key", "reports/x"] {
-                fs::write(directory.path().join(name), "x").unwrap();
+                fs::write(directory.path().join(name), [b'x'; 40]).unwrap();
             }
             for name in gone {
                 fs::remove_file(directory.path().join(name)).unwrap();
@@ -95,7 +103,21 @@ mod tests {
         assert_eq!(node(&["history"]), None, "of before there was one");
         for name in NEEDED {
             let found = node(&[name]).unwrap();
-            assert!(found.starts_with(&format!("{name} is missing")), "{found}");
+            assert!(found.starts_with(&format!("{name} is missing or empty")), "{found}");
+        }
+        let cut = |length: usize| {
+            let directory = tempfile::tempdir().unwrap();
+            begin_history(directory.path()).unwrap();
+            SmallState::open(directory.path()).unwrap().raise_fence(Generation(1), LinkEpoch(1)).unwrap();
+            fs::write(directory.path().join("report.key"), "x").unwrap();
+            fs::write(directory.path().join("journal"), &frame::MAGIC[..length]).unwrap();
+            missing(directory.path())
+        };
+        for length in 0..=frame::MAGIC.len() {
+            assert!(
+                cut(length).is_some_and(|found| found.starts_with("journal is missing or empty")),
+                "cut to {length}"
+            );
         }
         assert!(node(&["history", "journal"]).is_some());
         assert!(node(&["history", "state.json"]).is_some(), "its reports are left");

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -74,6 +74,14 @@ struct Inner {
 struct Held {
     file: File,
     lock: JournalLock,
+}
+
+impl Held {
+    /// Is the file that is held still the one of this name?
+    fn is_at(&self, path: &Path) -> bool {
+        let (held, named) = (self.file.metadata(), fs::metadata(path));
+        matches!((held, named), (Ok(held), Ok(named)) if (held.dev(), held.ino()) == (named.dev(), named.ino()))
+    }
 }
 
 /// Held by whoever may change the executor's state: one executor, or a command that must not meet one.
@@ -228,13 +236,18 @@ impl Journal {
             return Err(self.failed("compacting")(source));
         }
         contents.compact(now);
+        // Closed while it is replaced: what is appended to a file without a name is on no disk after a restart.
+        let Some(held) = inner.file.take() else { return Err(JournalError::Closed) };
         let (sequence, numbers) = (&mut inner.sequence, &mut inner.numbers);
-        let length = self
-            .reserve
-            .with_room(|| rewrite(&self.path, &contents.kept, sequence, numbers))
-            .map_err(self.failed("compacting"))?;
-        // The old file has no name any more: what cannot be appended to the new one is not written at all.
-        let Some(Held { lock, .. }) = inner.file.take() else { return Err(JournalError::Closed) };
+        let rewritten = self.reserve.with_room(|| rewrite(&self.path, &contents.kept, sequence, numbers));
+        let length = match rewritten {
+            Ok(length) => length,
+            Err(source) => {
+                inner.file = held.is_at(&self.path).then_some(held);
+                return Err(self.failed("compacting")(source));
+            }
+        };
+        let Held { lock, .. } = held;
         let file = append_to(&self.path).map_err(self.failed("opening"))?;
         inner.file = Some(Held { file, lock });
         inner.length = length;
@@ -334,6 +347,20 @@ mod tests {
         assert_eq!(fs::read(directory.path().join("journal.damaged")).unwrap(), bytes);
         damage::accept(directory.path()).unwrap();
         assert_eq!(open(directory.path(), now()).damage, None);
+    }
+
+    #[test]
+    fn a_file_that_lost_its_name_is_not_appended_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = open(directory.path(), now());
+        let path = directory.path().join("journal");
+        let is_at = || opened.journal.inner().file.as_ref().unwrap().is_at(&path);
+        assert!(is_at());
+        fs::write(directory.path().join("next"), "x").unwrap();
+        fs::rename(directory.path().join("next"), &path).unwrap();
+        assert!(!is_at());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at());
     }
 
     #[test]

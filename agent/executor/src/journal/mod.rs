@@ -7,7 +7,7 @@
 mod contents;
 mod entry;
 mod file;
-mod frame;
+pub(crate) mod frame;
 mod numbers;
 mod record;
 mod table;
