@@ -26,6 +26,7 @@ use super::clock::{Clock, LinuxClock};
 use super::process_id::{ProcessId, below};
 use super::processes::Exit;
 use super::record::{Begun, Ended, HEAD_BYTES, Record, RecordLock, Spec, TAIL_BYTES};
+use crate::tasks::CancelFlag;
 
 /// Between SIGTERM and SIGKILL, at the time limit and at a cancel. A package manager finishes the package that it
 /// is unpacking, a database its checkpoint: seconds, on a slow disk tens of them. Killed before that they leave
@@ -245,7 +246,14 @@ fn end_all(program: Pid, ended: &Receiver<bool>) {
         let _ = rustix::process::kill_process(pid, Signal::TERM);
     }
     let kill_from = LinuxClock.since_boot() + TERM_GRACE;
-    while !(has_ended(ended) && below(own).is_empty()) {
+    let mut is_over = false;
+    while !(is_over && below(own).is_empty()) {
+        if is_over {
+            // What the program left behind tells nobody of its end.
+            LinuxClock.pause(LOOK_EVERY, &CancelFlag::default());
+        } else {
+            is_over = has_ended(ended);
+        }
         if LinuxClock.since_boot() >= kill_from {
             for pid in below(own) {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fleet_types::document::ids::Id;
@@ -20,6 +20,7 @@ use fleet_types::time::Timestamp;
 
 use super::contract::{CancelFlag, Inspect, RetryKind, TaskContext, TaskError, TaskPlan};
 use super::health_probe::{Probe, Prober};
+use super::hung::{self, ComesBack, Look};
 use super::part::{bounded, problem, sample};
 use super::{args, programs};
 use crate::host::Host;
@@ -32,9 +33,6 @@ const SLICE: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The name of the note that says since when checks are bad.
 const NOTE: &str = "checks.json";
-
-/// Checks whose thread went over its limit and has not ended yet, by node and check.
-static HUNG: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
 
 /// Held from reading the note to writing it.
 static NOTES: Mutex<()> = Mutex::new(());
@@ -158,6 +156,7 @@ struct Pending {
     until: Instant,
     limit: Duration,
     cancel: CancelFlag,
+    look: Arc<Look>,
 }
 
 fn side_by_side(
@@ -170,38 +169,34 @@ fn side_by_side(
     let mut pending = BTreeMap::new();
     for looker in lookers {
         let id = looker.id().to_string();
-        let hung_id = format!("{}/{id}", context.step.node);
-        if hung().get(&hung_id) == Some(&true) {
+        let check = format!("{}/{id}", context.step.node);
+        if hung::is_hung(&check) {
             probes.insert(id, Probe::hung("it still hangs from an earlier look", Duration::ZERO));
             continue;
         }
         let limit = looker.time_limit().min(programs::left(context));
         let cancel = CancelFlag::default();
-        pending.insert(id, Pending { until: Instant::now() + limit, limit, cancel: cancel.clone() });
-        start(context, looker, hung_id, cancel, &send);
+        let (look, comes_back) = Look::begin(check);
+        start(context, looker, comes_back, cancel.clone(), &send);
+        pending.insert(id, Pending { until: Instant::now() + limit, limit, cancel, look });
     }
     drop(send);
     collect(context, &receive, &mut pending, &mut probes)?;
     Ok(probes)
 }
 
-fn hung() -> std::sync::MutexGuard<'static, BTreeMap<String, bool>> {
-    HUNG.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn start(
     context: &TaskContext<'_>,
     looker: Prober,
-    hung_id: String,
+    comes_back: ComesBack,
     cancel: CancelFlag,
     send: &SyncSender<(String, Probe)>,
 ) {
     let host = context.host.handle();
     let send = send.clone();
-    hung().entry(hung_id.clone()).or_insert(false);
     std::thread::spawn(move || {
         let look = looker.look(&*host, &cancel);
-        hung().remove(&hung_id);
+        drop(comes_back);
         // Nobody waits any longer for a look that came after its limit.
         let _ = send.send((looker.id().to_string(), look));
     });
@@ -234,9 +229,7 @@ fn collect(
         for id in over {
             let Some(late) = pending.remove(&id) else { continue };
             late.cancel.cancel();
-            if let Some(flag) = hung().get_mut(&format!("{}/{id}", context.step.node)) {
-                *flag = true;
-            }
+            late.look.overran();
             let message = format!("it did not answer within {} s", late.limit.as_secs_f32());
             probes.insert(id, Probe::hung(&message, late.limit));
         }

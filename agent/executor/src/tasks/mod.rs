@@ -19,6 +19,7 @@ mod fill;
 mod health_check;
 mod health_probe;
 mod health_repair;
+mod hung;
 mod log_prune;
 mod log_rules;
 #[cfg(test)]
