@@ -3,10 +3,12 @@
 //! Deadlines are measured on boot time, which goes on while the machine sleeps and never jumps; wall time
 //! serves names, ages and reports (security-and-delivery §2.7). Called by tasks, the host and the supervisor.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use fleet_types::time::Timestamp;
 use jiff::tz::TimeZone;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::tasks::CancelFlag;
 
@@ -46,11 +48,9 @@ impl Clock for LinuxClock {
     }
 
     fn since_boot(&self) -> Duration {
-        // /proc/uptime is CLOCK_BOOTTIME in hundredths of a second; where it cannot be read, kernels have
-        // no proc at all and nothing of the host works.
-        let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-        let seconds = text.split_whitespace().next().and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
-        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+        let now = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
     }
 
     fn instant(&self) -> Instant {
@@ -58,7 +58,11 @@ impl Clock for LinuxClock {
     }
 
     fn boot_id(&self) -> String {
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+        // No process outlives its boot.
+        static BOOT_ID: LazyLock<String> = LazyLock::new(|| {
+            std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+        });
+        BOOT_ID.clone()
     }
 
     fn zone(&self) -> TimeZone {

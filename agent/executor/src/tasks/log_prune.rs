@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flate2::{Compression, GzBuilder};
 use fleet_types::document::ids::Id;
@@ -28,6 +28,9 @@ use crate::host::{
 /// So many files are worked on before the open files are looked up again; a look costs some 20 ms.
 const FILES_A_LOOK: usize = 16;
 
+/// A look is no older than this. Large logs take longer than it each, and then a look is nothing beside the copy.
+const LOOK_HOLDS: Duration = Duration::from_secs(1);
+
 /// The task.
 pub(super) struct LogPrune;
 
@@ -39,6 +42,14 @@ struct Work {
     plan_only: bool,
     /// Files left alone because they are open.
     open: usize,
+    look: Option<Look>,
+}
+
+/// Which files were open, and when that was looked up.
+struct Look {
+    open: BTreeSet<(u64, u64)>,
+    at: Instant,
+    files: usize,
 }
 
 impl Work {
@@ -159,7 +170,7 @@ fn rules_in_order(context: &TaskContext<'_>, rules: &Rules, work: &mut Work) -> 
     empty_folders(files, rules, work)
 }
 
-/// Calls `act` for those that nobody holds open for writing, looking that up again every few files.
+/// Calls `act` for those that nobody holds open for writing, looking that up again often.
 fn each_closed<T>(
     context: &TaskContext<'_>,
     all: Vec<T>,
@@ -167,20 +178,29 @@ fn each_closed<T>(
     stat: impl Fn(&T) -> &Stat,
     mut act: impl FnMut(T, &mut Work) -> Result<(), FileError>,
 ) -> Result<(), Stop> {
-    let mut open = BTreeSet::new();
-    for (at, one) in all.into_iter().enumerate() {
-        if at % FILES_A_LOOK == 0 {
-            open = context.host.files().open_for_writing()?;
-        }
-        Deadline::of(context).check()?;
+    for one in all {
         let known = stat(&one);
-        if open.contains(&(known.device, known.inode)) {
+        let is_open = is_open(context, (known.device, known.inode), work)?;
+        Deadline::of(context).check()?;
+        if is_open {
             work.open += 1;
         } else {
             act(one, work)?;
         }
     }
     Ok(())
+}
+
+/// Does somebody hold this file open for writing? By a look that serves several files, also of different rules.
+fn is_open(context: &TaskContext<'_>, file: (u64, u64), work: &mut Work) -> Result<bool, FileError> {
+    let now = context.host.clock().instant();
+    let fresh = |look: &Look| look.files < FILES_A_LOOK && now.duration_since(look.at) < LOOK_HOLDS;
+    let mut look = match work.look.take().filter(fresh) {
+        Some(look) => look,
+        None => Look { open: context.host.files().open_for_writing()?, at: now, files: 0 },
+    };
+    look.files += 1;
+    Ok(work.look.insert(look).open.contains(&file))
 }
 
 fn shown(path: &Path) -> String {
