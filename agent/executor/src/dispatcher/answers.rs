@@ -88,8 +88,13 @@ impl Dispatcher {
         request_ends: Timestamp,
         mut draft: Draft,
     ) {
+        // A job has one report, however often its end is asked for.
+        if self.parts.table.get(&key).is_some_and(|job| job.finished.is_some()) {
+            return;
+        }
         match self.store_report(key, authority, request_ends, &mut draft) {
             Ok(()) => {
+                self.unwritten.remove(&key);
                 self.note_removable();
                 self.open.remove(&key);
                 self.queue.retain(|queued| *queued != key);
@@ -103,7 +108,7 @@ impl Dispatcher {
                 tracing::error!(%error, run = %key.0, "the report cannot be stored; it is tried again");
                 // Of one that was not accepted nothing is kept: the controller offers it again.
                 if self.parts.table.get(&key).is_some_and(|job| job.accepted.is_some()) {
-                    self.unwritten.push((key, draft));
+                    self.unwritten.entry(key).or_insert(draft);
                 }
             }
         }
@@ -177,19 +182,59 @@ impl Dispatcher {
     /// After a break of the chain: reports that nobody has acknowledged come again in the new one, because the
     /// controller takes none behind a gap.
     pub(super) fn report_again(&mut self) {
-        let unsent = self.parts.table.iter().filter(|(_, job)| job.is_unacknowledged());
-        let mut unsent: Vec<_> = unsent
-            .filter_map(|(_, job)| job.finished.as_ref().map(|f| (f.sequence, f.report, f.request_ends)))
-            .collect();
-        unsent.sort_unstable();
-        for (_, digest, request_ends) in unsent {
-            let stored = self.parts.reports.load(digest);
-            let report = stored.and_then(|stored| canonical::from_slice::<Report>(&stored.payload).ok());
-            // One that is gone was told when it was missed.
-            let Some(report) = report else { continue };
-            if let Err(error) = self.seal_report(report, request_ends) {
+        for finished in self.unsent() {
+            let report = self.report_of(&finished).unwrap_or_else(|| self.report_anew(&finished));
+            if let Err(error) = self.seal_report(report, finished.request_ends) {
                 tracing::error!(error, "a report cannot be put into the new chain");
             }
+        }
+    }
+
+    /// Makes reports anew that nobody has acknowledged and whose file is gone: without them the controller would take
+    /// none of those behind them. Only with a new chain, which an operator sees.
+    pub(super) fn mend_reports(&mut self) {
+        let is_lost = |finished: &&Finished| self.report_of(finished).is_none();
+        let Some(lost) = self.unsent().iter().find(is_lost).cloned() else { return };
+        let why = format!("the stored report of run {} is gone or damaged", lost.run);
+        tracing::error!("{why}: it is made anew from the journal");
+        self.chain_break.get_or_insert(why);
+        self.report_again();
+    }
+
+    /// The ends that nobody has acknowledged, in the order of their reports.
+    fn unsent(&self) -> Vec<Finished> {
+        let unsent = self.parts.table.iter().filter(|(_, job)| job.is_unacknowledged());
+        let mut unsent: Vec<Finished> = unsent.filter_map(|(_, job)| job.finished.clone()).collect();
+        unsent.sort_unstable_by_key(|finished| finished.sequence);
+        unsent
+    }
+
+    fn report_of(&self, finished: &Finished) -> Option<Report> {
+        canonical::from_slice(&self.parts.reports.load(finished.report)?.payload).ok()
+    }
+
+    /// What the journal still knows of a job whose report is lost.
+    fn report_anew(&self, finished: &Finished) -> Report {
+        let key = (finished.run, finished.attempt);
+        let accepted = self.parts.table.get(&key).and_then(|job| job.accepted.as_ref());
+        Report {
+            schema: REPORT_SCHEMA.to_owned(),
+            job: JobId { run: finished.run, node: self.parts.node.node },
+            attempt: finished.attempt,
+            authority: finished.authority,
+            sequence: 0,
+            previous: None,
+            new_chain: None,
+            outcome: finished.outcome,
+            cause: finished.cause,
+            reason: format!("{}; its steps' reports were lost on the node", finished.reason),
+            started: accepted.map_or(finished.at, |accepted| accepted.started),
+            ended: finished.at,
+            boot: self.boot_span(&key),
+            working_ms: 0,
+            checkpoint: None,
+            steps: Vec::new(),
+            plan: None,
         }
     }
 

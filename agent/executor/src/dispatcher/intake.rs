@@ -1,5 +1,6 @@
 //! Assignments: known ones are answered, new ones go through every check, then the journal, then the queue.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fleet_proto::pb::executor_message::Body as ToCore;
@@ -13,7 +14,7 @@ use fleet_types::request::{Request, Verb};
 use fleet_types::seal::Envelope;
 use fleet_types::time::Timestamp;
 
-use super::state::{Dispatcher, Open, Pending};
+use super::state::{Dispatcher, Open, Pending, Vouching};
 use crate::documents::DOCUMENT_WAIT;
 use crate::durable;
 use crate::facts;
@@ -171,7 +172,9 @@ impl Dispatcher {
         };
         let asked = self.pending.remove(&key).map_or(1, |pending| pending.asked);
         match gathered {
-            Ok((request, admitted)) => self.accept(key, assignment, &request, admitted, asked),
+            Ok((request, admitted, vouched)) => {
+                self.accept(key, assignment, &request, admitted, vouched, asked);
+            }
             Err((ends, refusals)) => {
                 if refusals.iter().any(|refusal| refusal.rule.starts_with("signature-")) {
                     self.drop_badly_signed(&assignment);
@@ -221,7 +224,7 @@ impl Dispatcher {
         key: JobKey,
         assignment: &Assignment,
         sealed: &Sealed,
-    ) -> Result<(Request, Admitted), (Option<Timestamp>, Vec<Refusal>)> {
+    ) -> Result<(Request, Admitted, Vouching), (Option<Timestamp>, Vec<Refusal>)> {
         let parts = &self.parts;
         let owners = parts.policy.now();
         let request = policy::open_request(assignment, &sealed.request, &parts.node, self.now())
@@ -251,6 +254,7 @@ impl Dispatcher {
             started: self.now(),
             zone: parts.host.clock().zone(),
             tasks: &parts.tasks,
+            begun: BTreeSet::new(),
         };
         let candidate = Candidate { request: &request, input };
         let admitted = policy::admit(&candidate, &owners, &self.conditions(&owners)).map_err(against)?;
@@ -260,7 +264,12 @@ impl Dispatcher {
             // The journal stands on the same disk, and says whether the job can be accepted.
             tracing::error!("the revisions of run {} are not remembered: {error}", key.0);
         }
-        Ok((request, admitted))
+        let vouched = self.vouching(&owners);
+        Ok((request, admitted, vouched))
+    }
+
+    pub(super) fn vouching(&self, owners: &LocalPolicy) -> Vouching {
+        Vouching { bundle: self.parts.trust.bundle().version, required: owners.require_signature }
     }
 
     /// Do the keys that signed a waiting job's request and documents still stand in the trust bundle?
@@ -308,6 +317,7 @@ impl Dispatcher {
         assignment: Assignment,
         request: &Request,
         admitted: Admitted,
+        vouched: Vouching,
         asked: u32,
     ) {
         let accepted = Accepted {
@@ -332,7 +342,8 @@ impl Dispatcher {
             return;
         }
         let grace = self.parts.overrun_grace;
-        let open = Open::waiting(admitted, changes, CancelFlag::default(), JobState::Accepted, grace);
+        let mut open = Open::waiting(admitted, changes, CancelFlag::default(), JobState::Accepted, grace);
+        open.vouched = Some(vouched);
         self.open.insert(key, open);
         self.queue.push_back(key);
         for _ in 0..asked {

@@ -33,8 +33,7 @@ impl Dispatcher {
                 |changes| self.open.values().filter(|o| o.admitted.is_none() && o.changes == changes).count();
             let has_turn = if open.changes {
                 let earlier = self.queue.iter().take(at).any(|k| self.open.get(k).is_some_and(|o| o.changes));
-                // Nor beside a task that has overrun its limit and may still be changing the node.
-                started(true) == 0 && !earlier && self.parts.abandoned.changing().is_none()
+                started(true) == 0 && !earlier && self.still_changing().is_none()
             } else {
                 started(false) < MAX_READING
             };
@@ -47,6 +46,14 @@ impl Dispatcher {
         }
     }
 
+    /// A run that is over, of which a task or a program may still be changing the node: it has overrun its limit, or
+    /// was left by an earlier life of the executor. No change starts beside it.
+    fn still_changing(&self) -> Option<RunId> {
+        let of_nobody = |run: &RunId| !self.open.keys().any(|(open, _)| open == run);
+        let programs = || self.parts.host.processes().living().into_iter().map(|program| program.run);
+        self.parts.abandoned.changing().map(|(run, _)| run).or_else(|| programs().find(of_nobody))
+    }
+
     fn start(&mut self, key: JobKey) {
         let Some(record) = self.parts.table.get(&key).cloned() else { return };
         let Some(accepted) = record.accepted.clone() else { return };
@@ -56,7 +63,15 @@ impl Dispatcher {
             return self.finish_accepted(key, draft);
         }
         // A key that was revoked while the job waited starts nothing any more.
-        if untouched && let Err(refusal) = self.still_vouched(&accepted) {
+        let checked = self.open.get(&key).and_then(|open| open.vouched);
+        if untouched
+            && checked != Some(self.vouching(&self.parts.policy.now()))
+            && let Err(refusal) = self.still_vouched(&accepted)
+        {
+            let draft = self.draft(End::plain(Outcome::Cancelled, refusal.reason()), Vec::new());
+            return self.finish_accepted(key, draft);
+        }
+        if untouched && let Some(refusal) = self.parts.policy.locked() {
             let draft = self.draft(End::plain(Outcome::Cancelled, refusal.reason()), Vec::new());
             return self.finish_accepted(key, draft);
         }
@@ -134,12 +149,8 @@ impl Dispatcher {
         let running = self.open.iter().filter(|(_, open)| open.admitted.is_none()).map(|(other, _)| other);
         let running: Vec<&JobKey> = running.filter(|other| alike(other)).collect();
         let is_full = changes || running.len() >= MAX_READING;
-        let left_behind = self.parts.abandoned.changing().filter(|_| changes);
-        queued
-            .or_else(|| running.first().copied().filter(|_| is_full))
-            .copied()
-            .or(left_behind)
-            .map(|(run, _)| run)
+        let behind = queued.or_else(|| running.first().copied().filter(|_| is_full)).map(|(run, _)| *run);
+        behind.or_else(|| changes.then(|| self.still_changing()).flatten())
     }
 
     pub(super) fn on_progress(&mut self, key: JobKey, state: JobState, deadlines: Deadlines) {

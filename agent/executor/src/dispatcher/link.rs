@@ -23,6 +23,7 @@ impl Dispatcher {
             Ok(trust) => {
                 self.link = Some(trust);
                 self.write_unwritten();
+                self.mend_reports();
                 self.send_reconcile();
                 self.parts.output.link_up();
             }

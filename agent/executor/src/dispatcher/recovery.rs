@@ -59,6 +59,8 @@ impl Dispatcher {
         }
         if self.chain_break.is_some() {
             self.report_again();
+        } else {
+            self.mend_reports();
         }
         Ok(())
     }
@@ -72,7 +74,7 @@ impl Dispatcher {
             let draft = self.draft(end, Vec::new());
             return self.finish_accepted(key, draft);
         }
-        match self.admit_again(key, accepted) {
+        match self.admit_again(key, accepted, record) {
             Ok(admitted) => {
                 let cancel = CancelFlag::default();
                 if record.cancelled.is_some() {
@@ -96,7 +98,7 @@ impl Dispatcher {
 
     /// Reads the job's documents again; their digests, checked on load, were checked with their signatures
     /// before the job was accepted.
-    fn admit_again(&self, key: JobKey, accepted: &Accepted) -> Result<Admitted, String> {
+    fn admit_again(&self, key: JobKey, accepted: &Accepted, record: &JobRecord) -> Result<Admitted, String> {
         let load = |what: &str, digest| {
             self.parts.documents.load(digest).ok_or_else(|| format!("the {what} is gone from this node"))
         };
@@ -120,6 +122,7 @@ impl Dispatcher {
             started: accepted.started,
             zone: self.parts.host.clock().zone(),
             tasks: &self.parts.tasks,
+            begun: record.begun(),
         };
         Admitted::again(accepted.verb, &input)
             .map_err(|refusals| refusals.first().map(|refusal| refusal.message.clone()).unwrap_or_default())

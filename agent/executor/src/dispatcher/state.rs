@@ -24,7 +24,7 @@ use crate::documents::{DocumentStore, ReportStore};
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Entry, JobKey, JobTable, Journal, JournalError};
-use crate::policy::{Admitted, LinkTrust, OwnersPolicy, TrustStore};
+use crate::policy::{Admitted, LinkTrust, OwnersPolicy, RequireSignature, TrustStore};
 use crate::resolve::TaskTable;
 use crate::run::{Abandoned, Deadlines, Draft, OutputHub, RunEvent, Shares};
 use crate::running::Running;
@@ -86,6 +86,8 @@ pub(super) struct Pending {
 pub(super) struct Open {
     /// Until its run has started.
     pub(super) admitted: Option<Admitted>,
+    /// By what its signatures were checked last; none after a restart.
+    pub(super) vouched: Option<Vouching>,
     pub(super) cancel: CancelFlag,
     pub(super) changes: bool,
     pub(super) state: JobState,
@@ -105,8 +107,15 @@ impl Open {
         grace: Duration,
     ) -> Self {
         let work = Shares::of(&admitted, grace).total();
-        Self { admitted: Some(admitted), cancel, changes, state, work, deadlines: None }
+        Self { admitted: Some(admitted), vouched: None, cancel, changes, state, work, deadlines: None }
     }
+}
+
+/// What a check of signatures hangs on beside the signed bytes: while it stays, so does the check's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Vouching {
+    pub(super) bundle: u64,
+    pub(super) required: RequireSignature,
 }
 
 /// The dispatcher's state.
@@ -120,7 +129,7 @@ pub struct Dispatcher {
     /// Accepted jobs in order, not started.
     pub(super) queue: VecDeque<JobKey>,
     /// Ends that could not be written; tried again with time, and when a link comes up. Nothing starts before.
-    pub(super) unwritten: Vec<(JobKey, Draft)>,
+    pub(super) unwritten: BTreeMap<JobKey, Draft>,
     /// Why no new changes start, beside the journal's damage.
     pub(super) trouble: Option<String>,
     pub(super) draining: bool,
@@ -142,7 +151,7 @@ impl Dispatcher {
             wanted: BTreeSet::new(),
             open: BTreeMap::new(),
             queue: VecDeque::new(),
-            unwritten: Vec::new(),
+            unwritten: BTreeMap::new(),
             trouble: None,
             draining: false,
             chain_break: None,

@@ -40,7 +40,9 @@ pub use files::{
 pub use glob::Glob;
 pub use linux::{HostConfig, HostError, LinuxHost};
 pub use notes::{NoteError, Notes};
-pub use processes::{Exit, Invocation, ProcessError, ProcessOutcome, Processes, Purpose, Running, UnitName};
+pub use processes::{
+    Exit, Invocation, Living, ProcessError, ProcessOutcome, Processes, Purpose, Running, UnitName,
+};
 pub use runner::{Supervisor, THIS_PROGRAM};
 pub use system::{
     CpuTimes, DiskUsage, InterfaceCounters, LoadAverages, MemoryUse, Mount, System, SystemError,

@@ -69,19 +69,37 @@ impl UnitName {
         self.run
     }
 
-    /// The name of its record inside the folder of the run. Ids of steps are kebab-case by schema; any other
-    /// byte is written as its number, so that a name is never a path and two names never collide.
+    /// The name of its record inside the folder of the run.
     pub(crate) fn record_name(&self) -> String {
-        let plain = |text: &str| -> String {
-            text.bytes()
-                .map(|b| match b {
-                    b'a'..=b'z' | b'0'..=b'9' | b'-' => char::from(b).to_string(),
-                    other => format!("_{other:02x}"),
-                })
-                .collect()
-        };
         format!("{}.{}.{}.{}", self.attempt.0, plain(&self.step), self.try_number, plain(&self.part))
     }
+}
+
+/// A program that changes the node and still runs, whoever waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Living {
+    /// The run that it was started for.
+    pub run: RunId,
+    /// Its record's name.
+    pub(crate) record: String,
+}
+
+impl Living {
+    /// Is it a program of this step?
+    pub fn is_of(&self, attempt: Attempt, step: &str) -> bool {
+        self.record.starts_with(&format!("{}.{}.", attempt.0, plain(step)))
+    }
+}
+
+/// Ids of steps are kebab-case by schema; any other byte is written as its number, so that a name is never a path and
+/// two names never collide.
+fn plain(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => char::from(b).to_string(),
+            other => format!("_{other:02x}"),
+        })
+        .collect()
 }
 
 impl fmt::Display for UnitName {
@@ -195,4 +213,7 @@ pub trait Processes: Send + Sync {
     /// Removes the records of all runs but these, which have not ended. Programs that still run are left alone with
     /// their records.
     fn keep_only(&self, runs: &BTreeSet<RunId>) -> io::Result<()>;
+
+    /// The programs that may be changing the node now, those that an earlier life of the agent started too.
+    fn living(&self) -> Vec<Living>;
 }

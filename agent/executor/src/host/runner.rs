@@ -18,7 +18,7 @@ use super::clock::{Clock, LinuxClock};
 use super::files::Files;
 use super::process_id::ProcessId;
 use super::processes::{
-    Exit, Invocation, ProcessError, ProcessOutcome, Processes, Purpose, Running, UnitName,
+    Exit, Invocation, Living, ProcessError, ProcessOutcome, Processes, Purpose, Running, UnitName,
 };
 use super::program;
 use super::record::{Ended, Record, Spec};
@@ -186,6 +186,20 @@ impl Processes for LinuxProcesses {
 
     fn has_program(&self, name: &str) -> bool {
         program::find_in_root(&*self.files, name).is_some()
+    }
+
+    fn living(&self) -> Vec<Living> {
+        let mut living = Vec::new();
+        for folder in std::fs::read_dir(self.runs()).into_iter().flatten().flatten() {
+            let Some(run) = folder.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            for entry in std::fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+                // The lock is the supervisor's, which outlives its program.
+                if matches!(Record::at(&entry.path()).try_lock(), Ok(None)) {
+                    living.push(Living { run, record: entry.file_name().to_string_lossy().into_owned() });
+                }
+            }
+        }
+        living
     }
 
     fn keep_only(&self, runs: &BTreeSet<RunId>) -> io::Result<()> {

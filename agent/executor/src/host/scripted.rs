@@ -19,8 +19,8 @@ use super::linux_files::LinuxFiles;
 use super::notes::FolderNotes;
 use super::{
     Activity, Clock, CpuTimes, Entry, Exit, FileError, FileProblem, Files, Host, InterfaceCounters,
-    Invocation, LoadAverages, MemoryUse, Mount, Notes, ProcessError, ProcessOutcome, Processes, Purpose,
-    ReadFile, Running, Space, Stat, System, SystemError, UnitError, UnitState, Units, UnitsKind,
+    Invocation, Living, LoadAverages, MemoryUse, Mount, Notes, ProcessError, ProcessOutcome, Processes,
+    Purpose, ReadFile, Running, Space, Stat, System, SystemError, UnitError, UnitState, Units, UnitsKind,
     UnsupportedUnits, WriteFile,
 };
 use crate::tasks::CancelFlag;
@@ -60,6 +60,8 @@ pub struct Script {
     pub started: Vec<Vec<String>>,
     /// The runs that were last said to be the only ones whose records matter.
     pub kept_runs: BTreeSet<RunId>,
+    /// Programs that still run.
+    pub living: Vec<Living>,
     /// States of units.
     pub units: BTreeMap<String, Activity>,
     /// Units whose start does not help.
@@ -127,6 +129,7 @@ impl ScriptedHost {
             programs: BTreeMap::new(),
             started: Vec::new(),
             kept_runs: BTreeSet::new(),
+            living: Vec::new(),
             units: BTreeMap::new(),
             broken_units: BTreeSet::new(),
             hanging_units: BTreeSet::new(),
@@ -288,6 +291,10 @@ impl Processes for ScriptedHost {
 
     fn has_program(&self, name: &str) -> bool {
         self.script().programs.keys().any(|key| key.split(' ').next() == Some(name))
+    }
+
+    fn living(&self) -> Vec<Living> {
+        self.script().living.clone()
     }
 
     fn keep_only(&self, runs: &BTreeSet<RunId>) -> io::Result<()> {

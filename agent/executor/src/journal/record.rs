@@ -3,6 +3,8 @@
 //! Pure. The same `apply` serves replay at start and every entry afterwards, so that a restarted executor
 //! knows what the one before it knew. Called by the table, the dispatcher and runs.
 
+use std::collections::BTreeSet;
+
 use fleet_types::id::{Attempt, RunId};
 use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::report::StepReport;
@@ -139,6 +141,11 @@ impl JobRecord {
     /// The step with this id.
     pub fn step(&self, id: &str) -> Option<&StepRecord> {
         self.steps.iter().find(|step| step.id == id)
+    }
+
+    /// The steps of which a try began.
+    pub fn begun(&self) -> BTreeSet<String> {
+        self.steps.iter().filter(|step| step.try_number > 0).map(|step| step.id.clone()).collect()
     }
 
     /// Did a try of this step begin? Passed over is not begun.

@@ -100,20 +100,20 @@ fn against_changes(
     }
 }
 
-/// The mode that lets a step not change the node.
+/// The mode that lets a step not be done.
 pub(super) fn against_mode(step: &ResolvedStep, mode: Mode) -> Option<Refusal> {
     match mode {
-        Mode::Enforce => None,
-        Mode::ReadOnly => {
+        Mode::ReadOnly if step.effects.changes => {
             let message = format!("step {} changes the node, its local policy is read_only", step.id);
             let remedy = "set mode = \"enforce\" in the node's agent.toml";
             Some(Refusal::new("mode-read-only", message, remedy))
         }
+        Mode::Enforce | Mode::ReadOnly => None,
         Mode::Locked => Some(locked()),
     }
 }
 
-fn locked() -> Refusal {
+pub(super) fn locked() -> Refusal {
     let message = "this node's local policy is locked: nothing from a controller";
     Refusal::new("mode-locked", message, "set mode in the node's agent.toml")
 }

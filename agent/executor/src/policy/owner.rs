@@ -2,12 +2,12 @@
 //!
 //! It counts from the moment it is written. A file that cannot be used any more leaves the last good policy in
 //! force and stops all changes until it can. Shared by the dispatcher, which admits, and by runs, which ask before
-//! each step that changes the node.
+//! each step.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::judge::{against_mode, against_step};
-use super::local::LocalPolicy;
+use super::judge::{against_mode, against_step, locked};
+use super::local::{LocalPolicy, Mode};
 use super::refusal::Refusal;
 use crate::resolve::ResolvedStep;
 
@@ -64,10 +64,15 @@ impl OwnersPolicy {
         self.read().fault.as_ref().map(|fault| format!("the node owner's policy cannot be used: {fault}"))
     }
 
+    /// Does the owner want nothing from a controller any more?
+    pub fn locked(&self) -> Option<Refusal> {
+        (self.read().policy.mode == Mode::Locked).then(locked)
+    }
+
     /// What stands now against a step of a job that was admitted earlier.
     pub fn against(&self, step: &ResolvedStep) -> Option<Refusal> {
         let last = self.read();
-        if let Some(fault) = &last.fault {
+        if let Some(fault) = last.fault.as_ref().filter(|_| step.effects.changes) {
             let message = format!("the node owner's policy cannot be used: {fault}");
             return Some(Refusal::new("safe-mode", message, "mend the node's agent.toml"));
         }
@@ -79,7 +84,6 @@ impl OwnersPolicy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::local::Mode;
     use super::*;
 
     #[test]

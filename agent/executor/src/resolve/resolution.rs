@@ -3,7 +3,7 @@
 //! Pure. Everything that stands against it is collected, not the first only, so that an operator sees all
 //! at once. A job whose resolution has refusals is never started.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub struct ResolveInput<'a> {
     pub zone: TimeZone,
     /// The tasks there are.
     pub tasks: &'a TaskTable,
+    /// Steps that began in an earlier life of the executor.
+    pub begun: BTreeSet<String>,
 }
 
 /// A step, undo entry or final entry, ready to be called.
@@ -199,7 +201,9 @@ impl Resolver<'_> {
 
     fn step(&mut self, step: &Step) -> Option<ResolvedStep> {
         let context = FactContext { facts: &self.input.facts, params: &self.values.params };
-        let skipped = match step.when.as_ref().map(|when| (when, when.eval(&context))) {
+        // Of a step that began in an earlier life of the executor it was true then, and its program may be running.
+        let when = step.when.as_ref().filter(|_| !self.input.begun.contains(step.id.as_str()));
+        let skipped = match when.map(|when| (when, when.eval(&context))) {
             None | Some((_, Ok(true))) => None,
             Some((when, Ok(false))) => Some(format!("skipped: {} is not true here", when.as_str())),
             Some((when, Err(unknown))) => {

@@ -44,7 +44,7 @@ pub struct RunSurroundings {
     pub overrun_grace: Duration,
     /// Set when the executor stops: runs end between steps.
     pub suspend: CancelFlag,
-    /// Asked before each step that changes the node.
+    /// Asked before each step.
     pub policy: OwnersPolicy,
 }
 
@@ -215,10 +215,6 @@ impl Run {
     }
 
     fn forward_step(&mut self, step: &ResolvedStep) -> Result<StepReport, JournalError> {
-        if step.skipped.is_some() && self.record.began(&step.id) {
-            let why = "it began, and what its `when` asks for has changed since then";
-            return self.end_step(unrun(step, StepState::Failed, Some(EndCause::OutcomeUnknown), why));
-        }
         if let Some(why) = &step.skipped {
             // Journaled, so that facts which change later do not wake a step that was passed over.
             return self.end_step(unrun(step, StepState::Skipped, None, why));
@@ -229,8 +225,7 @@ impl Run {
             return self.end_step(unrun(step, StepState::Failed, Some(EndCause::TimedOut), why));
         }
         // One that has begun goes on: its program may be running.
-        if step.effects.changes
-            && !self.record.began(&step.id)
+        if !self.record.began(&step.id)
             && let Some(refusal) = self.surroundings.policy.against(step)
         {
             return self.end_step(unrun(
@@ -244,8 +239,8 @@ impl Run {
         self.carry_step(step, Act::Forward, step.time_limit.min(left))
     }
 
-    /// Working time that the procedure has left. A step counts for no more than its own limit: what it took
-    /// beyond that was the machine being off.
+    /// Working time that the procedure has left. A step counts for no more than its own limit and the grace: what it
+    /// took beyond that was the machine being off.
     fn time_left(&self) -> Duration {
         let limit_of = |id: &str| {
             let steps = &self.admitted.resolution().steps;
@@ -254,7 +249,7 @@ impl Run {
         let used = self
             .reports
             .iter()
-            .map(|report| Duration::from_millis(report.took_ms).min(limit_of(&report.id)))
+            .map(|report| Duration::from_millis(report.took_ms).min(limit_of(&report.id) + self.grace()))
             .sum();
         self.admitted.resolution().procedure.timeout.length().saturating_sub(used)
     }

@@ -15,6 +15,7 @@ use super::draft::End;
 use super::life::Run;
 use super::limits;
 use super::step::Act;
+use crate::host::Living;
 use crate::journal::JournalError;
 use crate::resolve::{Resolution, ResolvedStep};
 use crate::tasks::Reversal;
@@ -118,11 +119,9 @@ impl Run {
         stored.collect()
     }
 
-    /// Did this step begin a change that does not stay on purpose? Of one that a changed fact has since made
-    /// a skipped one nobody can tell any more: it counts.
+    /// Did this step begin a change that does not stay on purpose?
     fn changed(&self, step: &ResolvedStep) -> bool {
-        let changes = step.effects.changes && step.reversal() != Reversal::Stays;
-        self.record.began(&step.id) && (changes || step.skipped.is_some())
+        self.record.began(&step.id) && step.effects.changes && step.reversal() != Reversal::Stays
     }
 
     /// Runs the final entries. `None`: the executor stops; `Some(Some)`: some failed, in words.
@@ -153,6 +152,16 @@ impl Run {
         entry.undoes.iter().any(|step| self.record.began(step))
     }
 
+    /// May a step of this job that overran its limit still be changing the node? Its thread is known while this process
+    /// lives, its program for as long as it lives.
+    fn is_left_behind(&self, entry: &ResolvedStep) -> bool {
+        let (run, attempt) = self.key;
+        let of_entry = |program: &Living| program.is_of(attempt, &entry.id);
+        let programs = self.surroundings.host.processes().living();
+        self.surroundings.abandoned.changing().is_some()
+            || programs.iter().any(|program| program.run == run && !of_entry(program))
+    }
+
     /// One entry: its recorded end, or carried out now. None when the executor stops. Nothing that changes the
     /// node runs beside a task that may still do so.
     fn run_compensation(
@@ -163,7 +172,7 @@ impl Run {
         let report = match self.record.step(&entry.id).and_then(|known| known.report.clone()) {
             Some(recorded) => recorded,
             None if self.surroundings.suspend.is_cancelled() => return Ok(None),
-            None if entry.effects.changes && self.surroundings.abandoned.changing().is_some() => {
+            None if entry.effects.changes && self.is_left_behind(entry) => {
                 self.pass_over(slice::from_ref(entry), LEFT_BEHIND);
                 return Ok(Some(StepState::Skipped));
             }

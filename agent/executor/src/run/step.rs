@@ -73,11 +73,19 @@ impl Run {
         let known = self.record.step(&step.id).filter(|known| known.try_number > 0);
         let began_at = known.map_or_else(|| self.now(), |known| known.began);
         let (before, counted) = known.map_or_else(Default::default, |known| self.time_of(known));
-        let mut try_number = known.map_or(1, |known| known.try_number);
+        let known_before = known.map_or(0, |known| known.try_number);
+        let mut try_number = known_before.max(1);
         let limit = limit.saturating_sub(counted);
         let entered = self.since_boot();
-        let outcome = match self.noted_undo(step, act, try_number, limit) {
+        let noted = self.noted_undo(step, act, try_number, limit);
+        // The undo and the work share the limit and one grace. What has begun is still waited for.
+        let is_over = known_before == 0 && self.since_boot().saturating_sub(entered) >= limit;
+        let outcome = match noted {
             Err(fault) => Err(fault),
+            Ok(_) if is_over => {
+                let message = "its limit was over when its undo had been noted; nothing was done";
+                Err(Fault::new(EndCause::TimedOut, message))
+            }
             Ok(undo) => loop {
                 let boot = self.surroundings.host.clock();
                 self.journal(&Entry::StepBegin {

@@ -53,6 +53,8 @@ pub struct Bench {
     pub report_key: Option<PublicKey>,
     pub overrun_grace: Duration,
     pub beat: Duration,
+    /// The fact.
+    pub has_lvm: bool,
 }
 
 /// A signed order with its documents.
@@ -106,6 +108,7 @@ impl Bench {
             report_key: None,
             overrun_grace: Duration::from_secs(5),
             beat: Duration::from_secs(5),
+            has_lvm: false,
             directory,
         };
         let roots = RootKeys { keys: vec![bench.root.public()], threshold: 1 };
@@ -166,6 +169,7 @@ impl Bench {
     /// Starts an executor and gives it with the other end of its socket; no link is up.
     pub fn try_start(&mut self) -> Result<(ExecutorHandle, Core), StartError> {
         let (core, executor) = socket::pair().unwrap();
+        let has_lvm = self.has_lvm;
         let config = ExecutorConfig {
             state_dir: self.path("state"),
             trust_dir: self.path("trust"),
@@ -175,9 +179,9 @@ impl Bench {
             }),
             beat: self.beat,
             host: Arc::new(self.host.clone()),
-            facts: Arc::new(|| NodeFacts {
+            facts: Arc::new(move || NodeFacts {
                 hostname: "fw-1".to_owned(),
-                flags: [("lvm".to_owned(), false)].into(),
+                flags: [("lvm".to_owned(), has_lvm)].into(),
                 ..NodeFacts::default()
             }),
             tasks: self.tasks.table().on(&self.host),

@@ -12,6 +12,7 @@ use fleet_types::id::RunId;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::report::Report;
 use fleet_types::request::Verb;
+use serde_json::json;
 
 use super::bench::{Bench, backups, checks, digest_of};
 use super::core::Core;
@@ -181,6 +182,21 @@ async fn the_owners_policy_counts_from_the_moment_it_is_written() {
         let (outcome, reason) = core.outcome(&bench, &order, 1).await;
         assert!(outcome == Outcome::Refused && reason.starts_with(words), "{reason}");
     }
+    // Reading work too: what had not begun, and what waited for its turn.
+    write(Ok("enforce"));
+    bench.tasks.set("look", Does::Waits);
+    let look = |id: &str| json!({"id": id, "kind": "task", "uses": "health.check"});
+    let reading = json!({"changes": false, "step": [look("look"), look("again")]});
+    let order = bench.order(7, Verb::Run, reading);
+    core.assign(&bench, &order, 1).await;
+    core.update("its acceptance", |update| update.run == order.run).await;
+    bench.tasks.began("inspect look").await;
+    write(Ok("locked"));
+    bench.tasks.let_go();
+    let report = core.report(&bench).await;
+    assert!(report.job.run == order.run && report.reason.contains("mode-locked"), "{}", report.reason);
+    assert_eq!(bench.tasks.count("inspect again"), 0);
+    write(Err("line 3"));
     core.send(ToExecutor::LinkDown(pb::LinkDown {})).await;
     assert!(core.ready().await.safe_mode.contains("line 3"), "and the controller hears why");
     write(Ok("enforce"));

@@ -25,6 +25,8 @@ pub enum Does {
     Panics,
     /// Waits until the test lets go.
     Waits,
+    /// Waits until the test lets go while its undo is noted, then ends well.
+    NotesLong,
     /// Goes on until it is asked to stop, and stops cleanly.
     Stops,
     /// Prints so many kilobytes, then ends well.
@@ -115,6 +117,12 @@ impl Tasks {
         self.go.0.send(()).unwrap();
     }
 
+    /// Bounded, so that a test that never lets go still ends.
+    fn wait(&self) -> Result<(), TaskError> {
+        let gone = self.go.1.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20));
+        gone.map_err(|_| TaskError::Declared("never let go".to_owned()))
+    }
+
     fn play(&self, verb: &str, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
         let step = context.step.step.clone();
         self.calls.lock().unwrap().push(format!("{verb} {step}"));
@@ -122,7 +130,7 @@ impl Tasks {
         let does = self.script.lock().unwrap().get(&step).copied().unwrap_or(Does::Well);
         let report = TaskReport { summary: format!("{verb} done"), ..TaskReport::default() };
         match does {
-            Does::Well => Ok(report),
+            Does::Well | Does::NotesLong => Ok(report),
             Does::Fails => Err(TaskError::failed("it does not work", report)),
             Does::IsLocked => Err(TaskError::Failed {
                 message: "the lock is busy".to_owned(),
@@ -141,11 +149,7 @@ impl Tasks {
                 Err(TaskError::Cancelled(Box::new(report)))
             }
             Does::Panics => panic!("scripted"),
-            Does::Waits => {
-                // Bounded, so that a test that never lets go still ends.
-                let gone = self.go.1.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20));
-                gone.map(|()| report).map_err(|_| TaskError::Declared("never let go".to_owned()))
-            }
+            Does::Waits => self.wait().map(|()| report),
             Does::Prints(kilobytes) => {
                 for _ in 0..kilobytes {
                     context.output.write(&[b'x'; 1024]);
@@ -184,6 +188,10 @@ impl Change for Tasks {
 
     fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
         self.calls.lock().unwrap().push(format!("undo {}", context.step.step));
+        self.news.notify_waiters();
+        if self.script.lock().unwrap().get(&context.step.step) == Some(&Does::NotesLong) {
+            self.wait()?;
+        }
         Ok(serde_json::json!({"of": context.step.step}))
     }
 

@@ -140,3 +140,49 @@ async fn after_a_restart_of_the_machine_wall_time_ends_what_waits() {
     assert_eq!(core.report(&bench).await.outcome, Outcome::Expired);
     assert_eq!(bench.tasks.count("apply one"), 0);
 }
+
+#[tokio::test]
+async fn what_a_step_took_beyond_its_limit_is_not_given_to_the_procedure() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    bench.overrun_grace = MINUTE;
+    bench.tasks.set("one", Does::Waits);
+    bench.tasks.set("two", Does::Waits);
+    let (_handle, mut core) = bench.start(1).await;
+    let mut procedure = backups(&["one", "two"]);
+    procedure["step"][0]["timeout"] = json!("20m");
+    let order = bench.order(1, Verb::Run, procedure);
+    core.assign(&bench, &order, 1).await;
+    core.update("its acceptance", |update| update.run == order.run).await;
+    bench.tasks.began("apply one").await;
+    let over = MINUTE * 20 + MINUTE / 2;
+    bench.host.script().since_boot += over;
+    bench.tasks.let_go();
+    let second = |update: &fleet_proto::convert::JobUpdate| matches!(&update.state, JobState::Running { step, .. } if step == "two");
+    let limits = core.update("the second step", second).await.limits.unwrap();
+    assert_eq!(limits.phase_left + over, HOUR + MINUTE);
+    bench.tasks.let_go();
+    core.report(&bench).await;
+}
+
+#[tokio::test]
+async fn an_undo_that_takes_all_of_the_limit_leaves_none_for_the_work() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    bench.overrun_grace = MINUTE;
+    bench.tasks.set("one", Does::NotesLong);
+    let (_handle, mut core) = bench.start(1).await;
+    let mut procedure = backups(&["one"]);
+    procedure["step"][0]["timeout"] = json!("20m");
+    let order = bench.order(1, Verb::Run, procedure);
+    core.assign(&bench, &order, 1).await;
+    core.update("its acceptance", |update| update.run == order.run).await;
+    bench.tasks.began("undo one").await;
+    bench.host.script().since_boot += MINUTE * 20 + MINUTE / 2;
+    bench.tasks.let_go();
+    let report = core.report(&bench).await;
+    assert!(
+        report.outcome == Outcome::Failed && report.reason.contains("nothing was done"),
+        "{}",
+        report.reason
+    );
+    assert_eq!(bench.tasks.count("apply one"), 0);
+}
