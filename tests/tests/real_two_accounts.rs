@@ -97,13 +97,22 @@ async fn a_core_killed_in_mid_step_costs_nothing_and_none_outlives_its_executor(
     let executor = sandbox.nodes[0].pid()?;
     let mut core = core_of(&sandbox.nodes[0]).await?;
     for _ in 0..3 {
-        kill(core)?;
+        send(core, Signal::KILL)?;
         let last = core;
         core = wait_for("another core", PATIENCE, async || {
             Ok(processes::child_of(executor, "core")?.filter(|core| *core != last))
         })
         .await?;
     }
+    sandbox.all_online().await?;
+    // One that hangs is ended and replaced like one that died.
+    let hung = core;
+    send(hung, Signal::STOP)?;
+    wait_for("another core than the one that hangs", PATIENCE, async || {
+        Ok(processes::child_of(executor, "core")?.filter(|core| *core != hung))
+    })
+    .await?;
+    assert!(!processes::is_there(hung));
     sandbox.all_online().await?;
     sandbox.nodes[0].release()?;
     assert_eq!(sandbox.ended(run).await?.item.state, RunState::Succeeded);
@@ -152,7 +161,7 @@ async fn what_another_start_of_the_core_cannot_mend_ends_the_agent_with_its_code
     sandbox.finish().await
 }
 
-fn kill(pid: u32) -> Result<()> {
+fn send(pid: u32, signal: Signal) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")?;
-    Ok(kill_process(pid, Signal::KILL)?)
+    Ok(kill_process(pid, signal)?)
 }

@@ -27,7 +27,7 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// Its timers: a twentieth of the real ones, like the controller's.
 const TIMERS: &str = "[controller.backoff]\nmin = \"50ms\"\nmax = \"1s\"\n[timers]\nstable_link = \"3s\"\nspread = \"100ms\"\n\
-                      keepalive = \"2s\"\nhello = \"5s\"\nreport_resend = \"500ms\"\ndocument = \"3s\"\ndrain = \"3s\"\n";
+                      keepalive = \"2s\"\nhello = \"5s\"\nreport_resend = \"500ms\"\ndocument = \"3s\"\nhalves = \"1s\"\ndrain = \"3s\"\n";
 /// The agent's log below the node's folder.
 const LOG: &str = "agent.log";
 /// After this line of the stand-in the root is known.
