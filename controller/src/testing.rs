@@ -10,7 +10,7 @@ use fleet_store::{Batch, Committed, Direction, Entry, Key, KvStore, LogName, Mem
 use fleet_types::audit::AuditRecord;
 use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
-use fleet_types::id::{Attempt, NodeId, OperatorId, RunId};
+use fleet_types::id::{Attempt, NodeId, OperatorId, RunId, Stage};
 use fleet_types::job::JobState;
 use fleet_types::request::Verb;
 use fleet_types::run::{RunState, Tally};
@@ -164,6 +164,7 @@ pub fn job_record(run: RunId, agent: &Agent) -> JobRecord {
         index: 0,
         pair: None,
         site: "-".to_owned(),
+        stage: Stage::FIRST,
         attempt: Attempt(1),
         state: JobState::Queued,
         offered: None,

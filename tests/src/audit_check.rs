@@ -93,7 +93,7 @@ pub async fn check(operator: &OperatorClient, agents: &[FakeAgent]) -> Result<Ch
     }
     let (mut terminal, mut reports) = (0, 0);
     for item in &jobs {
-        let id = JobId { run: item.run, node: item.node };
+        let id = JobId::first(item.run, item.node);
         let leaves = ends.remove(&id).unwrap_or_default();
         let (late, ordinary): (Vec<&AuditRecord>, Vec<&AuditRecord>) =
             leaves.into_iter().partition(|leaf| leaf.reason.starts_with("late"));

@@ -95,7 +95,7 @@ impl Order {
 
     fn assign_at(&self, fleet: &Fleet, run: RunId, epoch: u64) -> controller_message::Body {
         let assignment = Assignment {
-            job: JobId { run, node: self.node },
+            job: JobId::first(run, self.node),
             attempt: Attempt(1),
             authority: Authority::Request(self.request),
             // One node: the path is empty and its leaf the root.

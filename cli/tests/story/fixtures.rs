@@ -192,7 +192,7 @@ pub fn job(run: RunId) -> JobView {
     };
     let report = Report {
         schema: REPORT_SCHEMA.into(),
-        job: JobId { run, node: item.node },
+        job: JobId::first(run, item.node),
         attempt: Attempt(1),
         authority: Authority::Request(Digest::of(b"request")),
         sequence: 1,

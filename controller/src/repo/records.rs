@@ -3,7 +3,7 @@
 use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
 use fleet_types::id::{
-    Attempt, ControllerId, FleetId, Generation, LinkEpoch, Name, NodeId, OperatorId, RunId,
+    Attempt, ControllerId, FleetId, Generation, JobId, LinkEpoch, Name, NodeId, OperatorId, RunId, Stage,
 };
 use fleet_types::job::JobState;
 use fleet_types::label::Labels;
@@ -382,6 +382,9 @@ pub struct JobRecord {
     pub pair: Option<String>,
     /// Its site when the run was made.
     pub site: String,
+    /// The stage that it has reached.
+    #[serde(default, skip_serializing_if = "Stage::is_first")]
+    pub stage: Stage,
     /// The attempt.
     pub attempt: Attempt,
     /// `queued`, `offered` or ended; what lies between is on the node.
@@ -403,6 +406,13 @@ pub struct JobRecord {
 }
 record!(JobRecord, "job", 1);
 
+impl JobRecord {
+    /// Its name.
+    pub const fn id(&self) -> JobId {
+        JobId { run: self.run, node: self.node, stage: self.stage }
+    }
+}
+
 /// Where a report is stored: its number in the node's chain, and its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredReport {
@@ -418,6 +428,9 @@ pub struct StoredReport {
 /// An entry of a node's inbox: the node should be working on this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboxRecord {
+    /// The stage of the job.
+    #[serde(default, skip_serializing_if = "Stage::is_first")]
+    pub stage: Stage,
     /// The attempt.
     pub attempt: Attempt,
     /// Why it may run.

@@ -67,6 +67,12 @@ impl Active {
             .proof(job.index as usize)
             .ok_or_else(|| ControllerError::internal(format!("node {} has no place in its run", job.node)))?;
         let authority = self.open.read().run.record.authority;
-        Ok(InboxRecord { attempt: job.attempt, authority, node_index: job.index, node_path })
+        Ok(InboxRecord {
+            stage: job.stage,
+            attempt: job.attempt,
+            authority,
+            node_index: job.index,
+            node_path,
+        })
     }
 }

@@ -22,7 +22,7 @@ fn assignment(
     entry: InboxRecord,
 ) -> Assignment {
     Assignment {
-        job: JobId { run, node },
+        job: JobId { run, node, stage: entry.stage },
         attempt: entry.attempt,
         authority: entry.authority,
         node_index: entry.node_index,

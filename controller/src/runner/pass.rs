@@ -126,7 +126,7 @@ async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Resul
         batch = jobs::end(&context.repo, batch, &known, &record).await?;
         leaves.push(
             AuditEntry::new(context.audited.actor(), "job.end", format!("run/{run}"))
-                .job(fleet_types::id::JobId { run, node: end.node }, end.attempt)
+                .job(record.id(), end.attempt)
                 .subject(authority.digest())
                 .outcome(end.outcome)
                 .because(end.reason.chars().take(200).collect::<String>()),

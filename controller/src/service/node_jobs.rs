@@ -31,7 +31,7 @@ pub async fn end_jobs(context: &Context, node: NodeId, reason: &str, ends: Ends)
             let run = keys::run_in(&key, keys::OPEN_RUNS);
             after = Some(key);
             let Some(run) = run else { continue };
-            while !end_job(context, JobId { run, node }, reason, ends).await? {}
+            while !end_job(context, JobId::first(run, node), reason, ends).await? {}
         }
         if is_last {
             return Ok(());

@@ -171,7 +171,7 @@ mod tests {
         });
         let report = serde_json::json!({
             "schema": fleet_types::report::REPORT_SCHEMA,
-            "job": JobId { run, node }, "attempt": 1, "request": digest, "sequence": 1, "previous": null,
+            "job": JobId::first(run, node), "attempt": 1, "request": digest, "sequence": 1, "previous": null,
             "outcome": "succeeded", "reason": "", "started": 1_790_000_000_000i64, "ended": 1_790_000_000_001i64,
             "boot": { "id": "", "ended_ms": 2 }, "working_ms": 1, "steps": [step],
         });

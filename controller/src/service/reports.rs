@@ -11,7 +11,7 @@ use std::time::Duration;
 use fleet_store::{Batch, Direction, chunks};
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
-use fleet_types::id::{Attempt, Generation, JobId, NodeId, RunId};
+use fleet_types::id::{Attempt, Generation, NodeId, RunId};
 use fleet_types::job::{JobState, Outcome, Phase, check_reachable};
 use fleet_types::report::{MAX_REPORT_BYTES, NOT_AVAILABLE, Problem, Report, StepState};
 use fleet_types::seal::Kind as SealKind;
@@ -110,8 +110,8 @@ fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<(
         .map_err(|error| refuse(error.to_string()))?;
     let report: Report =
         canonical::from_slice(&arrived.payload).map_err(|error| refuse(error.to_string()))?;
-    let own = JobId { run: arrived.run, node: agent.node };
-    if report.job != own || report.attempt != arrived.attempt {
+    let own = (arrived.run, agent.node, arrived.attempt);
+    if (report.job.run, report.job.node, report.attempt) != own {
         return Err(refuse(format!("it is of job {} attempt {}", report.job, report.attempt.0)));
     }
     Ok((report, known.record))
@@ -140,6 +140,10 @@ async fn origin(context: &Context, report: &Report, job: Option<&JobRecord>) -> 
         (None, _) => Origin::Unexplained(format!(
             "it reports on run {id}, which this store does not have: the store is older than the node's work, or another machine has its key"
         )),
+        // An attempt is of one stage.
+        (Some(_), Some(job)) if job.attempt == report.attempt && job.stage != report.job.stage => {
+            Origin::Unexplained(format!("it reports on another stage of run {id} than it was given"))
+        }
         (Some(run), Some(job)) if run.record.authority == report.authority => match job.late_report {
             Some(_) => Origin::Unexplained(format!("it sends another late report on run {id}")),
             None => Origin::Explained,
@@ -288,7 +292,7 @@ async fn store(
     let (run, node, attempt) = (arrived.run, agent.node, arrived.attempt);
     let (mut batch, known) = numbered(context, agent, arrived, &at)?;
     let leaf = AuditEntry::new(agent.actor(), "job.end", format!("run/{run}"))
-        .job(JobId { run, node }, attempt)
+        .job(report.job, attempt)
         .subject(report.authority.digest())
         .outcome(report.outcome)
         .report(at.digest, &arrived.signature);
@@ -366,6 +370,7 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: Timestamp) -> 
         index: 0,
         pair: None,
         site: "-".to_owned(),
+        stage: report.job.stage,
         attempt: report.attempt,
         state: ended(report),
         offered: None,

@@ -11,7 +11,7 @@ use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::document::{Document, DocumentKind};
-use fleet_types::id::{Attempt, NodeId, RunId};
+use fleet_types::id::{Attempt, NodeId, RunId, Stage};
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::label::{Selector, request_means};
 use fleet_types::request::{NodeList, Request, Verb};
@@ -367,6 +367,7 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
                 index,
                 pair: known.record.labels.pair().map(str::to_owned),
                 site: known.record.labels.site().to_owned(),
+                stage: Stage::FIRST,
                 attempt: Attempt(1),
                 state: JobState::Queued,
                 offered: None,

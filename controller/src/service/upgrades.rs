@@ -85,7 +85,7 @@ async fn hold_pairs(context: &Context) -> Result<()> {
 mod tests {
     use fleet_types::authority::Authority;
     use fleet_types::digest::Digest;
-    use fleet_types::id::{Attempt, RunId};
+    use fleet_types::id::{Attempt, RunId, Stage};
     use fleet_types::run::{RunState, Tally};
 
     use super::*;
@@ -98,7 +98,13 @@ mod tests {
         let context = &test.context;
         let ended = |outcome| JobState::ended(outcome, "");
         let authority = Authority::Request(Digest::of(b"x"));
-        let entry = InboxRecord { attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
+        let entry = InboxRecord {
+            stage: Stage::FIRST,
+            attempt: Attempt(1),
+            authority,
+            node_index: 0,
+            node_path: vec![],
+        };
         let mut batch = context.audited.batch().delete(keys::pair_holds_made().unwrap());
         let jobs = [
             (1, "offered", true, RunState::Running, JobState::Offered, true),

@@ -99,7 +99,7 @@ mod tests {
         let key = SigningKey::generate().unwrap().0;
         let assignments: Vec<_> = (0..5u128)
             .map(|n| Assignment {
-                job: JobId { run: RunId::from_number(9), node: NodeId::from_uuid(uuid::Uuid::from_u128(n)) },
+                job: JobId::first(RunId::from_number(9), NodeId::from_uuid(uuid::Uuid::from_u128(n))),
                 attempt: Attempt(1),
                 authority: Authority::Request(Digest::of(b"request")),
                 node_index: 0,

@@ -153,7 +153,23 @@ impl FromStr for RunId {
     }
 }
 
-/// The part of a run on one node.
+/// One part of a job with an end of its own (change, observe, hand over, roll back), in the order in which they are
+/// offered. Most jobs have the first only. Attempts are numbered through all stages of a job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Stage(pub u16);
+
+impl Stage {
+    /// The one that every job has.
+    pub const FIRST: Self = Self(0);
+
+    /// Is it the first? It is not written then: bytes of jobs with one stage are those of before there were more.
+    pub fn is_first(&self) -> bool {
+        *self == Self::FIRST
+    }
+}
+
+/// The part of a run on one node, and which stage of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobId {
@@ -161,11 +177,22 @@ pub struct JobId {
     pub run: RunId,
     /// The node.
     pub node: NodeId,
+    /// The stage.
+    #[serde(default, skip_serializing_if = "Stage::is_first")]
+    pub stage: Stage,
+}
+
+impl JobId {
+    /// The first stage of a job.
+    pub const fn first(run: RunId, node: NodeId) -> Self {
+        Self { run, node, stage: Stage::FIRST }
+    }
 }
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.run, self.node)
+        write!(f, "{}/{}", self.run, self.node)?;
+        if self.stage.is_first() { Ok(()) } else { write!(f, "/{}", self.stage.0) }
     }
 }
 
@@ -261,6 +288,18 @@ mod tests {
         assert!(early < late && early.to_string() < late.to_string());
         assert_eq!(early.to_string().parse::<RunId>().unwrap(), early);
         assert_eq!(late.to_string().len(), 12);
+    }
+
+    #[test]
+    fn the_first_stage_of_a_job_is_written_as_before_there_were_stages() {
+        let node = NodeId::from_uuid(Uuid::from_u128(1));
+        let before = format!("{{\"run\":\"r-0000000001\",\"node\":\"{node}\"}}");
+        let first = JobId::first(RunId::from_number(1), node);
+        assert_eq!(serde_json::to_string(&first).unwrap(), before);
+        assert_eq!(serde_json::from_str::<JobId>(&before).unwrap(), first);
+        let second = JobId { stage: Stage(1), ..first };
+        assert_eq!(serde_json::from_str::<JobId>(&serde_json::to_string(&second).unwrap()).unwrap(), second);
+        assert_eq!(second.to_string(), format!("{first}/1"));
     }
 
     #[test]

@@ -200,7 +200,7 @@ impl Journal {
         };
         Report {
             schema: REPORT_SCHEMA.to_owned(),
-            job: JobId { run: key.0, node: self.node },
+            job: JobId::first(key.0, self.node),
             attempt: key.1,
             authority: Authority::Request(request),
             sequence: self.reports + 1,

@@ -131,7 +131,7 @@ impl Shared {
         let mut wave = Vec::with_capacity(round.nodes.len());
         for (n, node) in round.nodes.iter().enumerate() {
             wave.push(Assignment {
-                job: JobId { run: round.run, node: *node },
+                job: JobId::first(round.run, *node),
                 attempt: Attempt(1),
                 authority: Authority::Request(request),
                 node_index: u32::try_from(n)?,

@@ -6,7 +6,7 @@
 use fleet_proto::convert::JobUpdate;
 use fleet_proto::pb;
 use fleet_proto::pb::executor_message::Body as ToCore;
-use fleet_types::authority::Authority;
+use fleet_types::assignment::Assignment;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::JobId;
@@ -84,7 +84,7 @@ impl Dispatcher {
     pub(super) fn finish(
         &mut self,
         key: JobKey,
-        authority: Authority,
+        assignment: &Assignment,
         request_ends: Timestamp,
         mut draft: Draft,
     ) {
@@ -92,7 +92,7 @@ impl Dispatcher {
         if self.parts.table.get(&key).is_some_and(|job| job.finished.is_some()) {
             return;
         }
-        match self.store_report(key, authority, request_ends, &mut draft) {
+        match self.store_report(key, assignment, request_ends, &mut draft) {
             Ok(()) => {
                 self.unwritten.remove(&key);
                 self.note_removable();
@@ -117,15 +117,15 @@ impl Dispatcher {
     fn store_report(
         &mut self,
         key: JobKey,
-        authority: Authority,
+        assignment: &Assignment,
         request_ends: Timestamp,
         draft: &mut Draft,
     ) -> Result<(), String> {
         let report = Report {
             schema: REPORT_SCHEMA.to_owned(),
-            job: JobId { run: key.0, node: self.parts.node.node },
+            job: assignment.job,
             attempt: key.1,
-            authority,
+            authority: assignment.authority,
             sequence: 0,
             previous: None,
             new_chain: None,
@@ -159,6 +159,7 @@ impl Dispatcher {
         self.parts.reports.store(digest, &StoredReport { payload, signature }).map_err(|e| e.to_string())?;
         let finished = Finished {
             run: report.job.run,
+            stage: report.job.stage,
             attempt: report.attempt,
             authority: report.authority,
             report: digest,
@@ -219,7 +220,7 @@ impl Dispatcher {
         let accepted = self.parts.table.get(&key).and_then(|job| job.accepted.as_ref());
         Report {
             schema: REPORT_SCHEMA.to_owned(),
-            job: JobId { run: finished.run, node: self.parts.node.node },
+            job: JobId { run: finished.run, node: self.parts.node.node, stage: finished.stage },
             attempt: finished.attempt,
             authority: finished.authority,
             sequence: 0,
@@ -259,9 +260,9 @@ impl Dispatcher {
     /// Ends a job that was accepted.
     pub(super) fn finish_accepted(&mut self, key: JobKey, draft: Draft) {
         let accepted = self.parts.table.get(&key).and_then(|job| job.accepted.as_ref());
-        let Some((authority, ends)) = accepted.map(|a| (a.assignment.authority, a.request_ends)) else {
+        let Some((assignment, ends)) = accepted.map(|a| (a.assignment.clone(), a.request_ends)) else {
             return;
         };
-        self.finish(key, authority, ends, draft);
+        self.finish(key, &assignment, ends, draft);
     }
 }

@@ -75,7 +75,7 @@ impl Dispatcher {
                 let reason = job.cancelled.clone().unwrap_or_default();
                 let draft = self.draft(End::plain(Outcome::Cancelled, reason), Vec::new());
                 let ends = self.now();
-                self.finish(key, assignment.authority, ends, draft);
+                self.finish(key, &assignment, ends, draft);
             } else {
                 self.answer(&key);
             }
@@ -89,13 +89,16 @@ impl Dispatcher {
             .parts
             .table
             .of_run(key.0)
-            .map(|(key, job)| (*key, job.is_open(), job.accepted.is_some() && !job.abandoned))
+            .map(|(key, job)| {
+                (*key, job.is_open(), job.stage().filter(|_| job.accepted.is_some() && !job.abandoned))
+            })
             .collect();
         if let Some((older, ..)) = others.iter().find(|(_, is_open, _)| *is_open) {
             // Busy: the answer is the attempt that is under way (security-and-delivery §2.4).
             return self.answer(&older.clone());
         }
-        if others.iter().any(|(_, _, spent)| *spent) {
+        // Each stage is carried out once, and none after a later one.
+        if others.iter().any(|(_, _, spent)| *spent >= Some(assignment.job.stage)) {
             let message = format!("run {} was carried out on this node already", key.0);
             let refusal = Refusal::new("use-spent", message, "start a new run");
             return self.refuse(key, &assignment, None, &[refusal]);
@@ -378,7 +381,7 @@ impl Dispatcher {
         };
         let draft = self.draft(End::plain(first.outcome(), reason), vec![step]);
         let ends = ends.unwrap_or_else(|| self.now());
-        self.finish(key, assignment.authority, ends, draft);
+        self.finish(key, assignment, ends, draft);
     }
 
     /// The draft of a job that did not begin.

@@ -223,7 +223,7 @@ impl Dispatcher {
             let reason = self.parts.table.get(&key).and_then(|job| job.cancelled.clone()).unwrap_or_default();
             let draft = self.draft(End::plain(Outcome::Cancelled, reason), Vec::new());
             let ends = self.now();
-            return self.finish(key, pending.assignment.authority, ends, draft);
+            return self.finish(key, &pending.assignment, ends, draft);
         }
         self.answer(&key);
     }

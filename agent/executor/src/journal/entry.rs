@@ -6,7 +6,7 @@
 use fleet_types::assignment::Assignment;
 use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
-use fleet_types::id::{Attempt, RunId};
+use fleet_types::id::{Attempt, RunId, Stage};
 use fleet_types::job::{EndCause, Outcome};
 use fleet_types::report::StepReport;
 use fleet_types::request::Verb;
@@ -147,6 +147,9 @@ pub struct Accepted {
 pub struct Finished {
     /// The run.
     pub run: RunId,
+    /// The stage of the job.
+    #[serde(default, skip_serializing_if = "Stage::is_first")]
+    pub stage: Stage,
     /// The attempt.
     pub attempt: Attempt,
     /// Why it could run.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use fleet_types::id::{Attempt, RunId};
+use fleet_types::id::{Attempt, RunId, Stage};
 use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::report::StepReport;
 use fleet_types::time::Timestamp;
@@ -104,6 +104,12 @@ impl JobRecord {
             | Entry::Confirmed { .. }
             | Entry::RebootRequested { .. } => {}
         }
+    }
+
+    /// The stage that it is of; none is known of a job that was cancelled before it came.
+    pub fn stage(&self) -> Option<Stage> {
+        let accepted = self.accepted.as_ref().map(|accepted| accepted.assignment.job.stage);
+        accepted.or_else(|| self.finished.as_ref().map(|finished| finished.stage))
     }
 
     /// Was it accepted, and has it neither ended nor been given up? An acknowledgement says that it ended, also

@@ -280,7 +280,7 @@ impl Bench {
         // One node: the path is empty and its leaf the root.
         debug_assert_eq!(NodeList::of(&[self.node.node]).root, node_leaf(self.node.node));
         Assignment {
-            job: JobId { run: order.run, node: self.node.node },
+            job: JobId::first(order.run, self.node.node),
             attempt: Attempt(attempt),
             authority: fleet_types::authority::Authority::Request(order.request.digest()),
             node_index: 0,

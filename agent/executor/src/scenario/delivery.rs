@@ -1,5 +1,6 @@
 //! Delivery: once, in order, answered, acknowledged (T05-T08, T35, T36).
 
+use fleet_types::id::Stage;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::report::StepState;
 use fleet_types::request::Verb;
@@ -135,4 +136,16 @@ async fn a_new_attempt_waits_for_the_old_one_and_a_use_is_spent_once() {
     let refused = core.report(&bench).await;
     assert_eq!((refused.attempt.0, refused.outcome), (2, Outcome::Refused));
     assert!(refused.reason.starts_with("use-spent"), "{}", refused.reason);
+    // Another stage of the job is carried out once as well, and the one before it never again.
+    bench.tasks.set("one", Does::Well);
+    for (attempt, stage, outcome) in
+        [(3, 1, Outcome::Succeeded), (4, 1, Outcome::Refused), (5, 0, Outcome::Refused)]
+    {
+        let mut next = bench.assignment(&order, attempt, 1);
+        next.job.stage = Stage(stage);
+        core.assign_exactly(&bench, &next).await;
+        let report = core.report(&bench).await;
+        assert_eq!((report.attempt, report.job, report.outcome), (next.attempt, next.job, outcome));
+    }
+    assert_eq!(bench.tasks.count("apply one"), 2);
 }

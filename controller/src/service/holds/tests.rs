@@ -2,7 +2,7 @@
 
 use fleet_types::digest::Digest;
 use fleet_types::facts::NodeFacts;
-use fleet_types::id::{Attempt, LinkEpoch, RunId};
+use fleet_types::id::{Attempt, LinkEpoch, RunId, Stage};
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::run::RunState;
 use fleet_types::view::Presence;
@@ -34,7 +34,8 @@ async fn job_in(context: &Context, agent: &Agent, number: u64, state: JobState) 
     let authority = fleet_types::authority::Authority::Request(Digest::of(b"x"));
     let record = RunRecord { authority, state: RunState::Running, ..run_record(run, context.clock.now()) };
     let job = JobRecord { state, ..job_record(run, agent) };
-    let entry = InboxRecord { attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
+    let entry =
+        InboxRecord { stage: Stage::FIRST, attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
     let mut batch = context.audited.batch();
     batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
     batch = batch.put_record(keys::open_run(run).unwrap(), &Mark {}).unwrap();

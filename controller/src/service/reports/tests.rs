@@ -3,12 +3,14 @@
 use serde_json::json;
 
 use fleet_store::MemoryStore;
+use fleet_types::authority::Authority;
+use fleet_types::id::{JobId, Stage};
 use fleet_types::seal::SigningKey;
 
 use super::*;
 use crate::clock::Clock;
 use crate::repo::records::NodeState;
-use crate::testing::{TestContext, agent, enrolled};
+use crate::testing::{TestContext, agent, enrolled, job_record, run_record};
 
 /// A node that has the fleet's reports signed by its own key, one behind the other.
 struct Reporter {
@@ -32,9 +34,14 @@ impl Reporter {
     }
 
     fn next(&mut self, context: &Context, run: RunId) -> Arrived {
+        self.on(context, JobId::first(run, self.agent.node))
+    }
+
+    fn on(&mut self, context: &Context, job: JobId) -> Arrived {
+        let run = job.run;
         self.sequence += 1;
         let report = json!({
-            "schema": "fleet/v1/report", "job": JobId { run, node: self.agent.node }, "attempt": 1,
+            "schema": "fleet/v1/report", "job": job, "attempt": 1,
             "request": Digest::of(b"request"), "sequence": self.sequence, "previous": self.previous,
             "outcome": "succeeded", "reason": "", "started": 1_790_000_000_000_u64,
             "ended": 1_790_000_000_000_u64, "boot": {"id": "boot", "ended_ms": 1}, "working_ms": 1,
@@ -78,12 +85,32 @@ async fn a_report_on_a_run_that_is_not_kept_any_more_holds_nobody_and_fills_noth
 }
 
 #[tokio::test]
+async fn a_report_on_another_stage_than_was_given_holds_its_node() {
+    let test = TestContext::new().await;
+    let context = &test.context;
+    let mut node = Reporter::new(context).await;
+    let run = RunId::new(context.clock.now(), 1);
+    let batch = context.audited.batch();
+    let job = JobRecord { state: JobState::Offered, ..job_record(run, &node.agent) };
+    let record = RunRecord {
+        authority: Authority::Request(Digest::of(b"request")),
+        ..run_record(run, context.clock.now())
+    };
+    let batch = batch.put_record(keys::job(run, node.agent.node).unwrap(), &job).unwrap();
+    let batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
+    context.audited.commit(batch, vec![]).await.unwrap();
+    let arrived = node.on(context, JobId { stage: Stage(1), ..job.id() });
+    report(context, &node.agent, &arrived).await.unwrap_err();
+    assert!(matches!(context.node_cache.get(node.agent.node).unwrap().record.state, NodeState::Held(_)));
+}
+
+#[tokio::test]
 async fn a_new_chain_begins_where_it_says_so_and_nowhere_else() {
     let test = TestContext::new().await;
     let agent = agent(1);
     let sequence = 1_790_000_000_000_u64;
     let report = |previous: Option<Digest>, new_chain: Option<&str>| -> Report {
-        let job = JobId { run: RunId::from_number(1), node: agent.node };
+        let job = JobId::first(RunId::from_number(1), agent.node);
         serde_json::from_value(json!({
             "schema": "fleet/v1/report", "job": job, "attempt": 1, "request": Digest::of(b"request"),
             "sequence": sequence, "previous": previous, "new_chain": new_chain,
@@ -122,7 +149,7 @@ fn health_is_known_for_three_times_the_shortest_of_its_checks() {
         let problems = [problem("medium", "load"), problem("low", "disk"), problem("high", NOT_AVAILABLE)];
         let report: Report = serde_json::from_value(json!({
             "schema": "fleet/v1/report",
-            "job": JobId { run: RunId::from_number(1), node: agent(1).node },
+            "job": JobId::first(RunId::from_number(1), agent(1).node),
             "attempt": 1, "request": Digest::of(b"request"), "sequence": 1, "previous": null,
             "outcome": "succeeded", "reason": "", "started": started, "ended": ended,
             "boot": {"id": "boot", "ended_ms": 1}, "working_ms": 1,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fleet_store::MemoryStore;
 use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
-use fleet_types::id::{Attempt, NodeId};
+use fleet_types::id::{Attempt, NodeId, Stage};
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::run::RunState;
 
@@ -160,7 +160,8 @@ async fn a_run_stays_as_long_as_a_lost_job_of_it_may_come_back() {
     let run = ended_run(context, 1, 1).await;
     let job = JobRecord { state: JobState::ended(Outcome::Lost, ""), ..job_record(run, &agent(1)) };
     let authority = Authority::Request(Digest::of(b"x"));
-    let entry = InboxRecord { attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
+    let entry =
+        InboxRecord { stage: Stage::FIRST, attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
     let inbox = keys::inbox_entry(node, run).unwrap();
     let batch = context.audited.batch().put_record(keys::job(run, node).unwrap(), &job).unwrap();
     let batch = batch.put_record(inbox.clone(), &entry).unwrap();

@@ -22,7 +22,7 @@ fn run(number: u64) -> RunId {
 
 fn offer(number: u64) -> (Assignment, WaveProof) {
     let assignment = Assignment {
-        job: JobId { run: run(number), node: crate::testing::agent(1).node },
+        job: JobId::first(run(number), crate::testing::agent(1).node),
         attempt: Attempt(1),
         authority: fleet_types::authority::Authority::Request(Digest::of(b"request")),
         node_index: 0,
