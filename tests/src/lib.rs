@@ -10,6 +10,7 @@
 //! | [`test_fleet`] | controller, operator and agents together, and how stories begin and end |
 //! | [`audit_check`] | the whole log and all reports compared, at the end of every story |
 //! | [`sandbox`] | a fleet of real programs only: controller, agents, fleetctl; killed and started again |
+//! | [`lab`] | real Debian nodes with systemd |
 //! | [`small_disk`] | a disk that a story fills |
 //! | [`sim`] | the load simulator behind `fleet-sim` |
 //!
@@ -20,6 +21,7 @@ pub mod channel;
 pub mod clock;
 pub mod controller_process;
 pub mod fake_agent;
+pub mod lab;
 pub mod operator_client;
 pub mod orders;
 pub mod own_process;

@@ -61,7 +61,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read configuration {}", path.display())]
+    #[error("cannot read configuration {}{}", path.display(), hint(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -79,4 +79,13 @@ pub enum ConfigError {
     /// Everything that is wrong, one line a problem.
     #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
     Invalid(Vec<Problem>),
+}
+
+fn hint(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            " (the core reads it under its own account, runtime.core_user: let others read the file, as with chmod 0644)"
+        }
+        _ => "",
+    }
 }

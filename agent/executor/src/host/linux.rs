@@ -13,7 +13,8 @@ use super::notes::FolderNotes;
 use super::proc_system::ProcSystem;
 use super::runner::{LinuxProcesses, Supervisor};
 use super::supervised::SupervisedUnits;
-use super::units::{UnitsKind, UnsupportedUnits};
+use super::systemd::SystemdUnits;
+use super::units::UnitsKind;
 use super::{Clock, Files, Host, Notes, Processes, System, Units};
 
 /// What a host is made from.
@@ -69,7 +70,7 @@ impl LinuxHost {
         let processes = LinuxProcesses::new(files.clone(), config.supervisor.clone(), &config.state);
         processes.sweep_looks();
         let units: Box<dyn Units> = match config.units {
-            UnitsKind::Systemd => Box::new(UnsupportedUnits),
+            UnitsKind::Systemd => Box::new(SystemdUnits),
             UnitsKind::Supervised => {
                 Box::new(SupervisedUnits::new(files.clone(), config.supervisor.clone(), &config.state))
             }

@@ -25,6 +25,7 @@ pub(crate) mod scripted;
 pub mod supervise;
 mod supervised;
 mod system;
+mod systemd;
 mod unit_file;
 mod units;
 mod walk;
@@ -47,5 +48,5 @@ pub use runner::{Supervisor, THIS_PROGRAM};
 pub use system::{
     CpuTimes, DiskUsage, InterfaceCounters, LoadAverages, MemoryUse, Mount, System, SystemError,
 };
-pub use units::{Activity, LastRun, UnitError, UnitState, Units, UnitsKind, UnsupportedUnits};
+pub use units::{Activity, LastRun, UnitError, UnitState, Units, UnitsKind};
 pub use walk::{Found, check_links, walk, walk_below, walk_trees};

@@ -21,9 +21,12 @@ use super::{
     Activity, Clock, CpuTimes, Entry, Exit, FileError, FileProblem, Files, Host, InterfaceCounters,
     Invocation, Living, LoadAverages, MemoryUse, Mount, Notes, ProcessError, ProcessOutcome, Processes,
     Purpose, ReadFile, Running, Space, Stat, System, SystemError, UnitError, UnitState, Units, UnitsKind,
-    UnsupportedUnits, WriteFile,
+    WriteFile,
 };
 use crate::tasks::CancelFlag;
+
+/// Why a machine whose units cannot be asked says that they cannot.
+const NO_UNITS: &str = "this machine has no system bus";
 
 /// What a program answers: how it ends and what it prints; or that it hangs until its time limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -309,12 +312,12 @@ impl Units for ScriptedHost {
     }
 
     fn unavailable(&self) -> Option<&'static str> {
-        if self.script().no_units { UnsupportedUnits.unavailable() } else { None }
+        if self.script().no_units { Some(NO_UNITS) } else { None }
     }
 
     fn state(&self, unit: &str) -> Result<UnitState, UnitError> {
         if self.script().no_units {
-            return UnsupportedUnits.state(unit);
+            return Err(UnitError::Unsupported { unit: unit.to_owned(), why: NO_UNITS.to_owned() });
         }
         // A hang ends with the test's process at the latest: the thread of a hung check is not joined.
         while self.script().hanging_units.contains(unit) {

@@ -1,9 +1,8 @@
 //! Services: the trait and its types.
 //!
-//! Two backends: `supervised` starts units by itself for machines without systemd and for development;
-//! [`UnsupportedUnits`] says honestly that this build cannot talk to systemd yet. Which one is used is part
-//! of the node's facts. A unit that cannot be asked is unknown, never down. Called by tasks and, for what a
-//! node can do at all, by the table of tasks.
+//! Two backends: `systemd` on machines that it runs; `supervised` starts units by itself for machines without it and for
+//! development. Which one is used is part of the node's facts. A unit that cannot be asked is unknown, never down. Called by
+//! tasks and, for what a node can do at all, by the table of tasks.
 
 use fleet_types::time::Timestamp;
 
@@ -139,40 +138,6 @@ pub trait Units: Send + Sync {
     /// own its units (systemd) stops none.
     fn stop_all(&self) -> Result<(), UnitError> {
         Ok(())
-    }
-}
-
-/// A machine with systemd, which this build cannot talk to yet.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct UnsupportedUnits;
-
-impl UnsupportedUnits {
-    const WHY: &str = "this build cannot talk to systemd yet";
-
-    fn refuse<T>(unit: &str) -> Result<T, UnitError> {
-        Err(UnitError::Unsupported { unit: unit.to_owned(), why: Self::WHY.to_owned() })
-    }
-}
-
-impl Units for UnsupportedUnits {
-    fn kind(&self) -> UnitsKind {
-        UnitsKind::Systemd
-    }
-
-    fn unavailable(&self) -> Option<&'static str> {
-        Some(Self::WHY)
-    }
-
-    fn state(&self, unit: &str) -> Result<UnitState, UnitError> {
-        Self::refuse(unit)
-    }
-
-    fn start(&self, unit: &str) -> Result<(), UnitError> {
-        Self::refuse(unit)
-    }
-
-    fn stop(&self, unit: &str) -> Result<(), UnitError> {
-        Self::refuse(unit)
     }
 }
 

@@ -1,0 +1,214 @@
+//! Work on real Debian nodes with systemd (tests/lab): installed by hand as an operator would, then used.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use fleet_tests::lab::Lab;
+use fleet_tests::own_process::OwnProcess;
+use fleet_tests::programs::program;
+use fleet_tests::wait::{PATIENCE, wait_for};
+use fleet_types::job::{EndCause, JobState, Outcome};
+use fleet_types::view::{JobView, RunView};
+
+const AGENT: &str = r#"
+schema = "fleet/v1"
+kind = "agent"
+[controller]
+endpoints = [{ address = "ctl1:7443", role = "main" }]
+enrol = "ctl1:7444"
+server_name = "ctl1"
+backoff.max = "2s"
+[policy]
+mode = "enforce"
+"#;
+
+const UNIT: &str =
+    "[Service]\nExecStart=/usr/bin/fleet-agent run\nRestart=always\n[Install]\nWantedBy=multi-user.target\n";
+
+/// A profile of units that every Debian has, and of some that it has not.
+const PROFILE: &str = r#"
+schema = "fleet/v1"
+kind = "profile"
+name = "debian"
+version = 1
+[service.cron]
+unit = "cron.service"
+[service.rotate]
+unit = "logrotate.timer"
+[service.loops]
+unit = "loops.service"
+[service.absent]
+unit = "absent.service"
+[check.cron]
+kind = "service"
+service = "cron"
+every = "5m"
+[check.loops]
+kind = "service"
+service = "loops"
+every = "5m"
+[command.slow]
+argv = ["/bin/sleep", "60"]
+timeout = "5m"
+changes = true
+"#;
+
+fn procedure(name: &str, changes: bool, step: &str) -> String {
+    format!(
+        "schema = \"fleet/v1\"\nkind = \"procedure\"\nname = \"{name}\"\nversion = 1\nprofile = \"debian\"\n\
+         changes = {changes}\ntimeout = \"10m\"\n[[step]]\nid = \"step\"\nkind = \"task\"\ntitle = \"{name}\"\n\
+         timeout = \"5m\"\non_failure = \"abort\"\n{step}\n"
+    )
+}
+
+/// A lab with a controller, an operator and a node that has joined.
+struct Story {
+    lab: Lab,
+    folder: tempfile::TempDir,
+    fleetctl: String,
+    controller: OwnProcess,
+}
+
+impl Story {
+    async fn begin() -> Result<Option<Self>> {
+        let Some(lab) = Lab::up(1).await? else { return Ok(None) };
+        let folder = tempfile::tempdir()?;
+        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path that is no text");
+        let fleetctl = text(&program("fleetctl", "fleetctl")?)?;
+        let controller_program = text(&program("fleet-controller", "fleet-controller")?)?;
+        let at = |name: &str| text(&folder.path().join(name));
+        let (data, key, config, ready) = (at("data")?, at("root.key")?, at("controller.toml")?, at("ready")?);
+        let made =
+            ["init", "--data", &data, "--name", "lab", "--operator", "ada", "--root-key", &key, "--json"];
+        let made = lab.run("ctl1", &[&[controller_program.as_str()], made.as_slice()].concat()).await?;
+        let made: serde_json::Value = serde_json::from_str(&made)?;
+        let invite = made["invite"].as_str().with_context(|| format!("no invite: {made}"))?;
+        let text = format!("data_directory = \"{data}\"\n[server]\nserver_names = [\"ctl1\"]\n");
+        std::fs::write(&config, text)?;
+        let mut controller = OwnProcess::new("the controller", &folder.path().join("controller.log"));
+        let run = [controller_program.as_str(), "run", "--config", &config, "--ready-file", &ready];
+        controller.start(lab.going_on("ctl1", &run))?;
+        wait_for("the controller", PATIENCE, async || Ok(Path::new(&ready).exists().then_some(()))).await?;
+        let story = Self { lab, folder, fleetctl, controller };
+        story.say(&["login", invite, "--root-key", &key, "--server", "ctl1"]).await?;
+        story.join().await?;
+        story.apply().await?;
+        Ok(Some(story))
+    }
+
+    /// Installs the agent as the README of a release would say.
+    async fn join(&self) -> Result<()> {
+        let token = self.say(&["join-token", "create", "fw-1", "--label", "site=lab", "-q"]).await?;
+        self.lab
+            .shell("n1", "useradd --system --shell /usr/sbin/nologin fleet-agent; mkdir -p /etc/fleet")
+            .await?;
+        self.lab.copy(&program("fleet-agent", "fleet-agent")?, "n1", "/usr/bin/fleet-agent").await?;
+        self.lab.write("n1", "/etc/fleet/agent.toml", AGENT).await?;
+        self.lab.write("n1", "/etc/systemd/system/fleet-agent.service", UNIT).await?;
+        let loops = "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1h\n";
+        self.lab.write("n1", "/etc/systemd/system/loops.service", loops).await?;
+        self.lab.run("n1", &["fleet-agent", "enrol", "--token", token.trim()]).await?;
+        self.lab.shell("n1", "systemctl daemon-reload; systemctl enable --now fleet-agent").await?;
+        self.online().await
+    }
+
+    async fn online(&self) -> Result<()> {
+        wait_for("the node", PATIENCE, async || {
+            let status = self.say(&["node", "list", "-o", "json"]).await?;
+            Ok(status.contains("\"online\"").then_some(()))
+        })
+        .await
+    }
+
+    async fn apply(&self) -> Result<()> {
+        let folder = self.folder.path().join("documents");
+        std::fs::create_dir(&folder)?;
+        let write = |name: &str, text: &str| std::fs::write(folder.join(format!("{name}.toml")), text);
+        write("profile", PROFILE)?;
+        for (name, changes, step) in [
+            (
+                "cron-runs",
+                false,
+                "uses = \"service.assert_active\"\nwith = { services = [\"cron\", \"rotate\"] }",
+            ),
+            ("loops-runs", false, "uses = \"service.assert_active\"\nwith = { services = [\"loops\"] }"),
+            ("absent-runs", false, "uses = \"service.assert_active\"\nwith = { services = [\"absent\"] }"),
+            ("checks", false, "uses = \"health.check\"\nwith = { checks = [\"cron\"] }"),
+            ("slow", true, "uses = \"command.run\"\nwith = { command = \"slow\" }"),
+        ] {
+            write(name, &procedure(name, changes, step))?;
+        }
+        let folder = folder.to_str().context("a path that is no text")?.to_owned();
+        self.say(&["config", "apply", &folder, "--yes"]).await.map(drop)
+    }
+
+    /// A call of fleetctl beside the controller, which must end well.
+    async fn say(&self, arguments: &[&str]) -> Result<String> {
+        let config = format!("FLEET_CONFIG_DIR={}", self.folder.path().join("operator").display());
+        let call = ["env", &config, &self.fleetctl, "--no-input"];
+        self.lab.run("ctl1", &[&call, arguments].concat()).await
+    }
+
+    /// Starts a run and gives its id.
+    async fn start(&self, procedure: &str) -> Result<String> {
+        let call =
+            ["run", "start", procedure, "--node", "fw-1", "--yes", "--reason", "a story", "-o", "name"];
+        Ok(self.say(&call).await?.trim().to_owned())
+    }
+
+    /// How the run's only job ended.
+    async fn ended(&self, run: &str) -> Result<JobState> {
+        wait_for("the end of a run", PATIENCE, async || {
+            let view: RunView = serde_json::from_str(&self.say(&["run", "show", run, "-o", "json"]).await?)?;
+            Ok(view.item.state.is_terminal().then_some(()))
+        })
+        .await?;
+        let job = format!("{run}/fw-1");
+        let view: JobView = serde_json::from_str(&self.say(&["run", "show", &job, "-o", "json"]).await?)?;
+        Ok(view.item.state)
+    }
+
+    async fn outcome(&self, procedure: &str) -> Result<(Outcome, String)> {
+        let run = self.start(procedure).await?;
+        match self.ended(&run).await? {
+            JobState::Ended { outcome, reason, .. } => Ok((outcome, reason)),
+            other => anyhow::bail!("{other:?} is no end"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn units_of_systemd_are_asked_and_a_power_cut_leaves_no_guess() -> Result<()> {
+    let Some(mut story) = Story::begin().await? else { return Ok(()) };
+    // Units, as systemd knows them.
+    assert_eq!(story.outcome("cron-runs").await?.0, Outcome::Succeeded);
+    assert_eq!(story.outcome("checks").await?.0, Outcome::Succeeded);
+    story.lab.run("n1", &["systemctl", "stop", "cron"]).await?;
+    let (outcome, reason) = story.outcome("cron-runs").await?;
+    assert!(outcome == Outcome::Failed && reason.contains("cron"), "{reason}");
+    assert_eq!(story.outcome("checks").await?.0, Outcome::Failed);
+    story.lab.run("n1", &["systemctl", "start", "cron"]).await?;
+    assert_eq!(story.outcome("cron-runs").await?.0, Outcome::Succeeded);
+    // One that is started again and again does not run, and neither does one that is not there.
+    story.lab.run("n1", &["systemctl", "start", "--no-block", "loops"]).await?;
+    for (procedure, unit) in [("loops-runs", "loops"), ("absent-runs", "absent")] {
+        let (outcome, reason) = story.outcome(procedure).await?;
+        assert!(outcome == Outcome::Failed && reason.contains(unit), "{reason}");
+    }
+    // A power cut in the middle of a step: nobody knows how far it came.
+    let run = story.start("slow").await?;
+    wait_for("the step's program", PATIENCE, async || {
+        Ok(story.lab.run("n1", &["pgrep", "-f", "/bin/sleep 60"]).await.ok())
+    })
+    .await?;
+    story.lab.power("n1", "cut").await?;
+    story.lab.power("n1", "on").await?;
+    match story.ended(&run).await? {
+        JobState::Ended { outcome: Outcome::Failed, cause: Some(EndCause::OutcomeUnknown), reason } => {
+            assert!(reason.contains("the machine restarted"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(story.outcome("cron-runs").await?.0, Outcome::Succeeded, "and the node works on");
+    story.controller.stop().await
+}
