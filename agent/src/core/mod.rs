@@ -10,10 +10,10 @@
 //! | [`backoff`] | how long to wait before dialling again |
 //! | [`link`] | the one session with a controller |
 //! | [`outbox`] | sealed reports and progress that wait for the link |
-//! | [`output`] | the bounded spool of steps' output |
+//! | [`output`] | output that waits for room on its stream |
 //! | [`start`] | all of it, started |
 //!
-//! The core owns identity, link, outbox and output spool. It never touches the journal, the report key, the
+//! The core owns identity, link and outbox. It never touches the journal, the report key, the
 //! local policy or the machine (security-and-delivery §1.16): everything of that kind is asked of the
 //! executor through the channel, also where both run in one process.
 

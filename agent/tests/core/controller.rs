@@ -50,7 +50,7 @@ pub struct Session {
 /// One output stream.
 pub struct OutputCall {
     pub chunks: Streaming<pb::OutputChunk>,
-    pub credits: mpsc::Sender<Result<pb::OutputCredit, Status>>,
+    pub answers: mpsc::Sender<Result<pb::OutputStored, Status>>,
 }
 
 #[derive(Clone)]
@@ -208,7 +208,7 @@ fn welcome() -> pb::Welcome {
 #[tonic::async_trait]
 impl AgentService for Service {
     type SessionStream = ReceiverStream<Result<pb::ControllerMessage, Status>>;
-    type OutputStream = ReceiverStream<Result<pb::OutputCredit, Status>>;
+    type OutputStream = ReceiverStream<Result<pb::OutputStored, Status>>;
 
     async fn session(
         &self,
@@ -251,8 +251,8 @@ impl AgentService for Service {
         &self,
         request: Request<Streaming<pb::OutputChunk>>,
     ) -> Result<Response<Self::OutputStream>, Status> {
-        let (credits, outgoing) = mpsc::channel(64);
-        let _ = self.outputs.send(OutputCall { chunks: request.into_inner(), credits }).await;
+        let (answers, outgoing) = mpsc::channel(64);
+        let _ = self.outputs.send(OutputCall { chunks: request.into_inner(), answers }).await;
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 }

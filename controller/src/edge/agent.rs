@@ -30,8 +30,8 @@ use crate::service::{caller::Agent, documents};
 
 /// Messages to a node that are under way: more would only wait in HTTP/2's window.
 const OUTGOING: usize = 32;
-/// Credits under way.
-const CREDITS: usize = 8;
+/// Answers under way.
+const ANSWERS: usize = 8;
 
 /// Serves agents.
 pub struct Agents {
@@ -50,7 +50,7 @@ type Out<T> = ReceiverStream<Result<T, Status>>;
 #[tonic::async_trait]
 impl AgentService for Agents {
     type SessionStream = Out<pb::ControllerMessage>;
-    type OutputStream = Out<pb::OutputCredit>;
+    type OutputStream = Out<pb::OutputStored>;
 
     async fn session(
         &self,
@@ -80,7 +80,7 @@ impl AgentService for Agents {
     ) -> Result<Response<Self::OutputStream>, Status> {
         let (agent, _) = peer::agent(&self.context, &request)?;
         let permit = peer::permit(&self.context, &request, &self.stop)?;
-        let (out, stream) = mpsc::channel(CREDITS);
+        let (out, stream) = mpsc::channel(ANSWERS);
         let (context, refusals) = (Arc::clone(&self.context), Arc::clone(&self.refusals));
         self.tracker.spawn(async move {
             let work = async {
@@ -129,18 +129,18 @@ async fn store_output(
     agent: &Agent,
     refusals: &Refusals,
     mut chunks: Streaming<pb::OutputChunk>,
-    out: &mpsc::Sender<Result<pb::OutputCredit, Status>>,
+    out: &mpsc::Sender<Result<pb::OutputStored, Status>>,
 ) -> Result<(), Status> {
     let mut allowed = Allowed::default();
     while let Some(chunk) = chunks.next().await {
-        let credit =
+        let stored =
             take_chunk(context, agent, &mut allowed, chunk.map_err(unreadable)?).await.map_err(|error| {
                 if error.kind == Kind::Refused {
                     refusals.count_actor("output", agent.actor(), &error.detail.message);
                 }
                 to_status(error)
             })?;
-        if out.send(Ok(credit)).await.is_err() {
+        if out.send(Ok(stored)).await.is_err() {
             return Ok(());
         }
     }
@@ -152,7 +152,7 @@ async fn take_chunk(
     agent: &Agent,
     allowed: &mut Allowed,
     chunk: pb::OutputChunk,
-) -> Result<pb::OutputCredit> {
+) -> Result<pb::OutputStored> {
     if chunk.data.len() > fleet_proto::MAX_CONTROL_BYTES {
         return Err(ControllerError::invalid("output.data", "larger than 64 KiB"));
     }
@@ -164,11 +164,5 @@ async fn take_chunk(
     };
     allowed.check(context, agent, &of).await?;
     let offset = output::append(context, &of, chunk.offset, chunk.data, chunk.last).await?;
-    Ok(pb::OutputCredit {
-        run: chunk.run,
-        attempt: chunk.attempt,
-        step: of.step,
-        offset,
-        credit: output::CREDIT,
-    })
+    Ok(pb::OutputStored { run: chunk.run, attempt: chunk.attempt, step: of.step, offset })
 }

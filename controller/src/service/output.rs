@@ -21,9 +21,6 @@ use crate::repo::keys;
 use crate::repo::output_files::OutputOf;
 use crate::repo::records::{JobRecord, RunRecord, StoredReport};
 
-/// Bytes an agent may have under way for one step: a few chunks, so that ten thousand agents that talk at
-/// once stay within a few hundred MiB of socket buffers.
-pub const CREDIT: u32 = 256 * 1024;
 /// Attempts that a stream remembers: a node works on five jobs at a time, and the output of a few that ended may
 /// lag behind. With more, all are looked up anew.
 const REMEMBERED: usize = 16;

@@ -197,7 +197,7 @@ pub struct Floor(pub Arc<Shared>);
 #[tonic::async_trait]
 impl AgentService for Floor {
     type SessionStream = ReceiverStream<ToAgent>;
-    type OutputStream = ReceiverStream<Result<pb::OutputCredit, Status>>;
+    type OutputStream = ReceiverStream<Result<pb::OutputStored, Status>>;
 
     async fn session(
         &self,

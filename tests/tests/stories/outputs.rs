@@ -61,10 +61,10 @@ async fn send(
     service: &AgentServiceClient<Channel>,
     chunks: Vec<pb::OutputChunk>,
 ) -> Result<Vec<u64>, Status> {
-    let mut credits = service.clone().output(tokio_stream::iter(chunks)).await?.into_inner();
+    let mut answers = service.clone().output(tokio_stream::iter(chunks)).await?.into_inner();
     let mut stored = Vec::new();
-    while let Some(credit) = credits.message().await? {
-        stored.push(credit.offset);
+    while let Some(answer) = answers.message().await? {
+        stored.push(answer.offset);
     }
     Ok(stored)
 }

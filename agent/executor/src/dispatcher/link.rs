@@ -25,7 +25,7 @@ impl Dispatcher {
                 self.write_unwritten();
                 self.mend_reports();
                 self.send_reconcile();
-                self.parts.output.link_up();
+                self.parts.output.send_again(false);
             }
             Err(reason) => {
                 tracing::error!(%reason, "the link is refused");

@@ -172,10 +172,18 @@ impl Dispatcher {
             Event::Core(FromCore::Cancel(cancel)) => self.on_cancel(&cancel),
             Event::Core(FromCore::ReportAck(ack)) => self.on_report_ack(&ack),
             Event::Core(FromCore::Reconcile(reply)) => self.on_reconcile_reply(&reply),
-            Event::Core(FromCore::OutputCredit(credit)) => self.on_output_credit(&credit),
+            Event::Core(FromCore::OutputStored(stored)) => {
+                if let Some(key) = job_key(&stored.run, stored.attempt) {
+                    self.parts.output.stored(key, &stored.step, stored.offset);
+                }
+            }
+            // Of a stream of before the link it is nothing new.
+            Event::Core(FromCore::OutputLost(lost)) if self.link.is_some() => {
+                self.parts.output.send_again(lost.refused);
+            }
             // A beat is heard by the loop, which needs no more of it; what waited for a task that came back is looked
             // at below.
-            Event::Core(FromCore::Alive(_)) | Event::Run(RunEvent::CameBack) => {}
+            Event::Core(FromCore::Alive(_) | FromCore::OutputLost(_)) | Event::Run(RunEvent::CameBack) => {}
             Event::CoreLeft => self.end_link(),
             Event::CoreCame => self.on_core_came(),
             Event::Run(RunEvent::Progress(key, state, deadlines)) => self.on_progress(key, state, deadlines),
@@ -318,12 +326,6 @@ impl Dispatcher {
         self.write_unwritten();
         self.parts.reports.make_reserve_again();
         self.tell_running();
-    }
-
-    fn on_output_credit(&mut self, credit: &pb::OutputCredit) {
-        if let Some(key) = job_key(&credit.run, credit.attempt) {
-            self.parts.output.credit(key, &credit.step, credit.offset, credit.credit);
-        }
     }
 }
 

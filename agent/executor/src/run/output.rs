@@ -1,8 +1,9 @@
-//! What tasks print: kept head and tail, sent in chunks as far as the receiver has given credit.
+//! What tasks print: kept head and tail, sent in chunks until the controller says that they are stored.
 //!
 //! Output is progress: it lives in memory only, it is dropped before it delays anything, and what was
-//! dropped is marked (security-and-delivery §2.9). Written by tasks' threads, drained by a pump of its own,
-//! steered by the dispatcher.
+//! dropped is marked (security-and-delivery §2.9). How fast it goes is the flow control of its stream; little is under way
+//! at a time, so that the core need not keep any. Written by tasks' threads, drained by a pump of its own, steered by the
+//! dispatcher.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,12 @@ use crate::tasks::OutputSink;
 
 /// Data of one chunk: half of what a chunk may hold, so that a control message waits for little.
 const CHUNK_BYTES: usize = 32 * 1024;
-/// May be under way before the receiver's first credit: the output of most steps as a whole.
-const FIRST_CREDIT: u64 = 256 * 1024;
+/// May be under way of a step: two chunks keep the stream busy while one of them is stored.
+const WINDOW: u64 = 2 * CHUNK_BYTES as u64;
+/// Steps whose output is under way at a time: more than run beside each other. With [`WINDOW`] what the core holds at most.
+const AT_ONCE: usize = 8;
+/// A step whose output was under way so often when the controller refused it is given up.
+const MAX_REFUSED: u32 = 3;
 /// Bytes kept of ended steps whose output is not taken yet; beyond, the oldest step's output goes.
 const MAX_ENDED_BYTES: usize = 4 * 1024 * 1024;
 
@@ -66,8 +71,9 @@ struct Spool {
     /// Taken by the receiver.
     stored: u64,
     sent: u64,
-    credit: u64,
     last_sent: bool,
+    /// How often the controller has said no while this was under way.
+    refused: u32,
 }
 
 impl OutputHub {
@@ -96,8 +102,8 @@ impl OutputHub {
                 ended: false,
                 stored: 0,
                 sent: 0,
-                credit: FIRST_CREDIT,
                 last_sent: false,
+                refused: 0,
             });
         }
         StepOutput { hub: Arc::clone(self), key, step: step.to_owned() }
@@ -145,26 +151,31 @@ impl OutputHub {
         digest
     }
 
-    /// The receiver has stored output up to `offset` and takes `credit` bytes more.
-    pub fn credit(&self, key: JobKey, step: &str, offset: u64, credit: u32) {
+    /// The controller has stored output up to `offset`.
+    pub fn stored(&self, key: JobKey, step: &str, offset: u64) {
         let mut hub = self.hub();
         if let Some(spool) = hub.spools.iter_mut().find(|spool| spool.is(key, step)) {
             spool.stored = offset.clamp(spool.stored, spool.sent);
-            spool.credit = credit.into();
         }
         hub.spools.retain(|spool| !spool.is_taken());
         drop(hub);
         self.news.notify_one();
     }
 
-    /// A link is up: what was not stored is sent again. Offsets make that harmless.
-    pub fn link_up(&self) {
+    /// A link is up, or the output's stream has ended: what is not stored is sent again. Offsets make that harmless.
+    /// Where the controller refused, what was under way each time is given up, so that it does not stand in the way.
+    pub fn send_again(&self, refused: bool) {
         let mut hub = self.hub();
         hub.linked = true;
         for spool in &mut hub.spools {
+            spool.refused += u32::from(refused && (spool.sent > spool.stored || spool.last_sent));
             spool.sent = spool.stored;
-            spool.credit = FIRST_CREDIT;
             spool.last_sent = false;
+        }
+        hub.spools.retain(|spool| spool.refused < MAX_REFUSED);
+        // Whoever stood first may have been the reason.
+        if refused && let Some(first) = hub.spools.pop_front() {
+            hub.spools.push_back(first);
         }
         drop(hub);
         self.news.notify_one();
@@ -180,7 +191,7 @@ impl OutputHub {
         if !hub.linked {
             return None;
         }
-        hub.spools.iter_mut().find_map(Spool::next_chunk)
+        hub.spools.iter_mut().take(AT_ONCE).find_map(Spool::next_chunk)
     }
 
     /// The next chunk, when there is one to send.
@@ -207,7 +218,7 @@ impl Spool {
 
     fn next_chunk(&mut self) -> Option<OutputPiece> {
         let total = self.kept.len() as u64;
-        let until = total.min(self.stored + self.credit).min(self.sent + CHUNK_BYTES as u64);
+        let until = total.min(self.stored + WINDOW).min(self.sent + CHUNK_BYTES as u64);
         let last = self.ended && until == total;
         if until == self.sent && (!last || self.last_sent) {
             return None;
@@ -256,7 +267,7 @@ mod tests {
     fn head_and_tail_are_kept_and_the_middle_is_marked() {
         let key = (RunId::from_number(1), Attempt(1));
         let hub = OutputHub::new(100);
-        hub.link_up();
+        hub.send_again(false);
         let output = hub.open(key, "a");
         for n in 0..1000 {
             output.write(format!("{n:04}\n").as_bytes());
@@ -266,26 +277,54 @@ mod tests {
         let text = String::from_utf8(data).unwrap();
         assert!(last && text.starts_with("0000\n0001\n") && text.ends_with("0998\n0999\n"), "{text}");
         assert!(text.contains("[4900 bytes left out]"), "{text}");
-        hub.credit(key, "a", text.len() as u64, 1000);
-        hub.link_up();
+        hub.stored(key, "a", text.len() as u64);
+        hub.send_again(false);
         assert_eq!(hub.take_chunk(), None);
     }
 
     #[test]
-    fn credit_bounds_what_is_under_way_and_a_new_link_sends_again() {
+    fn little_is_under_way_and_what_is_not_stored_is_sent_again() {
         let key = (RunId::from_number(1), Attempt(1));
         let hub = OutputHub::new(2 * 1024 * 1024);
         let output = hub.open(key, "a");
         output.write(&vec![b'x'; 600 * 1024]);
         assert_eq!(hub.take_chunk(), None, "no link");
-        hub.link_up();
-        assert_eq!(all_chunks(&hub).0.len() as u64, FIRST_CREDIT);
-        hub.credit(key, "a", 100 * 1024, 300 * 1024);
+        hub.send_again(false);
+        assert_eq!(all_chunks(&hub).0.len() as u64, WINDOW);
+        hub.stored(key, "a", 10 * 1024);
         let next = hub.take_chunk().unwrap();
-        assert_eq!(next.offset, FIRST_CREDIT);
+        assert_eq!((next.offset, next.data.len()), (WINDOW, 10 * 1024));
+        // More than was sent cannot be stored.
+        hub.stored(key, "a", u64::MAX);
+        assert_eq!(hub.take_chunk().unwrap().offset, WINDOW + 10 * 1024);
         hub.link_down();
         assert_eq!(hub.take_chunk(), None);
-        hub.link_up();
-        assert_eq!(hub.take_chunk().unwrap().offset, 100 * 1024);
+        hub.send_again(false);
+        assert_eq!(hub.take_chunk().unwrap().offset, WINDOW + 10 * 1024);
+    }
+
+    #[test]
+    fn what_is_refused_again_and_again_stands_in_nobodys_way() {
+        let key = |run| (RunId::from_number(run), Attempt(1));
+        let hub = OutputHub::new(1024);
+        hub.send_again(false);
+        // More of them than may be under way at a time, and one behind them.
+        for run in 0..=AT_ONCE as u64 {
+            hub.open(key(run), "a").write(b"words");
+            hub.end(key(run), "a");
+        }
+        let mut sent = std::collections::BTreeSet::new();
+        for _ in 0..=MAX_REFUSED {
+            while let Some(chunk) = hub.take_chunk() {
+                sent.insert(chunk.key);
+            }
+            hub.send_again(true);
+        }
+        assert_eq!(sent.len(), AT_ONCE + 1, "each had its turn");
+        for _ in 0..MAX_REFUSED {
+            while hub.take_chunk().is_some() {}
+            hub.send_again(true);
+        }
+        assert_eq!(hub.take_chunk(), None, "all are given up");
     }
 }

@@ -63,8 +63,8 @@ impl Core {
                 let offset = chunk.offset + chunk.data.len() as u64;
                 let (run, attempt, step) = (chunk.run.clone(), chunk.attempt, chunk.step.clone());
                 self.output.push(chunk);
-                let credit = pb::OutputCredit { run, attempt, step, offset, credit: 256 * 1024 };
-                self.send(ToExecutor::OutputCredit(credit)).await;
+                let stored = pb::OutputStored { run, attempt, step, offset };
+                self.send(ToExecutor::OutputStored(stored)).await;
             }
             FromExecutor::Job(job) => {
                 let update = JobUpdate::try_from(&job).unwrap();

@@ -58,7 +58,7 @@ pub async fn run(
     let beat = link.beat(timers.heartbeat);
     state.outbox.on_link_up();
     state.wanted.on_link_up(now);
-    state.spool.on_stream_lost();
+    state.output.clear();
     channel.to.push(core_message::Body::LinkUp(pb::LinkUp {
         generation: link.welcome.generation,
         link_epoch: link.epoch,
@@ -111,7 +111,7 @@ impl Live<'_> {
                 return Ok(ended);
             }
             self.state.wanted.start(now, &self.link.clients.documents, &mut self.fetches);
-            if self.output.is_none() && self.state.spool.has_next() && now >= self.output_after {
+            if self.output.is_none() && !self.state.output.is_empty() && now >= self.output_after {
                 self.output = Some(OutputStream::open(self.link.clients.control.clone()));
             }
             let event = self.next_event(now, stop).await;
@@ -127,7 +127,7 @@ impl Live<'_> {
         // Of a session that the controller has closed only the rest is read: it says why.
         let to_send = due && !self.link.outgoing.is_closed();
         let next = self.next_look(now, due);
-        let (pieces, credits) = self.output.as_mut().map(|o| (&o.pieces, &mut o.credits)).unzip();
+        let (pieces, said) = self.output.as_mut().map(|o| (&o.pieces, &mut o.said)).unzip();
         tokio::select! {
             () = stop.cancelled(), if self.flush_until.is_none() => Event::Stop,
             message = self.link.incoming.message(), if self.channel.to.has_room() => Event::Controller(message),
@@ -139,8 +139,8 @@ impl Live<'_> {
                 if permit.is_ok() { Event::SessionReady } else { Event::Check }
             }
             Some(done) = self.fetches.join_next() => Event::Fetched(done.ok()),
-            said = output_stream::heard(credits) => Event::Output(said),
-            ready = output_stream::has_room(pieces), if self.state.spool.has_next() => Event::OutputReady(ready),
+            said = output_stream::heard(said) => Event::Output(said),
+            ready = output_stream::has_room(pieces), if !self.state.output.is_empty() => Event::OutputReady(ready),
             () = sleep_until(next) => Event::Check,
         }
     }
@@ -168,7 +168,7 @@ impl Live<'_> {
             Event::Output(heard) => self.on_output(heard),
             Event::OutputReady(false) => self.on_output(None),
             Event::OutputReady(true) => {
-                if let (Some(open), Some(chunk)) = (&self.output, self.state.spool.next_chunk()) {
+                if let (Some(open), Some(chunk)) = (&self.output, self.state.output.pop()) {
                     // As above; what is lost with a broken stream is sent again over the next.
                     let _ = open.pieces.try_send(chunk);
                 }
@@ -226,7 +226,7 @@ impl Live<'_> {
             self.answer_due,
             self.flush_until,
             self.channel.to.stuck_at(),
-            (self.output.is_none() && self.state.spool.has_next()).then_some(self.output_after),
+            (self.output.is_none() && !self.state.output.is_empty()).then_some(self.output_after),
         ];
         wakes.into_iter().flatten().min().unwrap_or(now + self.beat)
     }

@@ -93,17 +93,17 @@ impl Live<'_> {
 
     pub(super) fn on_output(&mut self, heard: Option<Heard>) {
         match heard {
-            Some(Heard::Credit(credit)) => {
-                if let Some(answer) = self.state.spool.on_credit(&credit) {
-                    self.channel.to.push(core_message::Body::OutputCredit(answer));
-                }
-            }
-            Some(Heard::Refused) => self.state.spool.on_stream_refused(),
-            None => {
-                self.output = None;
-                self.state.spool.on_stream_lost();
-                self.output_after = Instant::now() + self.timers.report_resend;
-            }
+            Some(Heard::Stored(stored)) => self.channel.to.push(core_message::Body::OutputStored(stored)),
+            Some(Heard::Refused) => self.output_lost(true),
+            None => self.output_lost(false),
         }
+    }
+
+    /// The stream has ended; the executor sends again what is not stored, over the next one.
+    fn output_lost(&mut self, refused: bool) {
+        self.output = None;
+        self.state.output.clear();
+        self.output_after = Instant::now() + self.timers.report_resend;
+        self.channel.to.push(core_message::Body::OutputLost(pb::OutputLost { refused }));
     }
 }

@@ -9,7 +9,7 @@
 //! | [`messages`] | what is done with what arrives over it |
 //! | [`ending`] | how a link ends, in words |
 //! | [`session`] | numbers and checks of the session's messages; pure |
-//! | [`state`] | everything that outlives a link: outbox, spool, wanted documents, facts for Hello |
+//! | [`state`] | everything that outlives a link: outbox, output on its way, wanted documents, facts for Hello |
 //! | [`documents`] | fetching what the executor needs |
 //! | [`output_stream`] | the output's own stream |
 //!

@@ -1,7 +1,7 @@
 //! The output's own stream: it is opened when there is output, and opened again when it broke.
 //!
 //! Separate from the session, so that output never delays control messages (security-and-delivery §2.9);
-//! what may be under way is bounded by the controller's credits.
+//! how fast it goes is HTTP/2's flow control.
 
 use fleet_proto::pb;
 use fleet_proto::pb::agent_service_client::AgentServiceClient;
@@ -14,16 +14,16 @@ use tracing::debug;
 
 use super::documents::is_final;
 
-/// Pieces between the owner and the stream; credits bound what is under way, this only smooths.
+/// Pieces between the owner and the stream.
 const PIECES: usize = 4;
-/// Credits between the stream and the owner, who takes them as they come.
-const CREDITS: usize = 16;
+/// Answers between the stream and the owner, who takes them as they come.
+const ANSWERS: usize = 16;
 
 /// What the controller says on the stream.
 #[derive(Debug)]
 pub enum Heard {
-    /// Stored so far, and room for more.
-    Credit(pb::OutputCredit),
+    /// Stored so far.
+    Stored(pb::OutputStored),
     /// A plain "no" to something that was sent: an unknown job, a malformed piece.
     Refused,
 }
@@ -33,8 +33,8 @@ pub enum Heard {
 pub struct OutputStream {
     /// Pieces to send.
     pub pieces: mpsc::Sender<pb::OutputChunk>,
-    /// Credits of the controller, and how the stream ended.
-    pub credits: mpsc::Receiver<Heard>,
+    /// Answers of the controller, and how the stream ended.
+    pub said: mpsc::Receiver<Heard>,
     _pump: AbortOnDropHandle<()>,
 }
 
@@ -42,16 +42,16 @@ impl OutputStream {
     /// Opens a stream.
     pub fn open(client: AgentServiceClient<Channel>) -> Self {
         let (pieces, outgoing) = mpsc::channel(PIECES);
-        let (incoming, credits) = mpsc::channel(CREDITS);
+        let (incoming, said) = mpsc::channel(ANSWERS);
         let pump = AbortOnDropHandle::new(tokio::spawn(pump(client, outgoing, incoming)));
-        Self { pieces, credits, _pump: pump }
+        Self { pieces, said, _pump: pump }
     }
 }
 
 /// What the output stream says; waits for ever when no output stream is open.
-pub async fn heard(credits: Option<&mut mpsc::Receiver<Heard>>) -> Option<Heard> {
-    match credits {
-        Some(credits) => credits.recv().await,
+pub async fn heard(said: Option<&mut mpsc::Receiver<Heard>>) -> Option<Heard> {
+    match said {
+        Some(said) => said.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -81,14 +81,14 @@ async fn pump(
     }
 }
 
-/// Passes credits on until the stream ends; with its status where it has one.
+/// Passes answers on until the stream ends; with its status where it has one.
 async fn listen(
-    mut credits: Streaming<pb::OutputCredit>,
+    mut answers: Streaming<pb::OutputStored>,
     incoming: &mpsc::Sender<Heard>,
 ) -> Option<tonic::Status> {
     loop {
-        match credits.message().await {
-            Ok(Some(credit)) => incoming.send(Heard::Credit(credit)).await.ok()?,
+        match answers.message().await {
+            Ok(Some(stored)) => incoming.send(Heard::Stored(stored)).await.ok()?,
             Ok(None) => return None,
             Err(status) => return Some(status),
         }

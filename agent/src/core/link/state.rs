@@ -1,4 +1,4 @@
-//! Everything that outlives a link: outbox, output spool, wanted documents, and what Hello says.
+//! Everything that outlives a link: outbox, output on its way, wanted documents, and what Hello says.
 //!
 //! One owner, the link's loop. Synchronous: a message of the executor goes in, perhaps an answer comes out.
 
@@ -11,15 +11,15 @@ use super::documents::Wanted;
 use crate::clock;
 use crate::config::Timers;
 use crate::core::outbox::{Acked, JobKey, Outbox};
-use crate::core::output::Spool;
+use crate::core::output::Waiting;
 
 /// See the module.
 #[derive(Debug)]
 pub struct LinkState {
     /// What waits for the link.
     pub outbox: Outbox,
-    /// Output that waits for the link.
-    pub spool: Spool,
+    /// Output that waits for room on its stream.
+    pub output: Waiting,
     /// Documents that the executor needs.
     pub wanted: Wanted,
     hello: pb::Hello,
@@ -35,7 +35,7 @@ impl LinkState {
     pub fn new(hello: pb::Hello, timers: &Timers) -> Self {
         Self {
             outbox: Outbox::new(timers.report_resend),
-            spool: Spool::default(),
+            output: Waiting::default(),
             wanted: Wanted::new(timers.document),
             hello,
             start_id: clock::start_id(),
@@ -109,10 +109,12 @@ impl LinkState {
                 Ok(())
             }
             Body::NeedDocument(need) => self.wanted.on_need(&need.digest),
-            Body::Output(chunk) => match self.spool.on_chunk(&chunk) {
-                Ok(credit) => return Some(core_message::Body::OutputCredit(credit)),
-                Err(error) => Err(error),
-            },
+            Body::Output(chunk) => {
+                if !self.output.push(chunk) {
+                    warn!("the executor sends more output than it may have under way; it is dropped");
+                }
+                Ok(())
+            }
             // The channel's own.
             Body::Alive(_) | Body::Leaving(_) => Ok(()),
             Body::LinkRefused(refused) => {
@@ -137,10 +139,7 @@ impl LinkState {
                 );
                 false
             }
-            Acked::Removed | Acked::Unknown => {
-                self.spool.on_job_acked(key);
-                true
-            }
+            Acked::Removed | Acked::Unknown => true,
         }
     }
 
