@@ -8,7 +8,7 @@ use fleet_types::digest::Digest;
 use fleet_types::id::FleetId;
 use serde::{Deserialize, Serialize};
 
-use super::store::write;
+use super::store::{locked, write};
 use crate::error::{ExitCode, Failure};
 
 /// Most marks that are kept. When there are more, every second goes, so that a file of a log of any size
@@ -52,7 +52,7 @@ impl AuditMark {
         }
     }
 
-    /// Keeps a verified log's marks, thinned out.
+    /// Keeps a verified log's marks, thinned out, unless more of it was verified meanwhile.
     pub fn save(mut self, path: &Path) -> Result<(), Failure> {
         while self.marks.len() > MAX_MARKS {
             let last = self.marks.len() - 1;
@@ -64,7 +64,17 @@ impl AuditMark {
         }
         let bytes = serde_json::to_vec(&self)
             .map_err(|error| Failure::unexpected("the audit mark cannot be made", &error))?;
-        write(path, &bytes)
+        locked(path, || {
+            let seen = Self::load(path)?.filter(|seen| seen.log == self.log);
+            if seen.is_some_and(|seen| seen.size() > self.size()) {
+                return Ok(());
+            }
+            write(path, &bytes)
+        })
+    }
+
+    fn size(&self) -> u64 {
+        self.marks.last().map_or(0, |mark| mark.size)
     }
 }
 
@@ -88,6 +98,10 @@ mod tests {
         );
         assert!(read.marks.windows(2).all(|pair| pair[0].size < pair[1].size));
         assert!(std::fs::metadata(&path).unwrap().len() < files::MAX_FILE_BYTES);
+        // A check that began earlier and ends later knows less.
+        let earlier = vec![Mark { size: 7, root: Digest::of(&[0]) }];
+        AuditMark { log, marks: earlier }.save(&path).unwrap();
+        assert_eq!(AuditMark::load(&path).unwrap().unwrap().size(), 2001);
         std::fs::write(&path, "{").unwrap();
         assert_eq!(AuditMark::load(&path).unwrap_err().exit.number(), 12);
     }

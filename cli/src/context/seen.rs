@@ -2,7 +2,7 @@
 //! revision as the newest, or another node under a name, and have that signed (docs/adr/0017).
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fleet_types::digest::Digest;
 use fleet_types::document::DocumentKind;
@@ -10,9 +10,8 @@ use fleet_types::id::{Name, NodeId};
 use fleet_types::view::Target;
 use serde::{Deserialize, Serialize};
 
-use super::store::write;
+use super::store::{locked, write};
 use crate::error::{ExitCode, Failure};
-use crate::session::Session;
 
 /// Most nodes that are remembered: a file of about a megabyte, read in a few milliseconds before a signature. Of a
 /// larger fleet the first ones seen are.
@@ -28,8 +27,6 @@ pub struct Seen {
     documents: BTreeMap<String, Revision>,
     /// Ids of nodes by name.
     nodes: BTreeMap<Name, NodeId>,
-    #[serde(skip)]
-    path: PathBuf,
 }
 
 /// A revision of a document.
@@ -42,6 +39,17 @@ pub struct Revision {
     pub digest: Digest,
 }
 
+/// What the controller shows now.
+#[derive(Debug, Clone, Default)]
+pub struct Sighting {
+    /// Documents by kind and name.
+    pub documents: Vec<(DocumentKind, String, Revision)>,
+    /// Nodes.
+    pub nodes: Vec<Target>,
+    /// It counts also where it went back: `--accept-changed`.
+    pub is_accepted: bool,
+}
+
 impl Seen {
     /// What was seen in a context; nothing before the first time.
     pub fn load(path: &Path) -> Result<Self, Failure> {
@@ -51,17 +59,47 @@ impl Seen {
                 "restore it from a backup; without it, an older document shown as the newest is not noticed",
             )
         };
-        let mut seen: Self = match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::default(),
-            Err(error) => return Err(unreadable(&error)),
-        };
-        path.clone_into(&mut seen.path);
-        Ok(seen)
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| unreadable(&error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(unreadable(&error)),
+        }
     }
 
-    /// Refuses a document that is older than what was seen, or another of the same revision.
-    pub fn check_document(&self, kind: DocumentKind, name: &str, shown: Revision) -> Result<(), Failure> {
+    /// Refuses a document that is older than what was seen, or another of the same revision, and a node whose name
+    /// was another node's.
+    pub fn check(&self, shown: &Sighting) -> Result<(), Failure> {
+        if shown.is_accepted {
+            return Ok(());
+        }
+        self.check_nodes(&shown.nodes)?;
+        shown
+            .documents
+            .iter()
+            .try_for_each(|(kind, name, revision)| self.check_document(*kind, name, *revision))
+    }
+
+    /// Checks what is to be signed once more and keeps it. Another fleetctl may have seen something newer while this
+    /// one asked its operator.
+    pub fn check_and_keep(path: &Path, shown: &Sighting) -> Result<(), Failure> {
+        locked(path, || {
+            let mut seen = Self::load(path)?;
+            seen.check(shown)?;
+            seen.note(shown);
+            seen.save(path)
+        })
+    }
+
+    /// Keeps what was stored, unless a newer one was seen.
+    pub fn keep(path: &Path, shown: &Sighting) -> Result<(), Failure> {
+        locked(path, || {
+            let mut seen = Self::load(path)?;
+            seen.note(shown);
+            seen.save(path)
+        })
+    }
+
+    fn check_document(&self, kind: DocumentKind, name: &str, shown: Revision) -> Result<(), Failure> {
         let Some(seen) = self.documents.get(&key(kind, name)) else { return Ok(()) };
         let what = if shown.revision < seen.revision {
             format!(
@@ -80,8 +118,7 @@ impl Seen {
         Err(went_back("document-went-back", &what, &show))
     }
 
-    /// Refuses nodes whose name was another node's.
-    pub fn check_nodes(&self, nodes: &[Target]) -> Result<(), Failure> {
+    fn check_nodes(&self, nodes: &[Target]) -> Result<(), Failure> {
         let changed = |node: &&Target| self.nodes.get(&node.name).is_some_and(|id| *id != node.id);
         let changed: Vec<_> = nodes.iter().filter(changed).map(|node| format!("\"{}\"", node.name)).collect();
         if changed.is_empty() {
@@ -94,31 +131,24 @@ impl Seen {
         Err(went_back("node-changed", &what, "fleetctl node show NAME"))
     }
 
-    /// Notes a document, unless a newer one was seen.
-    pub fn note_document(&mut self, kind: DocumentKind, name: &str, shown: Revision) {
-        self.documents.insert(key(kind, name), shown);
-    }
-
-    /// Notes nodes.
-    pub fn note_nodes(&mut self, nodes: &[Target]) {
-        for node in nodes {
+    fn note(&mut self, shown: &Sighting) {
+        for (kind, name, revision) in &shown.documents {
+            let seen = self.documents.entry(key(*kind, name)).or_insert(*revision);
+            if shown.is_accepted || revision.revision > seen.revision {
+                *seen = *revision;
+            }
+        }
+        for node in &shown.nodes {
             if self.nodes.len() < MAX_NODES || self.nodes.contains_key(&node.name) {
                 self.nodes.insert(node.name.clone(), node.id);
             }
         }
     }
 
-    /// Keeps what was noted. What it was noted for is done, so that a full disk is told and is no failure of it.
-    pub fn save_or_say(&self, session: &mut Session<'_>) {
-        if let Err(failure) = self.save() {
-            session.say(format!("warning: what was seen is not remembered: {}", failure.what));
-        }
-    }
-
-    fn save(&self) -> Result<(), Failure> {
+    fn save(&self, path: &Path) -> Result<(), Failure> {
         let bytes = serde_json::to_vec(self)
             .map_err(|error| Failure::unexpected("what was seen cannot be written", &error))?;
-        write(&self.path, &bytes)
+        write(path, &bytes)
     }
 }
 
@@ -148,30 +178,59 @@ mod tests {
         }
     }
 
+    const KIND: DocumentKind = DocumentKind::Procedure;
+
+    fn of(revision: u32, text: &[u8]) -> Sighting {
+        let shown = Revision { revision, digest: Digest::of(text) };
+        Sighting { documents: vec![(KIND, "look".to_owned(), shown)], ..Sighting::default() }
+    }
+
+    fn on(nodes: Vec<Target>) -> Sighting {
+        Sighting { nodes, ..Sighting::default() }
+    }
+
     #[test]
     fn what_goes_back_is_refused_and_what_is_newer_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seen.json");
-        let of = |revision, text: &[u8]| Revision { revision, digest: Digest::of(text) };
-        let mut seen = Seen::load(&path).unwrap();
-        let kind = DocumentKind::Procedure;
-        seen.check_document(kind, "look", of(1, b"a")).unwrap();
-        seen.note_document(kind, "look", of(2, b"b"));
-        seen.note_nodes(&[target("fw-1", 1), target("fw-2", 2)]);
-        seen.save().unwrap();
+        Seen::load(&path).unwrap().check(&of(1, b"a")).unwrap();
+        Seen::keep(&path, &of(2, b"b")).unwrap();
+        Seen::keep(&path, &on(vec![target("fw-1", 1), target("fw-2", 2)])).unwrap();
         let seen = Seen::load(&path).unwrap();
         for (shown, is_good) in
             [(of(1, b"a"), false), (of(2, b"b"), true), (of(2, b"x"), false), (of(3, b"c"), true)]
         {
-            let checked = seen.check_document(kind, "look", shown);
-            assert_eq!(checked.is_ok(), is_good, "{shown:?}");
+            assert_eq!(seen.check(&shown).is_ok(), is_good, "{shown:?}");
+            seen.check(&Sighting { is_accepted: true, ..shown }).unwrap();
         }
-        seen.check_document(DocumentKind::Profile, "look", of(1, b"a")).unwrap();
-        seen.check_nodes(&[target("fw-1", 1), target("fw-3", 3)]).unwrap();
-        let failure = seen.check_nodes(&[target("fw-1", 2), target("fw-2", 1)]).unwrap_err();
+        let mut profile = of(1, b"a");
+        profile.documents[0].0 = DocumentKind::Profile;
+        seen.check(&profile).unwrap();
+        seen.check(&on(vec![target("fw-1", 1), target("fw-3", 3)])).unwrap();
+        let failure = seen.check(&on(vec![target("fw-1", 2), target("fw-2", 1)])).unwrap_err();
         assert_eq!(failure.exit.number(), 12);
         assert!(failure.what.starts_with("\"fw-1\", \"fw-2\": not the node"), "{failure:?}");
         std::fs::write(&path, "{").unwrap();
         assert_eq!(Seen::load(&path).unwrap_err().exit.number(), 12);
+    }
+
+    #[test]
+    fn a_call_that_waited_neither_signs_nor_keeps_what_is_older_by_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seen.json");
+        let waiting = of(2, b"b");
+        Seen::load(&path).unwrap().check(&waiting).unwrap();
+        // Meanwhile another terminal has seen a newer one, and a node.
+        Seen::check_and_keep(&path, &of(3, b"c")).unwrap();
+        Seen::check_and_keep(&path, &on(vec![target("fw-1", 1)])).unwrap();
+        let failure = Seen::check_and_keep(&path, &waiting).unwrap_err();
+        assert!(failure.what.contains("revision 2, and this machine has seen revision 3"), "{failure:?}");
+        // What was stored before is stored, and not the newest.
+        Seen::keep(&path, &waiting).unwrap();
+        let seen = Seen::load(&path).unwrap();
+        assert!(seen.check(&of(2, b"b")).is_err() && seen.nodes.len() == 1, "{seen:?}");
+        Seen::check_and_keep(&path, &Sighting { is_accepted: true, ..waiting }).unwrap();
+        let seen = Seen::load(&path).unwrap();
+        assert!(seen.check(&of(2, b"b")).is_ok() && seen.nodes.len() == 1, "{seen:?}");
     }
 }

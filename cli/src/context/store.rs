@@ -1,7 +1,10 @@
 //! The folder of contexts: finding, choosing, adding.
 
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use fleet_certs::files::{self, FileError, KEY_MODE};
 use fleet_types::id::Name;
@@ -150,6 +153,29 @@ impl ContextStore {
         let text = toml::to_string(&file)
             .map_err(|error| Failure::unexpected("config.toml cannot be made", &error))?;
         write(&self.file_path(), text.as_bytes())
+    }
+}
+
+/// Longest wait for another fleetctl: it holds the lock no longer than one small file is written and flushed.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Reads, changes and replaces a file of this user while no other fleetctl does. The lock is a file of its own,
+/// because the file itself is replaced.
+pub(super) fn locked<T>(path: &Path, change: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let lock = path.with_file_name("lock");
+    let failed = || {
+        let what = format!("{} cannot be locked", lock.display());
+        Failure::new(ExitCode::Unexpected, "config-file", what)
+    };
+    let file = File::options().create(true).truncate(false).write(true).mode(KEY_MODE).open(&lock);
+    let file = file.map_err(|error| failed().because(&error))?;
+    let (sender, locked) = mpsc::sync_channel(1);
+    // A thread of its own, because the system's wait for a lock has no limit.
+    std::thread::spawn(move || sender.send(file.lock().map(|()| file)));
+    match locked.recv_timeout(LOCK_LIMIT) {
+        Ok(Ok(_held)) => change(),
+        Ok(Err(error)) => Err(failed().because(&error)),
+        Err(_) => Err(failed().cause("another fleetctl holds it")),
     }
 }
 

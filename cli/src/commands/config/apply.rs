@@ -9,7 +9,7 @@ use super::read::{applied_documents, checked};
 use crate::client::SourceDocument;
 use crate::commands::files::{self, TextFile};
 use crate::confirm::{Danger, confirm};
-use crate::context::{Revision, Seen};
+use crate::context::{Revision, Seen, Sighting};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Cell, Column, Table, Tone, units};
 use crate::session::Session;
@@ -49,15 +49,19 @@ pub async fn apply(session: &mut Session<'_>, paths: &[PathBuf]) -> Result<ExitC
         .fix("mend what the warnings say, or add --reason TEXT"));
     }
     let doing = format!("apply {}", units::count(changed, "changed document"));
+    // A file that cannot be read is told before anything is stored.
+    let seen = session.context()?.seen_file();
+    Seen::load(&seen)?;
     confirm(session, &Danger::Moderate, &doing, &answer(&preview)).await?;
     let stored = client.apply(&documents, &reason, false).await?;
-    let mut seen = Seen::load(&session.context()?.seen_file())?;
-    for item in &stored.items {
-        if let Ok(kind) = item.kind.parse() {
-            seen.note_document(kind, &item.name, Revision { revision: item.revision, digest: item.digest });
-        }
+    let documents = stored.items.iter().filter_map(|item| {
+        let revision = Revision { revision: item.revision, digest: item.digest };
+        Some((item.kind.parse().ok()?, item.name.clone(), revision))
+    });
+    let shown = Sighting { documents: documents.collect(), ..Sighting::default() };
+    if let Err(failure) = Seen::keep(&seen, &shown) {
+        session.say(format!("warning: stored, and not remembered on this machine: {}", failure.what));
     }
-    seen.save_or_say(session);
     session.print(&answer(&stored))?;
     Ok(ExitCode::Done)
 }

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::args::{HowToRun, WhatToRun};
 use crate::client::Client;
-use crate::context::{Revision, Seen};
+use crate::context::{Revision, Seen, Sighting};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, units};
 use crate::session::Session;
@@ -43,6 +43,13 @@ pub struct Shown<D> {
     revision: Revision,
 }
 
+impl<D> Shown<D> {
+    fn sighted(&self) -> (DocumentKind, String, Revision) {
+        let (kind, name) = &self.name;
+        (*kind, name.clone(), self.revision)
+    }
+}
+
 /// The procedure of an order.
 pub enum Work {
     /// One that was applied.
@@ -60,7 +67,7 @@ pub struct Prepared {
     /// The signed procedure, where it was not applied.
     made: Option<Envelope>,
     order: Order,
-    seen: Seen,
+    shown: Sighting,
 }
 
 /// Resolves names and targets, and checks what can be checked here.
@@ -90,20 +97,16 @@ pub fn prepared(
     how: &HowToRun,
     verb: Verb,
 ) -> Result<Prepared, Failure> {
-    let mut seen = Seen::load(&session.context()?.seen_file())?;
-    let is_checked = !how.accept_changed;
-    if is_checked {
-        seen.check_nodes(&chosen.nodes)?;
-    }
+    let mut documents = vec![profile.sighted()];
     let (procedure, digest, procedure_revision, made) = match work {
         Work::Applied(shown) => {
-            note(&mut seen, &shown, is_checked)?;
+            documents.push(shown.sighted());
             (shown.document, shown.revision.digest, Some(shown.revision.revision), None)
         }
         Work::Made(procedure, envelope) => (*procedure, envelope.digest(), None, Some(envelope)),
     };
-    note(&mut seen, profile, is_checked)?;
-    seen.note_nodes(&chosen.nodes);
+    let shown = Sighting { documents, nodes: chosen.nodes.clone(), is_accepted: how.accept_changed };
+    Seen::load(&session.context()?.seen_file())?.check(&shown)?;
     say_clock(session, &chosen);
     let nodes: Vec<_> = chosen.nodes.iter().map(|node| node.id).collect();
     let all = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
@@ -130,16 +133,7 @@ pub fn prepared(
         valid_for,
         reason: session.settings.reason.clone().unwrap_or_default(),
     };
-    Ok(Prepared { procedure, chosen, made, order, seen })
-}
-
-fn note<D>(seen: &mut Seen, shown: &Shown<D>, is_checked: bool) -> Result<(), Failure> {
-    let (kind, name) = &shown.name;
-    if is_checked {
-        seen.check_document(*kind, name, shown.revision)?;
-    }
-    seen.note_document(*kind, name, shown.revision);
-    Ok(())
+    Ok(Prepared { procedure, chosen, made, order, shown })
 }
 
 /// Nodes begin by the controller's clock and their own, and the request says when by ours.
@@ -225,9 +219,17 @@ impl Prepared {
         }
     }
 
-    /// Signs the request and sends it.
+    /// Remembers what is signed, signs the request and sends it.
     pub async fn send(self, session: &mut Session<'_>, client: &Client) -> Result<RunView, Failure> {
-        let signer = Signer::load(&session.context()?)?;
+        let context = session.context()?;
+        match Seen::check_and_keep(&context.seen_file(), &self.shown) {
+            Err(failure) if failure.exit == ExitCode::Verification => return Err(failure),
+            // A full disk, or a folder that may only be read, is told and stops nobody.
+            Err(failure) => session
+                .say(format!("warning: what is signed is not remembered on this machine: {}", failure.what)),
+            Ok(()) => {}
+        }
+        let signer = Signer::load(&context)?;
         let sealed = signer.request(self.order, (session.environment.now)())?;
         let run = sealed.run;
         let unknown = format!("interrupted; whether {run} was started is not known: fleetctl run show {run}");
@@ -242,7 +244,6 @@ impl Prepared {
         let going =
             format!("interrupted; run {run} goes on: fleetctl run wait {run}, or fleetctl run cancel {run}");
         session.when_interrupted = Some(going);
-        self.seen.save_or_say(session);
         Ok(started)
     }
 }
