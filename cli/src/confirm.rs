@@ -23,6 +23,12 @@ pub enum Danger {
     },
 }
 
+/// Whoever names the fleet says more than yes: how dangerous a change of the same words is differs with what it hits.
+fn names_the_fleet(session: &Session<'_>) -> bool {
+    let typed = session.settings.confirm.as_deref();
+    typed.is_some_and(|typed| session.context().is_ok_and(|context| context.name.as_str() == typed))
+}
+
 /// Asks whether to go on with `what`, such as `start "daily-checks" on 6 nodes`; `about` is what it is about, shown
 /// to whoever is asked, and to everybody who reads tables.
 pub async fn confirm(
@@ -33,7 +39,7 @@ pub async fn confirm(
 ) -> Result<(), Failure> {
     let is_said = match danger {
         Danger::Mild => true,
-        Danger::Moderate => session.settings.yes,
+        Danger::Moderate => session.settings.yes || names_the_fleet(session),
         Danger::Severe { .. } => session.settings.confirm.is_some(),
     };
     let is_asked = !is_said && session.can_ask();

@@ -21,7 +21,7 @@ pub struct GlobalFlags {
     /// One node by name; may be given several times.
     #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
     pub node: Vec<String>,
-    /// All nodes. For changes it wants --confirm NAME and --reason; no variable stands for it.
+    /// All nodes; no variable stands for it. A change of most of a fleet wants --confirm NAME and --reason.
     #[arg(long, global = true, hide_short_help = true)]
     pub all: bool,
     /// Format: table, wide, json, jsonl, yaml, name, jsonpath=PATH [default: table].

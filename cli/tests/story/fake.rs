@@ -46,6 +46,8 @@ pub struct State {
     pub documents: BTreeMap<(String, String), (Envelope, Vec<u8>, u32)>,
     /// The nodes have each other's ids.
     pub swapped: bool,
+    /// Enrolled nodes of the fleet, as it says.
+    pub enrolled: u32,
     pub started: Vec<RunRequest>,
     /// Procedures that came with a request.
     pub made: Vec<Procedure>,
@@ -75,6 +77,7 @@ impl State {
             content_key: None,
             documents: BTreeMap::new(),
             swapped: false,
+            enrolled: u32::try_from(fixtures::nodes().len()).unwrap(),
             started: Vec::new(),
             made: Vec::new(),
             end: RunState::Succeeded,
@@ -344,7 +347,11 @@ impl OperatorService for Fake {
     async fn resolve_targets(&self, request: Request<pb::ResolveTargetsRequest>) -> Reply {
         let r = request.into_inner();
         let selector: fleet_types::label::Selector = r.selector.parse().unwrap();
-        let (nodes, swapped) = (fixtures::nodes(), self.state.lock().unwrap().swapped);
+        let nodes = fixtures::nodes();
+        let (swapped, enrolled) = {
+            let state = self.state.lock().unwrap();
+            (state.swapped, state.enrolled)
+        };
         let unknown =
             r.names.iter().filter(|name| nodes.iter().all(|node| node.name.as_str() != *name)).cloned();
         let unknown: Vec<_> = unknown.collect();
@@ -364,7 +371,7 @@ impl OperatorService for Fake {
             schema: "fleet/v1/targets".into(),
             nodes,
             unknown,
-            enrolled: u32::try_from(fixtures::nodes().len()).unwrap(),
+            enrolled,
             as_of: Some(clock::now()),
             hints: vec![],
             skipped: vec![],

@@ -61,6 +61,21 @@ fn nothing_starts_without_targets_and_a_yes() {
 }
 
 #[test]
+fn the_flag_that_chose_the_nodes_makes_nothing_severe() {
+    let world = World::signed_in();
+    applied(&world, true);
+    // The others are held, or not enrolled: what is hit is two nodes of many.
+    world.state(|state| state.enrolled = 400);
+    let ended = world.run(&["run", "start", "look", "--all", "--yes"]);
+    assert_eq!((ended.code, started(&world)), (0, 1), "{}", ended.err);
+    // Whoever names the fleet need not know how many it will be.
+    let ended = world.run(&["run", "start", "look", "--all", "--confirm", "prod"]);
+    assert_eq!((ended.code, started(&world)), (0, 2), "{}", ended.err);
+    let ended = world.run(&["run", "start", "look", "--all", "--confirm", "prd"]);
+    assert_eq!((ended.code, started(&world)), (5, 2), "{}", ended.err);
+}
+
+#[test]
 fn the_exit_code_is_that_of_the_runs_end() {
     let world = World::signed_in();
     applied(&world, false);

@@ -26,7 +26,7 @@ pub async fn run(session: &mut Session<'_>, what: &WhatToRun) -> Result<ExitCode
 /// How much may go wrong with it: `least` where little changes.
 pub(super) fn danger(session: &Session<'_>, prepared: &Prepared, least: Danger) -> Result<Danger, Failure> {
     let chosen = &prepared.chosen;
-    if !prepared.procedure.changes || !(session.settings.targets.all || chosen.is_severe()) {
+    if !prepared.procedure.changes || !chosen.is_severe() {
         return Ok(least);
     }
     let (count, enrolled) = (chosen.nodes.len(), chosen.enrolled);
