@@ -3,32 +3,46 @@
 
 use std::collections::BTreeMap;
 
-use fleet_types::document::placeholder::{Piece, pieces};
+use fleet_types::document::placeholder::{Piece, PlaceholderError, expand_with, pieces};
 
 use crate::reporter::Reporter;
 use crate::text_check::quoted;
 use crate::walk::TemplateUse;
 use crate::walk_text::check_path;
 
-/// As deep as the node follows variables.
-const MAX_DEPTH: u32 = 8;
-
 /// Checks one text. What is wrong with a variable of the same file is reported where the variable stands, once.
 pub(crate) fn check(reporter: &mut Reporter<'_>, template: &TemplateUse, vars: &BTreeMap<&str, &str>) {
-    let Some(filled) = fill(&template.text, vars, 0) else {
-        // Said of the variable, not of each use.
-        let message = format!("{} is made of itself, or through too many others", quoted(&template.text));
-        if template.path.starts_with("vars/") {
-            reporter.error(&template.path, "bad-placeholder", message, "write out what it stands for");
+    // Wrong braces are reported where the text stands.
+    let Ok(pieces) = pieces(&template.text) else { return };
+    let filled = match fill(&template.text, vars) {
+        Ok(filled) => filled,
+        Err(error) => {
+            // Said of the variable, not of each use.
+            let is_its_own = |piece: &Piece<'_>| match piece {
+                Piece::Name(name) => vars.get(name).is_none_or(|text| fill(text, vars).is_ok()),
+                Piece::Text(_) => true,
+            };
+            // In a circle each leads to the next, and none is by itself right.
+            let is_circle =
+                template.path.starts_with("vars/") && matches!(error, PlaceholderError::TooDeep(_));
+            if is_circle || pieces.iter().all(is_its_own) {
+                let message = match error {
+                    PlaceholderError::TooDeep(_) => {
+                        "is made of itself, or through too many others".to_owned()
+                    }
+                    error => format!("cannot be filled in: {error}"),
+                };
+                let message = format!("{} {message}", quoted(&template.text));
+                reporter.error(&template.path, "bad-placeholder", message, "write out what it stands for");
+            }
+            return;
         }
-        return;
     };
     if !template.is_path || !template.text.contains('{') {
         return;
     }
-    let Ok(pieces) = pieces(&template.text) else { return };
     if let Some(Piece::Name(name)) = pieces.first()
-        && let Some(value) = vars.get(name).and_then(|text| fill(text, vars, 1))
+        && let Some(value) = vars.get(name).and_then(|text| fill(text, vars).ok())
         && let Err(why) = check_path(&value)
         && reporter.places.has(&format!("vars/{name}"))
     {
@@ -40,19 +54,8 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, template: &TemplateUse, vars: &
     }
 }
 
-/// The text with all variables filled in; none when they go in a circle. A text with wrong braces stays as it is.
-fn fill(text: &str, vars: &BTreeMap<&str, &str>, depth: u32) -> Option<String> {
-    let Ok(pieces) = pieces(text) else { return Some(text.to_owned()) };
-    let mut out = String::new();
-    for piece in pieces {
-        match piece {
-            Piece::Text(text) => out.push_str(text),
-            Piece::Name(name) => match vars.get(name) {
-                Some(_) if depth == MAX_DEPTH => return None,
-                Some(text) => out.push_str(&fill(text, vars, depth + 1)?),
-                None => out.push_str(if out.is_empty() { "/x" } else { "x" }),
-            },
-        }
-    }
-    Some(out)
+/// The text with all variables filled in, as the node does it.
+fn fill(text: &str, vars: &BTreeMap<&str, &str>) -> Result<String, PlaceholderError> {
+    let stand_in = |before: &str| if before.is_empty() { "/x" } else { "x" };
+    expand_with(text, |name| vars.get(name).copied(), |_, before| Ok(stand_in(before).to_owned()))
 }

@@ -301,6 +301,10 @@ fn variables_that_make_no_path_are_reported_once_where_they_stand() {
             "etc = \"{root}/edge\"\nroot = \"opt\"",
             "variable \"etc\" begins a path, and stands for \"opt/edge\"",
         ),
+        (
+            "etc = \"{none}/edge\"\nnone = \"\"",
+            "\"{none}/edge\" cannot be filled in: placeholder {none} has no value",
+        ),
     ] {
         let text = PROFILE.replace("log = \"/var/log/edge\"", var)
             + "[backup.two]\nkind = \"files\"\nsources = [\"{etc}\", \"{etc}/x\"]\ndirectory = \"{etc}/b\"\nfile_name = \"t-{timestamp}\"\nkeep = { days = 1 }\n";
@@ -438,4 +442,16 @@ fn rollout_policies_are_recognised_and_not_read() {
         problems.iter().filter(|p| p.level == Level::Error).map(|p| p.code).collect::<Vec<_>>(),
         ["toml-syntax"]
     );
+}
+
+#[test]
+fn variables_that_grow_through_each_other_are_reported_where_they_are_too_long() {
+    let lines = (1..8).map(|n| format!("v{n} = \"{}\"\n", format!("{{v{}}}", n - 1).repeat(30)));
+    let vars: String = std::iter::once(format!("v0 = \"/{}\"\n", "x".repeat(30))).chain(lines).collect();
+    let text = PROFILE.replace("log = \"/var/log/edge\"\n", &vars)
+        + "[backup.two]\nkind = \"files\"\nsources = [\"{v7}\"]\ndirectory = \"{v7}/b\"\nfile_name = \"t-{timestamp}\"\nkeep = { days = 1 }\n";
+    let problems = parse("profile.toml", &text).unwrap_err();
+    assert_eq!(problems.len(), 1, "{}", shown(&problems));
+    assert!(problems[0].message.ends_with("the expanded text is over 16384 bytes"), "{}", shown(&problems));
+    assert_eq!((problems[0].code, problems[0].line), ("bad-placeholder", 8));
 }

@@ -103,8 +103,19 @@ fn is_name(name: &str) -> bool {
 
 /// Replaces every placeholder of a text by its value.
 pub fn expand(text: &str, sources: &Sources<'_>) -> Result<String, PlaceholderError> {
+    let var = |name: &str| sources.vars.and_then(|vars| vars.get(name)).map(String::as_str);
+    expand_with(text, var, |name, _| value_of(name, sources))
+}
+
+/// Replaces variables by their texts, at any depth, and every other placeholder by what `value` says of its name and
+/// of the text before it.
+pub fn expand_with<'v>(
+    text: &str,
+    var: impl Fn(&str) -> Option<&'v str>,
+    value: impl Fn(&str, &str) -> Result<String, PlaceholderError>,
+) -> Result<String, PlaceholderError> {
     let mut out = String::with_capacity(text.len());
-    expand_into(&mut out, text, sources, 0)?;
+    expand_into(&mut out, text, (&var, &value), 0)?;
     Ok(out)
 }
 
@@ -136,27 +147,30 @@ fn whole_parameter<'a>(text: &str, sources: &Sources<'a>) -> Option<&'a Value> {
     if matches!(value, Value::String(_)) { None } else { Some(value) }
 }
 
-fn expand_into(
+fn expand_into<'v>(
     out: &mut String,
     text: &str,
-    sources: &Sources<'_>,
+    (var, value): (
+        &impl Fn(&str) -> Option<&'v str>,
+        &impl Fn(&str, &str) -> Result<String, PlaceholderError>,
+    ),
     depth: u32,
 ) -> Result<(), PlaceholderError> {
     for piece in pieces(text)? {
         match piece {
             Piece::Text(text) => out.push_str(text),
             Piece::Name(name) => {
-                if let Some(var) = sources.vars.and_then(|vars| vars.get(name)) {
+                if let Some(inner) = var(name) {
                     if depth == MAX_DEPTH {
                         return Err(PlaceholderError::TooDeep(name.to_owned()));
                     }
                     let before = out.len();
-                    expand_into(out, var, sources, depth + 1)?;
+                    expand_into(out, inner, (var, value), depth + 1)?;
                     if out.len() == before {
                         return Err(PlaceholderError::Empty(name.to_owned()));
                     }
                 } else {
-                    out.push_str(&value_of(name, sources)?);
+                    out.push_str(&value(name, out)?);
                 }
             }
         }
