@@ -139,3 +139,19 @@ fn mistakes_do_not_fit() {
         assert!(fits(&value).is_some(), "{path} = {bad}");
     }
 }
+
+#[test]
+fn a_key_that_an_entry_of_the_way_back_does_not_take_is_none_of_its_schema() {
+    let with = |list: &str, key: &str| {
+        let mut entry = json!({ "id": "back", "uses": "health.check", "undoes": ["one"] });
+        entry[key] = json!(["cancelled"]);
+        let mut value = json!({ "schema": "fleet/v1", "kind": "procedure", "name": "p", "version": 1,
+            "profile": "edge", "changes": true, "timeout": "1h" });
+        value[list] = json!([entry]);
+        fits(&value)
+    };
+    assert_eq!(with("rollback", "undoes"), None);
+    assert_eq!(with("finally", "except"), None);
+    let why = with("rollback", "except").unwrap();
+    assert!(why.contains("/rollback/except: not allowed"), "{why}");
+}

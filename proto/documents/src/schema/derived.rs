@@ -32,7 +32,8 @@ pub(crate) fn root(kind: DocumentKind) -> &'static TableSchema {
 /// `x-` words, which editors pass over.
 pub fn json_schema(kind: DocumentKind) -> Json {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let generator = settings.with_transform(RecursiveTransform(without_null)).into_generator();
+    let settings = settings.with_transform(RecursiveTransform(without_null));
+    let generator = settings.with_transform(RecursiveTransform(without_keys)).into_generator();
     let mut all = generator.into_root_schema_for::<Document>().to_value();
     let dialect = all["$schema"].take();
     let of_kind = |one: &&mut Json| one["properties"]["kind"]["const"] == kind.as_str();
@@ -60,6 +61,15 @@ fn without_null(schema: &mut Schema) {
                 word => drop(schema.insert(key.to_owned(), word)),
             }
         }
+    }
+}
+
+/// A key of the type of a list's members that does not belong into this list is no key of it.
+fn without_keys(schema: &mut Schema) {
+    let Some(Json::Array(keys)) = schema.remove("x-without") else { return };
+    let properties = schema.get_mut("items").and_then(|items| items.get_mut("properties"));
+    if let Some(properties) = properties.and_then(Json::as_object_mut) {
+        properties.retain(|name, _| !keys.iter().any(|key| key == name));
     }
 }
 
@@ -98,9 +108,6 @@ struct Node {
     /// Further keys of this word of `kind`.
     #[serde(rename = "x-may")]
     may: Vec<String>,
-    /// Keys of the type that do not belong here.
-    #[serde(rename = "x-without")]
-    without: Vec<String>,
 }
 
 impl Node {
@@ -134,7 +141,6 @@ fn table(name: String, mut node: Node) -> TableSchema {
     let kinds = node.properties.get("kind").map(|kind| kind.words().into_iter().map(rule).collect());
     let place = |name: &String| node.required.iter().position(|required| required == name);
     let keys = std::mem::take(&mut node.properties).into_iter();
-    let keys = keys.filter(|(name, _)| !node.without.contains(name));
     let mut fields: Vec<Field> = keys.map(|(name, key)| field(place(&name).is_some(), name, key)).collect();
     fields.sort_by_key(|field| place(&field.name).unwrap_or(usize::MAX));
     TableSchema { name, help: node.help(), fields, kinds: kinds.unwrap_or_default() }
@@ -162,20 +168,20 @@ fn kind(name: &str, mut node: Node, words: Vec<String>) -> FieldKind {
         None if words.is_empty() => ValueKind::Text,
         None => ValueKind::Word(words.clone()),
     };
-    let inner = |of: Node, without| Box::new(table(name.to_owned(), Node { without, ..of }));
+    let inner = |of: Node| Box::new(table(name.to_owned(), of));
     match (json_type.as_str(), items) {
         ("boolean", _) => FieldKind::Bool,
         ("integer", _) => {
             let most = if node.format == "uint32" { i64::from(u32::MAX) } else { MAX_INTEGER };
             FieldKind::Integer(node.minimum.unwrap_or(-MAX_INTEGER), node.maximum.unwrap_or(most))
         }
-        ("array", Some(items)) if items.kind == "object" => FieldKind::Tables(inner(*items, node.without)),
+        ("array", Some(items)) if items.kind == "object" => FieldKind::Tables(inner(*items)),
         ("array", Some(items)) => FieldKind::Many(value(node.takes.or(items.takes))),
         ("object", _) if node.takes.is_none() => match node.pattern_properties.pop_first() {
             // The pattern of keys alone has the low line.
-            Some((pattern, of)) if pattern.contains('_') => FieldKind::ByKey(inner(of, Vec::new())),
-            Some((_, of)) => FieldKind::ById(inner(of, Vec::new())),
-            None => FieldKind::Table(inner(node, Vec::new())),
+            Some((pattern, of)) if pattern.contains('_') => FieldKind::ByKey(inner(of)),
+            Some((_, of)) => FieldKind::ById(inner(of)),
+            None => FieldKind::Table(inner(node)),
         },
         _ if node.one_of.iter().any(|one| one.kind == "array") => FieldKind::WordOrTexts(words),
         _ => FieldKind::One(value(node.takes)),
@@ -207,7 +213,7 @@ mod tests {
             serde_json::from_value::<Node>(schema).unwrap();
             assert!(root(kind).fields.len() > 5, "{kind}");
         }
-        let read = ["x-default", "x-idle", "x-may", "x-name", "x-needs", "x-takes", "x-without"];
+        let read = ["x-default", "x-idle", "x-may", "x-name", "x-needs", "x-takes"];
         assert_eq!(words.iter().map(String::as_str).collect::<Vec<_>>(), read);
     }
 }
