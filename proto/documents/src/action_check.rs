@@ -73,7 +73,6 @@ pub(crate) fn expects(takes: Takes) -> String {
         Takes::Bool => "true or false".to_owned(),
         Takes::Duration => "a duration such as \"5m\"".to_owned(),
         Takes::Date => "a day such as \"20250901\", or \"latest\"".to_owned(),
-        Takes::Severity => "one of: critical, high, medium, low".to_owned(),
         Takes::WordOrDuration(words) => format!("one of: {}; or a duration", words.join(", ")),
         Takes::Word(words) => format!("one of: {}", words.join(", ")),
         Takes::Words(words) => format!("a list of: {}", words.join(", ")),
@@ -84,16 +83,12 @@ pub(crate) fn expects(takes: Takes) -> String {
         Takes::Procedure => "the name of a procedure".to_owned(),
         Takes::RolloutPolicy => "the name of a rollout policy".to_owned(),
         Takes::Notifiers => "a list of notifiers".to_owned(),
-        Takes::Role => "one of: operator, approver, auditor, security-admin".to_owned(),
         Takes::Path => "an absolute path".to_owned(),
         Takes::Paths => "a list of absolute paths".to_owned(),
         Takes::Texts => "a list of strings".to_owned(),
         Takes::Params => "a table of parameters".to_owned(),
     }
 }
-
-const SEVERITIES: &[&str] = &["critical", "high", "medium", "low"];
-const ROLES: &[&str] = &["operator", "approver", "auditor", "security-admin"];
 
 fn parameter_fits(
     walk: &mut Walk<'_>,
@@ -123,8 +118,6 @@ fn parameter_fits(
         Takes::Date => {
             text_that(value, |text| text == "latest" || jiff::civil::Date::strptime("%Y%m%d", text).is_ok())
         }
-        Takes::Severity => word(value, SEVERITIES),
-        Takes::Role => word(value, ROLES),
         Takes::Word(words) => word(value, words),
         Takes::WordOrDuration(words) => {
             if value.as_str().is_some_and(|text| text.parse::<Span>().is_ok()) {

@@ -82,8 +82,6 @@ pub enum Takes {
     Duration,
     /// A day `20250901` or `latest`.
     Date,
-    /// `critical`, `high`, `medium` or `low`.
-    Severity,
     /// One of the words, or a duration.
     WordOrDuration(&'static [&'static str]),
     /// One of the words.
@@ -104,8 +102,6 @@ pub enum Takes {
     RolloutPolicy,
     /// Names of notifiers.
     Notifiers,
-    /// A role that may sign.
-    Role,
     /// A path of a file, placeholders allowed.
     Path,
     /// A list of paths.

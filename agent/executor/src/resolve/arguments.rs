@@ -89,7 +89,6 @@ fn check(parameter: &Parameter, value: &Value, profile: &Profile) -> Result<(), 
             value.as_table().map(|_| ()).ok_or_else(|| format!("expected a table, found {}", found()))
         }
         Takes::Duration => text()?.parse::<Span>().map(|_| ()).map_err(|e| e.to_string()),
-        Takes::Severity => one_of(text()?, &["critical", "high", "medium", "low"]),
         Takes::Word(words) => one_of(text()?, words),
         Takes::WordOrDuration(words) => {
             let text = text()?;
@@ -108,12 +107,9 @@ fn check(parameter: &Parameter, value: &Value, profile: &Profile) -> Result<(), 
         Takes::Path => absolute(text()?),
         Takes::Paths => texts()?.into_iter().try_for_each(absolute),
         Takes::Texts | Takes::Notifiers => texts().map(|_| ()),
-        Takes::Text
-        | Takes::Date
-        | Takes::ReportId
-        | Takes::Procedure
-        | Takes::RolloutPolicy
-        | Takes::Role => text().map(|_| ()),
+        Takes::Text | Takes::Date | Takes::ReportId | Takes::Procedure | Takes::RolloutPolicy => {
+            text().map(|_| ())
+        }
     }
 }
 

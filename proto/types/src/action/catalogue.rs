@@ -5,6 +5,18 @@
 use super::Answer::{ById, No, Yes};
 use super::Where::{Both, Controller, Node};
 use super::{Action, Parameter, Table, Takes};
+use crate::severity::Severity;
+
+/// From bad to mild.
+const SEVERITIES: &[&str] = &[
+    Severity::Critical.as_str(),
+    Severity::High.as_str(),
+    Severity::Medium.as_str(),
+    Severity::Low.as_str(),
+];
+
+/// Who may sign.
+const ROLES: &[&str] = &["operator", "approver", "auditor", "security-admin"];
 
 const fn required(name: &'static str, takes: Takes) -> Parameter {
     Parameter { name, takes, required: true, default: "" }
@@ -20,7 +32,7 @@ pub const CATALOGUE: &[Action] = &[
         name: "alerts.evaluate",
         parameters: &[
             optional("alerts", Takes::IdsOrAll(Table::Alert), "all"),
-            optional("severity_at_least", Takes::Severity, "low"),
+            optional("severity_at_least", Takes::Word(SEVERITIES), "low"),
             optional("since", Takes::WordOrDuration(&["ring_start", "last_success"]), ""),
         ],
         one_of: &[],
@@ -40,7 +52,7 @@ pub const CATALOGUE: &[Action] = &[
         name: "alerts.watch",
         parameters: &[
             required("for", Takes::Duration),
-            optional("severity_at_least", Takes::Severity, "high"),
+            optional("severity_at_least", Takes::Word(SEVERITIES), "high"),
         ],
         one_of: &[],
         changes: No,
@@ -262,7 +274,7 @@ pub const CATALOGUE: &[Action] = &[
         name: "log.collect",
         parameters: &[
             required("logs", Takes::Ids(Table::Log)),
-            optional("severity_at_least", Takes::Severity, "high"),
+            optional("severity_at_least", Takes::Word(SEVERITIES), "high"),
             optional("since", Takes::WordOrDuration(&["last_success"]), "24h"),
         ],
         one_of: &[],
@@ -464,7 +476,7 @@ pub const CATALOGUE: &[Action] = &[
     Action {
         name: "signoff",
         parameters: &[
-            required("role", Takes::Role),
+            required("role", Takes::Word(ROLES)),
             optional("sign_offs", Takes::Integer, "1"),
             optional("expires", Takes::Duration, "24h"),
         ],
@@ -514,3 +526,19 @@ pub const CATALOGUE: &[Action] = &[
         runs_on: Node,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::procedure::SignRole;
+
+    #[test]
+    fn words_are_those_of_the_types() {
+        for word in SEVERITIES {
+            serde_json::from_value::<Severity>((*word).into()).unwrap();
+        }
+        for word in ROLES {
+            serde_json::from_value::<SignRole>((*word).into()).unwrap();
+        }
+    }
+}
