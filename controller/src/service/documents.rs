@@ -172,17 +172,10 @@ pub fn check_signed(
             "nodes accept only keys of the trust bundle: have a holder of the root key list yours (fleetctl login --root-key)",
         )
     })?;
-    let document: Document = canonical::from_slice(&envelope.payload).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        ControllerError::invalid("documents.envelope", format!("{what}: {error}: {cause}"))
-    })?;
-    if !canonical::is_canonical(&envelope.payload) {
-        return Err(ControllerError::invalid(
-            "documents.envelope",
-            format!("{what}: the bytes are not in canonical form"),
-        ));
-    }
-    Ok(document)
+    canonical::from_signed(&envelope.payload).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        ControllerError::invalid("documents.envelope", format!("{what}: {error}{cause}"))
+    })
 }
 
 /// Runs the front end over the sources: what it refuses for the operator it refuses here, and each source

@@ -246,7 +246,7 @@ async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<St
             format!("the request is signed by {}, not by you", signer.person),
         ));
     }
-    let request: Request = canonical::from_slice(&envelope.payload)
+    let request: Request = canonical::from_signed(&envelope.payload)
         .map_err(|error| ControllerError::invalid("request", error))?;
     request
         .check(context.fleet.fleet)

@@ -2,7 +2,7 @@
 //!
 //! Writing refuses what documents may not hold: fractions, and integers beyond 2^53
 //! (security-and-delivery §1.15). Reading refuses duplicate keys, depth over 32 and unknown fields of
-//! the types. Bytes are made once; nobody serialises a document again.
+//! the types, and any other form of what was signed. Bytes are made once; nobody serialises a document again.
 
 use std::fmt::Write as _;
 
@@ -21,6 +21,9 @@ pub enum CanonicalError {
     /// A fraction or an integer out of range.
     #[error("number {0} is not allowed: only whole numbers up to 2^53")]
     Number(String),
+    /// Well-formed, and written in another way than RFC 8785 says.
+    #[error("the bytes are not in canonical form")]
+    Form,
     /// Malformed JSON, a duplicate key, too deep, or not of the type.
     #[error("not a well-formed value")]
     Json(#[source] serde_json::Error),
@@ -102,17 +105,31 @@ fn write_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Are these bytes in canonical form? Asks for the form alone, so that the answer does not change with the types.
-pub fn is_canonical(bytes: &[u8]) -> bool {
-    from_slice::<Value>(bytes).and_then(|value| to_vec(&value)).is_ok_and(|again| again == bytes)
-}
-
 /// Reads a typed value; refuses duplicate keys, depth over [`MAX_DEPTH`] and trailing bytes.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CanonicalError> {
+    serde_json::from_value(strict(bytes)?).map_err(CanonicalError::Json)
+}
+
+/// Reads what was signed: as [`from_slice`], and refuses any other form than the canonical one. A value has one form,
+/// so that what is signed has one digest, and no two readers take the same bytes for two values. Digest and signature
+/// are checked over the bytes as they came; the form is asked before the types see them and does not change with the
+/// types, so that a field which this version does not know is no reason. Not for reports: they hold fractions, which
+/// have no canonical form here, and each is the one account that its node signed.
+pub fn from_signed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CanonicalError> {
+    let value = strict(bytes)?;
+    let mut form = String::with_capacity(bytes.len());
+    write_value(&value, &mut form)?;
+    if form.as_bytes() != bytes {
+        return Err(CanonicalError::Form);
+    }
+    serde_json::from_value(value).map_err(CanonicalError::Json)
+}
+
+fn strict(bytes: &[u8]) -> Result<Value, CanonicalError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth: 0 }.deserialize(&mut reader).map_err(CanonicalError::Json)?;
     reader.end().map_err(CanonicalError::Json)?;
-    serde_json::from_value(value).map_err(CanonicalError::Json)
+    Ok(value)
 }
 
 struct Strict {
@@ -189,10 +206,12 @@ mod tests {
     #[test]
     fn the_example_of_rfc_8785_without_its_fractions() {
         let input = "{\"string\": \"€$\\u000F\\u000aA'\\u0042\\u0022\\u005c\\\\\\\"\\/\", \"literals\": [null, true, false], \"1\": 2}";
-        let value: Value = from_slice(input.as_bytes()).unwrap();
+        let value: Value = serde_json::from_str(input).unwrap();
         let expected =
             "{\"1\":2,\"literals\":[null,true,false],\"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}";
         assert_eq!(String::from_utf8(to_vec(&value).unwrap()).unwrap(), expected);
+        assert_eq!(from_signed::<Value>(expected.as_bytes()).unwrap(), value);
+        assert!(matches!(from_signed::<Value>(input.as_bytes()), Err(CanonicalError::Form)));
     }
 
     #[test]
@@ -226,12 +245,12 @@ mod tests {
     #[test]
     fn the_form_is_judged_without_the_types() {
         for good in ["{}", "{\"a\":1,\"b\":[true,null,\"x\"]}", "[]"] {
-            assert!(is_canonical(good.as_bytes()), "{good}");
+            assert!(from_signed::<Value>(good.as_bytes()).is_ok(), "{good}");
         }
         for bad in
             ["{\"b\":1,\"a\":2}", "{ }", "{\"a\":1.5}", "{\"a\":1,\"a\":1}", "[\"\\u0041\"]", "{", "{} "]
         {
-            assert!(!is_canonical(bad.as_bytes()), "{bad}");
+            assert!(from_signed::<Value>(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

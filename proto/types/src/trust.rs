@@ -224,7 +224,7 @@ impl SignedBundle {
         if signed.len() < needed {
             return Err(TrustError::Threshold { found: signed.len(), needed });
         }
-        let bundle: TrustBundle = canonical::from_slice(&self.payload).map_err(TrustError::Malformed)?;
+        let bundle: TrustBundle = canonical::from_signed(&self.payload).map_err(TrustError::Malformed)?;
         if bundle.schema != BUNDLE_SCHEMA {
             return Err(TrustError::Schema(bundle.schema.chars().take(64).collect()));
         }
@@ -284,7 +284,7 @@ impl SignedDispatch {
             return Err(TrustError::Dispatch("no controller authority of the trust bundle signed it"));
         }
         let statement: DispatchStatement =
-            canonical::from_slice(&self.payload).map_err(TrustError::Malformed)?;
+            canonical::from_signed(&self.payload).map_err(TrustError::Malformed)?;
         if statement.fleet != bundle.fleet {
             return Err(TrustError::Dispatch("it is for another fleet"));
         }
@@ -346,6 +346,18 @@ mod tests {
         let mut flipped = signed.clone();
         flipped.payload[10] ^= 1;
         assert!(flipped.open(&roots, fleet(), 0).is_err());
+    }
+
+    #[test]
+    fn another_form_of_the_same_bundle_is_refused_although_it_is_signed() {
+        let root = SigningKey::generate().unwrap().0;
+        let roots = RootKeys { keys: vec![root.public()], threshold: 1 };
+        let mut signed = bundle(1, &[]).sign(&root).unwrap();
+        signed.payload.insert(1, b' ');
+        let signature = root.sign(Kind::TrustBundle, fleet(), Digest::of(&signed.payload));
+        signed.signatures = vec![RootSignature { key: root.public().id(), signature }];
+        let refused = signed.open(&roots, fleet(), 0);
+        assert!(matches!(refused, Err(TrustError::Malformed(CanonicalError::Form))), "{refused:?}");
     }
 
     #[test]

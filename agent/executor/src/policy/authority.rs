@@ -83,7 +83,7 @@ pub fn open_request(
     if envelope.digest() != assignment.authority.digest() {
         return Err(Refusal::new("request-digest", "the request is not the one assigned", ASK_OPERATOR));
     }
-    let request: Request = canonical::from_slice(&envelope.payload)
+    let request: Request = canonical::from_signed(&envelope.payload)
         .map_err(|error| Refusal::new("request-malformed", error.to_string(), ASK_OPERATOR))?;
     request.check(node.fleet).map_err(|error| request_refusal(&error))?;
     if request.run != assignment.job.run {
@@ -255,7 +255,7 @@ fn check_document(
 }
 
 fn read(what: &str, envelope: &Envelope) -> Result<Document, Refusal> {
-    canonical::from_slice(&envelope.payload).map_err(|error| {
+    canonical::from_signed(&envelope.payload).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
         Refusal::new("document-malformed", format!("the {what} cannot be read: {error}{cause}"), ASK_OPERATOR)
     })

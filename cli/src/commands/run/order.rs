@@ -281,7 +281,7 @@ async fn document(client: &Client, kind: DocumentKind, name: &str) -> Result<Sho
     let envelope = view.envelope.ok_or_else(unreadable)?;
     let digest = envelope.digest();
     let document: Document =
-        canonical::from_slice(&envelope.payload).map_err(|error| unreadable().because(&error))?;
+        canonical::from_signed(&envelope.payload).map_err(|error| unreadable().because(&error))?;
     if digest != view.item.digest || document.kind() != kind || document.name().as_str() != name {
         return Err(not_what_was_asked(name));
     }
