@@ -97,7 +97,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
         operator: enrolled.operator,
         operator_name: enrolled.name.clone(),
     };
-    contexts.put(&name, entry, session.settings.context.is_none())?;
+    contexts.put(&name, &entry, session.settings.context.is_none())?;
     let context = contexts.choose(Some(&name))?;
 
     let is_listed = bundle.content_key(&content_key.public().id()).is_some();

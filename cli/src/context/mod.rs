@@ -16,6 +16,7 @@
 //! Files are replaced atomically. Nothing here talks to a controller.
 
 mod audit_mark;
+mod edit;
 mod file;
 mod keys;
 mod seen;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fleet_certs::files::{self, FileError, KEY_MODE};
 use fleet_types::id::Name;
 
+use super::edit::{with_context, without_context};
 use super::file::{ConfigFile, ContextEntry};
 use super::keys::CONTENT_KEY;
 use crate::environment::Environment;
@@ -88,17 +89,24 @@ impl ContextStore {
 
     /// The file's content; empty where there is no file.
     pub fn load(&self) -> Result<ConfigFile, Failure> {
+        self.read().map(|(_, file)| file)
+    }
+
+    /// Its text, and what it says.
+    fn read(&self) -> Result<(String, ConfigFile), Failure> {
         let path = self.file_path();
-        match files::read_text(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| {
-                let what = format!("{} cannot be read", path.display());
-                Failure::new(ExitCode::Usage, "config-file", what).cause(error.to_string())
-            }),
-            Err(FileError::Missing { .. }) => Ok(ConfigFile::default()),
+        let text = match files::read_text(&path) {
+            Ok(text) => text,
+            Err(FileError::Missing { .. }) => String::new(),
             Err(error) => {
-                Err(Failure::new(ExitCode::Usage, "config-file", error.to_string()).because(&error))
+                return Err(Failure::new(ExitCode::Usage, "config-file", error.to_string()).because(&error));
             }
-        }
+        };
+        let file = toml::from_str(&text).map_err(|error| {
+            let what = format!("{} cannot be read", path.display());
+            Failure::new(ExitCode::Usage, "config-file", what).cause(error.to_string())
+        })?;
+        Ok((text, file))
     }
 
     /// The context of that name, else the current one, else the only one.
@@ -143,16 +151,28 @@ impl ContextStore {
     }
 
     /// Adds or replaces a context; it becomes the current one if there is none, or if `make_current`.
-    pub fn put(&self, name: &Name, entry: ContextEntry, make_current: bool) -> Result<(), Failure> {
+    pub fn put(&self, name: &Name, entry: &ContextEntry, make_current: bool) -> Result<(), Failure> {
         self.make_folder(name)?;
-        let mut file = self.load()?;
-        file.contexts.insert(name.as_str().to_owned(), entry);
-        if make_current || file.current.is_none() {
-            file.current = Some(name.clone());
-        }
-        let text = toml::to_string(&file)
-            .map_err(|error| Failure::unexpected("config.toml cannot be made", &error))?;
-        write(&self.file_path(), text.as_bytes())
+        self.change(|text, file| {
+            let is_current = make_current || file.current.is_none();
+            with_context(text, name, entry, is_current.then_some(name))
+        })
+    }
+
+    /// Takes a context out of the file; its folder stays.
+    pub fn remove(&self, name: &Name) -> Result<(), Failure> {
+        self.change(|text, _| without_context(text, name))
+    }
+
+    fn change(
+        &self,
+        changed: impl FnOnce(&str, &ConfigFile) -> Result<String, Failure>,
+    ) -> Result<(), Failure> {
+        let path = self.file_path();
+        locked(&path, || {
+            let (text, file) = self.read()?;
+            write(&path, changed(&text, &file)?.as_bytes())
+        })
     }
 }
 
@@ -216,11 +236,11 @@ mod tests {
         let store = store(folder.path());
         let names: [Name; 2] = ["prod".parse().unwrap(), "dev".parse().unwrap()];
         assert_eq!(store.choose(None).unwrap_err().exit.number(), 10);
-        store.put(&names[0], entry("a:1"), false).unwrap();
-        store.put(&names[1], entry("b:1"), false).unwrap();
+        store.put(&names[0], &entry("a:1"), false).unwrap();
+        store.put(&names[1], &entry("b:1"), false).unwrap();
         assert_eq!(store.choose(None).unwrap().endpoint, "a:1");
         assert_eq!(store.choose(Some(&names[1])).unwrap().endpoint, "b:1");
-        store.put(&names[1], entry("c:1"), true).unwrap();
+        store.put(&names[1], &entry("c:1"), true).unwrap();
         assert_eq!(store.choose(None).unwrap().endpoint, "c:1");
         let failure = store.choose(Some(&"none".parse().unwrap())).unwrap_err();
         assert!(failure.causes[0].contains("\"dev\", \"prod\""), "{failure:?}");
@@ -233,7 +253,7 @@ mod tests {
         let names: [Name; 2] = ["prod".parse().unwrap(), "test".parse().unwrap()];
         let uncurrent = |count: usize| {
             for name in &names[..count] {
-                store.put(name, entry("a:1"), false).unwrap();
+                store.put(name, &entry("a:1"), false).unwrap();
             }
             let text = std::fs::read_to_string(store.file_path()).unwrap();
             let text: Vec<_> = text.lines().filter(|line| !line.starts_with("current")).collect();
@@ -250,7 +270,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path());
         let name: Name = "prod".parse().unwrap();
-        store.put(&name, entry("a:1"), false).unwrap();
+        store.put(&name, &entry("a:1"), false).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&store.file_path()), mode(&store.folder_of(&name))), (0o600, 0o700));
         std::fs::write(store.file_path(), "current = 5\nx = 1").unwrap();

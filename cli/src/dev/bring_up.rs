@@ -112,7 +112,7 @@ impl Stage<'_, '_> {
         let mut entry = contexts.choose(Some(&name))?.entry;
         entry.endpoint.clone_from(&at.agent);
         entry.enrol.clone_from(&at.enrol);
-        contexts.put(&name, entry, true)
+        contexts.put(&name, &entry, true)
     }
 
     /// The fleet's own folder of contexts.

@@ -8,7 +8,6 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use fleet_certs::files;
 use fleet_types::id::Name;
 
 use super::inner::CONTEXT;
@@ -49,7 +48,7 @@ impl ContextLink {
             made.and_then(|()| std::os::unix::fs::symlink(target, &link))
                 .map_err(|error| unusable(&link, &error))?;
             let added = Self { store, name, link, target: target.to_owned() };
-            added.store.put(&added.name, entry.clone(), false)?;
+            added.store.put(&added.name, entry, false)?;
             return Ok(Some(added));
         }
         Ok(None)
@@ -65,15 +64,7 @@ impl ContextLink {
         if std::fs::read_link(&self.link).ok().as_deref() != Some(&*self.target) {
             return Ok(());
         }
-        let mut file = self.store.load()?;
-        file.contexts.remove(self.name.as_str());
-        if file.current.as_ref() == Some(&self.name) {
-            file.current = None;
-        }
-        let text = toml::to_string(&file)
-            .map_err(|error| Failure::unexpected("config.toml cannot be made", &error))?;
-        files::write_atomic(&self.store.file_path(), text.as_bytes(), files::KEY_MODE)
-            .map_err(|error| Failure::unexpected("config.toml cannot be written", &error))?;
+        self.store.remove(&self.name)?;
         std::fs::remove_file(&self.link).map_err(|error| unusable(&self.link, &error))
     }
 }
@@ -136,7 +127,7 @@ mod tests {
         let (_one, first) = fleet(fleets.path());
         let (_two, second) = fleet(fleets.path());
         let prod: Name = "prod".parse().unwrap();
-        store(user.path()).put(&prod, entry(), true).unwrap();
+        store(user.path()).put(&prod, &entry(), true).unwrap();
         let before = store(user.path()).load().unwrap();
         let one = ContextLink::add(store(user.path()), &entry(), &first).unwrap().unwrap();
         let two = ContextLink::add(store(user.path()), &entry(), &second).unwrap().unwrap();
@@ -173,7 +164,7 @@ mod tests {
         assert_eq!(link.name().as_str(), "dev");
         drop(link);
         let own: Name = "dev".parse().unwrap();
-        store(user.path()).put(&own, entry(), true).unwrap();
+        store(user.path()).put(&own, &entry(), true).unwrap();
         let link = ContextLink::add(store(user.path()), &entry(), &second).unwrap().unwrap();
         assert_eq!(link.name().as_str(), "dev-2");
     }
