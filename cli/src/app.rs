@@ -10,6 +10,7 @@ use crate::args::{self, Cli, Command};
 use crate::commands;
 use crate::environment::Environment;
 use crate::error::{self, ExitCode, Failure};
+use crate::render::escape::Charset;
 use crate::render::{ColorChoice, Paint};
 use crate::session::Session;
 use crate::settings::Settings;
@@ -30,8 +31,7 @@ where
         Err(Unparsed::Failure(failure)) => Err(failure),
     };
     let Err(failure) = outcome else { return ExitCode::Done.number() };
-    let paint = Paint::new(ColorChoice::Auto, environment.stderr_is_terminal, environment);
-    report(&failure, wants_json(&args, environment), paint, err).number()
+    report(&failure, wants_json(&args, environment), ColorChoice::Auto, err, environment).number()
 }
 
 /// The command line as fleetctl knows it, for help, completion and documentation.
@@ -40,21 +40,19 @@ pub fn command_line(columns: usize) -> clap::Command {
 }
 
 fn run_parsed(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write, environment: &Environment) -> ExitCode {
-    let plain = Paint::new(ColorChoice::Auto, environment.stderr_is_terminal, environment);
     let settings = match Settings::merged(&cli.global, environment) {
         Ok(settings) => settings,
         Err(failure) => {
             let is_json = cli.global.output.as_ref().is_some_and(crate::render::OutputFormat::is_json);
-            return report(&failure, is_json, plain, err);
+            return report(&failure, is_json, ColorChoice::Auto, err, environment);
         }
     };
-    let is_json = settings.format.is_json();
-    let paint = Paint::new(settings.color, environment.stderr_is_terminal, environment);
+    let (is_json, color) = (settings.format.is_json(), settings.color);
     let mut session = Session::new(settings, environment, out, err);
     let outcome = in_runtime(&mut session, &cli.command);
     match outcome {
         Ok(code) => code,
-        Err(failure) => report(&failure, is_json, paint, err),
+        Err(failure) => report(&failure, is_json, color, err, environment),
     }
 }
 
@@ -80,9 +78,20 @@ fn in_runtime(session: &mut Session<'_>, command: &Command) -> Result<ExitCode, 
 }
 
 /// The one place where a failure is told.
-fn report(failure: &Failure, is_json: bool, paint: Paint, err: &mut dyn Write) -> ExitCode {
+fn report(
+    failure: &Failure,
+    is_json: bool,
+    color: ColorChoice,
+    err: &mut dyn Write,
+    environment: &Environment,
+) -> ExitCode {
     if !failure.is_silent() {
-        let text = if is_json { error::json(failure) + "\n" } else { error::text(failure, paint) };
+        let text = if is_json {
+            error::json(failure) + "\n"
+        } else {
+            let paint = Paint::new(color, environment.stderr_is_terminal, environment);
+            Charset::of(environment).fit(&error::text(failure, paint)).into_owned()
+        };
         // When stderr is gone too, the exit code still tells.
         let _ = err.write_all(text.as_bytes());
     }

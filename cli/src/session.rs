@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::context::{Context, ContextStore};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
-use crate::render::{self, Answer, Look, Paint, Times, escape};
+use crate::render::{self, Answer, Look, Times, escape};
 use crate::settings::Settings;
 
 /// One invocation.
@@ -40,11 +40,8 @@ impl<'a> Session<'a> {
         out: &'a mut dyn Write,
         err: &'a mut dyn Write,
     ) -> Self {
-        let look = Look {
-            format: settings.format.clone(),
-            columns: environment.table_columns(environment.stdout_is_terminal),
-            paint: Paint::new(settings.color, environment.stdout_is_terminal, environment),
-        };
+        let is_terminal = environment.stdout_is_terminal;
+        let look = Look::new(settings.format.clone(), settings.color, is_terminal, environment);
         Self {
             settings,
             environment,
@@ -69,10 +66,8 @@ impl<'a> Session<'a> {
 
     /// Prints an answer to stderr as people see it: what a question is about.
     pub fn show_aside(&mut self, answer: &Answer) -> Result<(), Failure> {
-        let format = render::OutputFormat::Table;
-        let paint = Paint::new(self.settings.color, self.environment.stderr_is_terminal, self.environment);
-        let columns = self.environment.table_columns(self.environment.stderr_is_terminal);
-        let look = Look { format, columns, paint };
+        let (format, is_terminal) = (render::OutputFormat::Table, self.environment.stderr_is_terminal);
+        let look = Look::new(format, self.settings.color, is_terminal, self.environment);
         Ok(render::print(answer, &look, self.err)?)
     }
 
@@ -93,7 +88,7 @@ impl<'a> Session<'a> {
     /// Says something to people, unless `--quiet`. Nobody listening is no reason to fail.
     pub fn say(&mut self, text: impl AsRef<str>) {
         if !self.settings.quiet {
-            let _ = writeln!(self.err, "{}", escape::lines(text.as_ref()));
+            let _ = writeln!(self.err, "{}", self.look.charset.fit(&escape::lines(text.as_ref())));
         }
     }
 
@@ -106,7 +101,7 @@ impl<'a> Session<'a> {
 
     /// Asks on stderr and reads the answer, whether quiet or not.
     pub async fn ask(&mut self, question: &str) -> Result<String, Failure> {
-        let _ = write!(self.err, "{} ", escape::line(question));
+        let _ = write!(self.err, "{} ", self.look.charset.fit(&escape::line(question)));
         let _ = self.err.flush();
         self.is_asking = true;
         let answer = self.environment.read_answer().await;

@@ -15,7 +15,7 @@ use crate::render::{ColorChoice, OutputFormat, TimeStyle};
 use crate::session::Session;
 
 /// Variables that change how output looks; nothing else of the surroundings is passed on.
-const PASSED_ON: [&str; 2] = ["NO_COLOR", "TERM"];
+const PASSED_ON: [&str; 5] = ["NO_COLOR", "TERM", "LC_ALL", "LC_CTYPE", "LANG"];
 /// Name of the fleet's context.
 pub const CONTEXT: &str = "dev";
 

@@ -6,6 +6,52 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use crate::environment::Environment;
+
+/// Which characters the reader's locale has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charset {
+    /// All.
+    Unicode,
+    /// ASCII alone, as in the locales C and POSIX.
+    Ascii,
+}
+
+impl Charset {
+    /// That of `LC_ALL`, else `LC_CTYPE`, else `LANG` (POSIX, 8.2); where none is set nobody knows, and most have all.
+    pub fn of(environment: &Environment) -> Self {
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| environment.get(name));
+        match locale {
+            Some("C" | "POSIX") => Self::Ascii,
+            _ => Self::Unicode,
+        }
+    }
+
+    /// What stands where something is left out.
+    pub const fn ellipsis(self) -> &'static str {
+        match self {
+            Self::Unicode => "…",
+            Self::Ascii => "...",
+        }
+    }
+
+    /// The text in these characters, every other one escaped.
+    pub fn fit(self, text: &str) -> Cow<'_, str> {
+        if self == Self::Unicode || text.is_ascii() {
+            return Cow::Borrowed(text);
+        }
+        let mut out = String::with_capacity(text.len() + 8);
+        for c in text.chars() {
+            match c {
+                '…' => out.push_str(self.ellipsis()),
+                c if c.is_ascii() => out.push(c),
+                c => push_escaped(c, &mut out),
+            }
+        }
+        Cow::Owned(out)
+    }
+}
+
 /// Is this character never shown as it is?
 const fn is_hidden(c: char) -> bool {
     matches!(c,
@@ -86,6 +132,19 @@ mod tests {
             assert!(matches!(line(text), Cow::Borrowed(_)), "{text}");
         }
         assert_eq!(lines("a\tb\nc"), "a\tb\nc");
+    }
+
+    #[test]
+    fn the_locale_says_which_characters_there_are() {
+        let now = || fleet_types::time::Timestamp::clamped(0);
+        let of = |variables: &[(&str, &str)]| Charset::of(&Environment::fixed(variables, now));
+        assert_eq!(of(&[]), Charset::Unicode);
+        assert_eq!(of(&[("LANG", "C.UTF-8")]), Charset::Unicode);
+        assert_eq!(of(&[("LANG", "en_GB.UTF-8"), ("LC_ALL", "C")]), Charset::Ascii);
+        assert_eq!(of(&[("LANG", "C"), ("LC_CTYPE", "en_GB.UTF-8")]), Charset::Unicode);
+        assert_eq!(of(&[("LC_ALL", ""), ("LANG", "POSIX")]), Charset::Ascii);
+        assert_eq!(Charset::Ascii.fit("München … 5"), "M\\u{fc}nchen ... 5");
+        assert_eq!(Charset::Unicode.fit("München … 5"), "München … 5");
     }
 
     #[test]

@@ -7,10 +7,12 @@ use serde_json::Value;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::answer::{Answer, Block};
+use super::escape::{self, Charset};
 use super::format::OutputFormat;
-use super::paint::Paint;
+use super::paint::{ColorChoice, Paint};
 use super::table::Shown;
-use super::{escape, table, yaml};
+use super::{table, yaml};
+use crate::environment::Environment;
 
 /// How answers look in this invocation.
 #[derive(Debug, Clone)]
@@ -19,8 +21,27 @@ pub struct Look {
     pub format: OutputFormat,
     /// Columns to fit tables into; none where nothing is cut, for a program may read them.
     pub columns: Option<usize>,
-    /// Colour on stdout.
+    /// Colour.
     pub paint: Paint,
+    /// The characters that people's formats may have.
+    pub charset: Charset,
+}
+
+impl Look {
+    /// How it looks on one of the two streams.
+    pub fn new(
+        format: OutputFormat,
+        color: ColorChoice,
+        is_terminal: bool,
+        environment: &Environment,
+    ) -> Self {
+        Self {
+            format,
+            columns: environment.table_columns(is_terminal),
+            paint: Paint::new(color, is_terminal, environment),
+            charset: Charset::of(environment),
+        }
+    }
 }
 
 /// Writes an answer.
@@ -33,9 +54,12 @@ pub fn print(answer: &Answer, look: &Look, out: &mut dyn Write) -> io::Result<()
 pub fn to_text(answer: &Answer, look: &Look) -> String {
     match &look.format {
         OutputFormat::Table => {
-            blocks(&answer.blocks, Shown { columns: look.columns, wide: false }, look.paint)
+            let shown = Shown { columns: look.columns, wide: false, charset: look.charset };
+            blocks(&answer.blocks, shown, look.paint)
         }
-        OutputFormat::Wide => blocks(&answer.blocks, Shown { columns: None, wide: true }, look.paint),
+        OutputFormat::Wide => {
+            blocks(&answer.blocks, Shown { columns: None, wide: true, charset: look.charset }, look.paint)
+        }
         OutputFormat::Json => {
             // A Value cannot fail to be written.
             escape::json(&serde_json::to_string_pretty(&answer.value).unwrap_or_default()) + "\n"
@@ -69,23 +93,25 @@ fn path_line(value: &Value) -> String {
 }
 
 fn blocks(blocks: &[Block], shown: Shown, paint: Paint) -> String {
+    let escaped = |text: &str| shown.charset.fit(&escape::line(text)).into_owned();
     let mut text = String::new();
     for block in blocks {
         match block {
-            Block::Line(line) => text.push_str(&escape::line(line)),
-            Block::Toned(tone, line) => text.push_str(&paint.tone(*tone, &escape::line(line))),
+            Block::Line(line) => text.push_str(&escaped(line)),
+            Block::Toned(tone, line) => text.push_str(&paint.tone(*tone, &escaped(line))),
             Block::Fields(fields) => {
                 let widest = fields.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
                 let lines: Vec<_> = fields
                     .iter()
                     .map(|(name, cell)| {
-                        let value = paint.tone(cell.tone, &escape::line(&cell.text));
+                        let value = paint.tone(cell.tone, &escaped(&cell.text));
                         format!("{name:widest$}  {value}").trim_end().to_owned()
                     })
                     .collect();
                 text.push_str(&lines.join("\n"));
             }
             Block::Table(content) => text.push_str(&table::lines(content, shown, paint).join("\n")),
+            // What a node or a file said stays what it is.
             Block::Text(content) => {
                 for line in content.lines() {
                     let _ = writeln!(text, "    {}", escape::lines(line));
@@ -128,7 +154,8 @@ mod tests {
     fn every_format_from_one_answer() {
         let mut all = String::new();
         for format in ["table", "wide", "json", "jsonl", "yaml", "name", "jsonpath=.items[*].summary"] {
-            let look = Look { format: format.parse().unwrap(), columns: Some(80), paint: Paint::plain() };
+            let (paint, charset) = (Paint::plain(), Charset::Unicode);
+            let look = Look { format: format.parse().unwrap(), columns: Some(80), paint, charset };
             let text = to_text(&sample(), &look);
             assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{9b}', '\u{7}']), "{format}: {text:?}");
             let _ = write!(all, "--- {format}\n{text}");

@@ -1,4 +1,4 @@
-//! Lays a table out: columns as wide as their content, cut with `…` where the terminal ends.
+//! Lays a table out: columns as wide as their content, cut with `…` (`...` in ASCII) where the terminal ends.
 //!
 //! The crate comfy-table draws; what to cut is decided here, because it would wrap cells over several
 //! lines, and a table that people grep has one line a row.
@@ -7,7 +7,7 @@ use comfy_table::{Cell as DrawnCell, CellAlignment, ColumnConstraint, ContentArr
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::answer::{Column, Table, Tone};
-use super::escape;
+use super::escape::{self, Charset};
 use super::paint::Paint;
 
 /// Space between columns.
@@ -22,6 +22,8 @@ pub struct Shown {
     pub columns: Option<usize>,
     /// Those of `-o wide` too?
     pub wide: bool,
+    /// The characters that there are.
+    pub charset: Charset,
 }
 
 /// The table's lines.
@@ -33,7 +35,8 @@ pub fn lines(table: &Table, how: Shown, paint: Paint) -> Vec<String> {
         .rows
         .iter()
         .map(|row| {
-            let cell = |n: &usize| row.get(*n).map(|c| (escape::line(&c.text).into_owned(), c.tone));
+            let text = |text: &str| how.charset.fit(&escape::line(text)).into_owned();
+            let cell = |n: &usize| row.get(*n).map(|cell| (text(&cell.text), cell.tone));
             shown.iter().map(|n| cell(n).unwrap_or_default()).collect()
         })
         .collect();
@@ -44,7 +47,9 @@ pub fn lines(table: &Table, how: Shown, paint: Paint) -> Vec<String> {
     drawn.set_header(columns.iter().map(|column| aligned(column.title, column)));
     for row in &cells {
         let cut_row = row.iter().zip(&columns).zip(&widths);
-        drawn.add_row(cut_row.map(|(((text, _), column), width)| aligned(&cut(text, *width), column)));
+        drawn.add_row(
+            cut_row.map(|(((text, _), column), width)| aligned(&cut(text, *width, how.charset), column)),
+        );
     }
     for (n, width) in widths.iter().enumerate() {
         if let Some(column) = drawn.column_mut(n) {
@@ -92,13 +97,14 @@ fn fitted(columns: &[Column], rows: &[Vec<(String, Tone)>], limit: Option<usize>
     widths
 }
 
-/// The text in at most `width` columns, with `…` at its end where something is missing.
-pub fn cut(text: &str, width: usize) -> String {
+/// The text in at most `width` columns, with a mark at its end where something is missing.
+fn cut(text: &str, width: usize, charset: Charset) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
+    let mark = charset.ellipsis();
     let mut kept = String::new();
-    let mut used = 1;
+    let mut used = mark.width();
     for c in text.chars() {
         used += c.width().unwrap_or(0);
         if used > width {
@@ -106,7 +112,7 @@ pub fn cut(text: &str, width: usize) -> String {
         }
         kept.push(c);
     }
-    format!("{}…", kept.trim_end())
+    format!("{}{mark}", kept.trim_end())
 }
 
 /// Paints the cells of a line that has been laid out, by their places.
@@ -146,7 +152,8 @@ mod tests {
     use crate::render::{Cell, ColorChoice};
     use fleet_types::time::Timestamp;
 
-    const NARROW: Shown = Shown { columns: Some(80), wide: false };
+    const WIDE: Shown = Shown { columns: None, wide: true, charset: Charset::Unicode };
+    const NARROW: Shown = Shown { columns: Some(80), wide: false, charset: Charset::Unicode };
 
     fn sample() -> Table {
         let mut table = Table::new(&[
@@ -171,9 +178,7 @@ mod tests {
         let narrow = lines(&sample(), NARROW, Paint::plain());
         assert!(narrow.iter().all(|line| line.width() <= 80), "{narrow:#?}");
         insta::assert_snapshot!(narrow.join("\n"));
-        insta::assert_snapshot!(
-            lines(&sample(), Shown { columns: None, wide: true }, Paint::plain()).join("\n")
-        );
+        insta::assert_snapshot!(lines(&sample(), WIDE, Paint::plain()).join("\n"));
     }
 
     #[test]
@@ -195,15 +200,19 @@ mod tests {
 
     #[test]
     fn a_cut_text_says_so() {
+        let cut = |text, width| cut(text, width, Charset::Unicode);
         assert_eq!(cut("abcdef", 6), "abcdef");
         assert_eq!(cut("abcdef", 5), "abcd…");
         assert_eq!(cut("日本語", 4), "日…");
         assert_eq!(cut("ab cd", 4), "ab…");
+        let ascii = lines(&sample(), Shown { charset: Charset::Ascii, ..NARROW }, Paint::plain());
+        assert!(ascii[1].ends_with("..."), "{ascii:#?}");
+        assert!(ascii.iter().all(|line| line.is_ascii() && line.len() <= 80), "{ascii:#?}");
     }
 
     #[test]
     fn nothing_is_cut_where_there_is_no_terminal() {
-        let lines = lines(&sample(), Shown { columns: None, wide: false }, Paint::plain());
+        let lines = lines(&sample(), Shown { columns: None, ..NARROW }, Paint::plain());
         assert!(
             lines[1].ends_with("and once more: it does not") && !lines[0].contains("DIGEST"),
             "{lines:#?}"
