@@ -5,7 +5,7 @@ use fleet_types::request::Verb;
 use fleet_types::run::{RunState, Tally};
 use fleet_types::view::{JobItem, WORST_FIRST};
 
-use crate::render::{Cell, Tone};
+use crate::render::{Cell, Times, Tone};
 
 /// Where a run stands.
 pub fn run_state(state: RunState) -> Cell {
@@ -66,9 +66,9 @@ pub const fn outcome_tone(outcome: Outcome) -> Tone {
 }
 
 /// What came out, why it ended so, or every reason why it is not going.
-pub fn result(job: &JobItem) -> String {
+pub fn result(job: &JobItem, times: &Times) -> String {
     if !job.blocked.is_empty() {
-        return job.blocked.join("; ");
+        return times.retold(&job.blocked.join("; "));
     }
     // Where it did not go well the reason says what the summary would say again.
     let mut parts = match &job.state {
@@ -81,7 +81,7 @@ pub fn result(job: &JobItem) -> String {
     if job.late_report.is_some() {
         parts.push("a late report is kept beside it");
     }
-    parts.join("; ")
+    times.retold(&parts.join("; "))
 }
 
 /// Place in a list that begins with what needs a person: failed, then open, then good.

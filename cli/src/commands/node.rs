@@ -138,7 +138,7 @@ fn show_answer(node: &NodeView, times: &Times) -> Answer {
         }
     }
     let answer = Answer::of(node).name(item.name.as_str()).block(Block::Fields(fields));
-    jobs(measured(answer, node, times), node)
+    jobs(measured(answer, node, times), node, times)
 }
 
 fn measured(answer: Answer, node: &NodeView, times: &Times) -> Answer {
@@ -189,7 +189,7 @@ fn measured(answer: Answer, node: &NodeView, times: &Times) -> Answer {
     answer
 }
 
-fn jobs(answer: Answer, node: &NodeView) -> Answer {
+fn jobs(answer: Answer, node: &NodeView, times: &Times) -> Answer {
     if node.jobs.is_empty() {
         return answer;
     }
@@ -206,7 +206,7 @@ fn jobs(answer: Answer, node: &NodeView) -> Answer {
             job.procedure.as_str().into(),
             job_cells::job_state(job),
             job.took_ms.map_or_else(|| "-".to_owned(), units::milliseconds).into(),
-            job_cells::result(job).into(),
+            job_cells::result(job, times).into(),
         ]);
     }
     let head = format!("NEWEST JOBS ({})", node.jobs.len());

@@ -42,7 +42,7 @@ pub fn answer(context: &Context, status: &Status, times: &Times) -> Answer {
             sites(&status.sites),
             "no nodes yet; the first one: fleetctl join-token create NAME --label site=SITE",
         );
-    runs(attention(answer, status), status, times)
+    runs(attention(answer, status, times), status, times)
 }
 
 fn sites(sites: &[SiteStatus]) -> Table {
@@ -74,7 +74,7 @@ fn sites(sites: &[SiteStatus]) -> Table {
     table
 }
 
-fn attention(answer: Answer, status: &Status) -> Answer {
+fn attention(answer: Answer, status: &Status, times: &Times) -> Answer {
     if status.attention.is_empty() {
         return answer.line("nothing needs attention");
     }
@@ -82,7 +82,7 @@ fn attention(answer: Answer, status: &Status) -> Answer {
     let answer = answer.block(Block::Toned(Tone::Warn, head));
     status.attention.iter().fold(answer, |answer, entry| {
         // The command is for copying, so nothing of the line is cut.
-        let answer = answer.line(format!("  {}  {}", entry.subject, entry.message));
+        let answer = answer.line(format!("  {}  {}", entry.subject, times.retold(&entry.message)));
         if entry.command.is_empty() { answer } else { answer.line(format!("      {}", entry.command)) }
     })
 }

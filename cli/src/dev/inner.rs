@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::clock;
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
-use crate::render::{ColorChoice, OutputFormat, TimeStyle};
+use crate::render::{ColorChoice, OutputFormat, TimeStyle, read_printed};
 use crate::session::Session;
 
 /// Variables that change how output looks; nothing else of the surroundings is passed on.
@@ -120,7 +120,7 @@ impl Outcome {
     /// The JSON that was printed; a failure in words that say which call it was.
     pub fn json<T: DeserializeOwned>(&self, what: &str) -> Result<T, Failure> {
         self.good(what)?;
-        serde_json::from_str(&self.out)
+        read_printed(&self.out)
             .map_err(|error| Failure::unexpected(format!("{what}: the answer cannot be read"), &error))
     }
 

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::value::to_value;
+
 /// One answer of one command.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
@@ -133,14 +135,14 @@ impl Answer {
     /// An answer with the value of a view.
     pub fn of<T: Serialize>(view: &T) -> Self {
         // Views have string keys and no failing serialisers, so that this cannot fail.
-        Self { value: serde_json::to_value(view).unwrap_or_default(), ..Self::default() }
+        Self { value: to_value(view).unwrap_or_default(), ..Self::default() }
     }
 
     /// An answer that is no view of the controller's: `schema` and the fields of `body`.
     pub fn local<T: Serialize>(schema: &'static str, body: &T) -> Self {
         let mut object = Map::new();
         object.insert("schema".to_owned(), schema.into());
-        if let Ok(Value::Object(fields)) = serde_json::to_value(body) {
+        if let Ok(Value::Object(fields)) = to_value(body) {
             object.extend(fields);
         }
         Self { value: Value::Object(object), ..Self::default() }

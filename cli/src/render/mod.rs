@@ -13,6 +13,7 @@ mod printer;
 mod table;
 mod times;
 pub mod units;
+mod value;
 mod yaml;
 
 pub use answer::{Answer, Block, Cell, Column, Table, Tone};
@@ -21,3 +22,4 @@ pub use jsonpath::{JsonPath, JsonPathError};
 pub use paint::{ColorChoice, Paint};
 pub use printer::{Look, print, to_text};
 pub use times::{TimeStyle, Times};
+pub use value::{read_printed, to_value};

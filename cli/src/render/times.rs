@@ -57,6 +57,20 @@ impl Times {
         text.split_once(' ').map_or(text.clone(), |(_, time)| time.to_owned())
     }
 
+    /// A text of the controller's, its instants in the style asked for. What is still to come stands in the midst of
+    /// a sentence such as "starts at", and is not told relative to now.
+    pub fn retold(&self, text: &str) -> String {
+        let word = |word: &str| {
+            let bare = word.trim_end_matches([',', ';', '.', ')']);
+            match bare.parse() {
+                Ok(at) if at > self.now => self.absolute(at) + &word[bare.len()..],
+                Ok(at) => self.show(at) + &word[bare.len()..],
+                Err(_) => word.to_owned(),
+            }
+        };
+        text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    }
+
     fn relative(&self, at: Timestamp) -> String {
         if at > self.now {
             format!("in {}", length(at.since(self.now)))
@@ -106,6 +120,16 @@ mod tests {
         assert_eq!(times.show(earlier), "2026-11-21 14:40:02 +01");
         assert_eq!(times.time_of_day(earlier), "14:40:02 +01");
         assert_eq!(times.show_optional(None), "-");
+        let told = "offline, last seen 2026-11-21T13:40:02Z (or 2026-11-21), 12 of 2026";
+        assert_eq!(
+            times.retold(told),
+            "offline, last seen 2026-11-21 14:40:02 +01 (or 2026-11-21), 12 of 2026"
+        );
+        times.style = TimeStyle::Relative;
+        assert_eq!(
+            times.retold("warn (score 9, seen 2026-11-21T13:40:02Z)"),
+            "warn (score 9, seen 22m09s ago)"
+        );
     }
 
     #[test]

@@ -8,9 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A wall-clock instant, milliseconds since the Unix epoch, UTC, between 2000 and 2100.
 ///
-/// Serialised as a number of milliseconds; shown as RFC 3339 with seconds.
+/// Serialised as a number of milliseconds (a newtype named [`Timestamp::TYPE`]); shown as RFC 3339 with seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
 pub struct Timestamp(i64);
 
 /// 2000-01-01T00:00:00Z: older times on the wire come from a dead clock or a forged message.
@@ -30,6 +29,9 @@ pub enum TimeError {
 }
 
 impl Timestamp {
+    /// Its name for serializers that show instants in a form of their own.
+    pub const TYPE: &str = "Timestamp";
+
     /// Checks the range and wraps.
     pub fn from_millis(ms: i64) -> Result<Self, TimeError> {
         if (MIN_MS..MAX_MS).contains(&ms) { Ok(Self(ms)) } else { Err(TimeError::OutOfRange(ms)) }
@@ -65,6 +67,11 @@ impl Timestamp {
     /// As `20250901T020000Z`, the form of `{timestamp}` in file names.
     pub fn compact(self) -> String {
         self.zoned().strftime("%Y%m%dT%H%M%SZ").to_string()
+    }
+
+    /// RFC 3339 with all of its milliseconds, `2026-11-22T14:02:11.042Z`.
+    pub fn to_milliseconds_text(self) -> String {
+        self.zoned().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
     }
 
     fn zoned(self) -> jiff::Zoned {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
+use fleetctl::render::read_printed;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
@@ -88,7 +89,7 @@ impl Fleetctl {
     /// The view that a call prints as JSON.
     pub async fn json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
         let out = self.good(&[arguments, &["-o", "json"]].concat()).await?;
-        serde_json::from_str(&out).with_context(|| format!("fleetctl {}: {out}", arguments.join(" ")))
+        read_printed(&out).with_context(|| format!("fleetctl {}: {out}", arguments.join(" ")))
     }
 }
 

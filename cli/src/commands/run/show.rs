@@ -10,7 +10,7 @@ use super::what::What;
 use crate::client::Client;
 use crate::commands::{job_cells, paging, watching};
 use crate::error::{ExitCode, Failure};
-use crate::render::{Answer, Block, Cell, Column, Table, Times, Tone, units};
+use crate::render::{Answer, Block, Cell, Column, Table, Times, Tone, to_value, units};
 use crate::session::Session;
 use crate::targets;
 
@@ -23,8 +23,10 @@ pub async fn run(session: &mut Session<'_>, what: &str) -> Result<ExitCode, Fail
     let client = session.connect().await?;
     match what.node {
         None => {
-            watching::print(session, async |session| run_answer(&client, what.run, &session.times()).await)
-                .await
+            watching::print(session, async |session| {
+                Ok(run_answer(&client, what.run, &session.times()).await?.1)
+            })
+            .await
         }
         Some(node) => {
             watching::print(session, async |session| {
@@ -48,16 +50,17 @@ pub async fn all_jobs(client: &Client, run: RunId) -> Result<Vec<JobItem>, Failu
 }
 
 /// A run with its jobs as an answer; the value is the run with `jobs` in it.
-pub async fn run_answer(client: &Client, run: RunId, times: &Times) -> Result<Answer, Failure> {
+pub async fn run_answer(client: &Client, run: RunId, times: &Times) -> Result<(RunView, Answer), Failure> {
     let view = client.run(run).await?;
     let mut jobs = all_jobs(client, run).await?;
     jobs.sort_by(|a, b| (job_cells::rank(a), &a.node_name).cmp(&(job_cells::rank(b), &b.node_name)));
-    Ok(answer(&view, &jobs, times))
+    let answer = answer(&view, &jobs, times);
+    Ok((view, answer))
 }
 
 fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
     let mut answer = Answer::of(view).name(view.item.run.to_string());
-    if let (serde_json::Value::Object(object), Ok(jobs)) = (&mut answer.value, serde_json::to_value(jobs)) {
+    if let (serde_json::Value::Object(object), Ok(jobs)) = (&mut answer.value, to_value(jobs)) {
         object.insert("jobs".to_owned(), jobs);
     }
     let item = &view.item;
@@ -99,7 +102,7 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
     if !view.stopped_because.is_empty() {
         fields.push(("stopped", Cell::toned(Tone::Warn, view.stopped_because.as_str())));
     }
-    answer = answer.block(Block::Fields(fields)).block(Block::Gap).table(job_table(jobs), "no jobs");
+    answer = answer.block(Block::Fields(fields)).block(Block::Gap).table(job_table(jobs, times), "no jobs");
     if let Some(more) = jobs.len().checked_sub(MAX_ROWS).filter(|more| *more > 0) {
         answer = answer.line(format!("… and {more} more; all of them: -o json"));
     }
@@ -120,7 +123,7 @@ fn procedure(view: &RunView) -> String {
     }
 }
 
-fn job_table(jobs: &[JobItem]) -> Table {
+fn job_table(jobs: &[JobItem], times: &Times) -> Table {
     let mut table = Table::new(&[
         Column::whole("NODE"),
         Column::whole("STATE"),
@@ -133,7 +136,7 @@ fn job_table(jobs: &[JobItem]) -> Table {
             job.node_name.as_str().into(),
             job_cells::job_state(job),
             job.took_ms.map_or_else(|| "-".to_owned(), units::milliseconds).into(),
-            job_cells::result(job).into(),
+            job_cells::result(job, times).into(),
             job.attempt.0.to_string().into(),
         ]);
     }
@@ -145,7 +148,7 @@ fn job_answer(job: &JobView, times: &Times) -> Answer {
     let mut fields = vec![
         ("job", Cell::from(format!("{}/{}  {}", item.run, item.node_name, item.procedure))),
         ("state", job_cells::job_state(item)),
-        ("result", job_cells::result(item).into()),
+        ("result", job_cells::result(item, times).into()),
         ("attempt", item.attempt.0.to_string().into()),
     ];
     if let Some(digest) = job.report_digest {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
-use fleet_types::view::{JobItem, RunItem};
+use fleet_types::view::JobItem;
 use tokio::time::{Instant, timeout_at};
 
 use super::{end, show};
@@ -41,10 +41,9 @@ pub async fn until_ended(
             .fix(format!("fleetctl run wait {run} --timeout 2h, or fleetctl run show {run}")));
     };
     outcome?;
-    let answer = show::run_answer(client, run, &session.times()).await?;
-    let item = serde_json::from_value::<RunItem>(answer.value.clone());
+    let (view, answer) = show::run_answer(client, run, &session.times()).await?;
     session.print(&answer)?;
-    Ok(item.map_or(ExitCode::Unexpected, |item| end::exit_code(item.verb, item.state, &item.tally)))
+    Ok(end::exit_code(view.item.verb, view.item.state, &view.item.tally))
 }
 
 /// Which ends have been told.
@@ -114,7 +113,7 @@ impl Progress {
         if !self.told.insert(job.node) {
             return;
         }
-        let result = job_cells::result(job);
+        let result = job_cells::result(job, &session.times());
         let gap = if result.is_empty() { "" } else { "  " };
         let end = job_cells::with_cause(outcome.as_str(), *cause);
         session.say(format!("{}  {end}{gap}{result}", job.node_name));
