@@ -120,6 +120,12 @@ fn unparsed(error: &clap::Error, tree: &clap::Command, args: &[OsString]) -> Unp
     }
     let (words, at) = args::words_of(tree, args);
     let command = [&["fleetctl"], &words[..]].concat().join(" ");
+    if let Some(word) = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string)
+        && args::is_planned(&words, &word)
+    {
+        let what = format!("\"{command} {word}\" is not built yet");
+        return Unparsed::Failure(Failure::new(ExitCode::Blocked, "not-built", what));
+    }
     let help = format!("{command} --help");
     if matches!(
         error.kind(),
@@ -145,7 +151,12 @@ fn unparsed(error: &clap::Error, tree: &clap::Command, args: &[OsString]) -> Unp
         .map(|meant| format!("did you mean \"{meant}\"?"));
     let others =
         tips.iter().filter(|tip| !tip.contains("similar")).map(|tip| tip["tip: ".len()..].to_owned());
-    let failure = meant.chain(others).fold(Failure::usage(what.join(" ")), Failure::fix);
+    let what = what.join(" ");
+    let what = match what.split_once(" [possible values: ") {
+        Some((value, words)) => format!("{value}: expected one of {}", words.trim_end_matches(']')),
+        None => what,
+    };
+    let failure = meant.chain(others).fold(Failure::usage(what), Failure::fix);
     Unparsed::Failure(failure.fix(help))
 }
 

@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::context::{Context, ContextStore};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
-use crate::render::{self, Answer, Look, Times, escape};
+use crate::render::{self, Answer, Look, OutputFormat, Times, escape};
 use crate::settings::Settings;
 
 /// One invocation.
@@ -61,12 +61,18 @@ impl<'a> Session<'a> {
 
     /// Prints an answer to stdout.
     pub fn print(&mut self, answer: &Answer) -> Result<(), Failure> {
-        Ok(render::print(answer, &self.look, self.out)?)
+        render::print(answer, &self.look, self.out)?;
+        if let OutputFormat::JsonPath(path) = &self.look.format
+            && path.select(&answer.value).is_empty()
+        {
+            self.say("nothing is at this jsonpath; -o json shows what is there");
+        }
+        Ok(())
     }
 
     /// Prints an answer to stderr as people see it: what a question is about.
     pub fn show_aside(&mut self, answer: &Answer) -> Result<(), Failure> {
-        let (format, is_terminal) = (render::OutputFormat::Table, self.environment.stderr_is_terminal);
+        let (format, is_terminal) = (OutputFormat::Table, self.environment.stderr_is_terminal);
         let look = Look::new(format, self.settings.color, is_terminal, self.environment);
         Ok(render::print(answer, &look, self.err)?)
     }

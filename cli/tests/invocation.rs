@@ -53,6 +53,9 @@ fn mistakes_on_the_line_are_told_and_exit_with_2() {
         &["run", "show", "r-1"],
         &["run", "start", "p", "--param", "x"],
         &["run", "start", "p", "--max-parallel", "0"],
+        &["run", "start", "p", "--max-failures", "-1"],
+        &["run", "start", "p", "--valid-for", "0s"],
+        &["completion", "nosh"],
         &["node", "show", "-V\u{202e}"],
         &["node", "show", "--", "-V\u{202e}"],
         &["join-token", "create", "fw-1", "--label", "site=$(x)"],
@@ -90,6 +93,35 @@ fn errors_are_json_where_json_was_asked_for() {
     }
     let ended = run_in(&[("FLEET_OUTPUT", "json")], &["run", "strat"]);
     assert!(ended.err.starts_with('{') && ended.err.contains("\"code\":\"usage\""), "{}", ended.err);
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_name() {
+    for (args, what) in [
+        (&["rollout", "list"][..], "\"fleetctl rollout\" is not built yet"),
+        (&["run", "retry", "r-0000000000"], "\"fleetctl run retry\" is not built yet"),
+        (&["audit", "--context", "x", "prove"], "\"fleetctl audit prove\" is not built yet"),
+    ] {
+        let ended = run(args);
+        assert_eq!((ended.code, ended.out.as_str()), (6, ""), "{args:?}: {}", ended.err);
+        assert!(ended.err.starts_with(&format!("error[not-built]: {what}\n")), "{}", ended.err);
+    }
+}
+
+#[test]
+fn a_path_that_leads_nowhere_is_told() {
+    let ended = run(&["version", "-o", "jsonpath=.fletctl"]);
+    assert_eq!((ended.code, ended.out.as_str()), (0, ""));
+    assert!(ended.err.starts_with("nothing is at this jsonpath"), "{}", ended.err);
+}
+
+#[test]
+fn explain_alone_lists_what_there_is() {
+    let ended = run(&["explain"]);
+    for line in ["profile ", "procedure ", "schedule ", "check ", "actions ", "facts "] {
+        assert!(ended.out.lines().any(|shown| shown.starts_with(line)), "{line}: {}", ended.out);
+    }
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
 }
 
 #[test]

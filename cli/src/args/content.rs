@@ -56,7 +56,7 @@ pub enum DocumentCommand {
         /// Its name.
         name: Name,
         /// An older revision [default: the newest].
-        #[arg(long, value_name = "N", value_parser = |text: &str| super::parse::number(text, 1..=u32::MAX))]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = |text: &str| super::parse::number(text, 1..=u32::MAX))]
         revision: Option<u32>,
     },
 }
@@ -64,7 +64,7 @@ pub enum DocumentCommand {
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// What to explain, such as schedule, schedule.misfire or procedure.step.uses.
-    #[arg(value_name = "KIND[.FIELD]")]
+    /// What to explain, such as schedule, schedule.misfire or procedure.step.uses; without it, what there is.
+    #[arg(value_name = "KIND[.FIELD]", default_value = "", hide_default_value = true)]
     pub path: String,
 }

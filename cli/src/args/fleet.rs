@@ -72,7 +72,7 @@ pub enum AuditCommand {
     /// List records, newest first.
     List {
         /// Most records to list.
-        #[arg(long, value_name = "N", default_value_t = 50, value_parser = |text: &str| parse::number(text, 1..=100_000))]
+        #[arg(long, value_name = "N", default_value_t = 50, allow_negative_numbers = true, value_parser = |text: &str| parse::number(text, 1..=100_000))]
         limit: u32,
         /// Only actions that begin with this, such as run. or job.
         #[arg(long, value_name = "PREFIX", default_value = "")]

@@ -1,13 +1,26 @@
 //! Parsers of argument values.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use fleet_types::document::Key;
 use fleet_types::time::Span;
 
+/// A request lives at most this long (security-and-delivery §1.15).
+pub const MAX_VALID_FOR: Duration = Duration::from_hours(24);
+
 /// A duration as in documents.
 pub fn span(text: &str) -> Result<Span, String> {
     text.parse().map_err(|error: fleet_types::time::SpanError| error.to_string())
+}
+
+/// How long a request is valid.
+pub fn validity(text: &str) -> Result<Span, String> {
+    let limits = Duration::from_secs(1)..=MAX_VALID_FOR;
+    span(text).and_then(|span| match limits.contains(&span.length()) {
+        true => Ok(span),
+        false => Err("a run is valid for at least 1s and at most 24h".to_owned()),
+    })
 }
 
 /// `key=value` of a procedure's parameter. What reads as a whole number, `true` or `false` is one;
@@ -71,5 +84,9 @@ mod tests {
             assert!(parameter(bad).is_err(), "{bad}");
         }
         assert!(label("site=$(x)").is_err());
+        assert!(validity("1s").is_ok() && validity("24h").is_ok());
+        for bad in ["0s", "999ms", "25h", "-1h", "5"] {
+            assert!(validity(bad).is_err(), "{bad}");
+        }
     }
 }

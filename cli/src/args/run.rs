@@ -19,7 +19,7 @@ pub enum RunCommand {
     /// List runs, newest first.
     List {
         /// Most runs to list.
-        #[arg(long, value_name = "N", default_value_t = 20, value_parser = |text: &str| parse::number(text, 1..=100_000))]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = |text: &str| parse::number(text, 1..=100_000))]
         limit: u32,
     },
     /// Show a run with its jobs, failed ones first; RUN/NODE shows one job with its report.
@@ -72,17 +72,17 @@ pub struct WhatToRun {
 #[derive(Debug, Args)]
 pub struct HowToRun {
     /// At most so many nodes at once [default: 5 and 1 of each pair where something changes, else all].
-    #[arg(long, value_name = "N", value_parser = |text: &str| parse::number(text, 1..=100_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = |text: &str| parse::number(text, 1..=100_000))]
     pub max_parallel: Option<u32>,
     /// Start no more nodes once so many failed, were rolled back or got lost; 0 for no such limit [default: 1 where
     /// something changes, else 0].
-    #[arg(long, value_name = "N", value_parser = |text: &str| parse::number(text, 0..=100_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = |text: &str| parse::number(text, 0..=100_000))]
     pub max_failures: Option<u32>,
     /// Go on although a node or document is not the one that this machine saw before.
     #[arg(long)]
     pub accept_changed: bool,
     /// No node starts later than this after now, at most 24h.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::span)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::validity)]
     pub valid_for: Span,
 }
 

@@ -27,7 +27,7 @@ pub struct LoginArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DevArgs {
     /// How many nodes.
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = |text: &str| super::parse::number(text, 1..=200))]
+    #[arg(long, value_name = "N", default_value_t = 6, allow_negative_numbers = true, value_parser = |text: &str| super::parse::number(text, 1..=200))]
     pub nodes: u32,
     /// End after the first run, with its exit code.
     #[arg(long)]

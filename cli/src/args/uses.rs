@@ -95,6 +95,30 @@ fn own_flags(leaf: Command, flags: &[Arg], groups: &[Group]) -> Command {
     })
 }
 
+/// Commands of the design that this build does not have, by what comes before them: they are refused by name.
+const PLANNED: &[(&str, &str)] = &[
+    (
+        "",
+        "admin advisory alert baseline cert context doctor incident operator patch rollout signoff site support-bundle tuning verify",
+    ),
+    ("node", "label approve replace logs wait import export"),
+    ("join-token", "list revoke"),
+    ("config", "lint"),
+    ("profile", "diff"),
+    ("procedure", "lint"),
+    ("run", "retry rollback report"),
+    ("schedule", "next history pause resume trigger"),
+    ("backup", "run verify diff restore-test restore"),
+    ("audit", "show export prove prune"),
+];
+
+/// Is this word behind these ones a command that is yet to come?
+#[must_use]
+pub fn is_planned(words: &[&str], word: &str) -> bool {
+    let words = words.join(" ");
+    PLANNED.iter().any(|(before, next)| *before == words && next.split(' ').any(|next| next == word))
+}
+
 /// The command on a line and a flag on it that means nothing to it, such as `--node`.
 #[must_use]
 pub fn unused_flag(matches: &ArgMatches) -> Option<(String, String)> {

@@ -9,8 +9,11 @@ use crate::action_check::expects;
 use crate::schema::{Field, TableSchema, root};
 
 /// Explains a table (`schedule`), a key (`schedule.misfire`, `step.guard.confirm_within`), an action
-/// (`backup.run`), `actions` or `facts`. The error is a text with the nearest path.
+/// (`backup.run`), `actions` or `facts`; nothing is the list of these. The error is a text with the nearest path.
 pub fn explain(path: &str) -> Result<String, String> {
+    if path.is_empty() {
+        return Ok(index());
+    }
     if path == "actions" {
         let width = CATALOGUE.iter().map(|action| action.name.len()).max().unwrap_or(0);
         let line = |action: &Action| {
@@ -47,6 +50,14 @@ pub fn explain(path: &str) -> Result<String, String> {
         });
     }
     Err(unknown(path))
+}
+
+fn index() -> String {
+    let lists = [("actions", "what a step may use"), ("facts", "what a condition may ask")];
+    let tables = tables();
+    let lines = tables.iter().map(|table| (table.name.as_str(), table.help.as_str())).chain(lists);
+    let lines: Vec<_> = lines.map(|(name, help)| format!("{name:16}  {help}")).collect();
+    lines.join("\n")
 }
 
 fn unknown(path: &str) -> String {

@@ -18,7 +18,7 @@ use fleet_types::seal::Envelope;
 use fleet_types::view::{RunView, Target};
 use serde::Serialize;
 
-use crate::args::{HowToRun, WhatToRun};
+use crate::args::{HowToRun, MAX_VALID_FOR, WhatToRun};
 use crate::client::Client;
 use crate::context::{Revision, Seen, Sighting};
 use crate::error::{ExitCode, Failure};
@@ -30,8 +30,6 @@ use crate::targets::{self, Chosen};
 /// Nodes that change at once where nobody says: a fleet of a few dozen is through in a handful of steps, and a
 /// mistake is seen before most of it has begun.
 pub const DEFAULT_PARALLEL: u32 = 5;
-/// A request lives at most this long (security-and-delivery §1.15).
-const MAX_VALID_FOR: Duration = Duration::from_hours(24);
 
 /// A document as the controller shows it, its bytes hashed here.
 pub struct Shown<D> {
@@ -113,9 +111,6 @@ pub fn prepared(
     // What only looks goes to all at once: nothing can be learnt from the first that would spare the others.
     let is_change = verb == Verb::Run && procedure.changes;
     let default = if is_change { DEFAULT_PARALLEL.min(all) } else { all };
-    if how.valid_for.length() > MAX_VALID_FOR {
-        return Err(Failure::usage(format!("--valid-for {}: a run is valid for at most 24h", how.valid_for)));
-    }
     // The request begins a little before now, and both ends together may span no more than the limit.
     let valid_for = how.valid_for.length().min(MAX_VALID_FOR.saturating_sub(BACK_DATED));
     let order = Order {
