@@ -110,24 +110,3 @@ pub(crate) fn ids_of<'w>(action: &Action, with: &'w With) -> Vec<(Table, &'w str
     }
     ids
 }
-
-/// The ids that a table of a profile declares.
-pub(crate) fn declared(profile: &Profile, table: Table) -> Vec<&str> {
-    fn keys<T>(map: &BTreeMap<fleet_types::document::Id, T>) -> Vec<&str> {
-        map.keys().map(fleet_types::document::Id::as_str).collect()
-    }
-    match table {
-        Table::Service => keys(&profile.services),
-        Table::Check => keys(&profile.checks),
-        Table::Command => keys(&profile.commands),
-        Table::Database => keys(&profile.databases),
-        Table::Backup => keys(&profile.backups),
-        Table::Log => keys(&profile.logs),
-        Table::Tuning => keys(&profile.tunings),
-        Table::Package => keys(&profile.packages),
-        Table::Validator => keys(&profile.validators),
-        Table::Hardening => keys(&profile.hardening),
-        Table::Metric => keys(&profile.metrics),
-        Table::Alert => keys(&profile.alerts),
-    }
-}

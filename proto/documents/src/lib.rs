@@ -10,6 +10,7 @@ mod cron_check;
 mod explain;
 mod kind_check;
 mod known;
+mod params_lint;
 mod path_check;
 mod placeholder_check;
 mod position;

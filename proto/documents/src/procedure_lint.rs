@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleet_types::action::nearest;
-use fleet_types::document::Value;
-use fleet_types::document::procedure::{Procedure, StepKind, UndoStep};
+use fleet_types::document::procedure::{Procedure, StepKind, UndoStep, With};
 use fleet_types::document::profile::Profile;
+use fleet_types::document::{Id, Key, Value};
 
-use crate::known::{Known, declared};
-use crate::profile_lint::{check_facts, unknown_document, unknown_id};
+use crate::known::Known;
+use crate::profile_lint::{check_facts, check_procedure, unknown_document, unknown_id};
 use crate::reporter::Reporter;
-use crate::step_lint;
-use crate::text_check::quoted;
+use crate::text_check::{did_you_mean, quoted};
 use crate::walk::Reference;
+use crate::{params_lint, step_lint};
 
 pub(crate) fn check(
     reporter: &mut Reporter<'_>,
@@ -40,15 +40,8 @@ pub(crate) fn check(
         reporter.error("name", "missing-key", "the procedure has no steps".to_owned(), "add a [[step]]");
     }
     check_ids(reporter, procedure);
-    for (name, spec) in &procedure.params {
-        if let Err(error) = spec.check_declaration() {
-            reporter.error(
-                &format!("params/{name}"),
-                "bad-parameter",
-                format!("parameter \"{name}\": {error}"),
-                "",
-            );
-        }
+    params_lint::declared(reporter, &procedure.params, "params", "");
+    for name in procedure.params.keys() {
         if profile.is_some_and(|profile| profile.vars.contains_key(name)) {
             let message = format!("parameter \"{name}\" has the name of a variable of the profile");
             reporter.error(&format!("params/{name}"), "duplicate-id", message, "give it another name");
@@ -67,7 +60,7 @@ fn check_references(
     references: &[Reference],
 ) {
     for reference in references {
-        let ids = declared(profile, reference.table);
+        let ids = profile.ids(reference.table);
         if !ids.contains(&reference.id.as_str()) {
             unknown_id(reporter, &reference.path, reference.table.as_str(), &reference.id, &ids);
         }
@@ -76,25 +69,42 @@ fn check_references(
     if let Some(owner) = owner
         && !profile.contacts.contains_key(owner)
     {
-        let ids: Vec<&str> = profile.contacts.keys().map(fleet_types::document::Id::as_str).collect();
+        let ids: Vec<&str> = profile.contacts.keys().map(Id::as_str).collect();
         unknown_id(reporter, "document/owner", "contact", owner.as_str(), &ids);
     }
 }
 
+/// A step, or an entry of the way back or of what runs last.
+struct Part<'p> {
+    path: String,
+    id: &'p Id,
+    uses: &'p str,
+    with: &'p With,
+}
+
+/// All that a procedure may carry out; a manual step uses nothing.
+fn parts(procedure: &Procedure) -> impl Iterator<Item = Part<'_>> {
+    let steps = procedure.steps.iter().enumerate().map(|(n, step)| {
+        let uses = step.uses.as_deref().unwrap_or_default();
+        Part { path: format!("step/{n}"), id: &step.id, uses, with: &step.with }
+    });
+    let entries = [("rollback", &procedure.rollback), ("finally", &procedure.finally)];
+    let entries = entries.into_iter().flat_map(|(list, entries)| {
+        entries.iter().enumerate().map(move |(n, entry)| {
+            let path = format!("{list}/{n}");
+            Part { path, id: &entry.id, uses: &entry.uses, with: &entry.with }
+        })
+    });
+    steps.chain(entries)
+}
+
 fn check_ids(reporter: &mut Reporter<'_>, procedure: &Procedure) {
     let mut seen = BTreeSet::new();
-    let all = (procedure
-        .steps
-        .iter()
-        .map(|step| &step.id)
-        .enumerate()
-        .map(|(i, id)| (format!("step/{i}/id"), id)))
-    .chain(procedure.rollback.iter().enumerate().map(|(i, entry)| (format!("rollback/{i}/id"), &entry.id)))
-    .chain(procedure.finally.iter().enumerate().map(|(i, entry)| (format!("finally/{i}/id"), &entry.id)));
-    for (path, id) in all {
+    for Part { path, id, .. } in parts(procedure) {
         if !seen.insert(id) {
             let message = format!("the id {} stands twice in this procedure", quoted(id.as_str()));
-            reporter.error(&path, "duplicate-id", message, "give each step and entry its own id");
+            let fix = "give each step and entry its own id";
+            reporter.error(&format!("{path}/id"), "duplicate-id", message, fix);
         }
     }
     for (index, entry) in procedure.rollback.iter().enumerate() {
@@ -118,10 +128,8 @@ fn check_undoes(reporter: &mut Reporter<'_>, procedure: &Procedure, entry: &Undo
     for (index, id) in entry.undoes.iter().enumerate() {
         if procedure.step(id.as_str()).is_none() {
             let steps = procedure.steps.iter().map(|step| step.id.as_str());
-            let fix = nearest(id.as_str(), steps).map_or_else(
-                || "write the id of a step of this procedure".to_owned(),
-                |meant| format!("did you mean \"{meant}\"?"),
-            );
+            let otherwise = || "write the id of a step of this procedure".to_owned();
+            let fix = did_you_mean(id.as_str(), steps, otherwise);
             let message = format!(
                 "{} undoes {}, which is no step of this procedure",
                 quoted(entry.id.as_str()),
@@ -141,7 +149,7 @@ fn check_conditions(reporter: &mut Reporter<'_>, procedure: &Procedure, profile:
         }
         for name in when.expr().params() {
             if !procedure.params.contains_key(name) {
-                let names = procedure.params.keys().map(fleet_types::document::Key::as_str);
+                let names = procedure.params.keys().map(Key::as_str);
                 let fix = nearest(name, names).map_or_else(
                     || "declare it in [params]".to_owned(),
                     |meant| format!("did you mean params.{meant}?"),
@@ -164,38 +172,16 @@ fn check_called(
     profile: Option<&Profile>,
     known: &Known<'_>,
 ) {
-    let steps = procedure
-        .steps
-        .iter()
-        .enumerate()
-        .filter_map(|(i, s)| Some((format!("step/{i}"), s.uses.as_deref()?, &s.with)));
-    let undo = (procedure
-        .rollback
-        .iter()
-        .enumerate()
-        .map(|(i, e)| (format!("rollback/{i}"), e.uses.as_str(), &e.with)))
-    .chain(
-        procedure.finally.iter().enumerate().map(|(i, e)| (format!("finally/{i}"), e.uses.as_str(), &e.with)),
-    );
-    for (path, uses, with) in steps.chain(undo) {
+    for Part { path, uses, with, .. } in parts(procedure) {
         let named = |key: &str| with.get(key).and_then(Value::as_str);
-        if let (true, Some(name)) = (matches!(uses, "procedure.run" | "run.assert"), named("procedure"))
-            && known.complete
-            && !known.procedures.contains_key(name)
-        {
-            unknown_document(
-                reporter,
-                &format!("{path}/with/procedure"),
-                "procedure",
-                name,
-                known.procedures.keys().copied(),
-            );
+        if let (true, Some(name)) = (matches!(uses, "procedure.run" | "run.assert"), named("procedure")) {
+            check_procedure(reporter, &format!("{path}/with/procedure"), name, known);
         }
         if let ("report.render", Some(profile), Some(report)) = (uses, profile, named("report"))
             && report != "run_summary"
             && !profile.reports.contains_key(report)
         {
-            let ids: Vec<&str> = profile.reports.keys().map(fleet_types::document::Id::as_str).collect();
+            let ids: Vec<&str> = profile.reports.keys().map(Id::as_str).collect();
             unknown_id(reporter, &format!("{path}/with/report"), "report", report, &ids);
         }
         if let ("patch.assess", true, Some(policy)) = (uses, known.complete, named("policy")) {
@@ -203,29 +189,28 @@ fn check_called(
                 format!("this build does not read rollout policies; {} was not looked for", quoted(policy));
             reporter.warn(&format!("{path}/with/policy"), "kind-not-read", message, "");
         }
-        if uses == "procedure.run" {
-            let called = named("procedure").and_then(|name| known.procedures.get(name));
-            if let Some(called) = called
-                && calls(called, procedure.name.as_str(), known, 0)
-            {
-                let message = format!("{} calls this procedure again", quoted(called.name.as_str()));
-                reporter.error(
-                    &format!("{path}/with/procedure"),
-                    "unknown-document",
-                    message,
-                    "procedures do not call in circles",
-                );
+        let specs = match (uses, profile) {
+            ("procedure.run", _) => {
+                named("procedure").and_then(|name| Some((&known.procedures.get(name)?.params, name)))
             }
-            if let Some(called) = called {
-                check_params(reporter, &called.params, with.get("params"), &path, called.name.as_str());
+            ("command.run", Some(profile)) => {
+                named("command").and_then(|id| Some((&profile.commands.get(id)?.params, id)))
             }
-        }
-        if let ("command.run", Some(profile)) = (uses, profile)
-            && let Some(id) = named("command")
-            && let Some(command) = profile.commands.get(id)
+            _ => None,
+        };
+        let Some((specs, name)) = specs else { continue };
+        if known
+            .procedures
+            .get(name)
+            .is_some_and(|called| uses == "procedure.run" && calls(called, procedure.name.as_str(), known, 0))
         {
-            check_params(reporter, &command.params, with.get("params"), &path, id);
+            let message = format!("{} calls this procedure again", quoted(name));
+            let fix = "procedures do not call in circles";
+            reporter.error(&format!("{path}/with/procedure"), "unknown-document", message, fix);
         }
+        let given = with.get("params").and_then(Value::as_table).into_iter().flatten();
+        let given = given.map(|(name, value)| (name.as_str(), value));
+        params_lint::given(reporter, specs, given, (&format!("{path}/with"), name), true);
     }
 }
 
@@ -241,55 +226,6 @@ fn calls(procedure: &Procedure, name: &str, known: &Known<'_>, depth: u32) -> bo
                 .and_then(|name| known.procedures.get(name));
             called.is_some_and(|called| calls(called, name, known, depth + 1))
         })
-}
-
-fn check_params(
-    reporter: &mut Reporter<'_>,
-    declared: &std::collections::BTreeMap<fleet_types::document::Key, fleet_types::document::ParamSpec>,
-    given: Option<&Value>,
-    path: &str,
-    of: &str,
-) {
-    let empty = std::collections::BTreeMap::new();
-    let given = given.and_then(Value::as_table).unwrap_or(&empty);
-    for (name, value) in given {
-        let at = format!("{path}/with/params/{name}");
-        match declared.get(name.as_str()) {
-            None => {
-                let names = declared.keys().map(fleet_types::document::Key::as_str);
-                let fix = nearest(name, names)
-                    .map_or_else(String::new, |meant| format!("did you mean \"{meant}\"?"));
-                reporter.error(
-                    &at,
-                    "unknown-parameter",
-                    format!("{} has no parameter {}", quoted(of), quoted(name)),
-                    fix,
-                );
-            }
-            // A placeholder gets its value when the run is made, and is checked then.
-            Some(_) if value.as_str().is_some_and(|text| text.contains('{')) => {}
-            Some(spec) => {
-                if let Err(error) = spec.check(value) {
-                    reporter.error(
-                        &at,
-                        "bad-parameter",
-                        format!("parameter {} of {}: {error}", quoted(name), quoted(of)),
-                        "",
-                    );
-                }
-            }
-        }
-    }
-    // Outside of a dry run a parameter without a value has no place to come from: the profile is signed.
-    for (name, spec) in declared {
-        if spec.default.is_none() && !given.contains_key(name.as_str()) {
-            let message = format!("{} needs the parameter \"{name}\"", quoted(of));
-            let fix = format!("add params = {{ {name} = … }} ({})", spec.param_type.as_str());
-            if spec.required {
-                reporter.error(&format!("{path}/with"), "missing-parameter", message, fix);
-            }
-        }
-    }
 }
 
 /// The limits of all steps and the longest `confirm_within` fit into the timeout.

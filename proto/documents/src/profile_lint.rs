@@ -11,29 +11,25 @@ use serde_json::Value as Json;
 
 use crate::known::Known;
 use crate::reporter::Reporter;
-use crate::text_check::quoted;
-use crate::threshold_lint;
+use crate::text_check::{did_you_mean, quoted};
 use crate::walk::Reference;
+use crate::{params_lint, threshold_lint};
 
 /// Ids that are used must be declared. Works on the raw value, so that an object with a mistake in it
 /// still counts as declared.
 pub(crate) fn check_references(reporter: &mut Reporter<'_>, value: &Json, references: &[Reference]) {
+    let declared = |table: &str| -> Vec<&str> {
+        let objects = value.get(table).and_then(Json::as_object);
+        objects.map(|objects| objects.keys().map(String::as_str).collect()).unwrap_or_default()
+    };
     for reference in references {
-        let declared = |table: Table| -> Vec<&str> {
-            let objects = value.get(table.as_str()).and_then(Json::as_object);
-            objects.map(|objects| objects.keys().map(String::as_str).collect()).unwrap_or_default()
-        };
-        let ids = declared(reference.table);
+        let ids = declared(reference.table.as_str());
         if !ids.contains(&reference.id.as_str()) {
             unknown_id(reporter, &reference.path, reference.table.as_str(), &reference.id, &ids);
         }
     }
     let owner = value.get("document").and_then(|paper| paper.get("owner")).and_then(Json::as_str);
-    let contacts: Vec<&str> = value
-        .get("contact")
-        .and_then(Json::as_object)
-        .map(|c| c.keys().map(String::as_str).collect())
-        .unwrap_or_default();
+    let contacts = declared("contact");
     if let Some(owner) = owner
         && !contacts.contains(&owner)
     {
@@ -43,11 +39,10 @@ pub(crate) fn check_references(reporter: &mut Reporter<'_>, value: &Json, refere
 
 /// Reports an id that its table does not declare.
 pub(crate) fn unknown_id(reporter: &mut Reporter<'_>, path: &str, table: &str, id: &str, ids: &[&str]) {
-    let fix = match nearest(id, ids.iter().copied()) {
-        Some(meant) => format!("did you mean \"{meant}\"?"),
-        None if ids.is_empty() => format!("the profile has no [{table}.*]"),
-        None => format!("declared: {}", ids.join(", ")),
-    };
+    let fix = did_you_mean(id, ids.iter().copied(), || match ids {
+        [] => format!("the profile has no [{table}.*]"),
+        _ => format!("declared: {}", ids.join(", ")),
+    });
     reporter.error(path, "unknown-reference", format!("no [{table}.*] has the id {}", quoted(id)), fix);
 }
 
@@ -56,34 +51,14 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, profile: &Profile, known: &Know
         reads_only(reporter, profile, check.command.as_ref(), &format!("check/{id}/command"), "a check");
     }
     for (id, validator) in &profile.validators {
-        reads_only(
-            reporter,
-            profile,
-            validator.command.as_ref(),
-            &format!("validator/{id}/command"),
-            "a validator",
-        );
+        let path = format!("validator/{id}/command");
+        reads_only(reporter, profile, validator.command.as_ref(), &path, "a validator");
     }
     for (id, item) in &profile.hardening {
-        reads_only(
-            reporter,
-            profile,
-            item.command.as_ref(),
-            &format!("hardening/{id}/command"),
-            "a hardening item",
-        );
-        if let Some(procedure) = &item.procedure
-            && known.complete
-            && !known.procedures.contains_key(procedure.as_str())
-        {
-            let path = format!("hardening/{id}/procedure");
-            unknown_document(
-                reporter,
-                &path,
-                "procedure",
-                procedure.as_str(),
-                known.procedures.keys().copied(),
-            );
+        let path = format!("hardening/{id}/command");
+        reads_only(reporter, profile, item.command.as_ref(), &path, "a hardening item");
+        if let Some(procedure) = &item.procedure {
+            check_procedure(reporter, &format!("hardening/{id}/procedure"), procedure.as_str(), known);
         }
     }
     if let Some(security) = profile.status.as_ref().and_then(|status| status.security.as_ref()) {
@@ -127,18 +102,11 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, profile: &Profile, known: &Know
         if let AlertRule::CheckFailed(check) = alert.when.rule()
             && !profile.checks.contains_key(check)
         {
-            let ids: Vec<&str> = profile.checks.keys().map(Id::as_str).collect();
+            let ids = profile.ids(Table::Check);
             unknown_id(reporter, &format!("alert/{id}/when"), "check", check.as_str(), &ids);
         }
-    }
-    for (id, alert) in &profile.alerts {
-        if let Some(procedure) =
-            alert.runbook.as_deref().and_then(|runbook| runbook.strip_prefix("procedure:"))
-            && known.complete
-            && !known.procedures.contains_key(procedure)
-        {
-            let path = format!("alert/{id}/runbook");
-            unknown_document(reporter, &path, "procedure", procedure, known.procedures.keys().copied());
+        if let Some(name) = alert.runbook.as_deref().and_then(|runbook| runbook.strip_prefix("procedure:")) {
+            check_procedure(reporter, &format!("alert/{id}/runbook"), name, known);
         }
     }
     declared_facts(reporter, profile);
@@ -254,18 +222,15 @@ fn check_command(reporter: &mut Reporter<'_>, id: &Id, command: &Command) {
             }
         }
     }
-    for (name, spec) in &command.params {
-        if let Err(error) = spec.check_declaration() {
-            reporter.error(
-                &format!("{path}/params/{name}"),
-                "bad-parameter",
-                format!("parameter \"{name}\" of [command.{id}]: {error}"),
-                "",
-            );
-        }
-    }
+    params_lint::declared(
+        reporter,
+        &command.params,
+        &format!("{path}/params"),
+        &format!(" of [command.{id}]"),
+    );
 }
 
+/// Reports a document that is not there.
 pub(crate) fn unknown_document<'k>(
     reporter: &mut Reporter<'_>,
     path: &str,
@@ -273,11 +238,15 @@ pub(crate) fn unknown_document<'k>(
     name: &str,
     names: impl Iterator<Item = &'k str>,
 ) {
-    let fix = nearest(name, names).map_or_else(
-        || format!("apply the {kind} in the same set, or before"),
-        |meant| format!("did you mean \"{meant}\"?"),
-    );
+    let fix = did_you_mean(name, names, || format!("apply the {kind} in the same set, or before"));
     reporter.error(path, "unknown-document", format!("no {kind} has the name {}", quoted(name)), fix);
+}
+
+/// A procedure that is named must be there, where all that are there are known.
+pub(crate) fn check_procedure(reporter: &mut Reporter<'_>, path: &str, name: &str, known: &Known<'_>) {
+    if known.complete && !known.procedures.contains_key(name) {
+        unknown_document(reporter, path, "procedure", name, known.procedures.keys().copied());
+    }
 }
 
 /// Two rules that keep the same files for different times, as far as their globs are the same text.

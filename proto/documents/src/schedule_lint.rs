@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_types::action::nearest;
 use fleet_types::document::schedule::{Schedule, ScheduleFile};
 use fleet_types::time::Timestamp;
 
 use crate::known::Known;
-use crate::profile_lint::unknown_document;
+use crate::profile_lint::check_procedure;
 use crate::reporter::Reporter;
-use crate::text_check::quoted;
-use crate::window_lint;
+use crate::text_check::{did_you_mean, quoted};
+use crate::{params_lint, window_lint};
 
 pub(crate) fn check(reporter: &mut Reporter<'_>, file: &ScheduleFile, known: &Known<'_>) {
     let mut seen = BTreeSet::new();
@@ -21,7 +20,7 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, file: &ScheduleFile, known: &Kn
             reporter.error(&format!("{path}/id"), "duplicate-id", message, "give each schedule its own id");
         }
         check_one(reporter, file, schedule, &path);
-        check_procedure(reporter, schedule, known, &path);
+        check_called(reporter, schedule, known, &path);
     }
     let mut seen = BTreeSet::new();
     for (index, blackout) in file.blackouts.iter().enumerate() {
@@ -61,10 +60,8 @@ fn check_one(reporter: &mut Reporter<'_>, file: &ScheduleFile, schedule: &Schedu
         file.schedules.iter().map(|other| (other.id.as_str(), other)).collect();
     let target = format!("{path}/relative_to/schedule");
     if !by_id.contains_key(relative.schedule.as_str()) {
-        let fix = nearest(relative.schedule.as_str(), by_id.keys().copied()).map_or_else(
-            || "write the id of a schedule of this file".to_owned(),
-            |meant| format!("did you mean \"{meant}\"?"),
-        );
+        let otherwise = || "write the id of a schedule of this file".to_owned();
+        let fix = did_you_mean(relative.schedule.as_str(), by_id.keys().copied(), otherwise);
         let message = format!("no schedule of this file has the id {}", quoted(relative.schedule.as_str()));
         reporter.error(&target, "unknown-reference", message, fix);
         return;
@@ -80,57 +77,11 @@ fn check_one(reporter: &mut Reporter<'_>, file: &ScheduleFile, schedule: &Schedu
     reporter.error(&target, "unknown-reference", message, "give one of them a cron expression");
 }
 
-fn check_procedure(reporter: &mut Reporter<'_>, schedule: &Schedule, known: &Known<'_>, path: &str) {
-    let id = quoted(schedule.id.as_str());
-    let Some(procedure) = known.procedures.get(schedule.procedure.as_str()) else {
-        if known.complete {
-            let names = known.procedures.keys().copied();
-            unknown_document(
-                reporter,
-                &format!("{path}/procedure"),
-                "procedure",
-                schedule.procedure.as_str(),
-                names,
-            );
-        }
-        return;
-    };
+fn check_called(reporter: &mut Reporter<'_>, schedule: &Schedule, known: &Known<'_>, path: &str) {
+    let name = schedule.procedure.as_str();
+    check_procedure(reporter, &format!("{path}/procedure"), name, known);
+    let Some(procedure) = known.procedures.get(name) else { return };
     window_lint::check(reporter, schedule, procedure, known, path);
-    for (key, value) in &schedule.params {
-        let at = format!("{path}/params/{key}");
-        match procedure.params.get(key) {
-            None => {
-                let names = procedure.params.keys().map(fleet_types::document::Key::as_str);
-                let fix = nearest(key.as_str(), names)
-                    .map_or_else(String::new, |meant| format!("did you mean \"{meant}\"?"));
-                let message =
-                    format!("procedure {} has no parameter \"{key}\"", quoted(procedure.name.as_str()));
-                reporter.error(&at, "unknown-parameter", message, fix);
-            }
-            Some(spec) => {
-                if let Err(error) = spec.check(value) {
-                    reporter.error(
-                        &at,
-                        "bad-parameter",
-                        format!("parameter \"{key}\" in [[schedule]] {id}: {error}"),
-                        "",
-                    );
-                }
-            }
-        }
-    }
-    for (key, spec) in
-        procedure.params.iter().filter(|(key, spec)| spec.required && !schedule.params.contains_key(*key))
-    {
-        let message = format!(
-            "[[schedule]] {id} lacks the parameter \"{key}\" that {} needs",
-            quoted(procedure.name.as_str())
-        );
-        reporter.error(
-            path,
-            "missing-parameter",
-            message,
-            format!("add params = {{ {key} = … }} ({})", spec.param_type.as_str()),
-        );
-    }
+    let given = schedule.params.iter().map(|(key, value)| (key.as_str(), value));
+    params_lint::given(reporter, &procedure.params, given, (path, name), false);
 }

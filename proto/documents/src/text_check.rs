@@ -16,6 +16,15 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
+/// The name that was perhaps meant, or else what there is to say otherwise.
+pub(crate) fn did_you_mean<'n>(
+    word: &str,
+    names: impl IntoIterator<Item = &'n str>,
+    otherwise: impl FnOnce() -> String,
+) -> String {
+    nearest(word, names).map_or_else(otherwise, |meant| format!("did you mean \"{meant}\"?"))
+}
+
 /// Whether a text may be shown: no control characters (but tabs and line breaks) and nothing that turns
 /// the reading direction.
 pub(crate) fn is_plain(text: &str) -> bool {

@@ -76,7 +76,7 @@ fn check(parameter: &Parameter, value: &Value, profile: &Profile) -> Result<(), 
     let text = || value.as_str().ok_or_else(|| format!("expected a text, found {}", found()));
     let texts = || value.as_strings().ok_or_else(|| format!("expected a list of texts, found {}", found()));
     let declared = |table: Table, id: &str| {
-        if has_id(profile, table, id) { Ok(()) } else { Err(format!("profile has no [{table}.{id}]")) }
+        if profile.ids(table).contains(&id) { Ok(()) } else { Err(format!("profile has no [{table}.{id}]")) }
     };
     match parameter.takes {
         Takes::Integer => {
@@ -122,24 +122,6 @@ fn absolute(path: &str) -> Result<(), String> {
     if good { Ok(()) } else { Err(format!("{path:?} is not an absolute path without '..'")) }
 }
 
-/// Does the profile declare this id?
-pub fn has_id(profile: &Profile, table: Table, id: &str) -> bool {
-    match table {
-        Table::Service => profile.services.contains_key(id),
-        Table::Check => profile.checks.contains_key(id),
-        Table::Command => profile.commands.contains_key(id),
-        Table::Database => profile.databases.contains_key(id),
-        Table::Backup => profile.backups.contains_key(id),
-        Table::Log => profile.logs.contains_key(id),
-        Table::Tuning => profile.tunings.contains_key(id),
-        Table::Package => profile.packages.contains_key(id),
-        Table::Validator => profile.validators.contains_key(id),
-        Table::Hardening => profile.hardening.contains_key(id),
-        Table::Metric => profile.metrics.contains_key(id),
-        Table::Alert => profile.alerts.contains_key(id),
-    }
-}
-
 /// The ids of `table` that the arguments name; `all` is every one of the profile.
 pub fn ids_of(action: &Action, arguments: &Arguments, profile: &Profile, table: Table) -> Vec<String> {
     let mut ids = Vec::new();
@@ -148,7 +130,7 @@ pub fn ids_of(action: &Action, arguments: &Arguments, profile: &Profile, table: 
         let Some(value) = arguments.get(parameter.name).filter(|_| of == table) else { continue };
         match value {
             Value::String(all) if all == "all" && matches!(parameter.takes, Takes::IdsOrAll(_)) => {
-                ids.extend(all_ids(profile, table));
+                ids.extend(profile.ids(table).into_iter().map(str::to_owned));
             }
             Value::String(id) => ids.push(id.clone()),
             Value::List(members) => ids.extend(members.iter().filter_map(Value::as_str).map(str::to_owned)),
@@ -156,21 +138,4 @@ pub fn ids_of(action: &Action, arguments: &Arguments, profile: &Profile, table: 
         }
     }
     ids
-}
-
-fn all_ids(profile: &Profile, table: Table) -> Vec<String> {
-    match table {
-        Table::Service => profile.services.keys().map(ToString::to_string).collect(),
-        Table::Check => profile.checks.keys().map(ToString::to_string).collect(),
-        Table::Hardening => profile.hardening.keys().map(ToString::to_string).collect(),
-        Table::Validator => profile.validators.keys().map(ToString::to_string).collect(),
-        Table::Tuning => profile.tunings.keys().map(ToString::to_string).collect(),
-        Table::Package => profile.packages.keys().map(ToString::to_string).collect(),
-        Table::Backup => profile.backups.keys().map(ToString::to_string).collect(),
-        Table::Log => profile.logs.keys().map(ToString::to_string).collect(),
-        Table::Command => profile.commands.keys().map(ToString::to_string).collect(),
-        Table::Database => profile.databases.keys().map(ToString::to_string).collect(),
-        Table::Metric => profile.metrics.keys().map(ToString::to_string).collect(),
-        Table::Alert => profile.alerts.keys().map(ToString::to_string).collect(),
-    }
 }

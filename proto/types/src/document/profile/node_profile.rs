@@ -8,6 +8,7 @@ use super::{
     Alert, Backup, Check, Command, Contact, Dashboard, Database, Fact, Hardening, Link, Log, Metric,
     MetricStore, Package, Report, Service, Status, Tools, Tuning, Validator,
 };
+use crate::action::Table;
 use crate::document::ids::{Id, Key};
 use crate::document::kind::SchemaVersion;
 use crate::document::schema::JsonSchema;
@@ -130,4 +131,27 @@ pub struct Paper {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-takes" = "contact"))]
     pub owner: Option<Id>,
+}
+
+impl Profile {
+    /// The ids that a table declares.
+    pub fn ids(&self, table: Table) -> Vec<&str> {
+        fn keys<T>(map: &BTreeMap<Id, T>) -> Vec<&str> {
+            map.keys().map(Id::as_str).collect()
+        }
+        match table {
+            Table::Service => keys(&self.services),
+            Table::Check => keys(&self.checks),
+            Table::Command => keys(&self.commands),
+            Table::Database => keys(&self.databases),
+            Table::Backup => keys(&self.backups),
+            Table::Log => keys(&self.logs),
+            Table::Tuning => keys(&self.tunings),
+            Table::Package => keys(&self.packages),
+            Table::Validator => keys(&self.validators),
+            Table::Hardening => keys(&self.hardening),
+            Table::Metric => keys(&self.metrics),
+            Table::Alert => keys(&self.alerts),
+        }
+    }
 }
