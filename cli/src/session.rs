@@ -70,6 +70,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// With `--dry-run` prints what would be done, which is then not to be done.
+    pub fn would(&mut self, doing: &str) -> Result<bool, Failure> {
+        if self.settings.dry_run {
+            let would = format!("would {doing}");
+            let body = serde_json::json!({ "would": would });
+            self.print(&Answer::local("fleet/v1/dry-run", &body).line(would))?;
+        }
+        Ok(self.settings.dry_run)
+    }
+
     /// Prints an answer to stderr as people see it: what a question is about.
     pub fn show_aside(&mut self, answer: &Answer) -> Result<(), Failure> {
         let (format, is_terminal) = (OutputFormat::Table, self.environment.stderr_is_terminal);

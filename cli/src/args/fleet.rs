@@ -54,7 +54,7 @@ pub enum JoinTokenCommand {
         #[arg(long)]
         replace_labels: bool,
         /// How long the token is good for, at most 24h.
-        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::span)]
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::validity)]
         valid_for: Span,
     },
 }

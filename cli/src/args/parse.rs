@@ -6,7 +6,7 @@ use std::time::Duration;
 use fleet_types::document::Key;
 use fleet_types::time::Span;
 
-/// A request lives at most this long (security-and-delivery §1.15).
+/// A request lives at most this long (security-and-delivery §1.15), and so does a join token (§1.6).
 pub const MAX_VALID_FOR: Duration = Duration::from_hours(24);
 
 /// A duration as in documents.
@@ -14,13 +14,11 @@ pub fn span(text: &str) -> Result<Span, String> {
     text.parse().map_err(|error: fleet_types::time::SpanError| error.to_string())
 }
 
-/// How long a request is valid.
+/// How long a request or a token is valid.
 pub fn validity(text: &str) -> Result<Span, String> {
     let limits = Duration::from_secs(1)..=MAX_VALID_FOR;
-    span(text).and_then(|span| match limits.contains(&span.length()) {
-        true => Ok(span),
-        false => Err("a run is valid for at least 1s and at most 24h".to_owned()),
-    })
+    let good = |span: &Span| limits.contains(&span.length());
+    span(text).and_then(|span| Some(span).filter(good).ok_or("expected 1s to 24h".to_owned()))
 }
 
 /// `key=value` of a procedure's parameter. What reads as a whole number, `true` or `false` is one;

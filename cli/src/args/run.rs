@@ -11,9 +11,9 @@ use super::parse;
 #[derive(Debug, Subcommand)]
 pub enum RunCommand {
     /// Ask the nodes what a procedure would do; changes nothing.
-    Plan(PlanArgs),
+    Plan(WhatToRun),
     /// Carry a procedure out on the chosen nodes; shows them and asks.
-    Start(StartArgs),
+    Start(WhatToRun),
     /// Carry one action out, without a file: --with gives its parameters. Waits; what changes nothing asks nobody.
     Task(TaskArgs),
     /// List runs, newest first.
@@ -84,22 +84,6 @@ pub struct HowToRun {
     /// No node starts later than this after now, at most 24h.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::validity)]
     pub valid_for: Span,
-}
-
-/// `run plan`.
-#[derive(Debug, Args)]
-pub struct PlanArgs {
-    /// What to plan.
-    #[command(flatten)]
-    pub what: WhatToRun,
-}
-
-/// `run start`.
-#[derive(Debug, Args)]
-pub struct StartArgs {
-    /// What to start.
-    #[command(flatten)]
-    pub what: WhatToRun,
 }
 
 /// `run task`.

@@ -1,16 +1,11 @@
 //! `fleetctl join-token`.
 
-use std::time::Duration;
-
 use fleet_types::id::Name;
 use fleet_types::time::Span;
 
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block};
 use crate::session::Session;
-
-/// Longest life of a join token (security-and-delivery §1.6).
-const MAX_LIFETIME: Duration = Duration::from_hours(24);
 
 /// Creates a node's record and its token.
 pub async fn create(
@@ -19,12 +14,7 @@ pub async fn create(
     (labels, replace_labels): (&[(String, String)], bool),
     valid_for: &Span,
 ) -> Result<ExitCode, Failure> {
-    if valid_for.length() > MAX_LIFETIME || valid_for.length() < Duration::from_secs(1) {
-        return Err(Failure::usage(format!("--valid-for {valid_for}: a join token lives 1s to 24h")));
-    }
-    if session.settings.dry_run {
-        let would = format!("would create node \"{name}\" and a token for it, good for {valid_for}");
-        session.print(&Answer::would(would))?;
+    if session.would(&format!("create node \"{name}\" and a token for it, good for {valid_for}"))? {
         return Ok(ExitCode::Done);
     }
     let context = session.context()?;

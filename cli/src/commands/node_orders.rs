@@ -11,8 +11,7 @@ use crate::session::Session;
 /// Gives a node no more work. Stopping is mild: it asks nobody.
 pub async fn hold(session: &mut Session<'_>, name: &Name) -> Result<ExitCode, Failure> {
     let reason = reason(session, "hold", name)?;
-    if session.settings.dry_run {
-        session.say(format!("would hold {name}"));
+    if session.would(&format!("hold {name}"))? {
         return Ok(ExitCode::Done);
     }
     let done = session.connect().await?.hold_node(name, &reason).await?;
@@ -27,8 +26,7 @@ pub async fn release(session: &mut Session<'_>, name: &Name) -> Result<ExitCode,
     let client = session.connect().await?;
     let item = client.node(name).await?.item;
     let doing = release_in_words(&item);
-    if session.settings.dry_run {
-        session.say(format!("would {doing}"));
+    if session.would(&doing)? {
         return Ok(ExitCode::Done);
     }
     confirm(session, &Danger::Moderate, &doing, &Answer::default()).await?;
@@ -56,8 +54,7 @@ pub async fn remove(session: &mut Session<'_>, name: &Name) -> Result<ExitCode, 
     // Asked first, so that nobody types the name of a node that does not exist.
     client.node(name).await?;
     let doing = format!("remove {name}: its agent is shut out for good and its open jobs end");
-    if session.settings.dry_run {
-        session.say(format!("would {doing}"));
+    if session.would(&doing)? {
         return Ok(ExitCode::Done);
     }
     let why = "the node is gone for good".to_owned();

@@ -148,11 +148,6 @@ impl Answer {
         Self { value: Value::Object(object), ..Self::default() }
     }
 
-    /// What `--dry-run` did not do, in words.
-    pub fn would(words: String) -> Self {
-        Self::local("fleet/v1/dry-run", &serde_json::json!({ "would": words })).line(words)
-    }
-
     /// Adds a name for `-o name`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {

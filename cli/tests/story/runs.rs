@@ -28,7 +28,7 @@ fn nothing_starts_without_targets_and_a_yes() {
         // All nodes and something changes: yes is not enough.
         (&["run", "start", "look", "--all", "--yes"], 5, "--confirm prod --reason TEXT"),
         (&["run", "start", "look", "--all", "--yes", "--confirm", "prod"], 5, "a reason is required"),
-        (&["run", "start", "look", "--node", "fw-1", "--valid-for", "25h", "--yes"], 2, "at most 24h"),
+        (&["run", "start", "look", "--node", "fw-1", "--valid-for", "25h", "--yes"], 2, "expected 1s to 24h"),
         // An unset variable, and a selector that happens to match everything, are all nodes too.
         (&["run", "start", "look", "-l", "", "--yes"], 2, "--selector is empty"),
         (&["run", "start", "look", "-l", "ha_group", "--yes"], 5, "--confirm prod --reason TEXT"),

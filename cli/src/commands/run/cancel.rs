@@ -8,8 +8,7 @@ use crate::session::Session;
 
 /// Cancels a run.
 pub async fn run(session: &mut Session<'_>, run: RunId) -> Result<ExitCode, Failure> {
-    if session.settings.dry_run {
-        session.print(&Answer::would(format!("would cancel {run}")))?;
+    if session.would(&format!("cancel {run}"))? {
         return Ok(ExitCode::Done);
     }
     let reason = session.settings.reason.clone().unwrap_or_default();

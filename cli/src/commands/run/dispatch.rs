@@ -8,8 +8,8 @@ use crate::session::Session;
 /// Runs a subcommand of `run`.
 pub async fn run(session: &mut Session<'_>, command: &RunCommand) -> Result<ExitCode, Failure> {
     match command {
-        RunCommand::Plan(args) => plan::run(session, &args.what).await,
-        RunCommand::Start(args) => start::run(session, &args.what).await,
+        RunCommand::Plan(what) => plan::run(session, what).await,
+        RunCommand::Start(what) => start::run(session, what).await,
         RunCommand::Task(args) => task::run(session, args).await,
         RunCommand::List { limit } => list::run(session, *limit).await,
         RunCommand::Show { what } => show::run(session, what).await,
