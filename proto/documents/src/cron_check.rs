@@ -6,6 +6,8 @@
 use croner::Weekday;
 use croner::parser::{CronParser, Seconds, Year};
 
+use crate::text_check::quoted;
+
 /// Longest expression (security-and-delivery §1.24).
 const MAX_CRON_BYTES: usize = 256;
 
@@ -38,13 +40,32 @@ pub fn check_cron(text: &str) -> Result<(), String> {
         return Err("write five fields: minute, hour, day, month, day of the week".to_owned());
     }
     check_shape(text)?;
-    let cron = CronParser::builder()
-        .seconds(Seconds::Disallowed)
-        .year(Year::Disallowed)
-        .build()
-        .parse(text)
-        .map_err(|error| format!("no cron expression: {error}"))?;
+    let cron = parse(text).ok_or_else(|| bad_field(text))?;
     if fires(&cron) { Ok(()) } else { Err("it does not fire within five years".to_owned()) }
+}
+
+fn parse(text: &str) -> Option<croner::Cron> {
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+    parser.parse(text).ok()
+}
+
+/// Which of the five fields is wrong: each is tried alone.
+fn bad_field(text: &str) -> String {
+    const FIELDS: [(&str, &str); 5] = [
+        ("minute", "0 to 59"),
+        ("hour", "0 to 23"),
+        ("day", "1 to 31, L or W"),
+        ("month", "1 to 12, or JAN to DEC"),
+        ("day of the week", "0 to 7, or SUN to SAT"),
+    ];
+    for (at, (given, (name, range))) in text.split_ascii_whitespace().zip(FIELDS).enumerate() {
+        let mut fields = ["*"; 5];
+        fields[at] = given;
+        if parse(&fields.join(" ")).is_none() {
+            return format!("the {name} {} is no number, range or list of {range}", quoted(given));
+        }
+    }
+    "the fields do not go together".to_owned()
 }
 
 /// Whether a day of the five years matches. Minute and hour always exist, so days are enough; asking
@@ -132,6 +153,20 @@ mod tests {
             "30 3 * * 7",
         ] {
             assert_eq!(check_cron(good), Ok(()), "{good}");
+        }
+    }
+
+    #[test]
+    fn the_wrong_field_is_named() {
+        for (text, name) in [
+            ("60 * * * *", "minute \"60\""),
+            ("0 25 * * *", "hour \"25\""),
+            ("0 0 0 * *", "day \"0\""),
+            ("0 0 * JANUARY *", "month \"JANUARY\""),
+            ("0 0 * * 9", "day of the week \"9\""),
+        ] {
+            let why = check_cron(text).unwrap_err();
+            assert!(why.starts_with(&format!("the {name} is no number")), "{text}: {why}");
         }
     }
 
