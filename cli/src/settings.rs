@@ -211,14 +211,6 @@ impl Variables<'_> {
     }
 }
 
-impl FromStr for ColorChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        <Self as clap::ValueEnum>::from_str(text, false)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

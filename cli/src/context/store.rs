@@ -51,11 +51,6 @@ impl Context {
         self.folder.join(CONTENT_KEY)
     }
 
-    /// The fleet's root keys.
-    pub fn root_keys_file(&self) -> PathBuf {
-        self.folder.join("root-keys.json")
-    }
-
     /// Newest documents and ids of nodes that were seen.
     pub fn seen_file(&self) -> PathBuf {
         self.folder.join("seen.json")

@@ -12,7 +12,7 @@ use super::{Dialled, ExitCode, Failure, from_dial_error};
 /// A failed call, in the context `context`.
 pub fn from_status(status: &Status, context: &str) -> Failure {
     if let Some(detail) = detail(status) {
-        let exit = exit_of_code(&detail.code).unwrap_or_else(|| exit_of(status.code()));
+        let exit = exit_of_code(&detail.code).unwrap_or(of_code(status.code()).0);
         let mut failure = Failure::new(exit, detail.code, detail.message);
         failure = detail.causes.into_iter().fold(failure, Failure::cause).fix(detail.fix);
         failure.id = Some(detail.id).filter(|id| !id.is_empty());
@@ -34,7 +34,8 @@ pub fn from_status(status: &Status, context: &str) -> Failure {
         .fix("see that the controller runs, then repeat the command");
     }
     let message = if status.message().is_empty() { status.code().description() } else { status.message() };
-    let failure = Failure::new(exit_of(status.code()), code_word(status.code()), message);
+    let (exit, code) = of_code(status.code());
+    let failure = Failure::new(exit, code, message);
     match status.code() {
         Code::Unavailable => failure
             .cause("the connection to the controller broke")
@@ -70,39 +71,24 @@ fn exit_of_code(code: &str) -> Option<ExitCode> {
     })
 }
 
-/// The exit code of a gRPC code.
-pub const fn exit_of(code: Code) -> ExitCode {
+/// The exit code of a gRPC code, and its word.
+const fn of_code(code: Code) -> (ExitCode, &'static str) {
     match code {
-        Code::Ok => ExitCode::Done,
-        Code::InvalidArgument | Code::OutOfRange => ExitCode::Usage,
-        Code::NotFound => ExitCode::NotFound,
-        Code::DeadlineExceeded => ExitCode::TimedOut,
-        Code::Unavailable => ExitCode::NotReachable,
-        // In the latter case the controller answers: it is full, or asked too often.
-        Code::FailedPrecondition | Code::ResourceExhausted => ExitCode::Blocked,
-        Code::Unauthenticated | Code::PermissionDenied => ExitCode::NotAllowed,
-        Code::AlreadyExists | Code::Aborted => ExitCode::Conflict,
-        Code::DataLoss => ExitCode::Verification,
-        Code::Cancelled => ExitCode::Interrupted,
-        Code::Unknown | Code::Internal | Code::Unimplemented => ExitCode::Unexpected,
-    }
-}
-
-const fn code_word(code: Code) -> &'static str {
-    match code {
-        Code::Ok | Code::Unknown | Code::Internal => "unexpected",
-        Code::Cancelled => "interrupted",
-        Code::InvalidArgument | Code::OutOfRange => "usage",
-        Code::DeadlineExceeded => "timed-out",
-        Code::NotFound => "not-found",
-        Code::AlreadyExists | Code::Aborted => "conflict",
-        Code::PermissionDenied => "not-allowed",
-        Code::ResourceExhausted => "busy",
-        Code::FailedPrecondition => "blocked",
-        Code::Unimplemented => "not-known-there",
-        Code::Unavailable => "not-reachable",
-        Code::DataLoss => "damaged",
-        Code::Unauthenticated => "not-signed-in",
+        Code::Ok => (ExitCode::Done, "unexpected"),
+        Code::Unknown | Code::Internal => (ExitCode::Unexpected, "unexpected"),
+        Code::Unimplemented => (ExitCode::Unexpected, "not-known-there"),
+        Code::InvalidArgument | Code::OutOfRange => (ExitCode::Usage, "usage"),
+        Code::NotFound => (ExitCode::NotFound, "not-found"),
+        Code::DeadlineExceeded => (ExitCode::TimedOut, "timed-out"),
+        Code::Unavailable => (ExitCode::NotReachable, "not-reachable"),
+        Code::FailedPrecondition => (ExitCode::Blocked, "blocked"),
+        // The controller answers: it is full, or asked too often.
+        Code::ResourceExhausted => (ExitCode::Blocked, "busy"),
+        Code::Unauthenticated => (ExitCode::NotAllowed, "not-signed-in"),
+        Code::PermissionDenied => (ExitCode::NotAllowed, "not-allowed"),
+        Code::AlreadyExists | Code::Aborted => (ExitCode::Conflict, "conflict"),
+        Code::DataLoss => (ExitCode::Verification, "damaged"),
+        Code::Cancelled => (ExitCode::Interrupted, "interrupted"),
     }
 }
 

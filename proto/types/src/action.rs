@@ -218,11 +218,6 @@ impl Action {
             (Answer::Yes | Answer::ById, _) => true,
         }
     }
-
-    /// Whether it may be a gate: it changes nothing, or not with every id.
-    pub fn may_be_gate(&self) -> bool {
-        self.changes != Answer::Yes
-    }
 }
 
 #[cfg(test)]
@@ -269,7 +264,6 @@ mod tests {
     fn actions_are_found_and_suggested() {
         let run = Action::find("backup.run").unwrap();
         assert!(run.parameter("backup").unwrap().required);
-        assert!(!run.may_be_gate() && Action::find("command.run").unwrap().may_be_gate());
         assert_eq!(Action::nearest("helth.check"), Some("health.check"));
         assert_eq!(Action::nearest("backup.runn"), Some("backup.run"));
         assert_eq!(Action::nearest("zzzzzzzzz"), None);
