@@ -145,11 +145,12 @@ impl ContextStore {
         Ok(folder)
     }
 
-    /// Adds or replaces a context; it becomes the current one if there is none, or if `make_current`.
+    /// Adds or replaces a context; the first one becomes the current one, and any if `make_current`. One that is
+    /// alone without being called current is meant by all commands that name none, which another does not take over.
     pub fn put(&self, name: &Name, entry: &ContextEntry, make_current: bool) -> Result<(), Failure> {
         self.make_folder(name)?;
         self.change(|text, file| {
-            let is_current = make_current || file.current.is_none();
+            let is_current = make_current || file.contexts.is_empty();
             with_context(text, name, entry, is_current.then_some(name))
         })
     }
@@ -256,6 +257,8 @@ mod tests {
             store.choose(None)
         };
         assert_eq!(uncurrent(1).unwrap().name, names[0]);
+        store.put(&names[1], &entry("b:1"), false).unwrap();
+        assert!(store.choose(None).is_err(), "another one is not chosen in its place");
         let failure = uncurrent(2).unwrap_err();
         assert!(failure.fixes[0].contains("--context NAME, one of prod, test"), "{failure:?}");
     }
