@@ -15,6 +15,7 @@ use fleet_types::digest::Digest;
 use fleet_types::document::Document;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::id::{FleetId, NodeId, OperatorId};
+use fleet_types::report::StepReport;
 use fleet_types::request::{NodeList, Request as RunRequest};
 use fleet_types::run::RunState;
 use fleet_types::seal::{Envelope, Kind, PublicKey};
@@ -61,8 +62,8 @@ pub struct State {
     pub output: Vec<(String, Vec<u8>)>,
     /// Streams of output end with an error after so many parts.
     pub output_breaks_after: Option<usize>,
-    /// A step whose output the node's report does not know.
-    pub unreported: Option<String>,
+    /// Alters what the node's report says of its steps.
+    pub edit_report: fn(&mut Vec<StepReport>),
     pub cancelled: Vec<String>,
     pub keys: Vec<String>,
     /// What was ordered about nodes, with its reason.
@@ -85,7 +86,7 @@ impl State {
             audit: Vec::new(),
             output: Vec::new(),
             output_breaks_after: None,
-            unreported: None,
+            edit_report: |_| {},
             cancelled: Vec::new(),
             keys: Vec::new(),
             orders: Vec::new(),
@@ -426,12 +427,12 @@ impl OperatorService for Fake {
         let steps = &mut job.report.as_mut().unwrap().steps;
         let like = steps[0].clone();
         let state = self.state.lock().unwrap();
-        steps.extend(state.output.iter().map(|(id, bytes)| fleet_types::report::StepReport {
+        steps.extend(state.output.iter().map(|(id, bytes)| StepReport {
             id: id.clone(),
             output: Some(Digest::of(bytes)),
             ..like.clone()
         }));
-        steps.retain(|step| Some(&step.id) != state.unreported.as_ref());
+        (state.edit_report)(steps);
         view(&job)
     }
 

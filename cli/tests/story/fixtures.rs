@@ -170,6 +170,7 @@ pub fn job(run: RunId) -> JobView {
         took_ms: 20,
         tries: 1,
         output: None,
+        output_kept: None,
         body: TaskReport {
             summary: HOSTILE.into(),
             problems: vec![Problem {

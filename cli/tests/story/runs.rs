@@ -1,5 +1,7 @@
 //! Starting, waiting for, showing and stopping runs.
 
+use fleet_types::digest::Digest;
+use fleet_types::report::{KeptOutput, StepReport};
 use fleet_types::request::Verb;
 use fleet_types::run::RunState;
 
@@ -240,15 +242,49 @@ fn output_is_resumed_where_the_connection_broke() {
 #[test]
 fn output_that_the_nodes_report_does_not_bear_is_told_and_exits_with_12() {
     let world = World::signed_in();
+    const CUT: &[u8] = b"head\n[4900 bytes left out]\ntail";
     world.state(|state| {
-        let cut = b"head\n[4900 bytes left out]\ntail".to_vec();
-        state.output = vec![("one".into(), b"first\n".to_vec()), ("two".into(), cut)];
+        state.output = vec![("one".into(), b"first\n".to_vec()), ("two".into(), CUT.to_vec())];
+        state.edit_report = |steps| {
+            let two = steps.iter_mut().find(|step| step.id == "two").unwrap();
+            two.output = Some(Digest::of(b"all of it"));
+            two.output_kept = Some(KeptOutput { left_out: 4900, digest: Digest::of(CUT) });
+        };
     });
     let good = world.run(&["run", "logs", "r-0000000005/fw-1"]);
     assert_eq!((good.code, good.err.as_str()), (0, ""), "{}", good.err);
-    world.state(|state| state.unreported = Some("one".into()));
+    // What is printed cannot say of itself that it was cut.
+    world.state(|state| {
+        state.edit_report = |steps| {
+            steps.retain(|step| step.id != "one");
+            steps.iter_mut().find(|step| step.id == "two").unwrap().output = Some(Digest::of(b"all of it"));
+        };
+    });
     let forged = world.run(&["run", "logs", "r-0000000005/fw-1"]);
     assert_eq!(forged.code, 12, "{}", forged.err);
-    assert!(forged.err.contains("fw-1: the output of step one does not match the report"), "{}", forged.err);
-    assert!(!forged.err.contains("step two"), "{}", forged.err);
+    for step in ["one", "two"] {
+        let told = format!("fw-1: the output of step {step} does not match the report");
+        assert!(forged.err.contains(&told), "{}", forged.err);
+    }
+}
+
+#[test]
+fn output_that_is_withheld_or_that_no_report_knows_is_told_and_exits_with_12() {
+    let world = World::signed_in();
+    world.state(|state| {
+        state.output = vec![("one".into(), b"first\n".to_vec())];
+        state.edit_report = |steps| {
+            let one = steps.iter_mut().find(|step| step.id == "one").unwrap();
+            let withheld = StepReport { id: "two".into(), ..one.clone() };
+            one.output = None;
+            steps.push(withheld);
+        };
+    });
+    let ended = world.run(&["run", "logs", "r-0000000005/fw-1"]);
+    assert_eq!(ended.code, 12, "{}", ended.err);
+    for told in
+        ["the report says nothing of the output of step one", "step two has output by the report, and none"]
+    {
+        assert!(ended.err.contains(told), "{}", ended.err);
+    }
 }

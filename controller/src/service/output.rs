@@ -131,7 +131,7 @@ pub async fn is_complete(
         return Ok(true);
     };
     for step in &report.steps {
-        let Some(printed) = step.output else { continue };
+        let Some(printed) = step.sent_output() else { continue };
         let of = OutputOf { run, node, attempt, step: step.id.clone() };
         let stored = context.output.read(&of, 0, usize::MAX).await?;
         if Digest::of(&stored) != printed {

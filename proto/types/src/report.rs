@@ -141,9 +141,28 @@ pub struct StepReport {
     /// when an agent's restart lost count of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Digest>,
+    /// What was kept of its output, where that is too long to be kept as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_kept: Option<KeptOutput>,
     /// What the task says.
     #[serde(flatten)]
     pub body: TaskReport,
+}
+
+impl StepReport {
+    /// The digest that the step's output has as the node sends it: nothing else is its output.
+    pub fn sent_output(&self) -> Option<Digest> {
+        self.output_kept.as_ref().map(|kept| kept.digest).or(self.output)
+    }
+}
+
+/// Head and tail of a long output, with a mark between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptOutput {
+    /// Bytes between head and tail that were not kept.
+    pub left_out: u64,
+    /// SHA-256 of head, mark and tail.
+    pub digest: Digest,
 }
 
 /// Code of a problem that says: nobody could look. It is neither good nor bad news about its subject.

@@ -193,6 +193,7 @@ impl Journal {
             took_ms: 1,
             tries: 1,
             output: None,
+            output_kept: None,
             body: TaskReport {
                 summary: "a scripted node has no metrics".to_owned(),
                 ..TaskReport::default()

@@ -377,6 +377,7 @@ impl Dispatcher {
             took_ms: 0,
             tries: 0,
             output: None,
+            output_kept: None,
             body: TaskReport { summary: reason.clone(), problems, ..TaskReport::default() },
         };
         let draft = self.draft(End::plain(first.outcome(), reason), vec![step]);

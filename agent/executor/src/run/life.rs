@@ -333,6 +333,7 @@ pub(super) fn unrun(step: &ResolvedStep, state: StepState, cause: Option<EndCaus
         took_ms: 0,
         tries: 0,
         output: None,
+        output_kept: None,
         body: TaskReport { summary: why.to_owned(), ..TaskReport::default() },
     }
 }

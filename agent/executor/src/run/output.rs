@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fleet_types::digest::{Digest, Hasher};
+use fleet_types::report::KeptOutput;
 use tokio::sync::Notify;
 
 use crate::journal::JobKey;
@@ -125,9 +126,9 @@ impl OutputHub {
     }
 
     /// The step has ended: its tail follows its head, with a mark between them where something is missing.
-    /// Gives the digest of all that it wrote, if it wrote anything.
-    pub fn end(&self, key: JobKey, step: &str) -> Option<Digest> {
-        let mut digest = None;
+    /// Gives the digest of all that it wrote, if it wrote anything, and what was kept, if that is not all.
+    pub fn end(&self, key: JobKey, step: &str) -> (Option<Digest>, Option<KeptOutput>) {
+        let mut ended = (None, None);
         let mut hub = self.hub();
         if let Some(spool) = hub.spools.iter_mut().find(|s| s.is(key, step) && !s.ended) {
             if spool.dropped > 0 {
@@ -137,7 +138,9 @@ impl OutputHub {
             spool.kept.extend(std::mem::take(&mut spool.tail));
             spool.ended = true;
             let hasher = std::mem::take(&mut spool.hasher);
-            digest = (spool.written > 0).then(|| hasher.finish());
+            let left_out = spool.dropped;
+            ended.0 = (spool.written > 0).then(|| hasher.finish());
+            ended.1 = (left_out > 0).then(|| KeptOutput { left_out, digest: Digest::of(&spool.kept) });
         }
         hub.spools.retain(|spool| !(spool.ended && spool.kept.is_empty()));
         let mut held: usize = hub.spools.iter().filter(|s| s.ended).map(|s| s.kept.len()).sum();
@@ -148,7 +151,7 @@ impl OutputHub {
         }
         drop(hub);
         self.news.notify_one();
-        digest
+        ended
     }
 
     /// The controller has stored output up to `offset`.
@@ -272,8 +275,10 @@ mod tests {
         for n in 0..1000 {
             output.write(format!("{n:04}\n").as_bytes());
         }
-        hub.end(key, "a");
+        let (whole, kept) = hub.end(key, "a");
         let (data, last) = all_chunks(&hub);
+        assert_eq!(kept, Some(KeptOutput { left_out: 4900, digest: Digest::of(&data) }));
+        assert!(whole.is_some_and(|whole| whole != Digest::of(&data)));
         let text = String::from_utf8(data).unwrap();
         assert!(last && text.starts_with("0000\n0001\n") && text.ends_with("0998\n0999\n"), "{text}");
         assert!(text.contains("[4900 bytes left out]"), "{text}");

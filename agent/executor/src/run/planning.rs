@@ -34,7 +34,8 @@ impl Run {
             self.tell(JobState::Running { step: step.id.clone(), since: self.now() });
             let began = (self.now(), self.since_boot());
             let asked = self.ask(step);
-            took.push((step.id.clone(), began.0, self.since_boot().saturating_sub(began.1)));
+            let printed = self.surroundings.output.end(self.key, &step.id);
+            took.push((step.id.clone(), began.0, self.since_boot().saturating_sub(began.1), printed));
             asked
         });
         self.reports = plan
@@ -42,6 +43,8 @@ impl Run {
             .iter()
             .map(|planned| {
                 let timed = took.iter().find(|(id, ..)| *id == planned.id);
+                let (output, output_kept) =
+                    timed.map_or_else(Default::default, |(.., printed)| printed.clone());
                 let mut body = TaskReport {
                     summary: planned.skipped.clone().unwrap_or_else(|| planned.summary.clone()),
                     changes: planned.changes.clone(),
@@ -54,11 +57,12 @@ impl Run {
                     action: planned.action.clone(),
                     state: if planned.skipped.is_some() { StepState::Skipped } else { StepState::Succeeded },
                     cause: None,
-                    started: timed.map(|(_, at, _)| *at),
+                    started: timed.map(|(_, at, ..)| *at),
                     took_ms: timed
-                        .map_or(0, |(_, _, took)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+                        .map_or(0, |(_, _, took, _)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
                     tries: u32::from(timed.is_some()),
-                    output: None,
+                    output,
+                    output_kept,
                     body,
                 }
             })
@@ -88,7 +92,6 @@ impl Run {
                 Task::Inspect(inspect) => inspect.plan(context),
                 Task::Change(change) => change.plan(context),
             });
-        self.surroundings.output.end(self.key, &step.id);
         match called {
             Called::Answered(result) => result,
             Called::Overran => Err(TaskError::Declared("its plan did not end in time".to_owned())),

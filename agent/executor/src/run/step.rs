@@ -109,7 +109,7 @@ impl Run {
                 }
             },
         };
-        let output = self.surroundings.output.end(self.key, &step.id);
+        let (output, output_kept) = self.surroundings.output.end(self.key, &step.id);
         let took_ms = millis(before + self.since_boot().saturating_sub(entered));
         let begun = self.record.began(&step.id);
         let (state, cause, mut body) = judged(step, outcome, begun);
@@ -124,6 +124,7 @@ impl Run {
             took_ms,
             tries: if begun { try_number } else { 0 },
             output,
+            output_kept,
             body,
         };
         #[cfg(any(test, feature = "crash-points"))]

@@ -77,8 +77,6 @@ pub async fn run(
     Ok(if fits { ExitCode::Done } else { ExitCode::Verification })
 }
 
-/// Where a node says in its output that it left some of it out.
-const LEFT_OUT: &[u8] = b" bytes left out]\n";
 /// What one step wrote.
 #[derive(Debug, Clone, Serialize)]
 struct Item {
@@ -98,31 +96,12 @@ struct Output<'a> {
     current: String,
     /// Bytes printed of each step.
     offsets: BTreeMap<String, u64>,
-    /// What was printed of each step.
-    printed: BTreeMap<String, Printed>,
+    /// What was printed of each step, for comparing it with the node's signed report.
+    printed: BTreeMap<String, Hasher>,
     /// Bytes of a character whose rest is in the next part.
     pending: Vec<u8>,
     /// What goes into one document at the end, where that is asked for.
     items: Vec<Item>,
-}
-
-/// The output of one step, for comparing it with the node's signed report.
-#[derive(Debug, Default)]
-struct Printed {
-    hash: Hasher,
-    /// Nodes keep head and tail of a long output: then there is nothing to compare with.
-    is_cut: bool,
-    /// The last bytes, in case the mark is in two parts.
-    tail: Vec<u8>,
-}
-
-impl Printed {
-    fn take(&mut self, new: &[u8]) {
-        self.hash.update(new);
-        self.tail.extend_from_slice(new);
-        self.is_cut |= self.tail.windows(LEFT_OUT.len()).any(|bytes| bytes == LEFT_OUT);
-        self.tail.drain(..self.tail.len().saturating_sub(LEFT_OUT.len()));
-    }
 }
 
 impl<'a> Output<'a> {
@@ -139,22 +118,24 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// What of the output is not what the node's report says.
-    fn against(self, report: &Report) -> Vec<String> {
+    /// What of the output is not what the node's report says. Compared is the output as the node sends it: whole, or
+    /// head and tail of which the report has the digest too. Nothing that comes with the output changes that.
+    fn against(mut self, report: &Report) -> Vec<String> {
         let mut wrong = Vec::new();
-        for (step, printed) in self.printed {
-            let fits = match report.steps.iter().find(|reported| reported.id == step) {
-                None => false,
-                // Without a digest nothing was printed, or the agent lost count of it.
-                Some(reported) => match reported.output {
-                    None => reported.tries > 0,
-                    Some(digest) => printed.is_cut || printed.hash.finish() == digest,
-                },
-            };
-            if !fits {
-                wrong.push(format!("the output of step {step} does not match the report"));
+        for step in report.steps.iter().filter(|step| self.only.is_empty() || step.id == self.only) {
+            let id = &step.id;
+            match (self.printed.remove(id).map(Hasher::finish), step.sent_output()) {
+                (printed, reported) if printed == reported => {}
+                (None, _) => {
+                    wrong.push(format!("step {id} has output by the report, and none of it is here"))
+                }
+                // It printed nothing, or an agent's restart has lost count of it: which, nobody can tell here.
+                (_, None) => wrong.push(format!("the report says nothing of the output of step {id}")),
+                _ => wrong.push(format!("the output of step {id} does not match the report")),
             }
         }
+        let unknown = self.printed.into_keys();
+        wrong.extend(unknown.map(|step| format!("the output of step {step} does not match the report")));
         wrong
     }
 
@@ -224,14 +205,13 @@ impl<'a> Output<'a> {
             }
         }
         if part.offset > at {
-            self.printed.entry(part.step.clone()).or_default().is_cut = true;
             self.flush(session)?;
             session.say(format!("{} bytes of step {} were left out", part.offset - at, part.step));
         }
         self.offsets.insert(part.step.clone(), end);
         let seen = usize::try_from(at.saturating_sub(part.offset)).unwrap_or(usize::MAX);
         let new = part.data.get(seen..).unwrap_or_default();
-        self.printed.entry(part.step.clone()).or_default().take(new);
+        self.printed.entry(part.step.clone()).or_default().update(new);
         self.emit(session, new, false)
     }
 
