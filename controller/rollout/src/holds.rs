@@ -6,7 +6,7 @@
 //! engines of every change ([`crate::Event::PairHeld`]).
 //! Must never decide who goes next; the engines do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_types::id::{Attempt, NodeId, RunId};
 
@@ -23,30 +23,46 @@ pub struct Holder {
     pub attempt: Attempt,
 }
 
-/// The pairs that are taken.
+/// The pairs that are taken, and which of them changed since the engines were told.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Holds(BTreeMap<String, Holder>);
+pub struct Holds {
+    known: BTreeMap<String, Holder>,
+    changed: BTreeSet<String>,
+}
 
 impl Holds {
     /// Notes what the store says of a pair; true when that is news.
     pub fn set(&mut self, pair: &str, holder: Option<Holder>) -> bool {
-        match holder {
-            Some(holder) if self.0.get(pair) == Some(&holder) => false,
-            Some(holder) => {
-                self.0.insert(pair.to_owned(), holder);
-                true
+        let is_news = self.known.get(pair) != holder.as_ref();
+        if is_news {
+            self.changed.insert(pair.to_owned());
+            match holder {
+                Some(holder) => drop(self.known.insert(pair.to_owned(), holder)),
+                None => drop(self.known.remove(pair)),
             }
-            None => self.0.remove(pair).is_some(),
         }
+        is_news
     }
 
-    /// The pairs that are held.
-    pub fn pairs(&self) -> impl Iterator<Item = &String> {
-        self.0.keys()
+    /// Notes all that the store says: pairs that it does not name are free.
+    pub fn set_all(&mut self, stored: BTreeMap<String, Holder>) {
+        let gone: Vec<String> =
+            self.known.keys().filter(|pair| !stored.contains_key(*pair)).cloned().collect();
+        for pair in gone {
+            self.set(&pair, None);
+        }
+        for (pair, holder) in stored {
+            self.set(&pair, Some(holder));
+        }
     }
 
     /// Who holds a pair.
     pub fn get(&self, pair: &str) -> Option<&Holder> {
-        self.0.get(pair)
+        self.known.get(pair)
+    }
+
+    /// What changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.changed)
     }
 }

@@ -5,6 +5,8 @@
 //! the node is told to stop, until it answers or an operator releases it.
 //! Decides nothing; called by the runner, and by the services that take reports and that end or release nodes.
 
+use std::collections::BTreeMap;
+
 use fleet_rollout::Holder;
 use fleet_store::Batch;
 use fleet_types::id::{NodeId, RunId};
@@ -97,7 +99,7 @@ pub async fn free_pairs_of(repo: &Repo, mut batch: Batch, node: NodeId) -> Resul
 }
 
 /// All pairs that are held, and for whose job.
-pub async fn pair_holds(repo: &Repo) -> Result<Vec<(String, Holder)>> {
+pub async fn pair_holds(repo: &Repo) -> Result<BTreeMap<String, Holder>> {
     let stored = repo.all::<HoldRecord>(keys::PAIR_HOLDS).await?;
     let named = stored.into_iter().filter_map(|(key, hold)| {
         Some((keys::pair_in(&key, keys::PAIR_HOLDS)?.to_owned(), hold.record.holder()))

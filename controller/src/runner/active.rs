@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fleet_rollout::Holds;
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::merkle::Tree;
 use fleet_types::request::node_leaf;
 
-use super::pair_holds::PairHolds;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::fleet::open_runs::{OpenRun, RunModel};
@@ -25,7 +25,7 @@ pub struct Active {
 
 impl Active {
     /// Reads a run and everything about it.
-    pub async fn load(context: &Context, run: RunId, known: &Known, holds: &PairHolds) -> Result<Self> {
+    pub async fn load(context: &Context, run: RunId, known: &Known, holds: &Holds) -> Result<Self> {
         let stored = context
             .repo
             .get::<RunRecord>(&keys::run(run)?)

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | [`active`] | one open run in memory: records beside the engine's state |
 //! | [`pass`] | one pass over one run: apply, save, offer, end, finish |
-//! | [`pair_holds`] | the pairs that are held over all runs |
 //! | [`cancel_retries`] | when a node was last told to stop |
 //! | [`run_loop`] | wakes passes: notifier, deadline, period |
 //! | [`unloadable`] | ends a run whose records contradict each other |
@@ -15,7 +14,6 @@
 pub mod active;
 pub mod cancel_retries;
 pub mod deliver;
-pub mod pair_holds;
 pub mod pass;
 pub mod run_loop;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use fleet_rollout::{Applied, Event, Holder, Moment, Wanted};
+use fleet_rollout::{Applied, Event, Holder, Holds, Moment, Wanted};
 use fleet_types::id::NodeId;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::merkle;
@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::active::Active;
 use super::cancel_retries::CancelRetries;
 use super::deliver;
-use super::pair_holds::PairHolds;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::sessions::ToNode;
@@ -30,7 +29,7 @@ use crate::repo::{jobs, keys};
 pub async fn refresh(
     context: &Context,
     active: &Active,
-    holds: &mut PairHolds,
+    holds: &mut Holds,
     changed_jobs: &BTreeSet<NodeId>,
     changed_nodes: &BTreeSet<NodeId>,
 ) -> Result<()> {
@@ -53,14 +52,15 @@ pub async fn refresh(
         pairs.extend(active.open.read().rollout().plan().pair_of(node).map(str::to_owned));
     }
     for pair in pairs.iter().filter(|pair| holds.get(pair).is_some()).cloned().collect::<Vec<_>>() {
-        holds.read(context, &pair).await?;
+        let stored = jobs::pair_hold(&context.repo, &pair).await?;
+        holds.set(&pair, stored);
         tell_hold(context, active, holds, &pair)?;
     }
     Ok(())
 }
 
 /// Tells the engine of a run who holds a pair.
-pub fn tell_hold(context: &Context, active: &Active, holds: &PairHolds, pair: &str) -> Result<()> {
+pub fn tell_hold(context: &Context, active: &Active, holds: &Holds, pair: &str) -> Result<()> {
     apply(context, active, &Event::PairHeld { pair: pair.to_owned(), holder: holds.get(pair).cloned() })
 }
 
@@ -90,7 +90,7 @@ fn apply_at(active: &Active, at: Moment, event: &Event) -> Result<()> {
 pub async fn settle(
     context: &Context,
     active: &Active,
-    holds: &mut PairHolds,
+    holds: &mut Holds,
     cancel_retries: &mut CancelRetries,
 ) -> Result<bool> {
     loop {
@@ -150,12 +150,7 @@ async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Resul
     Ok(())
 }
 
-async fn save_offers(
-    context: &Context,
-    active: &Active,
-    holds: &mut PairHolds,
-    wanted: &Wanted,
-) -> Result<()> {
+async fn save_offers(context: &Context, active: &Active, holds: &mut Holds, wanted: &Wanted) -> Result<()> {
     let stored = active.run();
     let RunRecord { run, changes, authority, .. } = stored.record;
     let now = context.clock.now();

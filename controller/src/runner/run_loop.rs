@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_rollout::Mono;
+use fleet_rollout::{Holds, Mono};
 use fleet_store::Direction;
 use fleet_types::id::{NodeId, RunId};
 use tokio::time::{Instant, timeout_at};
@@ -14,15 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::active::Active;
 use super::cancel_retries::CancelRetries;
-use super::pair_holds::PairHolds;
 use super::pass;
 use super::unloadable;
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::rebuild::{self, Known};
-use crate::repo::keys;
 use crate::repo::reader::PAGE;
 use crate::repo::records::Mark;
+use crate::repo::{jobs, keys};
 use crate::wake::Changes;
 
 /// The loop looks at least so often whether the machine stood still meanwhile.
@@ -38,7 +37,7 @@ struct Runs {
     active: HashMap<RunId, Active>,
     by_node: BTreeMap<NodeId, BTreeSet<RunId>>,
     by_pair: BTreeMap<String, BTreeSet<RunId>>,
-    holds: PairHolds,
+    holds: Holds,
     /// Since when nodes are listened to without a break.
     listening_since: Mono,
     looked: Mono,
@@ -215,8 +214,9 @@ async fn one(
             if let Some(old) = &old {
                 runs.forget(old);
             }
-            if let Err(error) = runs.holds.read_all(context).await {
-                return log(&format!("run {run}"), &error);
+            match jobs::pair_holds(&context.repo).await {
+                Ok(stored) => runs.holds.set_all(stored),
+                Err(error) => return log(&format!("run {run}"), &error),
             }
             runs.tell_holds(context);
             // What was known of silent jobs outlives a conflict: their time must not begin anew with each.

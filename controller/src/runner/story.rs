@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_rollout::{LOST_GRACE, Presence};
+use fleet_rollout::{Holds, LOST_GRACE, Presence};
 use fleet_store::MemoryStore;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{JobLimits, JobState, Outcome};
@@ -15,7 +15,6 @@ use fleet_types::time::Timestamp;
 
 use super::active::Active;
 use super::cancel_retries::CancelRetries;
-use super::pair_holds::PairHolds;
 use super::{deliver, pass, unloadable};
 use crate::clock::Clock;
 use crate::context::Context;
@@ -32,7 +31,7 @@ const PAIR: &str = "ams2-edge";
 /// A controller on a manual clock, and what its loop holds.
 struct World {
     test: TestContext,
-    holds: PairHolds,
+    holds: Holds,
     now: Timestamp,
 }
 
@@ -40,7 +39,7 @@ impl World {
     async fn new() -> Self {
         let now = Timestamp::clamped(START);
         let test = TestContext::at(Arc::new(MemoryStore::new()), Clock::manual(now)).await;
-        Self { test, holds: PairHolds::default(), now }
+        Self { test, holds: Holds::default(), now }
     }
 
     fn context(&self) -> &Context {
@@ -82,7 +81,7 @@ impl World {
 
     /// The run as after a start, with all its nodes online.
     async fn load(&mut self, run: RunId) -> Active {
-        self.holds.read_all(&self.test.context).await.unwrap();
+        self.holds.set_all(jobs::pair_holds(&self.test.context.repo).await.unwrap());
         let listening_since = self.context().clock.moment().mono;
         let known = Known { before: None, listening_since };
         let active = Active::load(&self.test.context, run, &known, &self.holds).await.unwrap();
@@ -147,7 +146,7 @@ async fn two_runs_never_have_both_halves_of_a_pair() {
     let stale = world.load(second).await;
     let free = fleet_rollout::Event::PairHeld { pair: PAIR.to_owned(), holder: None };
     stale.open.write().apply(world.context().clock.moment(), &free).unwrap();
-    let mut nothing = PairHolds::default();
+    let mut nothing = Holds::default();
     let mut retries = CancelRetries::default();
     let error = pass::settle(&world.test.context, &stale, &mut nothing, &mut retries).await.unwrap_err();
     assert_eq!(error.kind, crate::error::Kind::Conflict);

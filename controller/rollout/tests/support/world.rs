@@ -407,9 +407,7 @@ impl World {
         self.skew = 0;
         let now = self.moment();
         self.holds = Holds::default();
-        for (pair, holder) in &self.stored_holds {
-            self.holds.set(pair, Some(holder.clone()));
-        }
+        self.holds.set_all(self.stored_holds.clone());
         for run in self.runs.values_mut() {
             let known = run.stored.iter().map(|(id, fact)| (*id, (*fact).into()));
             let held = held(&run.plan, &self.holds);
