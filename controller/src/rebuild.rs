@@ -44,7 +44,6 @@ fn plan<'a>(run: &RunRecord, jobs: impl Iterator<Item = &'a JobRecord>) -> Resul
                 node: job.node,
                 name: job.node_name.to_string(),
                 pair: job.pair.clone(),
-                site: job.site.clone(),
             })
             .collect(),
     };

@@ -21,8 +21,6 @@ pub struct PlannedNode {
     pub name: String,
     /// The pair that it belongs to (label `ha_group`), if any.
     pub pair: Option<String>,
-    /// Its site (label `site`), `-` where none is assigned.
-    pub site: String,
 }
 
 /// The parts of a plan before they are checked.
@@ -159,11 +157,6 @@ impl Plan {
     /// The run that this plan is for.
     pub const fn run(&self) -> RunId {
         self.run
-    }
-
-    /// Does it change nodes?
-    pub const fn changes(&self) -> bool {
-        self.changes
     }
 
     /// At most this many nodes in flight at once.

@@ -121,12 +121,6 @@ impl Rollout {
         self.anchor
     }
 
-    /// The pairs of this run that are held, and for whose job.
-    pub fn held(&self) -> impl Iterator<Item = (&str, &Holder)> {
-        let names = self.plan.pair_index.iter();
-        names.filter_map(|(name, pair)| Some((name.as_str(), self.pairs[*pair].held.as_ref()?)))
-    }
-
     pub(crate) fn empty(plan: Plan, mode: Mode, anchor: Moment, listening_since: Mono) -> Self {
         let nodes = plan.nodes.len();
         Self {

@@ -285,8 +285,11 @@ fn a_pair_that_is_held_elsewhere_waits_and_says_for_whom() {
     rollout.apply(now(2), &free).unwrap();
     assert_eq!(offers(&rollout, now(2)), [offer_of(1), offer_of(2)]);
     // Of a pair that this run has nothing to do with nothing is kept.
-    rollout.apply(now(2), &Event::PairHeld { pair: "x".to_owned(), holder: None }).unwrap();
-    assert_eq!(rollout.held().count(), 0);
+    let before = rollout.clone();
+    let holder =
+        Holder { run: RunId::from_number(9), node: node(6), name: "fw-6".to_owned(), attempt: FIRST };
+    rollout.apply(now(2), &Event::PairHeld { pair: "x".to_owned(), holder: Some(holder) }).unwrap();
+    assert_eq!(rollout, before);
 }
 
 #[test]

@@ -177,11 +177,6 @@ impl AuditedCommits {
         Batch::new(self.clock.write_id())
     }
 
-    /// The id that [`Self::actor`] speaks for.
-    pub fn controller(&self) -> ControllerId {
-        self.controller
-    }
-
     /// The controller as an actor.
     pub fn actor(&self) -> Actor {
         controller_actor(self.controller)

@@ -34,12 +34,7 @@ pub fn mono(seconds: u64) -> Mono {
 }
 
 pub fn planned(n: u32, pair: Option<&str>) -> PlannedNode {
-    PlannedNode {
-        node: node(n),
-        name: format!("fw-{n}"),
-        pair: pair.map(str::to_owned),
-        site: "fra".to_owned(),
-    }
+    PlannedNode { node: node(n), name: format!("fw-{n}"), pair: pair.map(str::to_owned) }
 }
 
 /// First starts from 0 to 3,600 s, 10 minutes a job.
