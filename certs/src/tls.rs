@@ -18,7 +18,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier as _;
-use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
@@ -77,11 +77,6 @@ pub enum TlsError {
 pub struct TlsClock(Arc<dyn Fn() -> Option<UnixTime> + Send + Sync>);
 
 impl TlsClock {
-    /// rustls' own reading of the system clock.
-    pub fn system() -> Self {
-        Self(Arc::new(|| DefaultTimeProvider.current_time()))
-    }
-
     /// A clock of the program's own.
     pub fn reading(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(move || {

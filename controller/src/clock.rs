@@ -2,9 +2,12 @@
 //!
 //! Everything else is handed a [`Clock`], so that tests can stand still and simulations can repeat.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+#[cfg(test)]
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+use std::time::Instant;
 
 use fleet_rollout::{Moment, Mono};
 use fleet_types::id::RunId;
@@ -15,32 +18,35 @@ use uuid::Uuid;
 /// Reads the time and draws random bytes.
 #[derive(Clone)]
 pub struct Clock {
-    source: Source,
-    random: SystemRandom,
-}
-
-#[derive(Clone)]
-enum Source {
     /// Monotonic time counts from here.
-    System(Instant),
-    Manual(Arc<AtomicI64>),
+    start: Instant,
+    random: SystemRandom,
+    /// In tests the time may stand still: milliseconds on both clocks.
+    #[cfg(test)]
+    manual: Option<Arc<AtomicI64>>,
 }
 
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Self {
-        Self { source: Source::System(Instant::now()), random: SystemRandom::new() }
+        Self {
+            start: Instant::now(),
+            random: SystemRandom::new(),
+            #[cfg(test)]
+            manual: None,
+        }
     }
 
-    /// A clock that stands still until it is moved; for tests.
+    /// A clock that stands still until it is moved.
+    #[cfg(test)]
     pub fn manual(start: Timestamp) -> Self {
-        let source = Source::Manual(Arc::new(AtomicI64::new(start.as_millis())));
-        Self { source, random: SystemRandom::new() }
+        Self { manual: Some(Arc::new(AtomicI64::new(start.as_millis()))), ..Self::system() }
     }
 
     /// Moves a manual clock; the machine's clock is left alone.
+    #[cfg(test)]
     pub fn set(&self, to: Timestamp) {
-        if let Source::Manual(ms) = &self.source {
+        if let Some(ms) = &self.manual {
             ms.store(to.as_millis(), Ordering::SeqCst);
         }
     }
@@ -48,24 +54,24 @@ impl Clock {
     /// Wall time now.
     #[allow(clippy::disallowed_methods)] // This is the file the ban points to.
     pub fn now(&self) -> Timestamp {
-        match &self.source {
-            Source::System(_) => {
-                let since_epoch =
-                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-                Timestamp::clamped(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-            }
-            Source::Manual(ms) => Timestamp::clamped(ms.load(Ordering::SeqCst)),
+        #[cfg(test)]
+        if let Some(ms) = &self.manual {
+            return Timestamp::clamped(ms.load(Ordering::SeqCst));
         }
+        let since_epoch =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::clamped(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// Now on both clocks. The monotonic one stands still while the machine is suspended; a manual clock's moves
-    /// with it.
+    /// Now on both clocks. The monotonic one stands still while the machine is suspended.
     pub fn moment(&self) -> Moment {
-        let mono = match &self.source {
-            Source::System(start) => start.elapsed(),
-            Source::Manual(ms) => Duration::from_millis(ms.load(Ordering::SeqCst).unsigned_abs()),
-        };
-        Moment { wall: self.now(), mono: Mono::new(mono) }
+        let wall = self.now();
+        #[cfg(test)]
+        if self.manual.is_some() {
+            let mono = std::time::Duration::from_millis(wall.as_millis().unsigned_abs());
+            return Moment { wall, mono: Mono::new(mono) };
+        }
+        Moment { wall, mono: Mono::new(self.start.elapsed()) }
     }
 
     /// Random bytes from the operating system.
