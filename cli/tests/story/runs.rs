@@ -241,8 +241,8 @@ fn output_is_resumed_where_the_connection_broke() {
 
 #[test]
 fn output_that_the_nodes_report_does_not_bear_is_told_and_exits_with_12() {
-    let world = World::signed_in();
     const CUT: &[u8] = b"head\n[4900 bytes left out]\ntail";
+    let world = World::signed_in();
     world.state(|state| {
         state.output = vec![("one".into(), b"first\n".to_vec()), ("two".into(), CUT.to_vec())];
         state.edit_report = |steps| {

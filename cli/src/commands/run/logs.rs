@@ -127,7 +127,7 @@ impl<'a> Output<'a> {
             match (self.printed.remove(id).map(Hasher::finish), step.sent_output()) {
                 (printed, reported) if printed == reported => {}
                 (None, _) => {
-                    wrong.push(format!("step {id} has output by the report, and none of it is here"))
+                    wrong.push(format!("step {id} has output by the report, and none of it is here"));
                 }
                 // It printed nothing, or an agent's restart has lost count of it: which, nobody can tell here.
                 (_, None) => wrong.push(format!("the report says nothing of the output of step {id}")),
