@@ -9,6 +9,7 @@ use fleet_tests::programs::program;
 use fleet_tests::wait::{PATIENCE, wait_for};
 use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::view::{JobView, RunView};
+use fleetctl::render::read_printed;
 
 const AGENT: &str = r#"
 schema = "fleet/v1"
@@ -159,12 +160,12 @@ impl Story {
     /// How the run's only job ended.
     async fn ended(&self, run: &str) -> Result<JobState> {
         wait_for("the end of a run", PATIENCE, async || {
-            let view: RunView = serde_json::from_str(&self.say(&["run", "show", run, "-o", "json"]).await?)?;
+            let view: RunView = read_printed(&self.say(&["run", "show", run, "-o", "json"]).await?)?;
             Ok(view.item.state.is_terminal().then_some(()))
         })
         .await?;
         let job = format!("{run}/fw-1");
-        let view: JobView = serde_json::from_str(&self.say(&["run", "show", &job, "-o", "json"]).await?)?;
+        let view: JobView = read_printed(&self.say(&["run", "show", &job, "-o", "json"]).await?)?;
         Ok(view.item.state)
     }
 

@@ -252,10 +252,11 @@ fn output_limit(merged: &mut Merged) -> u64 {
     let key = "runtime.step_output_limit";
     let text = merged.text(key);
     match text.parse::<Size>() {
-        // At least what stands in a report's tail; at most what a spool of several steps can hold.
-        Ok(size) if (4096..=64 << 20).contains(&size.bytes()) => size.bytes(),
+        // At least what stands in a report's tail; at most half of what the controller keeps of a step, so that all that is
+        // sent is kept there, and the report's digest is that of it.
+        Ok(size) if (4096..=1 << 20).contains(&size.bytes()) => size.bytes(),
         Ok(_) => {
-            merged.problem(key, format!("\"{text}\" must lie between 4KiB and 64MiB"));
+            merged.problem(key, format!("\"{text}\" must lie between 4KiB and 1MiB"));
             4096
         }
         Err(error) => {

@@ -102,7 +102,10 @@ impl Controller {
                     }
                 }
             };
+            // As those of the real one: output that nobody takes holds up no session.
             let server = Server::builder()
+                .initial_stream_window_size(128 * 1024)
+                .initial_connection_window_size(512 * 1024)
                 .add_service(AgentServiceServer::new(service.clone()))
                 .add_service(EnrolServiceServer::new(service))
                 .serve_with_incoming(ReceiverStream::new(incoming));

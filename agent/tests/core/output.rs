@@ -24,7 +24,7 @@ fn stored(offset: u64) -> pb::OutputStored {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_nobody_takes_holds_up_nothing_and_what_is_stored_is_told() {
     let (mut controller, mut session, mut agent, _fleet) = linked(7).await;
-    // More than HTTP/2's windows and all queues hold.
+    // More than the stream's window and all queues hold.
     for number in 0..40 {
         agent.executor.send(chunk(number * 32_768, vec![7; 32_768])).await;
     }

@@ -32,6 +32,12 @@ const HEADER_BYTES: u32 = 16 * 1024;
 /// Resets of a client that are pending (CVE-2023-44487, rapid reset).
 const PENDING_RESETS: usize = 20;
 
+/// What a client may have under way on one stream: a large report in a few round trips.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// And on its connection. More than one stream's, so that output which is not taken (a slow disk) holds up no result; small
+/// enough that ten thousand agents that all print at once stay within a few GiB at the very most.
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+
 /// A server ended by itself.
 #[derive(Debug, thiserror::Error)]
 #[error("server ended")]
@@ -59,6 +65,8 @@ impl Servers {
             .max_concurrent_streams(Some(STREAMS.into()))
             .http2_max_header_list_size(Some(HEADER_BYTES))
             .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .layer(GuardLayer {
                 context: Arc::clone(&self.context),
                 refusals: Arc::clone(&self.refusals),
