@@ -26,12 +26,11 @@ pub(super) fn open_for_writing() -> Result<BTreeSet<(u64, u64)>, FileError> {
         // A process may end at any point of this; then it holds nothing open.
         let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
         for descriptor in descriptors.flatten() {
-            // The link's own mode says how the file was opened (what lsof goes by too): no second look for readers.
-            if !descriptor.metadata().is_ok_and(|link| link.mode() & OWNER_WRITES != 0) {
-                continue;
-            }
+            // Most descriptors are sockets and pipes: those are told apart first.
             let Ok(metadata) = std::fs::metadata(descriptor.path()) else { continue };
-            if metadata.is_file() {
+            // The link's own mode says how the file was opened; lsof goes by it too.
+            let is_written = || descriptor.metadata().is_ok_and(|link| link.mode() & OWNER_WRITES != 0);
+            if metadata.is_file() && is_written() {
                 open.insert(identity(&metadata));
             }
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flate2::{Compression, GzBuilder};
 use fleet_types::document::ids::Id;
@@ -28,9 +28,6 @@ use crate::host::{
 /// So many files are worked on before the open files are looked up again; a look costs some 20 ms.
 const FILES_A_LOOK: usize = 16;
 
-/// A look is no older than this. Large logs take longer than it each, and then a look is nothing beside the copy.
-const LOOK_HOLDS: Duration = Duration::from_secs(1);
-
 /// The task.
 pub(super) struct LogPrune;
 
@@ -45,10 +42,9 @@ struct Work {
     look: Option<Look>,
 }
 
-/// Which files were open, and when that was looked up.
+/// Which files were open when that was last looked up, and for how many files it has served.
 struct Look {
     open: BTreeSet<(u64, u64)>,
-    at: Instant,
     files: usize,
 }
 
@@ -193,11 +189,9 @@ fn each_closed<T>(
 
 /// Does somebody hold this file open for writing? By a look that serves several files, also of different rules.
 fn is_open(context: &TaskContext<'_>, file: (u64, u64), work: &mut Work) -> Result<bool, FileError> {
-    let now = context.host.clock().instant();
-    let fresh = |look: &Look| look.files < FILES_A_LOOK && now.duration_since(look.at) < LOOK_HOLDS;
-    let mut look = match work.look.take().filter(fresh) {
+    let mut look = match work.look.take().filter(|look| look.files < FILES_A_LOOK) {
         Some(look) => look,
-        None => Look { open: context.host.files().open_for_writing()?, at: now, files: 0 },
+        None => Look { open: context.host.files().open_for_writing()?, files: 0 },
     };
     look.files += 1;
     Ok(work.look.insert(look).open.contains(&file))
