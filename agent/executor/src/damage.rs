@@ -43,10 +43,8 @@ pub fn missing(directory: &Path) -> Option<String> {
         return None;
     }
     let is_there = |name: &str| match name {
-        // From its first writing on it has an entry: a shorter file was cut, and would pass for a new one.
-        "journal" => {
-            fs::metadata(directory.join(name)).is_ok_and(|file| file.len() > frame::MAGIC.len() as u64)
-        }
+        // From its first writing on it has a frame: a shorter file was cut, and would pass for a new one.
+        "journal" => fs::metadata(directory.join(name)).is_ok_and(|file| file.len() >= frame::SHORTEST_BYTES),
         _ => directory.join(name).exists(),
     };
     let lacks: Vec<&str> = NEEDED.into_iter().filter(|name| !is_there(name)).collect();
@@ -110,10 +108,13 @@ mod tests {
             begin_history(directory.path()).unwrap();
             SmallState::open(directory.path()).unwrap().raise_fence(Generation(1), LinkEpoch(1)).unwrap();
             fs::write(directory.path().join("report.key"), "x").unwrap();
-            fs::write(directory.path().join("journal"), &frame::MAGIC[..length]).unwrap();
+            let journal = [frame::MAGIC, &frame::encode(1, b"null")].concat();
+            fs::write(directory.path().join("journal"), &journal[..length]).unwrap();
             missing(directory.path())
         };
-        for length in 0..=frame::MAGIC.len() {
+        let shortest = usize::try_from(frame::SHORTEST_BYTES).unwrap();
+        assert_eq!(cut(shortest), None);
+        for length in 0..shortest {
             assert!(
                 cut(length).is_some_and(|found| found.starts_with("journal is missing or empty")),
                 "cut to {length}"

@@ -133,7 +133,8 @@ impl Journal {
         let mut length = bytes.len() as u64;
         let mut compacted = 0;
         let mut marked = damage::marked(directory).map_err(failed("reading the mark of damage"))?;
-        let is_new = bytes.len() < frame::MAGIC.len();
+        // Of a file that was cut within its first frame too.
+        let is_new = sequence == 0;
         let found = contents.damage.take().or_else(|| {
             let is_older = !is_new && sequence < numbers.reached();
             is_older.then(|| {

@@ -5,6 +5,8 @@
 
 /// First bytes of the file; a later format gets another line.
 pub const MAGIC: &[u8] = b"fleet-journal 1\n";
+/// The shortest journal there is: the first line and a frame that says nothing but its number (`null`).
+pub const SHORTEST_BYTES: u64 = (MAGIC.len() + HEADER_BYTES + 4) as u64;
 /// Largest payload: a step's report within [`fleet_types::report::MAX_REPORT_BYTES`], with room around it.
 pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
 /// Length, checksum and sequence.
