@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use fleet_types::document::ids::Id;
@@ -20,7 +20,7 @@ use fleet_types::time::Timestamp;
 
 use super::contract::{CancelFlag, Inspect, RetryKind, TaskContext, TaskError, TaskPlan};
 use super::health_probe::{Probe, Prober};
-use super::hung::{self, ComesBack, Look};
+use super::hung::{self, Token};
 use super::part::{bounded, problem, sample};
 use super::{args, programs};
 use crate::host::Host;
@@ -156,7 +156,7 @@ struct Pending {
     until: Instant,
     limit: Duration,
     cancel: CancelFlag,
-    look: Arc<Look>,
+    look: Weak<()>,
 }
 
 fn side_by_side(
@@ -169,26 +169,31 @@ fn side_by_side(
     let mut pending = BTreeMap::new();
     for looker in lookers {
         let id = looker.id().to_string();
-        let check = format!("{}/{id}", context.step.node);
-        if hung::is_hung(&check) {
+        if hung::is_hung(&name_of(context, &id)) {
             probes.insert(id, Probe::hung("it still hangs from an earlier look", Duration::ZERO));
             continue;
         }
         let limit = looker.time_limit().min(programs::left(context));
         let cancel = CancelFlag::default();
-        let (look, comes_back) = Look::begin(check);
-        start(context, looker, comes_back, cancel.clone(), &send);
-        pending.insert(id, Pending { until: Instant::now() + limit, limit, cancel, look });
+        let token = Token::default();
+        let look = Arc::downgrade(&token);
+        pending.insert(id, Pending { until: Instant::now() + limit, limit, cancel: cancel.clone(), look });
+        start(context, looker, token, cancel, &send);
     }
     drop(send);
     collect(context, &receive, &mut pending, &mut probes)?;
     Ok(probes)
 }
 
+/// A check of this node, among those of all nodes of a process.
+fn name_of(context: &TaskContext<'_>, check: &str) -> String {
+    format!("{}/{check}", context.step.node)
+}
+
 fn start(
     context: &TaskContext<'_>,
     looker: Prober,
-    comes_back: ComesBack,
+    token: Token,
     cancel: CancelFlag,
     send: &SyncSender<(String, Probe)>,
 ) {
@@ -196,7 +201,7 @@ fn start(
     let send = send.clone();
     std::thread::spawn(move || {
         let look = looker.look(&*host, &cancel);
-        drop(comes_back);
+        drop(token);
         // Nobody waits any longer for a look that came after its limit.
         let _ = send.send((looker.id().to_string(), look));
     });
@@ -229,7 +234,7 @@ fn collect(
         for id in over {
             let Some(late) = pending.remove(&id) else { continue };
             late.cancel.cancel();
-            late.look.overran();
+            hung::overran(name_of(context, &id), late.look);
             let message = format!("it did not answer within {} s", late.limit.as_secs_f32());
             probes.insert(id, Probe::hung(&message, late.limit));
         }

@@ -1,68 +1,26 @@
 //! Looks of health checks that went over their limit and have not ended yet: a check is not started again beside one.
 //!
-//! Counted for the whole process, because several jobs may look at the same check. Called by `health.check`.
+//! Kept for the whole process, because several jobs may look at the same check. A look lives as long as its thread holds
+//! its token, in whatever way that ends. Called by `health.check`.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// How many hang, by node and check.
-static HUNG: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+/// Held by the thread of a look.
+pub(super) type Token = Arc<()>;
 
-fn hung() -> MutexGuard<'static, BTreeMap<String, usize>> {
-    HUNG.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Those that nobody waits for any longer, by node and check; as many as there are threads that hang.
+static HUNG: Mutex<Vec<(String, Weak<()>)>> = Mutex::new(Vec::new());
 
 /// Does a look of this check hang?
 pub(super) fn is_hung(check: &str) -> bool {
-    hung().contains_key(check)
+    let mut hung = HUNG.lock().unwrap_or_else(PoisonError::into_inner);
+    hung.retain(|(_, look)| look.strong_count() > 0);
+    hung.iter().any(|(of, _)| of == check)
 }
 
-/// One look, held by whoever waits for it.
-pub(super) struct Look {
-    check: String,
-    state: Mutex<State>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Under,
-    Hung,
-    Back,
-}
-
-impl Look {
-    /// A look that begins, and what its thread holds until it ends.
-    pub(super) fn begin(check: String) -> (Arc<Self>, ComesBack) {
-        let look = Arc::new(Self { check, state: Mutex::new(State::Under) });
-        (Arc::clone(&look), ComesBack(look))
-    }
-
-    /// Nobody waits for it any longer: it hangs until its thread ends.
-    pub(super) fn overran(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if *state == State::Under {
-            *state = State::Hung;
-            *hung().entry(self.check.clone()).or_default() += 1;
-        }
-    }
-}
-
-/// Ends with the thread of a look, in whatever way that ends.
-pub(super) struct ComesBack(Arc<Look>);
-
-impl Drop for ComesBack {
-    fn drop(&mut self) {
-        let Look { check, state } = &*self.0;
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        if *state == State::Hung {
-            let mut hung = hung();
-            if let Some(count) = hung.get_mut(check) {
-                *count -= 1;
-            }
-            hung.retain(|_, count| *count > 0);
-        }
-        *state = State::Back;
-    }
+/// Nobody waits for this look any longer: it hangs until its thread ends.
+pub(super) fn overran(check: String, look: Weak<()>) {
+    HUNG.lock().unwrap_or_else(PoisonError::into_inner).push((check, look));
 }
 
 #[cfg(test)]
@@ -71,22 +29,22 @@ mod tests {
 
     #[test]
     fn a_check_hangs_until_the_last_of_its_looks_that_overran_is_back() {
-        let begin = || Look::begin("a node/a check of this test".to_owned());
-        let ((first, one), (second, two), (_in_time, three)) = (begin(), begin(), begin());
-        let hangs = || is_hung(&first.check);
-        first.overran();
-        second.overran();
-        drop(three);
-        assert!(hangs(), "one that came back in time says nothing of the others");
+        let (one, two, in_time) = (Token::default(), Token::default(), Token::default());
+        let check = "a node/a check of this test";
+        overran(check.to_owned(), Arc::downgrade(&one));
+        overran(check.to_owned(), Arc::downgrade(&two));
+        drop(in_time);
+        assert!(is_hung(check), "one that came back in time says nothing of the others");
         let broke = std::thread::spawn(move || {
-            let _back = one;
+            let _held = one;
             panic!("of its own");
         });
         assert!(broke.join().is_err());
-        assert!(hangs());
+        assert!(is_hung(check) && !is_hung("another"));
+        let back = Arc::downgrade(&two);
         drop(two);
-        assert!(!hangs());
-        second.overran();
-        assert!(!hangs(), "it is back");
+        assert!(!is_hung(check));
+        overran(check.to_owned(), back);
+        assert!(!is_hung(check), "it is back");
     }
 }
