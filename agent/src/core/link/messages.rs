@@ -83,9 +83,7 @@ impl Live<'_> {
                 if answers && self.answer_due.take().is_some() {
                     self.state.on_link_accepted(self.link.welcome.generation, self.link.epoch);
                 }
-                if let Some(answer) = self.state.on_executor(body) {
-                    self.channel.to.push(answer);
-                }
+                self.state.on_executor(body);
             }
         }
         Ok(None)

@@ -144,9 +144,7 @@ async fn absorbing<T>(
             message = channel.from.next(), if state.outbox.has_room() => {
                 match message {
                     Some(message) => {
-                        if let Some(answer) = state.on_executor(message) {
-                            channel.to.push(answer);
-                        }
+                        state.on_executor(message);
                     }
                     None if channel.from.has_left() || stop.is_cancelled() => return Ok(None),
                     None => return Err(LinkError::ExecutorGone),

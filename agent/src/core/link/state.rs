@@ -1,10 +1,10 @@
 //! Everything that outlives a link: outbox, output on its way, wanted documents, and what Hello says.
 //!
-//! One owner, the link's loop. Synchronous: a message of the executor goes in, perhaps an answer comes out.
+//! One owner, the link's loop. Synchronous: a message of the executor goes in.
 
 use fleet_proto::convert;
 use fleet_proto::pb;
-use fleet_proto::pb::{core_message, executor_message};
+use fleet_proto::pb::executor_message;
 use tracing::{debug, warn};
 
 use super::documents::Wanted;
@@ -73,9 +73,9 @@ impl LinkState {
         self.ended_links > 0
     }
 
-    /// Takes a message of the executor; `Some` is the answer that goes back to it. Answers of a link
-    /// (`LinkRefused`, and the pages after `LinkUp`) are handled by the link while one is up.
-    pub fn on_executor(&mut self, body: executor_message::Body) -> Option<core_message::Body> {
+    /// Takes a message of the executor. Answers of a link (`LinkRefused`, and the pages after `LinkUp`) are handled by the
+    /// link while one is up.
+    pub fn on_executor(&mut self, body: executor_message::Body) {
         use executor_message::Body;
         let taken = match body {
             Body::Ready(ready) => {
@@ -125,7 +125,6 @@ impl LinkState {
         if let Err(error) = taken {
             warn!(%error, "executor sent a message that cannot be used; it is dropped");
         }
-        None
     }
 
     /// An acknowledgement of the controller; true when the executor should hear of it.
@@ -198,7 +197,7 @@ mod tests {
         };
         let mut state = LinkState::new(pb::Hello::default(), &timers);
         for _ in 0..2 {
-            assert!(state.on_executor(update(JobState::Accepted)).is_none());
+            state.on_executor(update(JobState::Accepted));
         }
         assert_eq!((state.jobs_open(), state.hello().journal_sequence), (1, 3));
         let refused = JobState::ended(Outcome::Refused, "policy");
