@@ -19,6 +19,8 @@ endpoints = [{ address = "ctl1:7443", role = "main" }]
 enrol = "ctl1:7444"
 server_name = "ctl1"
 backoff.max = "2s"
+[timers]
+drain = "1s"
 [policy]
 mode = "enforce"
 "#;
@@ -50,6 +52,14 @@ service = "loops"
 every = "5m"
 [command.slow]
 argv = ["/bin/sleep", "60"]
+timeout = "5m"
+changes = true
+[command.short]
+argv = ["/bin/sleep", "10"]
+timeout = "5m"
+changes = true
+[command.leaves]
+argv = ["/usr/local/bin/leaves"]
 timeout = "5m"
 changes = true
 "#;
@@ -108,6 +118,8 @@ impl Story {
         self.lab.write("n1", "/etc/systemd/system/fleet-agent.service", UNIT).await?;
         let loops = "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1h\n";
         self.lab.write("n1", "/etc/systemd/system/loops.service", loops).await?;
+        self.lab.write("n1", "/usr/local/bin/leaves", "#!/bin/sh\nsetsid /bin/sleep 61 & wait\n").await?;
+        self.lab.shell("n1", "chmod 755 /usr/local/bin/leaves").await?;
         self.lab.run("n1", &["fleet-agent", "enrol", "--token", token.trim()]).await?;
         self.lab.shell("n1", "systemctl daemon-reload; systemctl enable --now fleet-agent").await?;
         self.online().await
@@ -136,6 +148,8 @@ impl Story {
             ("absent-runs", false, "uses = \"service.assert_active\"\nwith = { services = [\"absent\"] }"),
             ("checks", false, "uses = \"health.check\"\nwith = { checks = [\"cron\"] }"),
             ("slow", true, "uses = \"command.run\"\nwith = { command = \"slow\" }"),
+            ("short", true, "uses = \"command.run\"\nwith = { command = \"short\" }"),
+            ("leaves", true, "uses = \"command.run\"\nwith = { command = \"leaves\" }"),
         ] {
             write(name, &procedure(name, changes, step))?;
         }
@@ -155,6 +169,15 @@ impl Story {
         let call =
             ["run", "start", procedure, "--node", "fw-1", "--yes", "--reason", "a story", "-o", "name"];
         Ok(self.say(&call).await?.trim().to_owned())
+    }
+
+    /// The number of a program that a step has started.
+    async fn program_of_step(&self, line: &str) -> Result<String> {
+        wait_for("the step's program", PATIENCE, async || {
+            Ok(self.lab.run("n1", &["pgrep", "-x", "-f", line]).await.ok())
+        })
+        .await
+        .map(|pid| pid.trim().to_owned())
     }
 
     /// How the run's only job ended.
@@ -179,7 +202,7 @@ impl Story {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn units_of_systemd_are_asked_and_a_power_cut_leaves_no_guess() -> Result<()> {
+async fn a_real_node_works_through_restarts_stopped_units_and_a_power_cut() -> Result<()> {
     let Some(mut story) = Story::begin().await? else { return Ok(()) };
     // Units, as systemd knows them.
     assert_eq!(story.outcome("cron-runs").await?.0, Outcome::Succeeded);
@@ -196,12 +219,31 @@ async fn units_of_systemd_are_asked_and_a_power_cut_leaves_no_guess() -> Result<
         let (outcome, reason) = story.outcome(procedure).await?;
         assert!(outcome == Outcome::Failed && reason.contains(unit), "{reason}");
     }
+    // The agent is restarted, as an upgrade of its package does, with a step under way: the step goes on in its unit.
+    let run = story.start("short").await?;
+    let program = story.program_of_step("/bin/sleep 10").await?;
+    let group = story.lab.run("n1", &["cat", &format!("/proc/{program}/cgroup")]).await?;
+    assert!(group.contains(&format!("/system.slice/fleet-step-{run}-1.step.1.main.service")), "{group}");
+    story.lab.run("n1", &["systemctl", "restart", "fleet-agent"]).await?;
+    story.lab.run("n1", &["test", "-e", &format!("/proc/{program}")]).await?;
+    assert!(matches!(story.ended(&run).await?, JobState::Ended { outcome: Outcome::Succeeded, .. }));
+    // A step whose unit is stopped by hand ends as its record says, with all that it started, and nothing is left in systemd.
+    let run = story.start("leaves").await?;
+    let left = story.program_of_step("/bin/sleep 61").await?;
+    story.lab.shell("n1", "systemctl stop 'fleet-step-*'").await?;
+    match story.ended(&run).await? {
+        JobState::Ended { outcome: Outcome::Failed, cause: Some(EndCause::OutcomeUnknown), reason } => {
+            assert!(reason.contains("stopped on request"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    story
+        .lab
+        .shell("n1", &format!("! test -e /proc/{left}; ! systemctl list-units --all | grep fleet-step"))
+        .await?;
     // A power cut in the middle of a step: nobody knows how far it came.
     let run = story.start("slow").await?;
-    wait_for("the step's program", PATIENCE, async || {
-        Ok(story.lab.run("n1", &["pgrep", "-f", "/bin/sleep 60"]).await.ok())
-    })
-    .await?;
+    story.program_of_step("/bin/sleep 60").await?;
     story.lab.power("n1", "cut").await?;
     story.lab.power("n1", "on").await?;
     match story.ended(&run).await? {

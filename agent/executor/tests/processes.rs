@@ -122,9 +122,13 @@ fn pid_in(record: &Path, file: &str, keys: &[&str]) -> i32 {
     i32::try_from(value.as_i64().unwrap()).unwrap()
 }
 
-fn kill(pid: i32) {
+fn signal(pid: i32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn kill(pid: i32) {
+    signal(pid, rustix::process::Signal::KILL);
 }
 
 const LONG: Duration = Duration::from_mins(1);
@@ -165,23 +169,31 @@ fn a_program_ends_at_its_time_limit_with_all_its_children() {
 /// As a package manager's scripts are: in a session of their own, their parent long gone.
 #[test]
 fn what_a_stopped_program_started_is_stopped_with_it_whatever_session_it_is_in() {
-    for by_cancel in [true, false] {
+    /// The machine goes down, or the supervisor's unit is stopped.
+    const SIGNAL: &str = "SIGTERM to the supervisor";
+    for way in ["a cancel", "the limit", SIGNAL] {
         let node = Node::new();
         let marker = node.root().join("child");
         let child = format!("setsid sh -c 'echo $$ > {}; sleep 1000' &", marker.display());
         node.program("spread", &format!("sh -c \"{}\"; exec sleep 1000", child.replace('$', "\\$")));
-        let limit = if by_cancel { LONG } else { Duration::from_millis(1500) };
+        let limit = if way == "the limit" { Duration::from_millis(1500) } else { LONG };
         let exit = std::thread::scope(|scope| {
             let running = scope.spawn(|| node.run(&["spread"], limit, Some(&unit_name())));
             wait_for("its child", || {
                 std::fs::read_to_string(&marker).is_ok_and(|pid| !pid.trim().is_empty())
             });
-            if by_cancel {
-                node.cancel.cancel();
+            match way {
+                "a cancel" => node.cancel.cancel(),
+                SIGNAL => {
+                    let supervisor =
+                        pid_in(&node.record(RunId::from_number(7)), "begun", &["supervisor", "pid"]);
+                    signal(supervisor, rustix::process::Signal::TERM);
+                }
+                _ => {}
             }
             running.join().unwrap().unwrap().exit
         });
-        assert_eq!(exit, if by_cancel { Exit::Cancelled } else { Exit::TimedOut });
+        assert_eq!(exit, if way == "the limit" { Exit::TimedOut } else { Exit::Cancelled }, "{way}");
         let child: u32 = std::fs::read_to_string(&marker).unwrap().trim().parse().unwrap();
         assert!(!is_alive(child), "{child} goes on");
     }

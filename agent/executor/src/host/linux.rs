@@ -67,7 +67,8 @@ impl LinuxHost {
         std::fs::create_dir_all(&config.state)
             .map_err(|e| HostError::State { path: config.state.clone(), why: e.to_string() })?;
         let files: Arc<dyn Files> = Arc::new(LinuxFiles::open(&config.root).map_err(HostError::Root)?);
-        let processes = LinuxProcesses::new(files.clone(), config.supervisor.clone(), &config.state);
+        let processes =
+            LinuxProcesses::new(files.clone(), config.supervisor.clone(), &config.state, config.units);
         processes.sweep_looks();
         let units: Box<dyn Units> = match config.units {
             UnitsKind::Systemd => Box::new(SystemdUnits),

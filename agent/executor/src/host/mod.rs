@@ -26,6 +26,7 @@ pub mod supervise;
 mod supervised;
 mod system;
 mod systemd;
+mod transient;
 mod unit_file;
 mod units;
 mod walk;

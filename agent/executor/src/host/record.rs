@@ -65,6 +65,9 @@ pub(crate) struct Begun {
     pub(crate) supervisor: ProcessId,
     /// Wall time.
     pub(crate) at: Timestamp,
+    /// The invocation of its transient unit (`systemd.exec(5)`, `INVOCATION_ID`); none where it has no unit of its own.
+    #[serde(default)]
+    pub(crate) invocation: Option<String>,
 }
 
 /// How it ended.
@@ -297,7 +300,7 @@ mod tests {
         let record = Record::at(folder.path());
         let at = Timestamp::clamped(7);
         let supervisor = ProcessId::of(std::process::id(), "boot").unwrap();
-        record.write_begun(&Begun { supervisor, at }).unwrap();
+        record.write_begun(&Begun { supervisor, at, invocation: None }).unwrap();
         let room = std::fs::metadata(record.room()).unwrap();
         assert_eq!(room.len(), ROOM_BYTES as u64);
         let mut ended = Ended {

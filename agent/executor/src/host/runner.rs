@@ -23,13 +23,15 @@ use super::processes::{
 use super::program;
 use super::record::{Ended, Record, Spec};
 use super::supervise::TERM_GRACE;
+use super::transient;
+use super::units::UnitsKind;
 use crate::tasks::CancelFlag;
 
 /// How often a running program's record is looked at: a thirtieth of what people notice as a delay of output.
 const LOOK_EVERY: Duration = Duration::from_millis(30);
 /// The supervisor ends a program at its limit or when it is asked to, its grace and a SIGKILL later at the latest;
 /// beyond this much more it is not trusted to do so any longer.
-const SUPERVISOR_GRACE: Duration = Duration::from_secs(TERM_GRACE.as_secs() * 3 / 2);
+pub(super) const SUPERVISOR_GRACE: Duration = Duration::from_secs(TERM_GRACE.as_secs() * 3 / 2);
 /// How often a program that should be gone is killed again.
 const KILL_EVERY: Duration = Duration::from_secs(5);
 
@@ -75,12 +77,34 @@ pub(crate) struct LinuxProcesses {
     files: Arc<dyn Files>,
     supervisor: Supervisor,
     state: PathBuf,
+    /// Where systemd runs, what changes the node is started in a transient unit. What only reads ends with the agent.
+    units: UnitsKind,
+}
+
+/// What tells whether a supervisor lives.
+enum Lifeline {
+    /// It was started here.
+    Child(Child),
+    /// systemd started it; none is one that has ended already.
+    Unit(Option<ProcessId>),
+    /// It was started by an earlier life of the agent: the lock tells.
+    Lock,
+}
+
+impl Lifeline {
+    fn is_alive(&mut self, record: &Record, boot_id: &str) -> bool {
+        match self {
+            Self::Child(child) => matches!(child.try_wait(), Ok(None)),
+            Self::Unit(supervisor) => supervisor.as_ref().is_some_and(|process| process.is_alive(boot_id)),
+            Self::Lock => matches!(record.try_lock(), Ok(None)),
+        }
+    }
 }
 
 impl LinuxProcesses {
     /// Records lie below `state`.
-    pub(crate) fn new(files: Arc<dyn Files>, supervisor: Supervisor, state: &Path) -> Self {
-        Self { files, supervisor, state: state.to_owned() }
+    pub(crate) fn new(files: Arc<dyn Files>, supervisor: Supervisor, state: &Path, units: UnitsKind) -> Self {
+        Self { files, supervisor, state: state.to_owned(), units }
     }
 
     fn probes(&self) -> PathBuf {
@@ -108,11 +132,25 @@ impl LinuxProcesses {
     }
 
     /// Starts the supervisor of a record whose program certainly never began.
-    fn start(&self, record: &Record, spec: &Spec) -> Result<Child, ProcessError> {
+    fn start(&self, record: &Record, spec: &Spec) -> Result<Lifeline, ProcessError> {
         record
             .prepare(spec)
             .and_then(|()| self.supervisor.start(record, &spec.nonce))
+            .map(Lifeline::Child)
             .map_err(|e| not_started(spec, &format!("its supervisor: {e}")))
+    }
+
+    /// The same for what changes the node.
+    fn start_effect(&self, name: &UnitName, record: &Record, spec: &Spec) -> Result<Lifeline, ProcessError> {
+        if self.units != UnitsKind::Systemd {
+            return self.start(record, spec);
+        }
+        record.prepare(spec).map_err(|e| not_started(spec, &e.to_string()))?;
+        let unit = transient::name_of(&name.run().to_string(), &name.record_name());
+        let limit = spec.time_limit_ms.map(Duration::from_millis);
+        transient::start(&self.supervisor, &unit, record, &spec.nonce, limit, &LinuxClock.boot_id())
+            .map(Lifeline::Unit)
+            .map_err(|e| not_started(spec, &format!("a unit for it: {e}")))
     }
 
     fn run_effect(
@@ -124,8 +162,8 @@ impl LinuxProcesses {
         let record = self.record_of(name);
         let unknown = |e: io::Error| unknown(spec, &format!("its record {name} cannot be read: {e}"));
         if record.spec().map_err(unknown)?.is_none() {
-            let child = self.start(&record, spec)?;
-            return attach.follow(&record, spec, Some(child));
+            let supervisor = self.start_effect(name, &record, spec)?;
+            return attach.follow(&record, spec, supervisor);
         }
         // Someone of our name was here. If nothing began and no supervisor lives, none will: the lock and the
         // new nonce see to that.
@@ -135,8 +173,8 @@ impl LinuxProcesses {
         {
             record.prepare(spec).map_err(|e| not_started(spec, &e.to_string()))?;
             drop(lock);
-            let child = self.start(&record, spec)?;
-            return attach.follow(&record, spec, Some(child));
+            let supervisor = self.start_effect(name, &record, spec)?;
+            return attach.follow(&record, spec, supervisor);
         }
         let begun = record.begun().map_err(unknown)?;
         if begun.is_some_and(|begun| begun.supervisor.boot_id == LinuxClock.boot_id()) {
@@ -144,7 +182,7 @@ impl LinuxProcesses {
         } else {
             tracing::info!(%name, "the machine restarted while a program of an earlier life of the agent ran");
         }
-        attach.follow(&record, spec, None)
+        attach.follow(&record, spec, Lifeline::Lock)
     }
 }
 
@@ -174,8 +212,9 @@ impl Processes for LinuxProcesses {
             Purpose::Effect(name) => self.run_effect(&spec, name, &attach),
             Purpose::ReadOnly => {
                 let record = Record::at(&self.probes().join(&spec.nonce));
-                let outcome =
-                    self.start(&record, &spec).and_then(|child| attach.follow(&record, &spec, Some(child)));
+                let outcome = self
+                    .start(&record, &spec)
+                    .and_then(|supervisor| attach.follow(&record, &spec, supervisor));
                 if let Err(error) = record.remove() {
                     tracing::warn!(record = %record.folder().display(), %error, "cannot remove a record");
                 }
@@ -251,7 +290,7 @@ impl Attach<'_> {
         &self,
         record: &Record,
         spec: &Spec,
-        mut child: Option<Child>,
+        mut supervisor: Lifeline,
     ) -> Result<ProcessOutcome, ProcessError> {
         let boot_id = LinuxClock.boot_id();
         let mut until = Instant::now() + self.limit;
@@ -259,15 +298,14 @@ impl Attach<'_> {
         let mut output = Tailed::default();
         loop {
             // Looked at before the record: a supervisor that is gone by now has written all it ever will.
-            let supervisor_lives = match &mut child {
-                Some(child) => matches!(child.try_wait(), Ok(None)),
-                None => matches!(record.try_lock(), Ok(None)),
-            };
+            let supervisor_lives = supervisor.is_alive(record, &boot_id);
             output.forward(record, self.running);
             let broken = |e: io::Error| unknown(spec, &format!("its record cannot be read: {e}"));
             if let Some(ended) = record.ended().map_err(broken)? {
                 // The supervisor's last act was writing this; it ends at once.
-                child.as_mut().map(Child::wait);
+                if let Lifeline::Child(child) = &mut supervisor {
+                    let _ = child.wait();
+                }
                 return output.finish(record, spec, &ended, stop.was_asked(), self.running);
             }
             let program = record.started().map_err(broken)?;
@@ -304,10 +342,13 @@ impl Attach<'_> {
     }
 }
 
-/// Ends a program whose supervisor does not: its group, and what is still below it or its supervisor.
+/// Ends a program whose supervisor does not: its unit; or its group, and what is still below it or its supervisor.
 fn kill_all(record: &Record, boot_id: &str) {
     if let Ok(Some(begun)) = record.begun() {
         begun.supervisor.signal_below(boot_id, Signal::KILL);
+        if let Some(invocation) = &begun.invocation {
+            transient::kill(invocation);
+        }
     }
     if let Ok(Some(program)) = record.started() {
         program.signal_below(boot_id, Signal::KILL);

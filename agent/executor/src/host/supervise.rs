@@ -15,6 +15,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -59,7 +61,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Speaks to the file of the record that the agent put behind standard error; there is nobody else.
+/// Speaks to the file of the record that was put behind standard error; there is nobody else.
 fn log_stderr(outcome: io::Result<()>) {
     if let Err(error) = outcome {
         let _ = writeln!(io::stderr(), "the supervisor failed: {error}");
@@ -67,6 +69,10 @@ fn log_stderr(outcome: io::Result<()>) {
 }
 
 fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
+    // A machine that goes down, and a unit that is stopped, ask by this signal: the program ends as at a cancel, and the
+    // record says so. A handler, because a signal that is ignored would be so in the program too.
+    let told_to_end = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&told_to_end))?;
     // Fails only where this process leads its session already, which is as good.
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -88,7 +94,9 @@ fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
     let supervisor = ProcessId::of(std::process::id(), &boot_id)
         .ok_or_else(|| io::Error::other("/proc does not show this process"))?;
     let started = clock.now();
-    record.write_begun(&Begun { supervisor, at: started })?;
+    // Only systemd gives it this variable.
+    let invocation = std::env::var("INVOCATION_ID").ok();
+    record.write_begun(&Begun { supervisor, at: started, invocation })?;
 
     let since = clock.since_boot();
     let mut ended = Ended {
@@ -108,7 +116,8 @@ fn supervise(record: &Record, nonce: &str) -> io::Result<()> {
             if let Some(program) = ProcessId::of(child.id(), &boot_id) {
                 log_stderr(record.write_started(&program));
             }
-            ended.exit = Some(watch(record, &mut child, spec.time_limit_ms, since)?);
+            let is_asked = || told_to_end.load(Ordering::Acquire) || record.is_asked_to_cancel();
+            ended.exit = Some(watch(&mut child, spec.time_limit_ms, since, is_asked)?);
             if let Ok(copied) = output.recv_timeout(OUTPUT_GRACE) {
                 log_stderr(record.write_tail(&copied.tail));
                 ended.output_bytes = copied.bytes;
@@ -199,8 +208,13 @@ fn copy(mut from: impl Read, mut head: impl Write) -> Copied {
     Copied { bytes, sha256: hasher.finish(), tail: tail.into() }
 }
 
-/// Waits for the program's end, and brings it about at the limit or when the agent asks for it.
-fn watch(record: &Record, child: &mut Child, limit_ms: Option<u64>, since: Duration) -> io::Result<Exit> {
+/// Waits for the program's end, and brings it about at the limit or when somebody asks for it.
+fn watch(
+    child: &mut Child,
+    limit_ms: Option<u64>,
+    since: Duration,
+    is_asked: impl Fn() -> bool,
+) -> io::Result<Exit> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the program has no process number"))?;
     let (done, ended) = sync_channel(1);
@@ -218,7 +232,7 @@ fn watch(record: &Record, child: &mut Child, limit_ms: Option<u64>, since: Durat
         if limit.is_some_and(|limit| LinuxClock.since_boot() >= limit) {
             break Some(Exit::TimedOut);
         }
-        if record.is_asked_to_cancel() {
+        if is_asked() {
             break Some(Exit::Cancelled);
         }
     };

@@ -19,7 +19,7 @@ use super::units::{Activity, LastRun, UnitError, UnitState, Units, UnitsKind, ch
 /// The bus; Debian starts it with the first sockets.
 const BUS: &str = "/run/dbus/system_bus_socket";
 /// For one question. systemd answers in milliseconds; a machine that swaps takes seconds.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// For the end of a start or stop. systemd holds units to limits of their own (90 s by default); a oneshot has none, and is
 /// waited for as a step is by default.
 const JOB_LIMIT: Duration = Duration::from_mins(10);
@@ -29,7 +29,7 @@ const JOB_LIMIT: Duration = Duration::from_mins(10);
     default_path = "/org/freedesktop/systemd1",
     interface = "org.freedesktop.systemd1.Manager"
 )]
-trait Manager {
+pub(super) trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
@@ -52,7 +52,7 @@ trait Unit {
 }
 
 #[proxy(default_service = "org.freedesktop.systemd1", interface = "org.freedesktop.systemd1.Service")]
-trait Service {
+pub(super) trait Service {
     #[zbus(property, name = "MainPID")]
     fn main_pid(&self) -> zbus::Result<u32>;
     #[zbus(property)]
@@ -117,7 +117,7 @@ impl Units for SystemdUnits {
 }
 
 /// Runs one conversation with the manager to its end, on this thread.
-fn ask<T>(
+pub(super) fn ask<T>(
     unit: &str,
     limit: Duration,
     talk: impl AsyncFnOnce(&Connection) -> Result<T, UnitError>,
@@ -133,7 +133,7 @@ fn ask<T>(
 }
 
 /// What an error of the bus says of a unit.
-fn unit_error(unit: &str, error: &Error) -> UnitError {
+pub(super) fn unit_error(unit: &str, error: &Error) -> UnitError {
     let (unit, why) = (unit.to_owned(), error.to_string());
     let Error::MethodError(name, said, _) = error else { return UnitError::Failed { unit, why } };
     let why = said.clone().unwrap_or(why);
@@ -211,29 +211,38 @@ fn carry_out(unit: &str, verb: Verb) -> Result<(), UnitError> {
 
 /// Gives the manager a job and waits for its end.
 async fn job(bus: &Connection, unit: &str, verb: Verb) -> Result<(), UnitError> {
-    let wrong = |error: Error| unit_error(unit, &error);
-    let failed = |why: String| UnitError::Failed { unit: unit.to_owned(), why };
-    let manager = ManagerProxy::new(bus).await.map_err(wrong)?;
-    manager.subscribe().await.map_err(wrong)?;
-    // Listened for before the job is made: its end may come before the answer does.
-    let mut ends = manager.receive_job_removed().await.map_err(wrong)?;
+    let manager = ManagerProxy::new(bus).await.map_err(|error| unit_error(unit, &error))?;
     // "replace": a job that stands against this one gives way, as with systemctl.
-    let made = match verb {
+    job_ended(&manager, unit, verb.as_str(), async || match verb {
         Verb::Start => manager.start_unit(unit, "replace").await,
         Verb::Stop => manager.stop_unit(unit, "replace").await,
         Verb::Restart => manager.restart_unit(unit, "replace").await,
-    };
-    let made = made.map_err(wrong)?;
+    })
+    .await
+}
+
+/// Makes a job and waits for its end.
+pub(super) async fn job_ended(
+    manager: &ManagerProxy<'_>,
+    unit: &str,
+    what: &str,
+    give: impl AsyncFnOnce() -> zbus::Result<OwnedObjectPath>,
+) -> Result<(), UnitError> {
+    let wrong = |error: Error| unit_error(unit, &error);
+    let failed = |why: String| UnitError::Failed { unit: unit.to_owned(), why };
+    manager.subscribe().await.map_err(wrong)?;
+    // Listened for before the job is made: its end may come before the answer does.
+    let mut ends = manager.receive_job_removed().await.map_err(wrong)?;
+    let made = give().await.map_err(wrong)?;
     loop {
         let Some(end) = ends.next().await else { return Err(failed("the system bus went away".to_owned())) };
         let end = end.args().map_err(wrong)?;
         if end.job == made {
             return match end.result.as_str() {
                 "done" => Ok(()),
-                result => Err(failed(format!(
-                    "its {} ended with \"{result}\"; see systemctl status {unit}",
-                    verb.as_str()
-                ))),
+                result => {
+                    Err(failed(format!("its {what} ended with \"{result}\"; see systemctl status {unit}")))
+                }
             };
         }
     }
