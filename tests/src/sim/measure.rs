@@ -12,6 +12,7 @@ use super::memory::pss_bytes;
 use super::plan::{FloorPlan, ROUNDS, Round, Said, Sizes, TURNS, WorkerPlan};
 use super::prepare::{Prepared, prepare};
 use super::service;
+use super::waits::{Waits, waits};
 use crate::clock::micros;
 use crate::operator_client::order;
 use crate::orders::SignedOrder;
@@ -47,6 +48,8 @@ pub struct Figures {
     pub product: Side,
     /// Its floor.
     pub floor: Side,
+    /// What operators wait for.
+    pub waits: Waits,
     /// The controller's storing of results alone, without a wire, a second.
     pub service_results_per_second: f64,
     /// Its floor: Ed25519 and the store with the same bytes, results a second.
@@ -56,7 +59,7 @@ pub struct Figures {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds and counts far below 2^52")]
-fn per_second(count: usize, micros: u64) -> f64 {
+pub(super) fn per_second(count: usize, micros: u64) -> f64 {
     count as f64 / (micros.max(1) as f64 / 1e6)
 }
 
@@ -78,7 +81,8 @@ async fn settled(pid: u32) -> Result<u64> {
     Ok(last)
 }
 
-struct Crew(Vec<Member>);
+/// The workers of one side.
+pub(super) struct Crew(Vec<Member>);
 
 impl Crew {
     async fn start(prepared: &Prepared, address: SocketAddr, what: &str) -> Result<Self> {
@@ -95,7 +99,7 @@ impl Crew {
         Ok(Self(members))
     }
 
-    async fn tell(&mut self, line: &str) -> Result<()> {
+    pub(super) async fn tell(&mut self, line: &str) -> Result<()> {
         for member in &mut self.0 {
             member.tell(line).await?;
         }
@@ -103,7 +107,7 @@ impl Crew {
     }
 
     /// When the last agent was welcomed.
-    async fn connected(&mut self) -> Result<u64> {
+    pub(super) async fn connected(&mut self) -> Result<u64> {
         let mut last = 0;
         for member in &mut self.0 {
             match member.said().await? {
@@ -115,7 +119,7 @@ impl Crew {
     }
 
     /// When the first assignment and the last acknowledgement came.
-    async fn acknowledged(&mut self) -> Result<(u64, u64)> {
+    pub(super) async fn acknowledged(&mut self) -> Result<(u64, u64)> {
         let (mut first, mut last) = (u64::MAX, 0);
         for member in &mut self.0 {
             match member.said().await? {
@@ -149,13 +153,13 @@ async fn side(
     pid: u32,
     orders: &[SignedOrder],
     mut pusher: Pusher<'_>,
-) -> Result<Side> {
+) -> Result<(Side, Crew)> {
     let count = prepared.nodes.len();
     let what = if matches!(pusher, Pusher::Product(_)) { "product" } else { "floor" };
     let mut crew = Crew::start(prepared, address, what).await?;
     let before = settled(pid).await?;
     let begun = micros();
-    crew.tell("connect").await?;
+    crew.tell(&format!("connect {begun}")).await?;
     let connects_per_second = per_second(count, crew.connected().await?.saturating_sub(begun));
     let after = settled(pid).await?;
     let (mut fan_outs, mut rates) = (Vec::new(), Vec::new());
@@ -173,15 +177,15 @@ async fn side(
             prepared.operator.wait_run(order.run).await?;
         }
     }
-    crew.end().await?;
     #[expect(clippy::cast_precision_loss, reason = "bytes far below 2^52")]
     let bytes_per_agent = after.saturating_sub(before) as f64 / count as f64;
-    Ok(Side {
+    let side = Side {
         connects_per_second,
         bytes_per_agent,
         fan_out_seconds: middle(fan_outs),
         results_per_second: middle(rates),
-    })
+    };
+    Ok((side, crew))
 }
 
 /// Sizes of what the last run wrote, read from the store that the stopped controller left.
@@ -214,10 +218,13 @@ pub async fn measure(count: usize) -> Result<Figures> {
     let (orders, more_orders) = (sign(ROUNDS)?, sign(TURNS)?);
     let pid = prepared.controller.pid()?;
     let address = prepared.controller.agent_address();
-    let product = side(&prepared, address, pid, &orders, Pusher::Product(&prepared)).await?;
+    let (product, mut crew) = side(&prepared, address, pid, &orders, Pusher::Product(&prepared)).await?;
     let head = prepared.operator.audit_head().await?;
     let leaves = prepared.operator.audit_bytes(head.size.saturating_sub(2), head.size).await?;
     let leaf = leaves.first().map_or(0, |(_, bytes)| bytes.len());
+    let watch = prepared.operator.sign(&asked)?;
+    let waits = waits(&mut prepared, &mut crew, &watch).await?;
+    crew.end().await?;
     prepared.controller.stop().await?;
     let last = orders.last().context("no rounds")?;
     let sizes = sizes(&prepared, leaf, last).await?;
@@ -244,7 +251,8 @@ pub async fn measure(count: usize) -> Result<Figures> {
     let mut floor = Member::start("floor", &plan, &folder.path().join("floor.json"))?;
     let Said::Serving { address } = floor.said().await? else { bail!("the floor does not serve") };
     let pid = floor.pid()?;
-    let bare = side(&prepared, address, pid, &orders, Pusher::Floor(&mut floor)).await?;
+    let (bare, crew) = side(&prepared, address, pid, &orders, Pusher::Floor(&mut floor)).await?;
+    crew.end().await?;
     floor.end().await?;
 
     Ok(Figures {
@@ -252,6 +260,7 @@ pub async fn measure(count: usize) -> Result<Figures> {
         workers: prepared.files.len(),
         product,
         floor: bare,
+        waits,
         service_results_per_second: middle(service),
         service_floor_per_second: middle(bare_service),
         sizes: (sizes.job, sizes.report, sizes.leaf, sizes.inbox),

@@ -10,6 +10,7 @@
 //! | [`service`] | the controller's storing of results alone, without a wire |
 //! | [`store_floor`] | Ed25519 and the store alone, with the same bytes |
 //! | [`measure`] | connects, settles, pushes: the same steps for the product and its floor |
+//! | [`waits`] | what operators wait for: a watch, a cancel, everybody back after a restart |
 //! | [`table`] | figures, ratios, verdicts |
 //! | [`memory`] | what a process holds, from the kernel's own sums |
 //!
@@ -26,4 +27,5 @@ pub mod prepare;
 pub mod service;
 pub mod store_floor;
 pub mod table;
+pub mod waits;
 pub mod worker;

@@ -21,7 +21,7 @@ use fleet_types::job::Outcome;
 use fleet_types::seal::Envelope;
 use tokio::task::JoinSet;
 
-use super::plan::{ROUNDS, Sizes};
+use super::plan::Sizes;
 use super::prepare::Prepared;
 use super::store_floor::{self, Records, Sealed};
 use crate::clock;
@@ -57,14 +57,16 @@ pub async fn results(prepared: &Prepared, orders: &[SignedOrder], sizes: Sizes) 
     Ok(turns)
 }
 
-/// Each node's journal, its chain of reports where the wire's rounds left it.
+/// Each node's journal, its chain of reports where the runs over the wire left it.
 async fn journals(prepared: &Prepared, context: &Context) -> Result<Vec<Journal>> {
     let mut journals = Vec::with_capacity(prepared.nodes.len());
     for node in &prepared.nodes {
         let mut journal = Journal::new(node.fleet, node.node, node.report_key()?);
-        journal.reports = u64::try_from(ROUNDS)?;
-        let last = reports::stored_report(context, node.node, 0, journal.reports).await?;
-        journal.previous = Some(last.context("a node has not reported all rounds")?.1);
+        while let Some((_, last)) = reports::stored_report(context, node.node, 0, journal.reports + 1).await?
+        {
+            journal.reports += 1;
+            journal.previous = Some(last);
+        }
         journals.push(journal);
     }
     Ok(journals)

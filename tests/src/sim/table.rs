@@ -93,6 +93,16 @@ pub fn text(figures: &Figures) -> String {
             row.what, row.measured, row.floor, row.ratio, row.budget
         );
     }
+    let waits = &figures.waits;
+    for (what, value, budget) in [
+        ("end on a watch after the last, s", waits.watch_lag_seconds, ""),
+        ("bytes on a watch, per job", waits.watch_bytes_per_job, ""),
+        ("cancel until the run's end, s", waits.cancel_seconds, "<= 5.00"),
+        ("killed until it serves, s", waits.restart_seconds, ""),
+        ("agents back/s after that", waits.back_per_second, ""),
+    ] {
+        let _ = writeln!(text, "{what:<32}{value:>11.2}{:>20}{budget}", "");
+    }
     text
 }
 
@@ -100,6 +110,7 @@ pub fn text(figures: &Figures) -> String {
 mod tests {
     use super::*;
     use crate::sim::measure::Side;
+    use crate::sim::waits::Waits;
 
     #[test]
     fn budgets_are_judged_by_the_ratio() {
@@ -116,6 +127,7 @@ mod tests {
             workers: 1,
             product,
             floor,
+            waits: Waits::default(),
             service_results_per_second: 139.0,
             service_floor_per_second: 200.0,
             sizes: (1, 1, 1, 1),

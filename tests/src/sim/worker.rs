@@ -1,4 +1,5 @@
-//! One process of light agents. Commands come as lines on standard input: `connect`, `wait`; its end ends it.
+//! One process of light agents. Commands come as lines on standard input: `connect SINCE` until each was welcomed after that time
+//! (microseconds since 1970), `wait`; its end ends it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,24 +44,25 @@ pub async fn run(plan: WorkerPlan) -> Result<()> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut rounds = 0;
     while let Some(line) = lines.next_line().await? {
-        match line.as_str() {
-            "connect" => connect(&agents).await?,
-            "wait" => {
+        match line.split_once(' ').unwrap_or((line.as_str(), "")) {
+            ("connect", since) => connect(&agents, since.parse()?).await?,
+            ("wait", _) => {
                 rounds += 1;
                 acknowledged(&agents, rounds).await?;
             }
-            other => anyhow::bail!("\"{other}\" is no command of a worker"),
+            (other, _) => anyhow::bail!("\"{other}\" is no command of a worker"),
         }
     }
     Ok(())
 }
 
-async fn connect(agents: &[FakeAgent]) -> Result<()> {
+async fn connect(agents: &[FakeAgent], since: u64) -> Result<()> {
     for agent in agents {
         agent.script(|script| script.connects = true);
     }
     wait_for("all agents to be online", LIMIT, async || {
-        Ok(agents.iter().all(|a| a.links().up).then_some(()))
+        let mut links = agents.iter().map(FakeAgent::links);
+        Ok(links.all(|links| links.up && links.welcomed_us >= since).then_some(()))
     })
     .await?;
     let last_us = agents.iter().map(|agent| agent.links().welcomed_us).max().unwrap_or(0);
