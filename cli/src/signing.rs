@@ -9,7 +9,7 @@ use std::time::Duration;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{FleetId, NodeId, RunId};
-use fleet_types::request::{NodeList, REQUEST_SCHEMA, Request, Verb};
+use fleet_types::request::{BoundPlan, NodeList, REQUEST_SCHEMA, Request, Verb};
 use fleet_types::seal::{Envelope, Kind, PublicKey, SigningKey};
 use fleet_types::time::Timestamp;
 use serde::Serialize;
@@ -50,6 +50,8 @@ pub struct Order {
     pub selector: String,
     /// The nodes, in any order.
     pub nodes: Vec<NodeId>,
+    /// The plan that it starts, if it is one.
+    pub plan: Option<BoundPlan>,
     /// At most so many at once.
     pub max_parallel: u32,
     /// No new starts after so many failures.
@@ -108,7 +110,7 @@ impl Signer {
             params: order.params,
             selector: order.selector,
             nodes: NodeList::of(&nodes),
-            plans: None,
+            plan: order.plan,
             max_parallel: order.max_parallel,
             max_failures: order.max_failures,
             not_before: now.minus(BACK_DATED),
@@ -153,6 +155,7 @@ mod tests {
             params: BTreeMap::from([("n".to_owned(), 5.into())]),
             selector: "ring=test".to_owned(),
             nodes: vec![node(3), node(1), node(2), node(1)],
+            plan: None,
             max_parallel: 2,
             max_failures: Some(1),
             procedure_revision: Some(3),

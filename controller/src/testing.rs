@@ -171,6 +171,7 @@ pub fn job_record(run: RunId, agent: &Agent) -> JobRecord {
         ended: None,
         took_ms: None,
         summary: String::new(),
+        plan: None,
         report: None,
         late_report: None,
         health: None,

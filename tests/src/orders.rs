@@ -133,7 +133,7 @@ pub fn sign_request(key: &SigningKey, fleet: FleetId, order: &Order, now: Timest
         params: std::collections::BTreeMap::new(),
         selector: "product=scripted".to_owned(),
         nodes: NodeList::of(&nodes),
-        plans: None,
+        plan: None,
         max_parallel: order.max_parallel,
         max_failures: None,
         procedure_revision: None,

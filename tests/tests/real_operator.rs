@@ -1,6 +1,6 @@
 //! What an operator sees of real nodes: exit codes, outputs for programs and pipes, and the node owner's last word.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fleet_tests::sandbox::{Sandbox, agreement};
 use fleet_types::view::{AuditItem, JobView, Page};
 use fleetctl::dev::node_spec::nodes;
@@ -44,6 +44,33 @@ async fn o13_a_node_that_only_watches_refuses_changes_by_name_and_still_tells_it
     // A plan says the same before anything is started.
     let planned = code(&sandbox, 6, &["run", "plan", "short", "--all", "--wait"]).await?;
     assert!(planned.contains("refused"), "{planned}");
+    sandbox.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_was_looked_at_is_started_as_it_was() -> Result<()> {
+    let sandbox = Sandbox::start(2).await?;
+    let planned = code(&sandbox, 0, &["run", "plan", "short", "--all", "-o", "name"]).await?;
+    let plan = planned.lines().next().unwrap_or_default();
+    let shown = code(&sandbox, 0, &["run", "show", plan]).await?;
+    assert!(shown.contains("2 nodes would do the same"), "{shown}");
+    let start = |plan| ["run", "start", "--plan", plan, "--wait", "--reason", "a story", "--confirm", "dev"];
+    let said = code(&sandbox, 0, &start(plan)).await?;
+    assert!(said.contains("succeeded"), "{said}");
+    assert_eq!(sandbox.nodes.iter().map(|node| node.updates()).collect::<Vec<_>>(), [1, 1]);
+    // Its nodes are those of the plan, and a run is no plan.
+    code(&sandbox, 2, &[start(plan).as_slice(), &["--all"]].concat()).await?;
+    let run = sandbox.start_run("short").await?;
+    sandbox.ended(run).await?;
+    let run = run.to_string();
+    code(&sandbox, 2, &start(&run)).await?;
+    // What was applied since was not looked at.
+    let file = sandbox.path("documents/procedures/short.toml");
+    let text = std::fs::read_to_string(&file)?.replace("\"10m\"", "\"11m\"");
+    std::fs::write(&file, text)?;
+    let file = file.to_str().context("the folder has an odd name")?;
+    code(&sandbox, 0, &["config", "apply", file, "--yes"]).await?;
+    code(&sandbox, 11, &start(plan)).await?;
     sandbox.finish().await
 }
 

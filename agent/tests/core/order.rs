@@ -57,7 +57,7 @@ impl Order {
             params: std::collections::BTreeMap::new(),
             selector: String::new(),
             nodes: NodeList::of(&[node]),
-            plans: None,
+            plan: None,
             max_parallel: 1,
             max_failures: None,
             procedure_revision: None,

@@ -12,8 +12,8 @@ use super::parse;
 pub enum RunCommand {
     /// Ask the nodes what a procedure would do; changes nothing.
     Plan(WhatToRun),
-    /// Carry a procedure out on the chosen nodes; shows them and asks.
-    Start(WhatToRun),
+    /// Carry a procedure out on the chosen nodes; shows them and asks. With --plan: exactly what was planned.
+    Start(StartArgs),
     /// Carry one action out, without a file: --with gives its parameters. Waits; what changes nothing asks nobody.
     Task(TaskArgs),
     /// List runs, newest first.
@@ -57,6 +57,26 @@ pub enum RunCommand {
 pub struct WhatToRun {
     /// The procedure's name.
     pub procedure: Name,
+    /// A parameter of the procedure; may be given several times.
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse::parameter)]
+    pub params: Vec<(String, serde_json::Value)>,
+    /// The profile to use [default: the one the procedure names].
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<Name>,
+    /// How.
+    #[command(flatten)]
+    pub how: HowToRun,
+}
+
+/// `run start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// The procedure's name.
+    #[arg(required_unless_present = "plan", conflicts_with = "plan")]
+    pub procedure: Option<Name>,
+    /// Start what this plan says, on its nodes; a node that finds anything else to do touches nothing.
+    #[arg(long, value_name = "RUN", conflicts_with = "params")]
+    pub plan: Option<RunId>,
     /// A parameter of the procedure; may be given several times.
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse::parameter)]
     pub params: Vec<(String, serde_json::Value)>,

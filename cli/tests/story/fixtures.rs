@@ -145,6 +145,7 @@ fn job_item(run: RunId, n: u128, state: JobState) -> JobItem {
         blocked: vec![],
         took_ms: Some(1250),
         summary: format!("summary {HOSTILE}"),
+        plan: None,
         late_report: None,
     }
 }

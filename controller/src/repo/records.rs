@@ -397,6 +397,9 @@ pub struct JobRecord {
     pub took_ms: Option<u64>,
     /// One line of what came out.
     pub summary: String,
+    /// Of a plan, the digest of what the node would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Digest>,
     /// The report.
     pub report: Option<StoredReport>,
     /// A report that came too late.

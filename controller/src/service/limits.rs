@@ -90,7 +90,7 @@ mod tests {
             params: BTreeMap::new(),
             selector: "site=a".to_owned(),
             nodes: NodeList { count: 1, root: Digest::of(b"nodes") },
-            plans: None,
+            plan: None,
             max_parallel: 1,
             max_failures: None,
             procedure_revision: None,

@@ -13,6 +13,7 @@ use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, Generation, NodeId, RunId};
 use fleet_types::job::{JobState, Outcome, Phase, check_reachable};
+use fleet_types::plan::NodePlan;
 use fleet_types::report::{MAX_REPORT_BYTES, NOT_AVAILABLE, Problem, Report, StepState};
 use fleet_types::seal::Kind as SealKind;
 use fleet_types::severity::Severity;
@@ -344,6 +345,7 @@ async fn store(
         ended: Some(now),
         took_ms: Some(u64::try_from(report.ended.since(report.started).as_millis()).unwrap_or(u64::MAX)),
         summary: summary_of(report),
+        plan: plan_of(report),
         report: Some(at),
         health: found,
         ..job.record.clone()
@@ -377,6 +379,7 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: Timestamp) -> 
         ended: Some(now),
         took_ms: Some(u64::try_from(report.ended.since(report.started).as_millis()).unwrap_or(u64::MAX)),
         summary: summary_of(report),
+        plan: plan_of(report),
         report: Some(at),
         late_report: None,
         health: health_of(report, now),
@@ -385,6 +388,10 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: Timestamp) -> 
 
 fn ended(report: &Report) -> JobState {
     JobState::Ended { outcome: report.outcome, cause: report.cause, reason: short(&report.reason) }
+}
+
+fn plan_of(report: &Report) -> Option<Digest> {
+    report.plan.as_ref().and_then(NodePlan::digest)
 }
 
 /// Longest reason kept with a job; the whole stands in the report.

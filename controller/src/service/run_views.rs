@@ -206,6 +206,7 @@ pub fn job_item(
         state,
         took_ms: record.took_ms,
         summary: record.summary,
+        plan: record.plan,
         late_report: record.late_report.map(|report| report.digest),
     }
 }

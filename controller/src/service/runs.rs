@@ -374,6 +374,7 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
                 ended: None,
                 took_ms: None,
                 summary: String::new(),
+                plan: None,
                 report: None,
                 late_report: None,
                 health: None,

@@ -84,6 +84,8 @@ pub enum EndCause {
     Cancelled,
     /// The way back is over, and changes are left that nothing undoes.
     NotUndone,
+    /// The node was not as it was planned; the step was not begun.
+    PlanChanged,
     /// A word of a newer release.
     #[serde(other)]
     Other,
@@ -98,6 +100,7 @@ impl EndCause {
             Self::OutcomeUnknown => "outcome_unknown",
             Self::Cancelled => "cancelled",
             Self::NotUndone => "not_undone",
+            Self::PlanChanged => "plan_changed",
             Self::Other => "other",
         }
     }

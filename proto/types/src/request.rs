@@ -59,9 +59,9 @@ pub struct Request {
     pub selector: String,
     /// The nodes.
     pub nodes: NodeList,
-    /// Digests of the node plans that it starts, as a Merkle root over the nodes in order.
+    /// The plans that it starts; none starts whatever each node finds to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plans: Option<Digest>,
+    pub plan: Option<BoundPlan>,
     /// At most this many nodes at once.
     pub max_parallel: u32,
     /// New starts end once so many jobs have failed, were rolled back or got lost; no limit when left out.
@@ -74,6 +74,21 @@ pub struct Request {
     /// Why, as the operator wrote it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+}
+
+/// Most different plans of one request: each is 71 bytes of a text that every node reads. Nodes that differ more
+/// than that are not one change that a person has looked at.
+pub const MAX_PLANS: usize = 500;
+
+/// What an operator saw in a plan and now starts. Each node compares its own plan with it: what the node does is what it
+/// planned, and what it planned is among what was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoundPlan {
+    /// The run of verb `plan` that the nodes were asked with.
+    pub run: RunId,
+    /// Digests of the nodes' plans ([`crate::plan::NodePlan::digest`]), sorted, without repeats.
+    pub digests: Vec<Digest>,
 }
 
 /// The node list of a request as a commitment: its size and Merkle root over the sorted ids.
@@ -125,6 +140,9 @@ pub enum RequestError {
     /// No nodes or too many.
     #[error("the request names {0} nodes; allowed are 1 to {MAX_NODES}")]
     Nodes(u32),
+    /// What it binds is no set of plans of an earlier run.
+    #[error("its plan must be one to {MAX_PLANS} sorted digests of an earlier run, for a start")]
+    Plans,
     /// It would stop before it began.
     #[error("max_failures is 0; leave it out for no limit")]
     Failures,
@@ -160,6 +178,13 @@ impl Request {
         }
         if self.max_failures == Some(0) {
             return Err(RequestError::Failures);
+        }
+        if let Some(bound) = &self.plan {
+            let is_set = bound.digests.windows(2).all(|pair| pair[0] < pair[1]);
+            let counts = !bound.digests.is_empty() && bound.digests.len() <= MAX_PLANS;
+            if !is_set || !counts || self.verb != Verb::Run || bound.run == self.run {
+                return Err(RequestError::Plans);
+            }
         }
         Ok(())
     }

@@ -430,6 +430,9 @@ pub struct JobItem {
     /// One line of what came out.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub summary: String,
+    /// The digest of what the node would do, of a plan: equal where nodes would do the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Digest>,
     /// A report that came after the job had been given up, by digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_report: Option<Digest>,

@@ -210,7 +210,7 @@ impl Dispatcher {
         unsent
     }
 
-    fn report_of(&self, finished: &Finished) -> Option<Report> {
+    pub(super) fn report_of(&self, finished: &Finished) -> Option<Report> {
         canonical::from_slice(&self.parts.reports.load(finished.report)?.payload).ok()
     }
 

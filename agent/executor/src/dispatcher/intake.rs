@@ -14,6 +14,7 @@ use fleet_types::request::{Request, Verb};
 use fleet_types::seal::Envelope;
 use fleet_types::time::Timestamp;
 
+use super::bound::check_skipped;
 use super::state::{Dispatcher, Open, Pending, Vouching};
 use crate::documents::DOCUMENT_WAIT;
 use crate::durable;
@@ -246,6 +247,7 @@ impl Dispatcher {
         let revisions = policy::revisions(&request, &sealed.request, &opened, &owners);
         policy::check_revisions(&request, &revisions, &parts.state)
             .map_err(|refusal| against(vec![refusal]))?;
+        let bound = self.bound_plan(&request).map_err(|refusal| against(vec![refusal]))?;
         let Opened { procedure, profile } = opened;
         let input = ResolveInput {
             facts: facts::of_product(&*parts.host, &profile, (parts.facts)()),
@@ -261,6 +263,10 @@ impl Dispatcher {
         };
         let candidate = Candidate { request: &request, input };
         let admitted = policy::admit(&candidate, &owners, &self.conditions(&owners)).map_err(against)?;
+        if let Some(plan) = &bound {
+            check_skipped(plan, admitted.resolution()).map_err(|refusal| against(vec![refusal]))?;
+        }
+        let admitted = admitted.bound_to(bound.map(|plan| Ok(Arc::new(plan))));
         if request.verb == Verb::Run
             && let Err(error) = self.parts.state.raise_revisions(&revisions)
         {

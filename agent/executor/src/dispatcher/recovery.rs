@@ -125,6 +125,7 @@ impl Dispatcher {
             begun: record.begun(),
         };
         Admitted::again(accepted.verb, &input)
+            .map(|admitted| admitted.bound_to(self.bound_again(&request)))
             .map_err(|refusals| refusals.first().map(|refusal| refusal.message.clone()).unwrap_or_default())
     }
 }

@@ -111,10 +111,6 @@ pub fn open_request(
         Err(error) => return Err(request_refusal(&error)),
         Ok(()) => {}
     }
-    if request.plans.is_some() {
-        let message = "the request binds node plans, which this build cannot compare";
-        return Err(Refusal::new("plan-binding-not-built", message, "start the run without --plan"));
-    }
     Ok(request)
 }
 
@@ -125,6 +121,7 @@ fn request_refusal(error: &RequestError) -> Refusal {
         RequestError::Validity { .. } => "request-validity",
         RequestError::Nodes(_) => "request-nodes",
         RequestError::Parallel | RequestError::Failures => "request-parallel",
+        RequestError::Plans => "request-plan",
         RequestError::TooEarly(_) => "request-too-early",
         RequestError::Ended(_) => "request-expired",
     };

@@ -2,6 +2,9 @@
 //!
 //! [`Admitted`] can be made in here only, and a run can be made from it only. Pure.
 
+use std::sync::Arc;
+
+use fleet_types::plan::NodePlan;
 use fleet_types::request::{Request, Verb};
 
 use super::judge::{NodeConditions, judge};
@@ -24,7 +27,11 @@ pub struct Admitted {
     verb: Verb,
     resolution: Resolution,
     against: Vec<Refusal>,
+    bound: Option<Bound>,
 }
+
+/// The plan that a start is bound to; or why it is not to be had any more.
+pub type Bound = Result<Arc<NodePlan>, String>;
 
 impl Admitted {
     /// What is asked for.
@@ -35,6 +42,16 @@ impl Admitted {
     /// The resolved procedure.
     pub const fn resolution(&self) -> &Resolution {
         &self.resolution
+    }
+
+    /// The same, bound to a plan.
+    pub fn bound_to(self, bound: Option<Bound>) -> Self {
+        Self { bound, ..self }
+    }
+
+    /// What a start is bound to; none where it does whatever it finds.
+    pub const fn bound(&self) -> Option<&Bound> {
+        self.bound.as_ref()
     }
 
     /// For a plan: what would be said to a run of it.
@@ -60,7 +77,7 @@ impl Admitted {
         if verb == Verb::Run && !against.is_empty() {
             return Err(against);
         }
-        Ok(Self { verb, resolution, against })
+        Ok(Self { verb, resolution, against, bound: None })
     }
 }
 
@@ -80,5 +97,5 @@ pub fn admit(candidate: &Candidate<'_>, policy: &LocalPolicy, conditions: &NodeC
         Verb::Run => against.is_empty(),
         Verb::Plan => policy.mode != Mode::Locked,
     };
-    if open { Ok(Admitted { verb, resolution, against }) } else { Err(against) }
+    if open { Ok(Admitted { verb, resolution, against, bound: None }) } else { Err(against) }
 }

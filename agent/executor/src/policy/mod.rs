@@ -18,7 +18,7 @@ mod trust;
 pub use authority::{
     LinkTrust, Opened, check_assignment, check_revisions, open_documents, open_request, revisions,
 };
-pub use gate::{Admitted, Candidate, Verdict, admit};
+pub use gate::{Admitted, Bound, Candidate, Verdict, admit};
 pub use judge::{NodeConditions, judge};
 pub use local::{
     DisruptiveLimit, LocalPolicy, LocalWindow, Mode, OverrideWindow, PolicyError, Reboot, RequireSignature,

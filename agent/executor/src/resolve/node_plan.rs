@@ -31,6 +31,7 @@ pub fn node_plan(
             summary: String::new(),
             commands: Vec::new(),
             changes: Vec::new(),
+            moves: false,
         };
         if step.skipped.is_none() {
             match ask(step) {
@@ -38,6 +39,7 @@ pub fn node_plan(
                     planned.summary = plan.summary;
                     planned.commands = plan.commands;
                     planned.changes = plan.changes;
+                    planned.moves = plan.moves;
                 }
                 Err(error) => {
                     planned.summary = format!("cannot be planned: {error}");

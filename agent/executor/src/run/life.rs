@@ -235,6 +235,12 @@ impl Run {
                 &refusal.reason(),
             ));
         }
+        if !self.record.began(&step.id)
+            && let Some(how) = self.differs_from_plan(step)
+        {
+            let why = format!("nothing was done: the node is not as it was planned: {how}");
+            return self.end_step(unrun(step, StepState::Failed, Some(EndCause::PlanChanged), &why));
+        }
         self.enter(step, left + self.grace(), self.shares.way_back + self.shares.finals);
         self.carry_step(step, Act::Forward, step.time_limit.min(left))
     }

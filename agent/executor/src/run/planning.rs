@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fleet_types::job::{EndCause, JobState, Outcome};
 use fleet_types::plan::NodePlan;
-use fleet_types::report::{StepReport, StepState, TaskReport};
+use fleet_types::report::{Change, StepReport, StepState, TaskReport};
 
 use super::draft::{Draft, End, cut_parts};
 use super::life::Run;
@@ -75,6 +75,25 @@ impl Run {
         Draft { plan: Some(plan), ..self.draft(end) }
     }
 
+    /// What keeps a step from being what its start is bound to; asked before it begins.
+    pub(super) fn differs_from_plan(&self, step: &ResolvedStep) -> Option<String> {
+        let plan = match self.admitted.bound()? {
+            Ok(plan) => plan,
+            Err(why) => return Some(why.clone()),
+        };
+        let Some(planned) = plan.steps.iter().find(|planned| planned.id == step.id) else {
+            return Some("the plan does not have it".to_owned());
+        };
+        if planned.moves {
+            return None;
+        }
+        match self.ask(step) {
+            Ok(now) if now.changes == planned.changes => None,
+            Ok(now) => Some(difference(&planned.changes, &now.changes)),
+            Err(error) => Some(format!("it cannot be planned any more: {error}")),
+        }
+    }
+
     fn ask(&self, step: &ResolvedStep) -> Result<TaskPlan, TaskError> {
         let Some(task) = step.task else { return Ok(TaskPlan::default()) };
         if self.is_stopping() {
@@ -100,6 +119,18 @@ impl Run {
             }
         }
     }
+}
+
+/// The first change that one side has alone.
+fn difference(planned: &[Change], now: &[Change]) -> String {
+    let only = |these: &[Change], others: &[Change]| {
+        let first = these.iter().find(|change| !others.contains(change));
+        first.map_or_else(
+            || "nothing more".to_owned(),
+            |c| format!("{} {} ({} -> {})", c.action, c.subject, c.before, c.after),
+        )
+    };
+    format!("planned was {}; now it would be {}", only(planned, now), only(now, planned))
 }
 
 /// A plan whose run the node would refuse ends as that run would.

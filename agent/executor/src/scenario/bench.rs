@@ -260,7 +260,7 @@ impl Bench {
             params: std::collections::BTreeMap::new(),
             selector: String::new(),
             nodes: NodeList::of(&[self.node.node]),
-            plans: None,
+            plan: None,
             max_parallel: 1,
             max_failures: None,
             procedure_revision: None,

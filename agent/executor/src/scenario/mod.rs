@@ -10,6 +10,7 @@ mod ends;
 mod left_over;
 mod limits;
 mod lost_state;
+mod plans;
 mod refusals;
 mod restarts;
 mod scripted;

@@ -31,6 +31,8 @@ pub enum Does {
     Stops,
     /// Prints so many kilobytes, then ends well.
     Prints(usize),
+    /// Ends well; its plan finds something else than before.
+    FindsOther,
 }
 
 /// A scripted task that nothing undoes.
@@ -130,7 +132,7 @@ impl Tasks {
         let does = self.script.lock().unwrap().get(&step).copied().unwrap_or(Does::Well);
         let report = TaskReport { summary: format!("{verb} done"), ..TaskReport::default() };
         match does {
-            Does::Well | Does::NotesLong => Ok(report),
+            Does::Well | Does::NotesLong | Does::FindsOther => Ok(report),
             Does::Fails => Err(TaskError::failed("it does not work", report)),
             Does::IsLocked => Err(TaskError::Failed {
                 message: "the lock is busy".to_owned(),
@@ -172,14 +174,16 @@ impl Inspect for Tasks {
 
 impl Change for Tasks {
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
+        let does = self.script.lock().unwrap().get(&context.step.step).copied();
+        let after = if matches!(does, Some(Does::FindsOther)) { "other" } else { "" };
         let change = Changed {
             subject: format!("{:?}", context.with.get("tag")),
             action: "created".to_owned(),
             before: String::new(),
-            after: String::new(),
+            after: after.to_owned(),
         };
         let commands = vec![vec!["tar".to_owned()]];
-        Ok(TaskPlan { summary: "would change".to_owned(), commands, changes: vec![change] })
+        Ok(TaskPlan { summary: "would change".to_owned(), commands, changes: vec![change], moves: false })
     }
 
     fn reversal(&self) -> Reversal {

@@ -46,7 +46,8 @@ fn doomed(
 
 impl Change for BackupPrune {
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
-        let mut plan = TaskPlan::default();
+        // Which ones are over their time is a question of the day.
+        let mut plan = TaskPlan { moves: true, ..TaskPlan::default() };
         for (id, backup) in backups(context)? {
             for one in doomed(context, id, backup, &mut TaskReport::default())? {
                 let before = format!("{} bytes of {}", one.size, one.label.made);

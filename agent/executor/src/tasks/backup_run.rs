@@ -84,6 +84,8 @@ impl Change for BackupRun {
         let path = order.path.display().to_string();
         let mut plan = TaskPlan {
             summary: format!("backup {}: {count} files, {bytes} bytes into {path}", order.id),
+            // The archive's name has the run and the time in it.
+            moves: true,
             ..TaskPlan::default()
         };
         plan.changes.push(change(path, "created", "", ""));

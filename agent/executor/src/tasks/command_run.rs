@@ -48,7 +48,7 @@ impl Change for CommandRun {
         Ok(TaskPlan {
             summary: format!("command {id} ({effect})"),
             commands: vec![ready.invocation.argv],
-            changes: Vec::new(),
+            ..TaskPlan::default()
         })
     }
 

@@ -94,6 +94,8 @@ pub struct TaskPlan {
     pub commands: Vec<Vec<String>>,
     /// What would change.
     pub changes: Vec<ReportedChange>,
+    /// What would change moves by itself, by time or by what earlier steps do: a start is not bound to it.
+    pub moves: bool,
 }
 
 /// Why a task failed. Everything it learnt until then goes into the report beside it.

@@ -51,7 +51,7 @@ impl Inspect for HealthCheck {
         Ok(TaskPlan {
             summary: format!("{} checks", checks.len()),
             commands: lookers.into_iter().filter_map(Prober::argv).collect(),
-            changes: Vec::new(),
+            ..TaskPlan::default()
         })
     }
 

@@ -47,7 +47,8 @@ fn may_start(service: &Service) -> bool {
 
 impl Change for HealthRepair {
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
-        let mut plan = TaskPlan::default();
+        // What is down now may be up by then.
+        let mut plan = TaskPlan { moves: true, ..TaskPlan::default() };
         for (id, service) in services(context)? {
             let verdict = judge(context.host, service, service.expect);
             if verdict.standing == Standing::Bad && may_start(service) {

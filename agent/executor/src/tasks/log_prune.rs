@@ -62,7 +62,7 @@ fn logs<'a>(context: &TaskContext<'a>) -> Result<Vec<(&'a Id, &'a Log)>, TaskErr
 impl Change for LogPrune {
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
         let report = prune(context, true)?;
-        Ok(TaskPlan { summary: report.summary, commands: Vec::new(), changes: report.changes })
+        Ok(TaskPlan { summary: report.summary, changes: report.changes, moves: true, ..TaskPlan::default() })
     }
 
     fn reversal(&self) -> Reversal {

@@ -8,6 +8,7 @@ mod logs;
 mod order;
 mod plan;
 mod plan_blocks;
+mod planned;
 mod show;
 mod start;
 mod task;

@@ -13,12 +13,12 @@ use fleet_types::document::procedure::Procedure;
 use fleet_types::document::profile::Profile;
 use fleet_types::document::{Document, DocumentKind, Key};
 use fleet_types::id::Name;
-use fleet_types::request::Verb;
+use fleet_types::request::{BoundPlan, Verb};
 use fleet_types::seal::Envelope;
 use fleet_types::view::{RunView, Target};
 use serde::Serialize;
 
-use crate::args::{HowToRun, MAX_VALID_FOR, WhatToRun};
+use crate::args::{HowToRun, MAX_VALID_FOR};
 use crate::client::Client;
 use crate::context::{Revision, Seen, Sighting};
 use crate::error::{ExitCode, Failure};
@@ -42,6 +42,11 @@ pub struct Shown<D> {
 }
 
 impl<D> Shown<D> {
+    /// The digest of its signed bytes.
+    pub const fn digest(&self) -> Digest {
+        self.revision.digest
+    }
+
     fn sighted(&self) -> (DocumentKind, String, Revision) {
         let (kind, name) = &self.name;
         (*kind, name.clone(), self.revision)
@@ -72,18 +77,19 @@ pub struct Prepared {
 pub async fn prepare(
     session: &mut Session<'_>,
     client: &Client,
-    what: &WhatToRun,
+    name: &Name,
+    (params, profile_name): (&[(String, serde_json::Value)], Option<&Name>),
+    how: &HowToRun,
     verb: Verb,
 ) -> Result<Prepared, Failure> {
     // Asked first: it is the most common mistake.
     let words = if verb == Verb::Plan { "run plan" } else { "run start" };
     let chosen = targets::resolve(client, &session.settings.targets, words).await?;
-    let procedure = procedure(client, &what.procedure).await?;
-    check_parameters(&procedure.document, &what.params)?;
-    let name = what.profile.as_ref().unwrap_or(&procedure.document.profile);
-    let profile = profile(client, name).await?;
-    let params = what.params.iter().cloned().collect();
-    prepared(session, chosen, (Work::Applied(Box::new(procedure)), &profile), params, &what.how, verb)
+    let procedure = procedure(client, name).await?;
+    check_parameters(&procedure.document, params)?;
+    let profile = profile(client, profile_name.unwrap_or(&procedure.document.profile)).await?;
+    let params = params.iter().cloned().collect();
+    prepared(session, chosen, (Work::Applied(Box::new(procedure)), &profile), params, how, verb)
 }
 
 /// Joins targets and documents to an order, unless one of them is not what this machine saw before.
@@ -123,6 +129,7 @@ pub fn prepared(
         params,
         selector: chosen.selector.clone(),
         nodes,
+        plan: None,
         max_parallel: how.max_parallel.unwrap_or(default),
         max_failures: Some(how.max_failures.unwrap_or(u32::from(is_change))).filter(|limit| *limit > 0),
         valid_for,
@@ -160,6 +167,12 @@ struct Preview<'a> {
 }
 
 impl Prepared {
+    /// The same, of nothing but this plan.
+    pub fn bound_to(mut self, plan: BoundPlan) -> Self {
+        self.order.plan = Some(plan);
+        self
+    }
+
     /// What is about to be done: `start "daily-checks" on 6 nodes at 2 sites, at most 5 at once`.
     pub fn in_words(&self, verb: &str) -> String {
         let (name, nodes) = (&self.procedure.name, self.chosen.in_words());
@@ -167,7 +180,11 @@ impl Prepared {
             Some(limit) => format!(", none after {}", units::count(limit as usize, "failure")),
             None => String::new(),
         };
-        format!("{verb} \"{name}\" on {nodes}, at most {} at once{stops}", self.at_once())
+        let planned = match &self.order.plan {
+            Some(plan) => format!(" as planned in {}", plan.run),
+            None => String::new(),
+        };
+        format!("{verb} \"{name}\"{planned} on {nodes}, at most {} at once{stops}", self.at_once())
     }
 
     /// How many nodes begin before the request ends, when each takes all the time it has; none where all do.
@@ -250,7 +267,7 @@ fn begin_in_time(at_once: usize, limit: Duration, valid_for: Duration) -> usize 
 }
 
 /// The newest revision of an applied procedure.
-async fn procedure(client: &Client, name: &Name) -> Result<Shown<Procedure>, Failure> {
+pub async fn procedure(client: &Client, name: &Name) -> Result<Shown<Procedure>, Failure> {
     let shown = document(client, DocumentKind::Procedure, name.as_str()).await?;
     let Document::Procedure(procedure) = shown.document else {
         return Err(not_what_was_asked(name.as_str()));

@@ -12,7 +12,8 @@ use crate::targets;
 /// Plans, and waits for the nodes' answers unless `--no-wait`.
 pub async fn run(session: &mut Session<'_>, what: &WhatToRun) -> Result<ExitCode, Failure> {
     let client = session.connect().await?;
-    let prepared = order::prepare(session, &client, what, Verb::Plan).await?;
+    let with = (what.params.as_slice(), what.profile.as_ref());
+    let prepared = order::prepare(session, &client, &what.procedure, with, &what.how, Verb::Plan).await?;
     if session.settings.dry_run {
         session.print(&prepared.preview("would plan"))?;
         return Ok(ExitCode::Done);

@@ -1,9 +1,14 @@
 //! How a node plan looks: what one node would do, step by step, and why it would refuse.
 
+use std::collections::BTreeMap;
+
+use fleet_types::digest::Digest;
+use fleet_types::id::RunId;
 use fleet_types::plan::{NodePlan, PlannedStep};
 use fleet_types::report::Change;
+use fleet_types::view::JobItem;
 
-use crate::render::{Answer, Block, Cell, Column, Table, Tone};
+use crate::render::{Answer, Block, Cell, Column, Table, Tone, units};
 
 /// Shows a node plan.
 pub fn show(answer: Answer, plan: &NodePlan) -> Answer {
@@ -36,6 +41,36 @@ pub fn show(answer: Answer, plan: &NodePlan) -> Answer {
     plan.steps.iter().fold(answer.table(steps, "no steps"), details)
 }
 
+/// Most different plans of one table.
+const MAX_GROUPS: usize = 20;
+
+/// Which nodes would do the same, where they differ.
+pub fn groups(answer: Answer, run: RunId, jobs: &[JobItem]) -> Answer {
+    let mut groups: BTreeMap<Digest, Vec<&JobItem>> = BTreeMap::new();
+    for job in jobs {
+        if let Some(plan) = job.plan {
+            groups.entry(plan).or_default().push(job);
+        }
+    }
+    let mut groups: Vec<_> = groups.into_values().collect();
+    groups.sort_by_key(|jobs| std::cmp::Reverse(jobs.len()));
+    match groups.as_slice() {
+        [] => answer,
+        [all] => answer.line(format!("{} would do the same", units::count(all.len(), "node"))),
+        several => {
+            let mut table =
+                Table::new(&[Column::whole("NODES"), Column::text("LIKE"), Column::text("SHOWN BY")]);
+            for jobs in several.iter().take(MAX_GROUPS) {
+                let like = jobs[0].node_name.as_str();
+                let shown = format!("fleetctl run show {run}/{like}");
+                table.row([jobs.len().to_string().into(), like.into(), shown.into()]);
+            }
+            let head = format!("the nodes would do {} different things", several.len());
+            answer.block(Block::Gap).line(head).table(table, "")
+        }
+    }
+}
+
 /// Programs by argv and changes, where a step has any.
 fn details(answer: Answer, step: &PlannedStep) -> Answer {
     if step.skipped.is_some() || (step.commands.is_empty() && step.changes.is_empty()) {
@@ -47,7 +82,11 @@ fn details(answer: Answer, step: &PlannedStep) -> Answer {
         let words: Vec<_> = argv.iter().map(|word| format!("{word:?}")).collect();
         answer = answer.line(format!("  run {}", words.join(" ")));
     }
-    step.changes.iter().fold(answer, |answer, change| answer.line(change_line(change)))
+    let answer = step.changes.iter().fold(answer, |answer, change| answer.line(change_line(change)));
+    if step.moves && !step.changes.is_empty() {
+        return answer.line("  (by then it may be others: a start is not bound to these)");
+    }
+    answer
 }
 
 /// One change in one line.

@@ -106,10 +106,16 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
     if let Some(more) = jobs.len().checked_sub(MAX_ROWS).filter(|more| *more > 0) {
         answer = answer.line(format!("… and {more} more; all of them: -o json"));
     }
+    if item.verb == Verb::Plan && item.state.is_terminal() {
+        answer = plan_blocks::groups(answer, item.run, jobs);
+    }
     match jobs.iter().find(|job| job_cells::rank(job) < 100) {
         Some(failed) => answer.line(format!("next: fleetctl run show {}/{}", item.run, failed.node_name)),
         None if item.verb == Verb::Plan => {
-            answer.line(format!("what a node would do: fleetctl run show {}/NODE", item.run))
+            let run = item.run;
+            answer
+                .line(format!("what a node would do: fleetctl run show {run}/NODE"))
+                .line(format!("start just this:      fleetctl run start --plan {run}"))
         }
         None => answer,
     }

@@ -3,17 +3,27 @@
 use fleet_types::request::Verb;
 
 use super::order::{self, Prepared};
-use super::{end, wait};
-use crate::args::WhatToRun;
+use super::{end, planned, wait};
+use crate::args::StartArgs;
 use crate::client::Client;
 use crate::confirm::{Danger, confirm};
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
 
 /// Shows the targets, asks, signs, starts; with `--wait` also waits.
-pub async fn run(session: &mut Session<'_>, what: &WhatToRun) -> Result<ExitCode, Failure> {
+pub async fn run(session: &mut Session<'_>, what: &StartArgs) -> Result<ExitCode, Failure> {
     let client = session.connect().await?;
-    let prepared = order::prepare(session, &client, what, Verb::Run).await?;
+    let prepared = match (&what.plan, &what.procedure) {
+        (Some(plan), _) => {
+            planned::prepare(session, &client, *plan, what.profile.as_ref(), &what.how).await?
+        }
+        (None, Some(name)) => {
+            let with = (what.params.as_slice(), what.profile.as_ref());
+            order::prepare(session, &client, name, with, &what.how, Verb::Run).await?
+        }
+        // The command line asks for one of them.
+        (None, None) => return Err(Failure::usage("neither a procedure nor --plan is given")),
+    };
     if session.settings.dry_run {
         session.print(&prepared.preview("would start"))?;
         return Ok(ExitCode::Done);
