@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Clock, Files, Notes, Processes, System, Units};
+use super::{Clock, Files, Notes, Packages, Processes, System, Units};
 
 /// A machine as tasks see it.
 pub trait Host: Send + Sync {
@@ -17,6 +17,9 @@ pub trait Host: Send + Sync {
 
     /// Services.
     fn units(&self) -> &dyn Units;
+
+    /// Packages.
+    fn packages(&self) -> &dyn Packages;
 
     /// Time and waiting.
     fn clock(&self) -> &dyn Clock;

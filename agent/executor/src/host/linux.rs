@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::apt::AptPackages;
 use super::clock::LinuxClock;
 use super::files::FileError;
 use super::linux_files::LinuxFiles;
@@ -15,7 +16,7 @@ use super::runner::{LinuxProcesses, Supervisor};
 use super::supervised::SupervisedUnits;
 use super::systemd::SystemdUnits;
 use super::units::UnitsKind;
-use super::{Clock, Files, Host, Notes, Processes, System, Units};
+use super::{Clock, Files, Host, Notes, Packages, Processes, System, Units};
 
 /// What a host is made from.
 #[derive(Debug, Clone)]
@@ -54,7 +55,8 @@ pub struct LinuxHost {
 
 struct Parts {
     files: Arc<dyn Files>,
-    processes: LinuxProcesses,
+    processes: Arc<LinuxProcesses>,
+    packages: AptPackages,
     units: Box<dyn Units>,
     clock: LinuxClock,
     system: ProcSystem,
@@ -70,6 +72,8 @@ impl LinuxHost {
         let processes =
             LinuxProcesses::new(files.clone(), config.supervisor.clone(), &config.state, config.units);
         processes.sweep_looks();
+        let processes = Arc::new(processes);
+        let packages = AptPackages::new(files.clone(), processes.clone(), &config.state);
         let units: Box<dyn Units> = match config.units {
             UnitsKind::Systemd => Box::new(SystemdUnits),
             UnitsKind::Supervised => {
@@ -77,7 +81,8 @@ impl LinuxHost {
             }
         };
         let notes = FolderNotes::new(&config.state.join("notes"));
-        let parts = Parts { files, processes, units, clock: LinuxClock, system: ProcSystem, notes };
+        let clock = LinuxClock;
+        let parts = Parts { files, processes, packages, units, clock, system: ProcSystem, notes };
         Ok(Self { parts: Arc::new(parts) })
     }
 }
@@ -88,7 +93,11 @@ impl Host for LinuxHost {
     }
 
     fn processes(&self) -> &dyn Processes {
-        &self.parts.processes
+        &*self.parts.processes
+    }
+
+    fn packages(&self) -> &dyn Packages {
+        &self.parts.packages
     }
 
     fn units(&self) -> &dyn Units {

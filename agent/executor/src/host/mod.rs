@@ -1,10 +1,11 @@
 //! The machine: everything a task may do to a node, as capabilities behind one trait.
 //!
 //! `contract` holds the trait; the traits of the capabilities and their types are in one file each
-//! (`files`, `processes`, `units`, `clock`, `system`, `notes`), and so are their Linux backends. The host
+//! (`files`, `processes`, `units`, `packages`, `clock`, `system`, `notes`), and so are their Linux backends. The host
 //! must never decide whether something may be done: policy has done so before a task is called. Called by
 //! the run, the tasks and `facts`.
 
+mod apt;
 mod background;
 mod clock;
 mod contract;
@@ -13,7 +14,9 @@ mod glob;
 mod linux;
 mod linux_files;
 mod notes;
+mod old_files;
 mod open_files;
+mod packages;
 mod proc_system;
 mod process_id;
 mod processes;
@@ -22,6 +25,8 @@ mod record;
 mod runner;
 #[cfg(test)]
 pub(crate) mod scripted;
+#[cfg(test)]
+mod scripted_packages;
 pub mod supervise;
 mod supervised;
 mod system;
@@ -42,6 +47,10 @@ pub use files::{
 pub use glob::Glob;
 pub use linux::{HostConfig, HostError, LinuxHost};
 pub use notes::{NoteError, Notes};
+pub use packages::{
+    Build, Direction, InstalledPackage, InstalledPackages, Kept, KeptFrom, Marks, PackageChange,
+    PackageError, PackageFault, PackageResult, PackageWork, Packages, SetAside, Standing, Wanted,
+};
 pub use processes::{
     Exit, Invocation, Living, ProcessError, ProcessOutcome, Processes, Purpose, Running, UnitName,
 };

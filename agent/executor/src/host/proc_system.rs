@@ -3,8 +3,9 @@
 //! Formats: `proc(5)`, `proc_stat(5)`, `proc_meminfo(5)`, `proc_pid_net(5)`. Each parser is a pure function over the
 //! text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use super::system::{CpuTimes, InterfaceCounters, LoadAverages, MemoryUse, Mount, System, SystemError};
@@ -77,6 +78,10 @@ impl System for ProcSystem {
         TcpStream::connect_timeout(&address, limit)
             .map(|_| ())
             .map_err(|e| SystemError { what: "the port", why: e.to_string() })
+    }
+
+    fn running_old_files(&self, root: &Path) -> BTreeSet<String> {
+        super::old_files::running_old_files(root)
     }
 
     fn names(&self) -> (String, String, String) {

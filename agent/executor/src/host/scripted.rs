@@ -19,9 +19,9 @@ use super::linux_files::LinuxFiles;
 use super::notes::FolderNotes;
 use super::{
     Activity, Clock, CpuTimes, Entry, Exit, FileError, FileProblem, Files, Host, InterfaceCounters,
-    Invocation, Living, LoadAverages, MemoryUse, Mount, Notes, ProcessError, ProcessOutcome, Processes,
-    Purpose, ReadFile, Running, Space, Stat, System, SystemError, UnitError, UnitState, Units, UnitsKind,
-    WriteFile,
+    Invocation, Living, LoadAverages, MemoryUse, Mount, Notes, Packages, ProcessError, ProcessOutcome,
+    Processes, Purpose, ReadFile, Running, Space, Stat, System, SystemError, UnitError, UnitState, Units,
+    UnitsKind, WriteFile,
 };
 use crate::tasks::CancelFlag;
 
@@ -73,6 +73,10 @@ pub struct Script {
     pub hanging_units: BTreeSet<String>,
     /// Units cannot be asked at all, as on a machine with systemd.
     pub no_units: bool,
+    /// The package manager.
+    pub package_manager: Option<&'static str>,
+    /// Why the database of packages is not consistent, if it is not.
+    pub package_damage: Option<String>,
     /// Every start and stop, in order: `start x.service`.
     pub unit_calls: Vec<String>,
     /// Processors.
@@ -137,6 +141,8 @@ impl ScriptedHost {
             broken_units: BTreeSet::new(),
             hanging_units: BTreeSet::new(),
             no_units: false,
+            package_manager: None,
+            package_damage: None,
             unit_calls: Vec::new(),
             cores: 4,
             cpu: VecDeque::from([CpuTimes { busy: 100, total: 1000 }, CpuTimes { busy: 110, total: 1100 }]),
@@ -194,6 +200,10 @@ impl Host for ScriptedHost {
     }
 
     fn units(&self) -> &dyn Units {
+        self
+    }
+
+    fn packages(&self) -> &dyn Packages {
         self
     }
 
@@ -395,6 +405,10 @@ impl System for ScriptedHost {
         } else {
             Err(SystemError { what: "the port", why: "connection refused".to_owned() })
         }
+    }
+
+    fn running_old_files(&self, _root: &Path) -> BTreeSet<String> {
+        BTreeSet::from(["old.service".to_owned()])
     }
 
     fn names(&self) -> (String, String, String) {

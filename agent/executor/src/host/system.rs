@@ -2,8 +2,9 @@
 //!
 //! Called by `metrics.collect`, `health.check` and `facts`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::files::Space;
@@ -133,6 +134,9 @@ pub trait System: Send + Sync {
 
     /// Tries a TCP connection.
     fn connect(&self, address: std::net::SocketAddr, limit: Duration) -> Result<(), SystemError>;
+
+    /// Services, else programs, that run files below `root` which an upgrade has replaced.
+    fn running_old_files(&self, root: &Path) -> BTreeSet<String>;
 
     /// Host name, kernel release and architecture.
     fn names(&self) -> (String, String, String);
