@@ -1,14 +1,14 @@
 //! Facts: what this node says about itself at connect and when it changes. Reads only.
 //!
 //! Facts inform and decide `when`; they never authorise or select targets (security-and-delivery §1.13).
-//! Called by the executor at start and before a job is resolved.
+//! Called by the executor at start and before a job is resolved; upgrades ask for the pending reboot.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use fleet_types::document::placeholder::{Sources, expand};
 use fleet_types::document::profile::Profile;
-use fleet_types::facts::{FLAGS, MAX_FACTS_ENTRIES, NodeFacts};
+use fleet_types::facts::{FLAGS, MAX_FACTS_ENTRIES, NO_PACKAGE_MANAGER, NodeFacts, REBOOT_REQUIRED};
 
 use crate::host::{FileProblem, Host, read_all};
 
@@ -21,12 +21,17 @@ pub fn gather(host: &dyn Host, agent_version: &str) -> NodeFacts {
     let release = os_release(host);
     let field = |key: &str| release.get(key).cloned().unwrap_or_default();
     let clock = host.clock();
-    let flags = FLAGS
+    let mut flags: BTreeMap<String, bool> = FLAGS
         .iter()
         .map(|(flag, programs)| {
             ((*flag).to_owned(), programs.iter().any(|program| host.processes().has_program(program)))
         })
         .collect();
+    if let Some(is) = is_reboot_required(host) {
+        flags.insert(REBOOT_REQUIRED.to_owned(), is);
+    }
+    let mut old: Vec<String> = host.system().running_old_files(host.files().root()).into_iter().collect();
+    old.truncate(MAX_FACTS_ENTRIES);
     let mut interfaces: Vec<String> = host.system().interfaces().unwrap_or_default().into_keys().collect();
     interfaces.retain(|name| name != "lo");
     interfaces.truncate(MAX_FACTS_ENTRIES);
@@ -42,10 +47,26 @@ pub fn gather(host: &dyn Host, agent_version: &str) -> NodeFacts {
         booted: Some(clock.now().minus(clock.since_boot())),
         agent_version: agent_version.to_owned(),
         units: host.units().kind().as_str().to_owned(),
+        package_manager: host.packages().manager().unwrap_or(NO_PACKAGE_MANAGER).to_owned(),
+        running_old_files: old,
         interfaces,
         flags,
         simulated: host.simulated(),
     }
+}
+
+/// Has a package asked for a reboot? Unknown where that cannot be seen.
+pub fn is_reboot_required(host: &dyn Host) -> Option<bool> {
+    // Written by packages' scripts; what links into the one from the other differs among distributions.
+    let mut seen = Some(false);
+    for path in ["/run/reboot-required", "/var/run/reboot-required"] {
+        match host.files().stat(Path::new(path)) {
+            Ok(_) => return Some(true),
+            Err(error) if error.problem == FileProblem::NotFound => {}
+            Err(_) => seen = None,
+        }
+    }
+    seen
 }
 
 /// Adds the facts that a profile declares for its product. One that cannot be seen stays unknown.
@@ -147,6 +168,13 @@ mod tests {
         assert_eq!(facts.units, "supervised");
         assert!(facts.flags["postgresql"] && !facts.flags["lvm"]);
         assert!(!facts.simulated.is_empty());
+        assert_eq!((facts.package_manager.as_str(), facts.flags["reboot_required"]), ("none", false));
+        assert_eq!(facts.running_old_files, ["old.service"]);
+        std::fs::create_dir(root.path().join("run")).unwrap();
+        std::fs::write(root.path().join("run/reboot-required"), "").unwrap();
+        assert!(gather(&host, "0.1.0").flags["reboot_required"]);
+        host.fail("stat", "/run/reboot-required", FileProblem::Denied);
+        assert_eq!(gather(&host, "0.1.0").flags.get("reboot_required"), None, "unknown");
         assert!(facts.booted.unwrap() < host.clock().now());
     }
 }

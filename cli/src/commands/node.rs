@@ -1,5 +1,6 @@
 //! `fleetctl node`: the list, and one node.
 
+use fleet_types::facts::REBOOT_REQUIRED;
 use fleet_types::id::Name;
 use fleet_types::view::{NodeItem, NodeView, Page};
 
@@ -130,6 +131,17 @@ fn show_answer(node: &NodeView, times: &Times) -> Answer {
             .push(("hardware", format!("{} cpus, {}", facts.cpus, units::bytes(facts.memory_bytes)).into()));
         fields.push(("booted", times.show_optional(facts.booted).into()));
         fields.push(("agent", format!("{}, units by {}", facts.agent_version, facts.units).into()));
+        // Agents of earlier releases do not say it.
+        if !facts.package_manager.is_empty() {
+            fields.push(("packages", facts.package_manager.as_str().into()));
+        }
+        if facts.flags.get(REBOOT_REQUIRED) == Some(&true) {
+            fields.push(("reboot", Cell::toned(Tone::Warn, "a package asks for one")));
+        }
+        if !facts.running_old_files.is_empty() {
+            let old = facts.running_old_files.join(", ");
+            fields.push(("old files", Cell::toned(Tone::Warn, format!("still run by {old}"))));
+        }
         fields.push(("interfaces", facts.interfaces.join(", ").into()));
         // One a line: together they are wider than a terminal.
         for (index, what) in facts.simulated.iter().enumerate() {

@@ -104,8 +104,9 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
     if facts.len() > MAX_FACTS_BYTES {
         return Err(ControllerError::invalid("hello.facts", "larger than 256 KiB"));
     }
-    let entries = hello.facts.interfaces.len().max(hello.facts.flags.len()).max(hello.facts.simulated.len());
-    if entries > MAX_FACTS_ENTRIES {
+    let of = &hello.facts;
+    let lists = [of.interfaces.len(), of.flags.len(), of.simulated.len(), of.running_old_files.len()];
+    if lists.into_iter().any(|entries| entries > MAX_FACTS_ENTRIES) {
         return Err(ControllerError::invalid("hello.facts", "a list has more than 4,096 entries"));
     }
     if context.instances.note(agent.node, hello.start, Instant::now()) {

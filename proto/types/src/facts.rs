@@ -15,7 +15,7 @@ pub const MAX_FACTS_BYTES: usize = 256 * 1024;
 pub const MAX_FACTS_ENTRIES: usize = 4096;
 
 /// Facts of every node that are texts; true in a condition, because a node that cannot tell one does not know it.
-pub const TEXTS: [&str; 6] = ["hostname", "os", "os_version", "kernel", "arch", "units"];
+pub const TEXTS: [&str; 7] = ["hostname", "os", "os_version", "kernel", "arch", "units", "package_manager"];
 /// Facts of every node that are flags, with the programs of which any makes them true.
 pub const FLAGS: [(&str, &[&str]); 9] = [
     ("postgresql", &["psql", "postgres", "pg_ctl"]),
@@ -29,9 +29,14 @@ pub const FLAGS: [(&str, &[&str]); 9] = [
     ("logrotate", &["logrotate"]),
 ];
 
+/// The flag of a node that a package has asked to reboot; not known where the node cannot see it.
+pub const REBOOT_REQUIRED: &str = "reboot_required";
+/// The package manager of a node that has none.
+pub const NO_PACKAGE_MANAGER: &str = "none";
+
 /// The facts that conditions may name without a declaration in the profile.
 pub fn known() -> impl Iterator<Item = &'static str> {
-    TEXTS.into_iter().chain(FLAGS.into_iter().map(|(flag, _)| flag))
+    TEXTS.into_iter().chain(FLAGS.into_iter().map(|(flag, _)| flag)).chain([REBOOT_REQUIRED])
 }
 
 /// Reported by the node at connect, and when they change.
@@ -60,6 +65,10 @@ pub struct NodeFacts {
     pub agent_version: String,
     /// Where units run: `systemd` or `supervised`.
     pub units: String,
+    /// Package manager that the agent speaks to: `apt` or `none`.
+    pub package_manager: String,
+    /// Services, else programs, that still run files which an upgrade has replaced.
+    pub running_old_files: Vec<String>,
     /// Network interfaces without loopback.
     pub interfaces: Vec<String>,
     /// Flags for `when` expressions, such as `postgresql` or `lvm`.
@@ -78,6 +87,7 @@ impl NodeFacts {
             "kernel" => &self.kernel,
             "arch" => &self.arch,
             "units" => &self.units,
+            "package_manager" => &self.package_manager,
             flag => return self.flags.get(flag).copied().map(Value::from),
         };
         (!text.is_empty()).then(|| Value::from(text.as_str()))
@@ -95,6 +105,7 @@ mod tests {
         )
         .unwrap();
         facts.flags = FLAGS.iter().map(|(flag, _)| ((*flag).to_owned(), false)).collect();
+        facts.flags.insert(REBOOT_REQUIRED.to_owned(), false);
         assert!(known().all(|name| facts.value(name).is_some()));
         facts.os.clear();
         assert_eq!((facts.value("os"), facts.value("edgefw")), (None, None));
