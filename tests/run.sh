@@ -36,6 +36,8 @@ command -v cargo >/dev/null 2>&1 || fail "there is no \"cargo\"" "install Rust: 
 need cc gcc libc6-dev           # crates with a little C in them, such as ring
 need python3 python3-minimal    # the check of a node's Python scripts is tested with the real parser
 need awk mawk                   # the stand-in of a firewall's command line, as it is run on a node
+need dpkg-deb dpkg              # packages are tested with the real dpkg and apt, on a root of their own
+need gpg gpg gpg-agent gpgconf  # their archives are signed
 
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null 2>&1 ||

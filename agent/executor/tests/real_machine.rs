@@ -13,7 +13,9 @@ use fleet_executor::facts;
 use fleet_executor::host::{
     FileProblem, Host, HostConfig, LinuxHost, Supervisor, UnitsKind, read_all, write_atomic,
 };
-use fleet_executor::tasks::{CancelFlag, OutputSink, StepIdentity, Task, TaskContext, TaskError, find};
+use fleet_executor::tasks::{
+    CancelFlag, JobView, OutputSink, StepIdentity, Task, TaskContext, TaskError, find,
+};
 use fleet_types::document::profile::Profile;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::label::Labels;
@@ -81,6 +83,7 @@ impl Node {
             facts: &facts,
             step: &step,
             placeholders: &BTreeMap::new(),
+            job: &JobView::default(),
             output: &Nowhere,
             cancel: &cancel,
             deadline: Instant::now() + Duration::from_mins(2),

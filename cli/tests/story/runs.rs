@@ -150,7 +150,7 @@ fn a_task_is_a_signed_procedure_of_one_step_and_asks_only_when_it_changes() {
         (&["run", "task", "health.check", "--with", "checks=load"][..], 2, "error[no-target]"),
         (&["run", "task", "health.check", "--with", "checks=laod", "--all"], 2, "did you mean \"load\"?"),
         (&["run", "task", "helth.check", "--all"], 4, "did you mean \"health.check\"?"),
-        (&["run", "task", "package.upgrade", "--all"], 6, "error[not-built]"),
+        (&["run", "task", "hardening.run", "--all"], 6, "error[not-built]"),
         (
             &["run", "task", "command.run", "--with", "command=set", "--all"],
             5,

@@ -196,10 +196,8 @@ mod tests {
         assert!(explain("log.prune").unwrap().contains("plan_only"));
         let actions = explain("actions").unwrap();
         assert!(actions.contains("backup.run\n"), "{actions}");
-        assert!(
-            actions.lines().any(|l| l.starts_with("package.upgrade ") && l.ends_with("not in this build"))
-        );
-        assert!(explain("package.upgrade").unwrap().starts_with("action package.upgrade: not in this build"));
+        assert!(actions.lines().any(|l| l.starts_with("hardening.run ") && l.ends_with("not in this build")));
+        assert!(explain("hardening.run").unwrap().starts_with("action hardening.run: not in this build"));
         assert!(
             explain("check.every").unwrap().contains("does not act on it: nothing makes checks by itself")
         );

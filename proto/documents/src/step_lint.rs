@@ -51,8 +51,11 @@ pub(crate) fn check(
 /// Changes that are meant to stay whatever comes after them: an archive is no harm.
 const MEANT_TO_STAY: &[&str] = &["backup.run"];
 
-/// A failure that rolls back promises that what was changed goes back. No built action has an undo of its own, so
-/// what no `[[rollback]]` entry names stays.
+/// Changes whose action undoes them by itself, where a procedure has no `[[rollback]]`.
+const UNDONE_BY_THEMSELVES: &[&str] = &["package.upgrade"];
+
+/// A failure that rolls back promises that what was changed goes back. What no `[[rollback]]` entry names stays, unless
+/// there are none and its action has an undo of its own.
 fn nothing_undoes(
     reporter: &mut Reporter<'_>,
     procedure: &Procedure,
@@ -70,6 +73,7 @@ fn nothing_undoes(
         .filter(|step| !procedure.rollback.iter().any(|entry| entry.undoes.contains(&step.id)))
         .filter_map(|step| Some((step, step.uses.as_deref()?)))
         .filter(|(_, uses)| BUILT.contains(uses) && !MEANT_TO_STAY.contains(uses))
+        .filter(|(_, uses)| !(procedure.rollback.is_empty() && UNDONE_BY_THEMSELVES.contains(uses)))
         .filter(|(step, uses)| known.changes(profile, uses, &step.with) == Some(true))
         .map(|(step, uses)| format!("{} ({uses})", quoted(step.id.as_str())))
         .collect();

@@ -181,6 +181,11 @@ pub const BUILT: &[&str] = &[
     "health.repair",
     "log.prune",
     "metrics.collect",
+    "package.downgrade",
+    "package.download",
+    "package.list_updates",
+    "package.refresh",
+    "package.upgrade",
     "service.assert_active",
 ];
 

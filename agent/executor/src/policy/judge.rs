@@ -23,6 +23,8 @@ pub struct NodeConditions {
     pub load: Option<f64>,
     /// Disruptive jobs that began within the policy's time.
     pub disruptive_jobs: usize,
+    /// Why the database of packages is not consistent, if it is not.
+    pub package_damage: Option<String>,
     /// Why the executor starts no changes, if it does not.
     pub safe_mode: Option<String>,
 }
@@ -164,6 +166,11 @@ fn against_disruption(
             limit.count
         );
         refusals.push(Refusal::new("max-disruptive-jobs", message, "wait, or raise max_disruptive_jobs"));
+    }
+    if let Some(why) = &conditions.package_damage {
+        let message = format!("the node's database of packages is not consistent: {why}");
+        let remedy = "finish it with dpkg --configure -a, and look at dpkg --audit";
+        refusals.push(Refusal::new("package-database", message, remedy));
     }
     if let Some(pair) = labels.pair().filter(|_| policy.require_healthy_partner) {
         let message = format!("the health of the partner in pair {pair} is not known to this build");

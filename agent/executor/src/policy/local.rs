@@ -131,9 +131,9 @@ pub struct LocalPolicy {
     pub allow_commands: Vec<String>,
     /// Units that may not be stopped.
     pub protected_services: Vec<String>,
-    /// Packages that may not be removed. This build has no action that removes one.
+    /// Packages that may not be removed; they may be upgraded.
     pub protected_packages: Vec<String>,
-    /// Origins of packages. This build has no action that installs one.
+    /// Publishers whose packages may be installed, by the `Origin` of their signed index.
     pub package_origins: Vec<String>,
     /// Nothing below these may be written.
     pub protected_paths: Vec<String>,
@@ -238,7 +238,7 @@ impl LocalPolicy {
     }
 
     /// Keys that are written, that this build cannot honour, and that would hold changes back: while there
-    /// are any, changes are refused. Keys about things this build cannot do (reboots, packages, the
+    /// are any, changes are refused. Keys about things this build cannot do (reboots, the
     /// guard's witnesses) are not among them: those things are refused anyway.
     pub fn not_built(&self) -> Vec<&'static str> {
         if self.local_window.is_some() { vec!["local_window"] } else { Vec::new() }

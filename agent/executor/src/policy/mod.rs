@@ -2,7 +2,8 @@
 //!
 //! `gate` decides whether an assignment is this node's to carry out; a run can be made from its [`Admitted`]
 //! only. `authority` checks who ordered it, `local` is the node owner's file, `judge` applies it to resolved
-//! steps, `owner` reads it again whenever it counts, `trust` keeps root keys and bundle. Evaluated for all steps when
+//! steps, `owner` reads it again whenever it counts, `packages` holds its
+//! rules about them, `trust` keeps root keys and bundle. Evaluated for all steps when
 //! a job is accepted, and again before each step that changes the node; the way back of something begun is never
 //! refused here.
 
@@ -12,6 +13,7 @@ mod glob;
 mod judge;
 mod local;
 mod owner;
+mod packages;
 mod refusal;
 mod trust;
 
@@ -24,5 +26,6 @@ pub use local::{
     DisruptiveLimit, LocalPolicy, LocalWindow, Mode, OverrideWindow, PolicyError, Reboot, RequireSignature,
 };
 pub use owner::{OwnersPolicy, PolicyReader};
+pub use packages::{PackageRules, package_rules};
 pub use refusal::Refusal;
 pub use trust::{TrustStore, TrustStoreError, install};

@@ -26,7 +26,7 @@ use super::values::PlaceholderValues;
 use super::{arguments, parameters};
 use crate::identity::NodeIdentity;
 use crate::policy::Refusal;
-use crate::tasks::{NEED_UNITS, Reversal, Task};
+use crate::tasks::{NEED_PACKAGES, NEED_UNITS, Reversal, Task};
 
 /// What is resolved.
 #[derive(Debug)]
@@ -328,6 +328,13 @@ impl Resolver<'_> {
         let action = Action::find(parts.uses).ok_or_else(|| refuse("action-unknown", "does not exist"))?;
         if let Some(why) = self.input.tasks.no_units().filter(|_| NEED_UNITS.contains(&action.name)) {
             return Err(no_units(format!("step {}: {} asks units, and {why}", parts.id, action.name)));
+        }
+        if self.input.tasks.no_packages() && NEED_PACKAGES.contains(&action.name) {
+            let message = format!(
+                "step {}: {} needs a package manager, and this node has none that its agent speaks to",
+                parts.id, action.name
+            );
+            return Err(Refusal::new("no-package-manager", message, "take the step out for this node"));
         }
         let built = self.input.tasks.get(action.name).filter(|_| action.runs_on != Where::Controller);
         let task = built.ok_or_else(|| refuse("action-not-built", "is not built into this agent"))?;

@@ -13,6 +13,7 @@ use crate::tasks::{self, Task};
 pub struct TaskTable {
     tasks: BTreeMap<&'static str, Task>,
     no_units: Option<&'static str>,
+    no_packages: bool,
 }
 
 impl std::fmt::Debug for TaskTable {
@@ -34,12 +35,16 @@ impl TaskTable {
         if self.no_units.is_some() {
             self.tasks.retain(|action, _| !tasks::NEED_UNITS.contains(action));
         }
+        self.no_packages = host.packages().manager().is_none();
+        if self.no_packages {
+            self.tasks.retain(|action, _| !tasks::NEED_PACKAGES.contains(action));
+        }
         self
     }
 
-    /// These tasks and no others, on a machine whose units can be asked.
+    /// These tasks and no others, on a machine whose units and packages can be asked.
     pub fn of(tasks: impl IntoIterator<Item = (&'static str, Task)>) -> Self {
-        Self { tasks: tasks.into_iter().collect(), no_units: None }
+        Self { tasks: tasks.into_iter().collect(), no_units: None, no_packages: false }
     }
 
     /// The task of an action.
@@ -50,6 +55,11 @@ impl TaskTable {
     /// Why units cannot be asked on this node; none where they can.
     pub const fn no_units(&self) -> Option<&'static str> {
         self.no_units
+    }
+
+    /// Does this node have no package manager that this build speaks to?
+    pub const fn no_packages(&self) -> bool {
+        self.no_packages
     }
 
     /// The actions, sorted.

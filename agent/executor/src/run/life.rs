@@ -21,9 +21,9 @@ use super::task_thread::Abandoned;
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Accepted, Entry, JobKey, JobRecord, Journal, JournalError};
-use crate::policy::{Admitted, OwnersPolicy};
+use crate::policy::{Admitted, OwnersPolicy, package_rules};
 use crate::resolve::ResolvedStep;
-use crate::tasks::{CancelFlag, StepIdentity};
+use crate::tasks::{CancelFlag, JobView, NotedUndo, StepIdentity};
 
 /// What runs share.
 #[derive(Clone)]
@@ -310,6 +310,17 @@ impl Run {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.is_cancelled() || self.surroundings.suspend.is_cancelled()
+    }
+
+    /// What a task may know of this job.
+    pub(super) fn job_view(&self, resumed: bool) -> JobView {
+        let steps = &self.admitted.resolution().steps;
+        let noted = self.record.steps.iter().filter(|known| known.try_number > 0 && !known.undo.is_null());
+        let noted = noted.filter_map(|known| {
+            let action = steps.iter().find(|step| step.id == known.id)?.action.clone();
+            Some(NotedUndo { step: known.id.clone(), action, undo: known.undo.clone() })
+        });
+        JobView { noted: noted.collect(), resumed, packages: package_rules(&self.surroundings.policy.now()) }
     }
 
     pub(super) fn identity(&self, step: &str, try_number: u32) -> StepIdentity {

@@ -104,6 +104,7 @@ impl Run {
             identity: self.identity(&step.id, 1),
             limit: step.time_limit.min(PLAN_LIMIT),
             changing: false,
+            job: self.job_view(false),
             cancel: self.cancel.clone(),
         };
         let called =

@@ -101,7 +101,8 @@ impl Run {
                 self.surroundings.journal.reach(crate::crash::CrashPoint::AfterStepBegin)?;
                 self.tell(self.state_of(step, act));
                 let left = limit.saturating_sub(self.since_boot().saturating_sub(entered));
-                let tried = self.try_once(step, act, try_number, left);
+                let resumed = try_number == known_before;
+                let tried = self.try_once(step, act, try_number, left, resumed);
                 let left = limit.saturating_sub(self.since_boot().saturating_sub(entered));
                 match tried {
                     Err(fault) if self.waits_to_retry(step, &fault, try_number, left) => try_number += 1,
@@ -177,7 +178,8 @@ impl Run {
             (Act::Forward, Some(Task::Change(change)))
                 if step.effects.changes && change.reversal() == Reversal::Stored =>
             {
-                let undo = self.call(step, try_number, limit, false, move |context| change.undo(context))?;
+                let undo =
+                    self.call(step, (try_number, false), limit, false, move |context| change.undo(context))?;
                 let size = serde_json::to_vec(&undo).map_or(usize::MAX, |bytes| bytes.len());
                 if size > MAX_UNDO_BYTES {
                     let message = format!("its undo of {size} bytes is over the limit; nothing was done");
@@ -195,6 +197,7 @@ impl Run {
         act: Act<'_>,
         try_number: u32,
         left: Duration,
+        resumed: bool,
     ) -> Result<TaskReport, Fault> {
         let unmade = || {
             Fault::new(EndCause::StepFailed, format!("action {} is not built into this agent", step.action))
@@ -203,14 +206,18 @@ impl Run {
         match (act, step.task.ok_or_else(unmade)?) {
             (Act::Revert(undo), Task::Change(change)) => {
                 let undo = undo.clone();
-                self.call(step, try_number, left, true, move |context| change.revert(context, &undo))
+                self.call(step, (try_number, resumed), left, true, move |context| {
+                    change.revert(context, &undo)
+                })
             }
             (Act::Revert(_), Task::Inspect(_)) => Ok(TaskReport::default()),
             (_, Task::Inspect(inspect)) => {
-                self.call(step, try_number, left, false, move |context| inspect.inspect(context))
+                self.call(step, (try_number, resumed), left, false, move |context| inspect.inspect(context))
             }
             (_, Task::Change(change)) => {
-                self.call(step, try_number, left, changing, move |context| Change::apply(change, context))
+                self.call(step, (try_number, resumed), left, changing, move |context| {
+                    Change::apply(change, context)
+                })
             }
         }
     }
@@ -218,7 +225,7 @@ impl Run {
     fn call<T: Send + 'static>(
         &self,
         step: &ResolvedStep,
-        try_number: u32,
+        (try_number, resumed): (u32, bool),
         limit: Duration,
         changing: bool,
         work: impl FnOnce(&crate::tasks::TaskContext<'_>) -> Result<T, TaskError> + Send + 'static,
@@ -228,6 +235,7 @@ impl Run {
             identity: self.identity(&step.id, try_number),
             limit,
             changing,
+            job: self.job_view(resumed),
             // The way back is not stopped by the cancel that caused it.
             cancel: if self.is_on_way_out() {
                 crate::tasks::CancelFlag::default()

@@ -15,7 +15,7 @@ use super::draft::RunEvent;
 use super::life::RunSurroundings;
 use crate::journal::JobKey;
 use crate::resolve::{Resolution, ResolvedStep};
-use crate::tasks::{CancelFlag, StepIdentity, TaskContext, TaskError};
+use crate::tasks::{CancelFlag, JobView, StepIdentity, TaskContext, TaskError};
 
 /// This many threads may be left behind before the node starts no more changes: each may hold a hanging
 /// program or file system, and a node with four of them needs a person.
@@ -94,6 +94,8 @@ pub struct Call {
     pub limit: Duration,
     /// May it change the node?
     pub changing: bool,
+    /// What the task learns of its job.
+    pub job: JobView,
     /// Asked to stop?
     pub cancel: CancelFlag,
 }
@@ -128,6 +130,7 @@ pub fn call<T: Send + 'static>(
             facts: &facts,
             step: &call.identity,
             placeholders: &placeholders,
+            job: &call.job,
             output: &output,
             cancel: &call.cancel,
             deadline: host.clock().instant() + call.limit,

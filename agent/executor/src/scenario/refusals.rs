@@ -13,6 +13,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::bench::{Bench, Order, backups, checks};
+use crate::host::scripted::ScriptedHost;
+use crate::resolve::TaskTable;
 use crate::state::{Revision, SmallState};
 
 /// The rule that refused an order on a node with this policy.
@@ -151,7 +153,7 @@ async fn what_this_build_cannot_do_is_refused_by_name() {
     const ENFORCE: &str = "mode = \"enforce\"";
     for (uses, with, rule) in [
         ("signoff.x", json!({}), "action-unknown"),
-        ("package.refresh", json!({}), "action-not-built"),
+        ("scan.listening", json!({}), "action-not-built"),
         ("alerts.watch", json!({"for": "1m"}), "action-not-built"),
         ("backup.run", json!({"backup": "nothing"}), "with-invalid"),
         ("backup.run", json!({"backup": "config", "shell": "rm"}), "with-unknown"),
@@ -191,6 +193,21 @@ async fn what_this_build_cannot_do_is_refused_by_name() {
         })
     };
     assert_eq!(rule_of(ENFORCE, typed).await, "param-unknown param-invalid");
+}
+
+#[tokio::test]
+async fn a_node_without_a_package_manager_says_so_and_does_not_announce_what_needs_one() {
+    let refresh = |bench: &mut Bench| {
+        let step = json!({"id": "lists", "kind": "task", "uses": "package.refresh"});
+        bench.order(1, Verb::Run, json!({"changes": false, "step": [step]}))
+    };
+    assert_eq!(rule_of("", refresh).await, "no-package-manager");
+    let root = tempfile::tempdir().unwrap();
+    let host = ScriptedHost::new(root.path(), root.path()).unwrap();
+    let announces = || TaskTable::built().on(&host).actions().any(|action| action.starts_with("package."));
+    assert!(!announces());
+    host.script().package_manager = Some("apt");
+    assert!(announces());
 }
 
 #[tokio::test]
@@ -298,6 +315,11 @@ async fn disruptive_work_is_counted_and_waits_for_a_known_partner() {
         bench.order(1, Verb::Run, restart())
     };
     assert_eq!(rule_of("mode = \"enforce\"", in_pair).await, "partner-unknown");
+    let damaged = |bench: &mut Bench| {
+        bench.host.script().package_damage = Some("fw is half-configured".to_owned());
+        bench.order(1, Verb::Run, restart())
+    };
+    assert_eq!(rule_of("mode = \"enforce\"", damaged).await, "package-database");
 
     let mut bench = Bench::new("mode = \"enforce\"\nmax_disruptive_jobs = { count = 2, within = \"24h\" }");
     let (_handle, mut core) = bench.start(1).await;

@@ -41,6 +41,9 @@ async fn a_job_survives_a_death_at_every_point_with_one_report() {
         assert_eq!(bench.tasks.count("apply one"), applies, "{point:?}");
         assert_eq!(bench.tasks.count("apply two"), 1, "{point:?}");
         assert_eq!(bench.tasks.count("undo one"), 1, "the undo is that of before the first try");
+        let began_before = matches!(point, CrashPoint::AfterStepBegin | CrashPoint::BeforeStepEnd);
+        assert_eq!(bench.tasks.view("one").resumed, began_before, "{point:?}");
+        assert!(!bench.tasks.view("two").resumed, "{point:?}");
         core.assign(&bench, &order, 2).await;
         assert_eq!(core.sealed(&bench).await, report, "a new offer is answered by the stored report");
         core.ack(&report).await;

@@ -8,7 +8,7 @@ use fleet_types::report::{Change as Changed, TaskReport};
 use tokio::sync::Notify;
 
 use crate::resolve::TaskTable;
-use crate::tasks::{Change, Inspect, RetryKind, Reversal, Task, TaskContext, TaskError, TaskPlan};
+use crate::tasks::{Change, Inspect, JobView, RetryKind, Reversal, Task, TaskContext, TaskError, TaskPlan};
 
 /// What a scripted task does when it is called for a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,7 @@ impl Change for WithoutUndo {
 pub struct Tasks {
     script: Mutex<BTreeMap<String, Does>>,
     calls: Mutex<Vec<String>>,
+    views: Mutex<BTreeMap<String, JobView>>,
     news: Notify,
     go: (SyncSender<()>, Mutex<Receiver<()>>),
 }
@@ -67,6 +68,7 @@ impl Tasks {
         Box::leak(Box::new(Self {
             script: Mutex::default(),
             calls: Mutex::default(),
+            views: Mutex::default(),
             news: Notify::new(),
             go: (sender, Mutex::new(receiver)),
         }))
@@ -95,6 +97,11 @@ impl Tasks {
 
     pub fn count(&self, call: &str) -> usize {
         self.calls().iter().filter(|c| *c == call).count()
+    }
+
+    /// What the newest call of this step learned of its job.
+    pub fn view(&self, step: &str) -> JobView {
+        self.views.lock().unwrap().get(step).cloned().unwrap_or_default()
     }
 
     /// Waits until this call has begun.
@@ -128,6 +135,7 @@ impl Tasks {
     fn play(&self, verb: &str, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
         let step = context.step.step.clone();
         self.calls.lock().unwrap().push(format!("{verb} {step}"));
+        self.views.lock().unwrap().insert(step.clone(), context.job.clone());
         self.news.notify_waiters();
         let does = self.script.lock().unwrap().get(&step).copied().unwrap_or(Does::Well);
         let report = TaskReport { summary: format!("{verb} done"), ..TaskReport::default() };

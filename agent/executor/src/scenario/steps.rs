@@ -104,6 +104,25 @@ async fn the_way_back_goes_by_rollback_entries_and_final_steps_run_last() {
 }
 
 #[tokio::test]
+async fn a_rollback_entry_learns_what_the_steps_of_its_job_noted() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    bench.tasks.set("two", Does::Fails);
+    let mut procedure = with(backups(&["one", "two", "three"]), 1, "on_failure", json!("rollback"));
+    procedure["rollback"] =
+        json!([{"id": "back", "uses": "backup.run", "with": {"backup": "config"}, "undoes": ["one"]}]);
+    let (_handle, mut core) = bench.start(1).await;
+    let order = bench.order(1, Verb::Run, procedure);
+    core.outcome(&bench, &order, 1).await;
+    let of = |step: &str| {
+        let noted = bench.tasks.view(step).noted.into_iter();
+        noted.map(|noted| (noted.step, noted.action, noted.undo)).collect::<Vec<_>>()
+    };
+    let noted = |step: &str| (step.to_owned(), "backup.run".to_owned(), json!({"of": step}));
+    assert_eq!(of("one"), [noted("one")], "its own");
+    assert_eq!(of("back"), [noted("one"), noted("two")]);
+}
+
+#[tokio::test]
 async fn steps_whose_condition_is_false_are_shown_as_skipped() {
     let mut procedure = with(backups(&["one", "two"]), 0, "when", json!("facts.lvm"));
     procedure["step"][0]["uses"] = json!("snapshot.create");

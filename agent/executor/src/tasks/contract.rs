@@ -1,9 +1,9 @@
 //! What a task is: the two traits, what a task is handed, and how it may fail.
 //!
 //! A task reads the machine and changes it through [`Host`] only; it holds no state of its own, starts no
-//! process by itself and knows nothing of the network, the journal or policy. Called by the run alone.
-//! Tasks are blocking code on a thread of their own; the run bounds them by the step's deadline, which they
-//! see as `deadline` and honour between parts of their work, as they do `cancel`.
+//! process by itself and knows nothing of the network or the journal; of policy it has the rules that it is
+//! handed. Called by the run alone. Tasks are blocking code on a thread of their own; the run bounds them by the
+//! step's deadline, which they see as `deadline` and honour between parts of their work, as they do `cancel`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use fleet_types::report::{Change as ReportedChange, TaskReport};
 use fleet_types::time::Timestamp;
 
 use crate::host::Host;
+use crate::policy::PackageRules;
 
 /// Set by a cancel; looked at between parts of the work.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +64,28 @@ pub struct StepIdentity {
     pub job_started: Timestamp,
 }
 
+/// An undo that this job has noted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NotedUndo {
+    /// The step that noted it.
+    pub step: String,
+    /// Its action.
+    pub action: String,
+    /// What it noted.
+    pub undo: serde_json::Value,
+}
+
+/// What a task knows of the job that it is part of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JobView {
+    /// Undos of the steps that began, this one's own among them, in the order in which they began.
+    pub noted: Vec<NotedUndo>,
+    /// Did this try begin in an earlier life of the executor?
+    pub resumed: bool,
+    /// What the node's owner allows of packages now.
+    pub packages: PackageRules,
+}
+
 /// What a task is handed.
 pub struct TaskContext<'a> {
     /// The machine.
@@ -77,6 +100,8 @@ pub struct TaskContext<'a> {
     pub step: &'a StepIdentity,
     /// Values of placeholders beside the profile's `[vars]`, such as `run.id` and parameters.
     pub placeholders: &'a BTreeMap<String, String>,
+    /// The job that it is part of.
+    pub job: &'a JobView,
     /// Output while it runs.
     pub output: &'a dyn OutputSink,
     /// Asked to stop?

@@ -1,7 +1,8 @@
 //! Tasks: what the agent can do, one file each, reached by the name of their action.
 //!
 //! `contract` says what a task is, `registry` finds one. Helpers that several tasks share read parameters
-//! (`args`), fill in placeholders (`fill`) and start declared commands (`programs`). Called by the run alone.
+//! (`args`), fill in placeholders (`fill`), start declared commands (`programs`) and work out which packages are meant
+//! (`packages`). Called by the run alone.
 
 mod archive;
 mod args;
@@ -25,6 +26,14 @@ mod log_rules;
 #[cfg(test)]
 mod log_tests;
 mod metrics_collect;
+mod package_downgrade;
+mod package_download;
+mod package_list_updates;
+mod package_note;
+mod package_refresh;
+mod package_restore;
+mod package_upgrade;
+mod packages;
 mod part;
 mod programs;
 mod registry;
@@ -36,7 +45,7 @@ mod syntax;
 mod testing;
 
 pub use contract::{
-    CancelFlag, Change, Inspect, OutputSink, RetryKind, Reversal, StepIdentity, Task, TaskContext, TaskError,
-    TaskPlan,
+    CancelFlag, Change, Inspect, JobView, NotedUndo, OutputSink, RetryKind, Reversal, StepIdentity, Task,
+    TaskContext, TaskError, TaskPlan,
 };
-pub use registry::{NEED_UNITS, built, find};
+pub use registry::{NEED_PACKAGES, NEED_UNITS, built, find};

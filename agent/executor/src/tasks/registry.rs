@@ -13,6 +13,11 @@ use super::health_check::HealthCheck;
 use super::health_repair::HealthRepair;
 use super::log_prune::LogPrune;
 use super::metrics_collect::MetricsCollect;
+use super::package_downgrade::PackageDowngrade;
+use super::package_download::PackageDownload;
+use super::package_list_updates::PackageListUpdates;
+use super::package_refresh::PackageRefresh;
+use super::package_upgrade::PackageUpgrade;
 use super::service_assert_active::ServiceAssertActive;
 
 /// Every task of this build, by its action, sorted.
@@ -26,11 +31,20 @@ const TASKS: &[(&str, Task)] = &[
     ("health.repair", Task::Change(&HealthRepair)),
     ("log.prune", Task::Change(&LogPrune)),
     ("metrics.collect", Task::Inspect(&MetricsCollect)),
+    ("package.downgrade", Task::Change(&PackageDowngrade)),
+    ("package.download", Task::Inspect(&PackageDownload)),
+    ("package.list_updates", Task::Inspect(&PackageListUpdates)),
+    ("package.refresh", Task::Inspect(&PackageRefresh)),
+    ("package.upgrade", Task::Change(&PackageUpgrade)),
     ("service.assert_active", Task::Inspect(&ServiceAssertActive)),
 ];
 
 /// Actions that do nothing but ask and start units.
 pub const NEED_UNITS: &[&str] = &["health.repair", "service.assert_active"];
+
+/// Actions on packages.
+pub const NEED_PACKAGES: &[&str] =
+    &["package.downgrade", "package.download", "package.list_updates", "package.refresh", "package.upgrade"];
 
 /// Every task of this build with its action.
 pub fn built() -> impl Iterator<Item = (&'static str, Task)> {
@@ -59,6 +73,7 @@ mod tests {
             }
         }
         assert!(find("backup.nonsense").is_none());
-        assert!(NEED_UNITS.iter().all(|name| find(name).is_some()));
+        assert!(NEED_UNITS.iter().chain(NEED_PACKAGES).all(|name| find(name).is_some()));
+        assert!(names.iter().all(|name| !name.starts_with("package.") || NEED_PACKAGES.contains(name)));
     }
 }

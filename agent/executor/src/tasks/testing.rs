@@ -12,7 +12,7 @@ use fleet_types::label::Labels;
 use fleet_types::report::TaskReport;
 use fleet_types::time::Timestamp;
 
-use super::{CancelFlag, OutputSink, StepIdentity, Task, TaskContext, TaskError, TaskPlan, find};
+use super::{CancelFlag, JobView, OutputSink, StepIdentity, Task, TaskContext, TaskError, TaskPlan, find};
 use crate::host::scripted::ScriptedHost;
 
 /// Parameters of a step.
@@ -31,6 +31,7 @@ pub(super) struct Bench {
     pub(super) facts: NodeFacts,
     pub(super) cancel: CancelFlag,
     pub(super) placeholders: BTreeMap<String, String>,
+    pub(super) job: JobView,
     folder: tempfile::TempDir,
 }
 
@@ -59,6 +60,7 @@ impl Bench {
             facts: NodeFacts::default(),
             cancel: CancelFlag::default(),
             placeholders: BTreeMap::new(),
+            job: JobView::default(),
             folder,
         }
     }
@@ -111,6 +113,7 @@ impl Bench {
             facts: &self.facts,
             step: &self.step,
             placeholders: &self.placeholders,
+            job: &self.job,
             output: &Nowhere,
             cancel: &self.cancel,
             deadline: Instant::now() + Duration::from_mins(1),

@@ -237,7 +237,7 @@ mod tests {
     fn mistakes_are_found_before_anything_is_signed() {
         for (name, with, word) in [
             ("helth.check", &[][..], "did you mean \"health.check\"?"),
-            ("package.upgrade", &[], "they have: "),
+            ("hardening.run", &[], "they have: "),
             ("health.check", &[("checks", "laod")], "did you mean \"load\"?"),
             ("health.check", &[("chekcs", "all")], "did you mean \"checks\"?"),
             ("command.run", &[], "command"),

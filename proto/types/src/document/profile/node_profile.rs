@@ -71,7 +71,6 @@ pub struct Profile {
     pub tunings: BTreeMap<Id, Tuning>,
     /// Packages.
     #[serde(default, rename = "package", skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ACTION))]
     pub packages: BTreeMap<Id, Package>,
     /// Validators of configuration.
     #[serde(default, rename = "validator", skip_serializing_if = "BTreeMap::is_empty")]

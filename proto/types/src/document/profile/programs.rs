@@ -288,6 +288,7 @@ pub enum PackageManager {
     /// dpkg and apt.
     Apt,
     /// pip.
+    #[schemars(extend("x-idle" = "a node handles packages of its distribution only"))]
     Pip,
 }
 
