@@ -59,7 +59,11 @@ impl Change for PackageUpgrade {
             };
             format!("{} packages change; {fetched}; the way back: {back}{pending}", changes.len())
         };
-        Ok(TaskPlan { summary, commands: Vec::new(), changes: changes.iter().map(reported).collect() })
+        Ok(TaskPlan {
+            summary,
+            changes: changes.iter().map(reported).collect(),
+            ..TaskPlan::default()
+        })
     }
 
     fn reversal(&self) -> Reversal {
