@@ -402,30 +402,30 @@ fn units_run_on_and_are_found_stopped_and_failed() {
     let host = &node.host;
     assert_eq!(activity(host, "fw.service"), Activity::Inactive);
     assert_eq!(activity(host, "none.service"), Activity::NotFound);
-    assert_eq!(host.units().start("none.service"), Err(UnitError::NotFound("none.service".into())));
+    assert_eq!(host.units().start("none.service", LONG), Err(UnitError::NotFound("none.service".into())));
     assert!(matches!(host.units().state("fw.timer"), Err(UnitError::Unsupported { .. })));
     assert!(matches!(host.units().state("../../x.service"), Err(UnitError::Name(_))));
 
-    host.units().start("fw.service").unwrap();
+    host.units().start("fw.service", LONG).unwrap();
     let first = host.units().state("fw.service").unwrap();
     assert_eq!(first.activity, Activity::Active);
     // Another life of the agent sees the same process, and starting it again changes nothing.
     let second_life = open(node.folder.path());
-    second_life.units().start("fw.service").unwrap();
+    second_life.units().start("fw.service", LONG).unwrap();
     assert_eq!(second_life.units().state("fw.service").unwrap().main_pid, first.main_pid);
-    host.units().restart("fw.service").unwrap();
+    host.units().restart("fw.service", LONG).unwrap();
     assert_ne!(host.units().state("fw.service").unwrap().main_pid, first.main_pid);
-    host.units().stop("fw.service").unwrap();
+    host.units().stop("fw.service", LONG).unwrap();
     assert_eq!(activity(host, "fw.service"), Activity::Inactive);
 
-    assert!(matches!(host.units().start("crash.service"), Err(UnitError::Failed { .. })));
+    assert!(matches!(host.units().start("crash.service", LONG), Err(UnitError::Failed { .. })));
     assert_eq!(activity(host, "crash.service"), Activity::Failed);
     // A killed daemon has failed.
-    host.units().start("fw.service").unwrap();
+    host.units().start("fw.service", LONG).unwrap();
     let pid = host.units().state("fw.service").unwrap().main_pid.unwrap();
     kill(i32::try_from(pid).unwrap());
     wait_for("the end is noted", || activity(host, "fw.service") == Activity::Failed);
-    host.units().start("fw.service").unwrap();
+    host.units().start("fw.service", LONG).unwrap();
     host.units().stop_all().unwrap();
     assert_eq!(activity(host, "fw.service"), Activity::Inactive);
 }

@@ -182,6 +182,9 @@ pub const BUILT: &[&str] = &[
     "log.prune",
     "metrics.collect",
     "service.assert_active",
+    "service.restart",
+    "service.start",
+    "service.stop",
 ];
 
 impl Action {

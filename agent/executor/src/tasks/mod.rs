@@ -30,7 +30,13 @@ mod programs;
 mod registry;
 mod retention;
 mod service_assert_active;
+mod service_change;
+mod service_restart;
+mod service_start;
 mod service_state;
+mod service_stop;
+#[cfg(test)]
+mod service_tests;
 mod syntax;
 #[cfg(test)]
 mod testing;

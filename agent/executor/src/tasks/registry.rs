@@ -14,6 +14,9 @@ use super::health_repair::HealthRepair;
 use super::log_prune::LogPrune;
 use super::metrics_collect::MetricsCollect;
 use super::service_assert_active::ServiceAssertActive;
+use super::service_restart::ServiceRestart;
+use super::service_start::ServiceStart;
+use super::service_stop::ServiceStop;
 
 /// Every task of this build, by its action, sorted.
 const TASKS: &[(&str, Task)] = &[
@@ -27,10 +30,14 @@ const TASKS: &[(&str, Task)] = &[
     ("log.prune", Task::Change(&LogPrune)),
     ("metrics.collect", Task::Inspect(&MetricsCollect)),
     ("service.assert_active", Task::Inspect(&ServiceAssertActive)),
+    ("service.restart", Task::Change(&ServiceRestart)),
+    ("service.start", Task::Change(&ServiceStart)),
+    ("service.stop", Task::Change(&ServiceStop)),
 ];
 
-/// Actions that do nothing but ask and start units.
-pub const NEED_UNITS: &[&str] = &["health.repair", "service.assert_active"];
+/// Actions that do nothing but ask, start and stop units.
+pub const NEED_UNITS: &[&str] =
+    &["health.repair", "service.assert_active", "service.restart", "service.start", "service.stop"];
 
 /// Every task of this build with its action.
 pub fn built() -> impl Iterator<Item = (&'static str, Task)> {
