@@ -185,6 +185,8 @@ pub const BUILT: &[&str] = &[
     "service.restart",
     "service.start",
     "service.stop",
+    "tuning.apply",
+    "tuning.revert",
 ];
 
 impl Action {

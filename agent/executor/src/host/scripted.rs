@@ -98,6 +98,8 @@ pub struct Script {
     pub disk_left: Option<u64>,
     /// Extended attributes of paths, instead of the real ones.
     pub attributes: BTreeMap<PathBuf, Vec<(String, Vec<u8>)>>,
+    /// What settings of the kernel become, whatever is written.
+    pub settings_taken: BTreeMap<PathBuf, Vec<u8>>,
     /// Cancelled as soon as a file is read: for what must end within one file.
     pub cancel_on_read: Option<CancelFlag>,
     faults: Vec<Fault>,
@@ -150,6 +152,7 @@ impl ScriptedHost {
             space: None,
             disk_left: None,
             attributes: BTreeMap::new(),
+            settings_taken: BTreeMap::new(),
             cancel_on_read: None,
             faults: Vec::new(),
             open_paths: Vec::new(),
@@ -472,6 +475,13 @@ impl Files for ScriptedFiles {
         self.check("create", path)?;
         let real = self.real.create(path, mode)?;
         Ok(Box::new(ScriptedWrite { real, script: self.script.clone() }))
+    }
+
+    fn write_setting(&self, path: &Path, value: &[u8]) -> Result<(), FileError> {
+        self.check("set", path)?;
+        // The kernel may take a value for another one.
+        let taken = lock(&self.script).settings_taken.get(path).cloned();
+        self.real.write_setting(path, taken.as_deref().unwrap_or(value))
     }
 
     fn make_directories(&self, path: &Path, mode: u32) -> Result<(), FileError> {

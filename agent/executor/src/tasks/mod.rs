@@ -40,9 +40,19 @@ mod service_tests;
 mod syntax;
 #[cfg(test)]
 mod testing;
+mod tuning_apply;
+mod tuning_block;
+mod tuning_mount;
+mod tuning_note;
+mod tuning_revert;
+mod tuning_setting;
+mod tuning_sysctl;
+#[cfg(test)]
+mod tuning_tests;
 
 pub use contract::{
     CancelFlag, Change, Inspect, OutputSink, RetryKind, Reversal, StepIdentity, Task, TaskContext, TaskError,
     TaskPlan,
 };
 pub use registry::{NEED_UNITS, built, find};
+pub use tuning_apply::tuning_files;

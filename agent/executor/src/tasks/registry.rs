@@ -17,6 +17,8 @@ use super::service_assert_active::ServiceAssertActive;
 use super::service_restart::ServiceRestart;
 use super::service_start::ServiceStart;
 use super::service_stop::ServiceStop;
+use super::tuning_apply::TuningApply;
+use super::tuning_revert::TuningRevert;
 
 /// Every task of this build, by its action, sorted.
 const TASKS: &[(&str, Task)] = &[
@@ -33,6 +35,8 @@ const TASKS: &[(&str, Task)] = &[
     ("service.restart", Task::Change(&ServiceRestart)),
     ("service.start", Task::Change(&ServiceStart)),
     ("service.stop", Task::Change(&ServiceStop)),
+    ("tuning.apply", Task::Change(&TuningApply)),
+    ("tuning.revert", Task::Change(&TuningRevert)),
 ];
 
 /// Actions that do nothing but ask, start and stop units.

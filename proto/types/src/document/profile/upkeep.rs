@@ -169,9 +169,9 @@ pub struct Tuning {
     pub enabled: bool,
     /// Applying it can cut the node off.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = "true for sysctl, else false"))]
+    #[schemars(extend("x-default" = "true for sysctl, else false; settings below net. always can"))]
     pub touches_network: Option<bool>,
-    /// Put the former values back when applying fails.
+    /// Put the former values back when applying fails. A step that fails does so whatever stands here.
     #[serde(default, skip_serializing_if = "is_false")]
     pub revert_on_failure: bool,
     /// The disk under this mount point; never a device name.
@@ -196,9 +196,11 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// Whether applying it needs a guard: as written, else true for sysctl.
+    /// Whether applying it needs a guard: as written, else true for sysctl; a setting below `net` always does.
     pub fn touches_network(&self) -> bool {
-        self.touches_network.unwrap_or(self.kind == TuningKind::Sysctl)
+        let of_network = |key: &String| key.starts_with("net.") || key.starts_with("net/");
+        let is_sysctl = self.kind == TuningKind::Sysctl;
+        self.touches_network.unwrap_or(is_sysctl) || (is_sysctl && self.set.keys().any(of_network))
     }
 }
 
