@@ -179,7 +179,9 @@ pub const BUILT: &[&str] = &[
     "config.validate",
     "health.check",
     "health.repair",
+    "log.configure",
     "log.prune",
+    "log.rotate",
     "metrics.collect",
     "service.assert_active",
     "service.restart",
@@ -188,6 +190,13 @@ pub const BUILT: &[&str] = &[
     "tuning.apply",
     "tuning.revert",
 ];
+
+/// The built actions that put back by themselves what they changed, where a procedure has no `[[rollback]]`; sorted.
+pub const UNDOES_ITSELF: &[&str] =
+    &["log.configure", "service.restart", "service.start", "service.stop", "tuning.apply"];
+
+/// The built actions whose changes are meant to stay whatever comes after them: an archive is no harm.
+pub const MEANT_TO_STAY: &[&str] = &["backup.run", "log.rotate"];
 
 impl Action {
     /// The action of this name.

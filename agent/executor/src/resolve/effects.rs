@@ -11,7 +11,7 @@ use fleet_types::document::placeholder::{PlaceholderError, Sources, expand};
 use fleet_types::document::profile::{Profile, Tuning};
 
 use super::arguments::{Arguments, ids_of};
-use crate::tasks::tuning_files;
+use crate::tasks::{ROTATION_TIMER, log_file, tuning_files};
 
 /// The effects of one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -132,7 +132,10 @@ fn collect_paths(
     for id in ids(Table::Tuning) {
         writes.extend(profile.tunings.get(id.as_str()).iter().flat_map(|tuning| tuning_files(&id, tuning)));
     }
-    if effects.changes {
+    if action.name == "log.configure" {
+        writes.extend(ids(Table::Log).iter().map(|id| log_file(id)));
+        writes.push(ROTATION_TIMER.to_owned());
+    } else if effects.changes {
         for log in ids(Table::Log).iter().filter_map(|id| profile.logs.get(id.as_str())) {
             replaces.extend(log.paths.iter().cloned());
             replaces.extend(log.archive.as_ref().map(|archive| archive.directory.clone()));
@@ -189,6 +192,9 @@ mod tests {
         kind = "mount"
         path = "/var/log"
         options = ["noatime"]
+        [log.main]
+        paths = ["/var/log/fw/*.log"]
+        rotate = { every = "daily", keep = 3 }
     "#;
 
     fn effects(action: &str, parameter: &str, id: &str) -> Effects {
@@ -221,10 +227,12 @@ mod tests {
             ("tuning.apply", "tuning", "memory", "/etc/sysctl.d/60-fw.conf"),
             ("tuning.apply", "tuning", "disk", "/etc/udev/rules.d/61-fleet-disk.rules"),
             ("tuning.revert", "tuning", "mount", "/etc/fstab"),
+            ("log.configure", "logs", "main", "/etc/logrotate.d/fleet-main"),
         ] {
             let effects = effects(action, parameter, id);
             assert!(effects.writes.contains(file), "{action} {id}: {:?}", effects.writes);
             assert!(effects.replaces.is_empty(), "{action} {id}");
         }
+        assert!(effects("log.rotate", "logs", "main").replaces.contains("/var/log/fw/*.log"));
     }
 }

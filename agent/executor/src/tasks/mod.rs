@@ -20,7 +20,12 @@ mod health_check;
 mod health_probe;
 mod health_repair;
 mod hung;
+mod log_configure;
 mod log_prune;
+mod log_rotate;
+mod log_rotation;
+#[cfg(test)]
+mod log_rotation_tests;
 mod log_rules;
 #[cfg(test)]
 mod log_tests;
@@ -54,5 +59,6 @@ pub use contract::{
     CancelFlag, Change, Inspect, OutputSink, RetryKind, Reversal, StepIdentity, Task, TaskContext, TaskError,
     TaskPlan,
 };
+pub use log_rotation::{ROTATION_TIMER, log_file};
 pub use registry::{NEED_UNITS, built, find};
 pub use tuning_apply::tuning_files;

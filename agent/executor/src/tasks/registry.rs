@@ -11,7 +11,9 @@ use super::config_validate::ConfigValidate;
 use super::contract::Task;
 use super::health_check::HealthCheck;
 use super::health_repair::HealthRepair;
+use super::log_configure::LogConfigure;
 use super::log_prune::LogPrune;
+use super::log_rotate::LogRotate;
 use super::metrics_collect::MetricsCollect;
 use super::service_assert_active::ServiceAssertActive;
 use super::service_restart::ServiceRestart;
@@ -29,7 +31,9 @@ const TASKS: &[(&str, Task)] = &[
     ("config.validate", Task::Inspect(&ConfigValidate)),
     ("health.check", Task::Inspect(&HealthCheck)),
     ("health.repair", Task::Change(&HealthRepair)),
+    ("log.configure", Task::Change(&LogConfigure)),
     ("log.prune", Task::Change(&LogPrune)),
+    ("log.rotate", Task::Change(&LogRotate)),
     ("metrics.collect", Task::Inspect(&MetricsCollect)),
     ("service.assert_active", Task::Inspect(&ServiceAssertActive)),
     ("service.restart", Task::Change(&ServiceRestart)),
@@ -56,7 +60,8 @@ pub fn find(action: &str) -> Option<Task> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fleet_types::action::{Action, Answer, BUILT};
+    use crate::tasks::Reversal;
+    use fleet_types::action::{Action, Answer, BUILT, MEANT_TO_STAY, UNDOES_ITSELF};
 
     #[test]
     fn the_registry_is_what_the_release_says_and_each_task_is_of_its_kind() {
@@ -68,6 +73,11 @@ mod tests {
                 Task::Inspect(_) => assert_eq!(action.changes, Answer::No, "{name}"),
                 Task::Change(_) => assert_ne!(action.changes, Answer::No, "{name}"),
             }
+        }
+        for (reversal, listed) in [(Reversal::Stored, UNDOES_ITSELF), (Reversal::Stays, MEANT_TO_STAY)] {
+            let is = |task: &Task| matches!(task, Task::Change(change) if change.reversal() == reversal);
+            let names: Vec<_> = built().filter(|(_, task)| is(task)).map(|(name, _)| name).collect();
+            assert_eq!(names, listed, "what documents are told of ways back");
         }
         assert!(find("backup.nonsense").is_none());
         assert!(NEED_UNITS.iter().all(|name| find(name).is_some()));

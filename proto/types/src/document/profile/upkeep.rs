@@ -24,30 +24,24 @@ pub struct Log {
     pub exclude: Vec<String>,
     /// Rotation by the node's own logrotate.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub rotate: Option<Rotate>,
     /// Compress rotated files.
     #[serde(default, skip_serializing_if = "is_false")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub compress: bool,
     /// Compress one rotation later.
     #[serde(default, skip_serializing_if = "is_false")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub delay_compress: bool,
     /// No finding when nothing matches.
     #[serde(default, skip_serializing_if = "is_false")]
     pub missing_ok: bool,
     /// Leave empty files.
     #[serde(default, skip_serializing_if = "is_false")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub skip_empty: bool,
     /// How the new file is made.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub create: Option<CreateFile>,
     /// What happens after a rotation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub after: Option<RotateAfter>,
     /// Move old files into an archive folder.
     #[serde(skip_serializing_if = "Option::is_none")]
