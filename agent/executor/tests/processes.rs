@@ -402,30 +402,70 @@ fn units_run_on_and_are_found_stopped_and_failed() {
     let host = &node.host;
     assert_eq!(activity(host, "fw.service"), Activity::Inactive);
     assert_eq!(activity(host, "none.service"), Activity::NotFound);
-    assert_eq!(host.units().start("none.service"), Err(UnitError::NotFound("none.service".into())));
+    assert_eq!(host.units().start("none.service", LONG), Err(UnitError::NotFound("none.service".into())));
     assert!(matches!(host.units().state("fw.timer"), Err(UnitError::Unsupported { .. })));
     assert!(matches!(host.units().state("../../x.service"), Err(UnitError::Name(_))));
 
-    host.units().start("fw.service").unwrap();
+    host.units().start("fw.service", LONG).unwrap();
     let first = host.units().state("fw.service").unwrap();
     assert_eq!(first.activity, Activity::Active);
     // Another life of the agent sees the same process, and starting it again changes nothing.
     let second_life = open(node.folder.path());
-    second_life.units().start("fw.service").unwrap();
+    second_life.units().start("fw.service", LONG).unwrap();
     assert_eq!(second_life.units().state("fw.service").unwrap().main_pid, first.main_pid);
-    host.units().restart("fw.service").unwrap();
+    host.units().restart("fw.service", LONG).unwrap();
     assert_ne!(host.units().state("fw.service").unwrap().main_pid, first.main_pid);
-    host.units().stop("fw.service").unwrap();
+    host.units().stop("fw.service", LONG).unwrap();
     assert_eq!(activity(host, "fw.service"), Activity::Inactive);
 
-    assert!(matches!(host.units().start("crash.service"), Err(UnitError::Failed { .. })));
+    assert!(matches!(host.units().start("crash.service", LONG), Err(UnitError::Failed { .. })));
     assert_eq!(activity(host, "crash.service"), Activity::Failed);
     // A killed daemon has failed.
-    host.units().start("fw.service").unwrap();
+    host.units().start("fw.service", LONG).unwrap();
     let pid = host.units().state("fw.service").unwrap().main_pid.unwrap();
     kill(i32::try_from(pid).unwrap());
     wait_for("the end is noted", || activity(host, "fw.service") == Activity::Failed);
-    host.units().start("fw.service").unwrap();
+    host.units().start("fw.service", LONG).unwrap();
     host.units().stop_all().unwrap();
     assert_eq!(activity(host, "fw.service"), Activity::Inactive);
+    // One that withstands SIGTERM is killed, and one that is masked is not started.
+    unit("stubborn.service", "ExecStart=/usr/bin/stubborn");
+    host.units().start("stubborn.service", LONG).unwrap();
+    host.units().stop("stubborn.service", LONG).unwrap();
+    assert_eq!(host.units().state("stubborn.service").unwrap().main_pid, None);
+    std::os::unix::fs::symlink("/dev/null", node.root().join("etc/systemd/system/masked.service")).unwrap();
+    assert!(host.units().relations("masked.service").unwrap().masked);
+    assert_eq!(activity(host, "masked.service"), Activity::Inactive);
+    assert!(matches!(host.units().start("masked.service", LONG), Err(UnitError::File { .. })));
+}
+
+#[test]
+fn a_unit_is_reloaded_by_the_signal_that_its_file_names() {
+    let node = Node::new();
+    let unit = |name: &str, lines: &str| {
+        let path = node.root().join("etc/systemd/system").join(name);
+        std::fs::write(path, format!("[Service]\n{lines}\n")).unwrap();
+    };
+    let sign = node.folder.path().join("reloaded");
+    let ready = node.folder.path().join("ready");
+    let script = format!(
+        "trap 'touch {}' HUP; touch {}; while :; do sleep 0.05; done",
+        sign.display(),
+        ready.display()
+    );
+    node.program("daemon", &script);
+    unit("fw.service", "ExecStart=/usr/bin/daemon\nExecReload=/bin/kill -HUP $MAINPID");
+    unit("plain.service", "ExecStart=/usr/bin/daemon");
+    let units = node.host.units();
+    assert!(units.relations("fw.service").unwrap().can_reload);
+    assert!(!units.relations("plain.service").unwrap().can_reload);
+    assert!(matches!(units.reload("plain.service", LONG), Err(UnitError::Unsupported { .. })));
+    assert!(matches!(units.reload("fw.service", LONG), Err(UnitError::Failed { .. })), "it does not run");
+    units.start("fw.service", LONG).unwrap();
+    wait_for("the trap", || ready.exists());
+    let before = units.state("fw.service").unwrap().main_pid;
+    units.reload("fw.service", LONG).unwrap();
+    wait_for("the reload", || sign.exists());
+    assert_eq!(units.state("fw.service").unwrap().main_pid, before);
+    units.stop_all().unwrap();
 }

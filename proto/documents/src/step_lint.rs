@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use fleet_types::action::BUILT;
+use fleet_types::action::{BUILT, MEANT_TO_STAY, UNDOES_ITSELF};
 use fleet_types::document::Value;
 use fleet_types::document::procedure::{OnFailure, Procedure, Step, StepKind};
 use fleet_types::document::profile::Profile;
@@ -48,14 +48,8 @@ pub(crate) fn check(
     nothing_undoes(reporter, procedure, profile, known);
 }
 
-/// Changes that are meant to stay whatever comes after them: an archive is no harm.
-const MEANT_TO_STAY: &[&str] = &["backup.run"];
-
-/// Changes whose action undoes them by itself, where a procedure has no `[[rollback]]`.
-const UNDONE_BY_THEMSELVES: &[&str] = &["package.upgrade"];
-
-/// A failure that rolls back promises that what was changed goes back. What no `[[rollback]]` entry names stays, unless
-/// there are none and its action has an undo of its own.
+/// A failure that rolls back promises that what was changed goes back. Where there are `[[rollback]]` entries these are the
+/// whole way back, and what none of them names stays; else each action undoes itself that can.
 fn nothing_undoes(
     reporter: &mut Reporter<'_>,
     procedure: &Procedure,
@@ -73,7 +67,7 @@ fn nothing_undoes(
         .filter(|step| !procedure.rollback.iter().any(|entry| entry.undoes.contains(&step.id)))
         .filter_map(|step| Some((step, step.uses.as_deref()?)))
         .filter(|(_, uses)| BUILT.contains(uses) && !MEANT_TO_STAY.contains(uses))
-        .filter(|(_, uses)| !(procedure.rollback.is_empty() && UNDONE_BY_THEMSELVES.contains(uses)))
+        .filter(|(_, uses)| !procedure.rollback.is_empty() || !UNDOES_ITSELF.contains(uses))
         .filter(|(step, uses)| known.changes(profile, uses, &step.with) == Some(true))
         .map(|(step, uses)| format!("{} ({uses})", quoted(step.id.as_str())))
         .collect();

@@ -402,6 +402,8 @@ fn a_rollback_that_leaves_changes_is_warned_about_and_so_is_a_shell() {
     assert_eq!(codes(&step(&load.replace("rollback", "abort"))), Vec::<&str>::new());
     let archive = "uses = \"backup.run\"\nwith = { backup = \"config\" }\non_failure = \"rollback\"";
     assert_eq!(codes(&step(archive)), Vec::<&str>::new(), "an archive is meant to stay");
+    let undoes_itself = "uses = \"log.configure\"\nwith = { logs = [\"old\"] }\non_failure = \"rollback\"";
+    assert_eq!(codes(&step(undoes_itself)), Vec::<&str>::new(), "there are no entries, so it does");
 
     for (argv, expected) in [
         (r#"["/bin/sh", "-c", "a | b"]"#, Some("shell")),

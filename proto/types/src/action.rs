@@ -179,7 +179,9 @@ pub const BUILT: &[&str] = &[
     "config.validate",
     "health.check",
     "health.repair",
+    "log.configure",
     "log.prune",
+    "log.rotate",
     "metrics.collect",
     "package.downgrade",
     "package.download",
@@ -187,7 +189,19 @@ pub const BUILT: &[&str] = &[
     "package.refresh",
     "package.upgrade",
     "service.assert_active",
+    "service.restart",
+    "service.start",
+    "service.stop",
+    "tuning.apply",
+    "tuning.revert",
 ];
+
+/// The built actions that put back by themselves what they changed, where a procedure has no `[[rollback]]`; sorted.
+pub const UNDOES_ITSELF: &[&str] =
+    &["log.configure", "package.upgrade", "service.restart", "service.start", "service.stop", "tuning.apply"];
+
+/// The built actions whose changes are meant to stay whatever comes after them: an archive is no harm.
+pub const MEANT_TO_STAY: &[&str] = &["backup.run", "log.rotate"];
 
 impl Action {
     /// The action of this name.

@@ -13,7 +13,5 @@ pub const NO_CHECKS: &str = "nothing makes checks by itself, runs of health.chec
 pub const NO_RESTARTS: &str = "nothing restarts services by itself, runs of health.repair do";
 /// Metrics.
 pub const NO_SAMPLES: &str = "nothing takes samples by itself, runs of metrics.collect measure";
-/// The node's logrotate.
-pub const NO_ROTATION: &str = "nothing rotates logs; log.prune archives, compresses and deletes";
 /// Schedules and blackouts.
 pub const NO_SCHEDULER: &str = "nothing starts runs by itself";

@@ -192,6 +192,10 @@ pub trait Files: Send + Sync {
     /// Makes a new file; something there already is an error. No link in the path is followed.
     fn create(&self, path: &Path, mode: u32) -> Result<Box<dyn WriteFile>, FileError>;
 
+    /// Writes a file of the kernel that is there, such as a setting below `/proc/sys`, in one piece: it takes the whole
+    /// or refuses it. No link in the path is followed.
+    fn write_setting(&self, path: &Path, value: &[u8]) -> Result<(), FileError>;
+
     /// Makes a folder and those above it. No link in the path is followed.
     fn make_directories(&self, path: &Path, mode: u32) -> Result<(), FileError>;
 

@@ -308,6 +308,23 @@ impl Files for LinuxFiles {
         Ok(Box::new(LinuxWriteFile { file: File::from(fd), path: path.to_owned() }))
     }
 
+    fn write_setting(&self, path: &Path, value: &[u8]) -> Result<(), FileError> {
+        let wrap = |e: std::io::Error| FileError::of("set", path, &e);
+        let (parent, name) = self.parent("set", path, Links::Refuse)?;
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mut file = File::from(Self::at("set", path, &parent, name, flags, Mode::empty())?);
+        if !file.metadata().map_err(wrap)?.is_file() {
+            return Err(FileError::new("set", path, FileProblem::WrongKind, "it is no regular file"));
+        }
+        match file.write(value).map_err(wrap)? {
+            written if written == value.len() => Ok(()),
+            written => {
+                let why = format!("the kernel took {written} of {} bytes", value.len());
+                Err(FileError::new("set", path, FileProblem::Other, why))
+            }
+        }
+    }
+
     fn make_directories(&self, path: &Path, mode: u32) -> Result<(), FileError> {
         let mut missing = Vec::new();
         let mut at = path;

@@ -27,10 +27,13 @@ mod runner;
 pub(crate) mod scripted;
 #[cfg(test)]
 mod scripted_packages;
+#[cfg(test)]
+pub(crate) mod scripted_units;
 pub mod supervise;
 mod supervised;
 mod system;
 mod systemd;
+mod systemd_files;
 mod transient;
 mod unit_file;
 mod units;
@@ -58,5 +61,5 @@ pub use runner::{Supervisor, THIS_PROGRAM};
 pub use system::{
     CpuTimes, DiskUsage, InterfaceCounters, LoadAverages, MemoryUse, Mount, System, SystemError,
 };
-pub use units::{Activity, LastRun, UnitError, UnitState, Units, UnitsKind};
+pub use units::{Activity, LastRun, UnitError, UnitRelations, UnitState, Units, UnitsKind};
 pub use walk::{Found, check_links, walk, walk_below, walk_trees};

@@ -1,7 +1,8 @@
-//! What tasks remember from one job to the next: the last counters of interfaces, recent restarts.
+//! What tasks remember from one job to the next: the last counters of interfaces, recent restarts, what was tuned.
 //!
-//! Small named texts below the node's state folder, replaced atomically. They are hints of this node about
-//! itself: losing them costs a rate or a pause, never correctness. Called by tasks.
+//! Small named texts below the node's state folder, replaced atomically. They are of this node about itself: losing them
+//! costs a rate, a pause, or what a later `tuning.revert` would put back; a job's own way back is in the journal. Called
+//! by tasks.
 
 use std::path::{Path, PathBuf};
 

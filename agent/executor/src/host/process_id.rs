@@ -30,6 +30,12 @@ impl ProcessId {
             && read(self.pid).is_some_and(|(state, start)| start == self.start_ticks && state != 'Z')
     }
 
+    /// Signals this process alone; `false` when it does not run any more.
+    pub(crate) fn signal(&self, boot_id: &str, signal: Signal) -> bool {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).filter(|_| self.is_alive(boot_id));
+        pid.is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok())
+    }
+
     /// Signals its process group, if it still runs.
     pub(crate) fn signal_group(&self, boot_id: &str, signal: Signal) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);

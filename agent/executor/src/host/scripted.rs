@@ -17,16 +17,13 @@ use jiff::tz::TimeZone;
 
 use super::linux_files::LinuxFiles;
 use super::notes::FolderNotes;
+use super::scripted_units::UnitTraits;
 use super::{
     Activity, Clock, CpuTimes, Entry, Exit, FileError, FileProblem, Files, Host, InterfaceCounters,
-    Invocation, Living, LoadAverages, MemoryUse, Mount, Notes, Packages, ProcessError, ProcessOutcome,
-    Processes, Purpose, ReadFile, Running, Space, Stat, System, SystemError, UnitError, UnitState, Units,
-    UnitsKind, WriteFile,
+    Invocation, Living, LoadAverages, MemoryUse, Mount, Notes, Packages, ProcessError, ProcessOutcome, Processes,
+    Purpose, ReadFile, Running, Space, Stat, System, SystemError, Units, WriteFile,
 };
 use crate::tasks::CancelFlag;
-
-/// Why a machine whose units cannot be asked says that they cannot.
-const NO_UNITS: &str = "this machine has no system bus";
 
 /// What a program answers: how it ends and what it prints; or that it hangs until its time limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +76,8 @@ pub struct Script {
     pub package_damage: Option<String>,
     /// Every start and stop, in order: `start x.service`.
     pub unit_calls: Vec<String>,
+    /// What else is special of units.
+    pub unit_traits: UnitTraits,
     /// Processors.
     pub cores: u32,
     /// Processor time at each reading; the last one stays.
@@ -103,6 +102,8 @@ pub struct Script {
     pub disk_left: Option<u64>,
     /// Extended attributes of paths, instead of the real ones.
     pub attributes: BTreeMap<PathBuf, Vec<(String, Vec<u8>)>>,
+    /// What settings of the kernel become, whatever is written.
+    pub settings_taken: BTreeMap<PathBuf, Vec<u8>>,
     /// Cancelled as soon as a file is read: for what must end within one file.
     pub cancel_on_read: Option<CancelFlag>,
     faults: Vec<Fault>,
@@ -144,6 +145,7 @@ impl ScriptedHost {
             package_manager: None,
             package_damage: None,
             unit_calls: Vec::new(),
+            unit_traits: UnitTraits::default(),
             cores: 4,
             cpu: VecDeque::from([CpuTimes { busy: 100, total: 1000 }, CpuTimes { busy: 110, total: 1100 }]),
             memory: MemoryUse { total: 8 << 30, available: 6 << 30 },
@@ -156,6 +158,7 @@ impl ScriptedHost {
             space: None,
             disk_left: None,
             attributes: BTreeMap::new(),
+            settings_taken: BTreeMap::new(),
             cancel_on_read: None,
             faults: Vec::new(),
             open_paths: Vec::new(),
@@ -312,48 +315,6 @@ impl Processes for ScriptedHost {
 
     fn keep_only(&self, runs: &BTreeSet<RunId>) -> io::Result<()> {
         self.script().kept_runs.clone_from(runs);
-        Ok(())
-    }
-}
-
-impl Units for ScriptedHost {
-    fn kind(&self) -> UnitsKind {
-        UnitsKind::Supervised
-    }
-
-    fn unavailable(&self) -> Option<&'static str> {
-        if self.script().no_units { Some(NO_UNITS) } else { None }
-    }
-
-    fn state(&self, unit: &str) -> Result<UnitState, UnitError> {
-        if self.script().no_units {
-            return Err(UnitError::Unsupported { unit: unit.to_owned(), why: NO_UNITS.to_owned() });
-        }
-        // A hang ends with the test's process at the latest: the thread of a hung check is not joined.
-        while self.script().hanging_units.contains(unit) {
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        let activity = self.script().units.get(unit).copied().unwrap_or(Activity::NotFound);
-        Ok(UnitState { activity, main_pid: None, started: None, last_run: None })
-    }
-
-    fn start(&self, unit: &str) -> Result<(), UnitError> {
-        let mut script = self.script();
-        script.unit_calls.push(format!("start {unit}"));
-        if !script.units.contains_key(unit) {
-            return Err(UnitError::NotFound(unit.to_owned()));
-        }
-        if script.broken_units.contains(unit) {
-            return Err(UnitError::Failed { unit: unit.to_owned(), why: "exit status 1".to_owned() });
-        }
-        script.units.insert(unit.to_owned(), Activity::Active);
-        Ok(())
-    }
-
-    fn stop(&self, unit: &str) -> Result<(), UnitError> {
-        let mut script = self.script();
-        script.unit_calls.push(format!("stop {unit}"));
-        script.units.insert(unit.to_owned(), Activity::Inactive);
         Ok(())
     }
 }
@@ -528,6 +489,13 @@ impl Files for ScriptedFiles {
         self.check("create", path)?;
         let real = self.real.create(path, mode)?;
         Ok(Box::new(ScriptedWrite { real, script: self.script.clone() }))
+    }
+
+    fn write_setting(&self, path: &Path, value: &[u8]) -> Result<(), FileError> {
+        self.check("set", path)?;
+        // The kernel may take a value for another one.
+        let taken = lock(&self.script).settings_taken.get(path).cloned();
+        self.real.write_setting(path, taken.as_deref().unwrap_or(value))
     }
 
     fn make_directories(&self, path: &Path, mode: u32) -> Result<(), FileError> {

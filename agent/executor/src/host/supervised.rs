@@ -18,7 +18,9 @@ use super::program;
 use super::record::Record;
 use super::runner::Supervisor;
 use super::unit_file::{self, UnitFile};
-use super::units::{Activity, LastRun, UnitError, UnitState, Units, UnitsKind, check_unit_name};
+use super::units::{
+    Activity, LastRun, UnitError, UnitRelations, UnitState, Units, UnitsKind, check_unit_name,
+};
 use crate::tasks::CancelFlag;
 
 /// Where unit files lie, the administrator's first.
@@ -79,7 +81,18 @@ impl SupervisedUnits {
         Ok(None)
     }
 
-    fn start_locked(&self, unit: &str) -> Result<(), UnitError> {
+    /// systemd.unit(5): a link to `/dev/null` in a file's place.
+    fn is_masked(&self, unit: &str) -> Result<bool, UnitError> {
+        check_unit_name(unit)?;
+        let link = self.files.read_link(&Path::new(UNIT_FOLDERS[0]).join(unit));
+        Ok(link.is_ok_and(|to| to == Path::new("/dev/null")))
+    }
+
+    fn start_locked(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
+        if self.is_masked(unit)? {
+            let why = "it is masked".to_owned();
+            return Err(UnitError::File { unit: unit.to_owned(), why });
+        }
         let file = self.file(unit)?.ok_or_else(|| UnitError::NotFound(unit.to_owned()))?;
         let record = self.record(unit);
         if look(&record, &file).activity == Activity::Active {
@@ -101,7 +114,7 @@ impl SupervisedUnits {
             .supervisor
             .start(&record, &spec.nonce)
             .map_err(|e| failed(format!("its supervisor: {e}")))?;
-        let limit = if file.oneshot { ONESHOT_LIMIT + STOP_GRACE } else { START_LIMIT };
+        let limit = limit.min(if file.oneshot { ONESHOT_LIMIT + STOP_GRACE } else { START_LIMIT });
         let until = Instant::now() + limit;
         loop {
             let gone = !matches!(child.try_wait(), Ok(None));
@@ -156,6 +169,13 @@ impl Units for SupervisedUnits {
     }
 
     fn state(&self, unit: &str) -> Result<UnitState, UnitError> {
+        if self.is_masked(unit)? {
+            let record = self.record(unit);
+            // It may have run before it was masked; what its file says is not known any more.
+            let runs = record.started().ok().flatten().filter(|p| p.is_alive(&LinuxClock.boot_id()));
+            let activity = if runs.is_some() { Activity::Active } else { Activity::Inactive };
+            return Ok(UnitState { activity, main_pid: runs.map(|p| p.pid), started: None, last_run: None });
+        }
         match self.file(unit)? {
             Some(file) => Ok(look(&self.record(unit), &file)),
             None => {
@@ -164,14 +184,58 @@ impl Units for SupervisedUnits {
         }
     }
 
-    fn start(&self, unit: &str) -> Result<(), UnitError> {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.start_locked(unit)
+    fn relations(&self, unit: &str) -> Result<UnitRelations, UnitError> {
+        let masked = self.is_masked(unit)?;
+        let file = if masked { None } else { self.file(unit)? };
+        // Each of these units stands for itself; nobody stops one because of another.
+        Ok(UnitRelations {
+            name: unit.to_owned(),
+            masked,
+            can_reload: file.is_some_and(|file| file.reload.is_some()),
+            needed_by: Vec::new(),
+        })
     }
 
-    fn stop(&self, unit: &str) -> Result<(), UnitError> {
+    fn start(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.start_locked(unit, limit)
+    }
+
+    // A stop takes as long as its two graces at most.
+    fn stop(&self, unit: &str, _limit: Duration) -> Result<(), UnitError> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.stop_locked(unit)
+    }
+
+    fn reload(&self, unit: &str, _limit: Duration) -> Result<(), UnitError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |why: &str| UnitError::Failed { unit: unit.to_owned(), why: why.to_owned() };
+        let file = self.file(unit)?.ok_or_else(|| UnitError::NotFound(unit.to_owned()))?;
+        let signal = file.reload.ok_or_else(|| UnitError::Unsupported {
+            unit: unit.to_owned(),
+            why: "supervised units are reloaded by ExecReload=kill -HUP $MAINPID only".to_owned(),
+        })?;
+        let program = self.record(unit).started().map_err(|e| failed(&e.to_string()))?;
+        let reached = program.is_some_and(|program| program.signal(&LinuxClock.boot_id(), signal));
+        if reached { Ok(()) } else { Err(failed("it does not run")) }
+    }
+
+    // Nothing starts these units with the machine.
+    fn is_enabled(&self, unit: &str) -> Result<bool, UnitError> {
+        self.file(unit).map(|_| false)
+    }
+
+    fn set_enabled(&self, unit: &str, enabled: bool) -> Result<(), UnitError> {
+        if !enabled {
+            return Ok(());
+        }
+        let why = "supervised units are not started with the machine".to_owned();
+        Err(UnitError::Unsupported { unit: unit.to_owned(), why })
+    }
+
+    // They are read each time.
+    fn load_files(&self) -> Result<(), UnitError> {
+        Ok(())
     }
 
     fn stop_all(&self) -> Result<(), UnitError> {

@@ -14,15 +14,15 @@ use tokio_stream::StreamExt as _;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, Error, OwnedObjectPath, proxy};
 
-use super::units::{Activity, LastRun, UnitError, UnitState, Units, UnitsKind, check_unit_name};
+use super::systemd_files;
+use super::units::{
+    Activity, LastRun, UnitError, UnitRelations, UnitState, Units, UnitsKind, check_unit_name,
+};
 
 /// The bus; Debian starts it with the first sockets.
 const BUS: &str = "/run/dbus/system_bus_socket";
 /// For one question. systemd answers in milliseconds; a machine that swaps takes seconds.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// For the end of a start or stop. systemd holds units to limits of their own (90 s by default); a oneshot has none, and is
-/// waited for as a step is by default.
-const JOB_LIMIT: Duration = Duration::from_mins(10);
 
 #[proxy(
     default_service = "org.freedesktop.systemd1",
@@ -35,6 +35,7 @@ pub(super) trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn reload_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
 }
@@ -73,6 +74,7 @@ enum Verb {
     Start,
     Stop,
     Restart,
+    Reload,
 }
 
 impl Verb {
@@ -81,6 +83,7 @@ impl Verb {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Restart => "restart",
+            Self::Reload => "reload",
         }
     }
 }
@@ -103,16 +106,39 @@ impl Units for SystemdUnits {
         ask(unit, ANSWER_LIMIT, async |bus| state_of(bus, unit).await)
     }
 
-    fn start(&self, unit: &str) -> Result<(), UnitError> {
-        carry_out(unit, Verb::Start)
+    fn relations(&self, unit: &str) -> Result<UnitRelations, UnitError> {
+        check_unit_name(unit)?;
+        ask(unit, ANSWER_LIMIT, async |bus| systemd_files::relations(bus, unit).await)
     }
 
-    fn stop(&self, unit: &str) -> Result<(), UnitError> {
-        carry_out(unit, Verb::Stop)
+    fn start(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
+        carry_out(unit, Verb::Start, limit)
     }
 
-    fn restart(&self, unit: &str) -> Result<(), UnitError> {
-        carry_out(unit, Verb::Restart)
+    fn stop(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
+        carry_out(unit, Verb::Stop, limit)
+    }
+
+    fn restart(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
+        carry_out(unit, Verb::Restart, limit)
+    }
+
+    fn reload(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
+        carry_out(unit, Verb::Reload, limit)
+    }
+
+    fn is_enabled(&self, unit: &str) -> Result<bool, UnitError> {
+        check_unit_name(unit)?;
+        ask(unit, ANSWER_LIMIT, async |bus| systemd_files::is_enabled(bus, unit).await)
+    }
+
+    fn set_enabled(&self, unit: &str, enabled: bool) -> Result<(), UnitError> {
+        check_unit_name(unit)?;
+        ask(unit, ANSWER_LIMIT, async |bus| systemd_files::set_enabled(bus, unit, enabled).await)
+    }
+
+    fn load_files(&self) -> Result<(), UnitError> {
+        ask("systemd", ANSWER_LIMIT, async |bus| systemd_files::load_files(bus).await)
     }
 }
 
@@ -204,9 +230,17 @@ fn how(result: &str, code: i32, status: i32) -> String {
     }
 }
 
-fn carry_out(unit: &str, verb: Verb) -> Result<(), UnitError> {
+/// Has a job done within the limit; systemd goes on with one that takes longer.
+fn carry_out(unit: &str, verb: Verb, limit: Duration) -> Result<(), UnitError> {
     check_unit_name(unit)?;
-    ask(unit, JOB_LIMIT, async |bus| job(bus, unit, verb).await)
+    ask(unit, limit.saturating_add(ANSWER_LIMIT), async |bus| {
+        timeout(limit, job(bus, unit, verb)).await.unwrap_or_else(|_| {
+            let (verb, limit) = (verb.as_str(), limit.as_secs());
+            let why =
+                format!("its {verb} did not end within {limit} s and may go on; see systemctl status {unit}");
+            Err(UnitError::Failed { unit: unit.to_owned(), why })
+        })
+    })
 }
 
 /// Gives the manager a job and waits for its end.
@@ -217,6 +251,7 @@ async fn job(bus: &Connection, unit: &str, verb: Verb) -> Result<(), UnitError> 
         Verb::Start => manager.start_unit(unit, "replace").await,
         Verb::Stop => manager.stop_unit(unit, "replace").await,
         Verb::Restart => manager.restart_unit(unit, "replace").await,
+        Verb::Reload => manager.reload_unit(unit, "replace").await,
     })
     .await
 }

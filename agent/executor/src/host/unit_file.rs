@@ -4,6 +4,9 @@
 //! would start. Source: systemd.service(5), "Command lines". Called by `supervised`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use rustix::process::Signal;
 
 /// What a unit starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub(crate) struct UnitFile {
     pub(crate) directory: Option<String>,
     /// `User=`.
     pub(crate) user: Option<String>,
+    /// The signal that `ExecReload=` sends the main process, where it does that and nothing else.
+    pub(crate) reload: Option<Signal>,
 }
 
 /// Settings whose absence would change what runs, and which this backend does not know.
@@ -72,7 +77,28 @@ pub(crate) fn parse(text: &str) -> Result<UnitFile, String> {
         environment,
         directory: last("WorkingDirectory").map(str::to_owned),
         user: last("User").map(str::to_owned),
+        reload: last("ExecReload").and_then(reload_signal),
     })
+}
+
+/// `kill -HUP $MAINPID` and its like: the one form of a reload that is a signal, and the usual one.
+fn reload_signal(line: &str) -> Option<Signal> {
+    let mut words = line.trim_start_matches('-').split_whitespace();
+    words.next().filter(|program| Path::new(program).file_name().is_some_and(|name| name == "kill"))?;
+    let (mut name, mut of) = (words.next()?, words.next()?);
+    if name == "-s" {
+        (name, of) = (of, words.next()?);
+    }
+    if of != "$MAINPID" || words.next().is_some() {
+        return None;
+    }
+    let name = name.trim_start_matches('-').trim_start_matches("--signal=");
+    match name.trim_start_matches("SIG") {
+        "HUP" | "1" => Some(Signal::HUP),
+        "USR1" | "10" => Some(Signal::USR1),
+        "USR2" | "12" => Some(Signal::USR2),
+        _ => None,
+    }
 }
 
 /// Keys and values of `[Service]`, in order; lines that end in a backslash go on.
@@ -146,6 +172,16 @@ mod tests {
         assert_eq!(unit.environment["D"], "e");
         assert_eq!(unit.user.as_deref(), Some("edgefw"));
         assert!(!unit.oneshot && !unit.any_exit_is_good);
+        for (line, signal) in [
+            ("/bin/kill -HUP $MAINPID", Some(Signal::HUP)),
+            ("kill -s USR1 $MAINPID", Some(Signal::USR1)),
+            ("/usr/sbin/edgefwd --reload", None),
+            ("/bin/kill -HUP $MAINPID 1", None),
+            ("/bin/kill -KILL $MAINPID", None),
+        ] {
+            let unit = parse(&format!("[Service]\nExecStart=/a\nExecReload={line}\n")).unwrap();
+            assert_eq!(unit.reload, signal, "{line}");
+        }
         let reset = parse("[Service]\nType=oneshot\nExecStart=/a\nExecStart=\nExecStart=-/b\n").unwrap();
         assert_eq!(reset.argv, ["/b"]);
         assert!(reset.any_exit_is_good && reset.oneshot);

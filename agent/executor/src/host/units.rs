@@ -4,6 +4,8 @@
 //! development. Which one is used is part of the node's facts. A unit that cannot be asked is unknown, never down. Called by
 //! tasks and, for what a node can do at all, by the table of tasks.
 
+use std::time::Duration;
+
 use fleet_types::time::Timestamp;
 
 /// Where units run.
@@ -74,6 +76,19 @@ pub struct UnitState {
     pub last_run: Option<LastRun>,
 }
 
+/// What must be known of a unit before it is started, stopped or reloaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitRelations {
+    /// Its own name: the one that was asked for may be another name of it.
+    pub name: String,
+    /// Its file says that it must not be started.
+    pub masked: bool,
+    /// Can it take up its configuration without a restart?
+    pub can_reload: bool,
+    /// Units that run, need it, and would be stopped with it; targets are not among them.
+    pub needed_by: Vec<String>,
+}
+
 /// Why a unit could not be asked or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
@@ -122,17 +137,32 @@ pub trait Units: Send + Sync {
     /// The state of a unit.
     fn state(&self, unit: &str) -> Result<UnitState, UnitError>;
 
+    /// What must be known before it is changed.
+    fn relations(&self, unit: &str) -> Result<UnitRelations, UnitError>;
+
     /// Starts it; one that runs is left alone.
-    fn start(&self, unit: &str) -> Result<(), UnitError>;
+    fn start(&self, unit: &str, limit: Duration) -> Result<(), UnitError>;
 
     /// Stops it and waits for its end; one that does not run is left alone.
-    fn stop(&self, unit: &str) -> Result<(), UnitError>;
+    fn stop(&self, unit: &str, limit: Duration) -> Result<(), UnitError>;
 
     /// Stops and starts it.
-    fn restart(&self, unit: &str) -> Result<(), UnitError> {
-        self.stop(unit)?;
-        self.start(unit)
+    fn restart(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
+        self.stop(unit, limit)?;
+        self.start(unit, limit)
     }
+
+    /// Lets it take up its configuration, or open its logs anew, without a restart.
+    fn reload(&self, unit: &str, limit: Duration) -> Result<(), UnitError>;
+
+    /// Is it started with the machine?
+    fn is_enabled(&self, unit: &str) -> Result<bool, UnitError>;
+
+    /// Has it started with the machine from now on, or not; the unit itself is left as it is.
+    fn set_enabled(&self, unit: &str, enabled: bool) -> Result<(), UnitError>;
+
+    /// Takes up unit files that were changed.
+    fn load_files(&self) -> Result<(), UnitError>;
 
     /// Stops every unit that this backend started: the end of a development fleet. A backend that does not
     /// own its units (systemd) stops none.

@@ -11,6 +11,7 @@ use fleet_types::document::placeholder::{PlaceholderError, Sources, expand};
 use fleet_types::document::profile::{Profile, Tuning};
 
 use super::arguments::{Arguments, ids_of};
+use crate::tasks::{ROTATION_TIMER, log_file, tuning_files};
 
 /// The effects of one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub fn of(
     effects.changes = declared || commands.iter().any(|command| command.changes);
     effects.touches_network = action.guard == Answer::Yes
         || commands.iter().any(|command| command.touches_network)
-        || (action.guard == Answer::ById && ids_touch_network(&ids, profile));
+        || (action.guard == Answer::ById && ids_touch_network(action, &ids, profile));
     // health.repair is not among them: it starts what is down and leaves alone what runs.
     let stops = matches!(action.name, "service.stop" | "service.restart");
     if stops {
@@ -68,7 +69,9 @@ pub fn of(
     Ok(effects)
 }
 
-fn ids_touch_network(ids: &dyn Fn(Table) -> Vec<String>, profile: &Profile) -> bool {
+fn ids_touch_network(action: &Action, ids: &dyn Fn(Table) -> Vec<String>, profile: &Profile) -> bool {
+    // What is switched off is not applied; a revert looks at what was applied before.
+    let on = |tuning: &Tuning| tuning.enabled || action.name != "tuning.apply";
     ids(Table::Service).iter().any(|id| profile.services.get(id.as_str()).is_none_or(|s| s.touches_network))
         || ids(Table::Backup)
             .iter()
@@ -78,7 +81,7 @@ fn ids_touch_network(ids: &dyn Fn(Table) -> Vec<String>, profile: &Profile) -> b
             .any(|id| profile.packages.get(id.as_str()).is_none_or(|p| p.touches_network))
         || ids(Table::Tuning)
             .iter()
-            .any(|id| profile.tunings.get(id.as_str()).is_none_or(Tuning::touches_network))
+            .any(|id| profile.tunings.get(id.as_str()).is_none_or(|t| on(t) && t.touches_network()))
 }
 
 /// Named directly, or by a check, validator or hardening item.
@@ -126,7 +129,13 @@ fn collect_paths(
             _ => {}
         }
     }
-    if effects.changes {
+    for id in ids(Table::Tuning) {
+        writes.extend(profile.tunings.get(id.as_str()).iter().flat_map(|tuning| tuning_files(&id, tuning)));
+    }
+    if action.name == "log.configure" {
+        writes.extend(ids(Table::Log).iter().map(|id| log_file(id)));
+        writes.push(ROTATION_TIMER.to_owned());
+    } else if effects.changes {
         for log in ids(Table::Log).iter().filter_map(|id| profile.logs.get(id.as_str())) {
             replaces.extend(log.paths.iter().cloned());
             replaces.extend(log.archive.as_ref().map(|archive| archive.directory.clone()));
@@ -144,4 +153,86 @@ fn collect_paths(
     effects.writes = writes.iter().map(|path| expand(path, sources)).collect::<Result<_, _>>()?;
     effects.replaces = replaces.iter().map(|path| expand(path, sources)).collect::<Result<_, _>>()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROFILE: &str = r#"
+        schema = "fleet/v1"
+        name = "edge"
+        version = 1
+        [vars]
+        name = "60-fw"
+        [tuning.memory]
+        kind = "sysctl"
+        file = "/etc/sysctl.d/{name}.conf"
+        set = { "vm.swappiness" = 10 }
+        touches_network = false
+        [tuning.buffers]
+        kind = "sysctl"
+        file = "/etc/sysctl.d/61-fw.conf"
+        set = { "net.core.rmem_max" = 1 }
+        touches_network = false
+        [tuning.unsaid]
+        kind = "sysctl"
+        file = "/etc/sysctl.d/62-fw.conf"
+        set = { "vm.swappiness" = 10 }
+        [tuning.off]
+        kind = "sysctl"
+        file = "/etc/sysctl.d/63-fw.conf"
+        set = { "net.core.rmem_max" = 1 }
+        enabled = false
+        [tuning.disk]
+        kind = "block"
+        device_of = "/var/log"
+        set = { scheduler = "none" }
+        [tuning.mount]
+        kind = "mount"
+        path = "/var/log"
+        options = ["noatime"]
+        [log.main]
+        paths = ["/var/log/fw/*.log"]
+        rotate = { every = "daily", keep = 3 }
+    "#;
+
+    fn effects(action: &str, parameter: &str, id: &str) -> Effects {
+        let profile: Profile = toml::from_str(PROFILE).unwrap();
+        let arguments = Arguments::from([(parameter.to_owned(), Value::List(vec![Value::from(id)]))]);
+        let sources = Sources { vars: Some(&profile.vars), ..Sources::default() };
+        of(Action::find(action).unwrap(), &arguments, &profile, &sources).unwrap()
+    }
+
+    #[test]
+    fn a_tuning_of_the_network_needs_a_guard_whatever_its_author_says() {
+        for (action, id, touches) in [
+            ("tuning.apply", "memory", false),
+            ("tuning.apply", "buffers", true),
+            ("tuning.apply", "unsaid", true),
+            ("tuning.apply", "off", false),
+            ("tuning.revert", "off", true),
+            ("tuning.apply", "disk", false),
+            ("tuning.apply", "mount", false),
+        ] {
+            let effects = effects(action, "tuning", id);
+            assert_eq!(effects.touches_network, touches, "{action} {id}");
+            assert!(effects.changes && effects.disruptive, "{action} {id}");
+        }
+    }
+
+    #[test]
+    fn what_local_policy_protects_is_held_against_the_files_that_are_written() {
+        for (action, parameter, id, file) in [
+            ("tuning.apply", "tuning", "memory", "/etc/sysctl.d/60-fw.conf"),
+            ("tuning.apply", "tuning", "disk", "/etc/udev/rules.d/61-fleet-disk.rules"),
+            ("tuning.revert", "tuning", "mount", "/etc/fstab"),
+            ("log.configure", "logs", "main", "/etc/logrotate.d/fleet-main"),
+        ] {
+            let effects = effects(action, parameter, id);
+            assert!(effects.writes.contains(file), "{action} {id}: {:?}", effects.writes);
+            assert!(effects.replaces.is_empty(), "{action} {id}");
+        }
+        assert!(effects("log.rotate", "logs", "main").replaces.contains("/var/log/fw/*.log"));
+    }
 }

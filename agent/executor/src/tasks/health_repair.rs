@@ -14,14 +14,12 @@ use fleet_types::time::Timestamp;
 
 use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::part::{bounded, change, problem};
-use super::service_state::{Standing, judge, names};
+use super::service_state::{SETTLE, Standing, judge, names};
 use super::{args, programs};
 use crate::host::Host;
 
 /// The name of the note with recent starts.
 const NOTE: &str = "restarts.json";
-/// A service that ends within this time after its start has not been repaired.
-const SETTLE: Duration = Duration::from_secs(1);
 /// Bounds where the profile writes none: three starts an hour are a repair, more are a loop.
 const DEFAULT_COUNT: u32 = 3;
 /// See [`DEFAULT_COUNT`].
@@ -135,7 +133,7 @@ fn repair(
         recent.push(clock.now());
         save(context.host, &starts)?;
         let before = verdict.seen.clone();
-        match context.host.units().start(&service.unit) {
+        match context.host.units().start(&service.unit, programs::left(context)) {
             Ok(()) => {
                 clock.pause(SETTLE, context.cancel);
                 let after = judge(context.host, service, service.expect);

@@ -2,7 +2,8 @@
 //!
 //! Never a file that is open for writing, never through a link, never what is excluded. Each file goes to its
 //! new place first and leaves the old one only then, so that a crash leaves both and the next run goes on.
-//! Names in the archive carry path and time, so that logs of the same name do not replace each other.
+//! Names in the archive carry path and time, so that logs of the same name do not replace each other; in place, one gets
+//! its time where its name is taken.
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -16,6 +17,7 @@ use fleet_types::report::TaskReport;
 use fleet_types::severity::Severity;
 
 use super::args;
+use super::command_run::digest_of;
 use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::deadline::{Deadline, Halt};
 use super::fill::Filler;
@@ -206,8 +208,9 @@ fn relocate(files: &dyn Files, from: &Found, to: &Move, work: &mut Work) -> Resu
     let action = if to.archive { "archived" } else { "compressed" };
     let before = format!("{} bytes", from.stat.size);
     if work.plan_only {
+        let to = if files.stat(&to.path).is_ok() { dated(&to.path, from) } else { to.path.clone() };
         // How small it will be nobody knows before; the freed bytes of a plan are those of deletions.
-        work.report.changes.push(change(shown(&from.declared), &work.word(action), before, shown(&to.path)));
+        work.report.changes.push(change(shown(&from.declared), &work.word(action), before, shown(&to)));
         return Ok(());
     }
     let target = in_place(files, &to.path)?;
@@ -230,13 +233,49 @@ fn relocate(files: &dyn Files, from: &Found, to: &Move, work: &mut Work) -> Resu
             return Err(error);
         }
     };
+    let Some(target) = free(files, &temporary, target, from)? else {
+        files.remove_file(&temporary)?;
+        let message = "another file has the name it would get, and it stays";
+        work.report.problems.push(problem(Severity::Low, "name_taken", shown(&from.declared), message));
+        return Ok(());
+    };
     files.rename(&temporary, &target)?;
     files.sync_directory(target.parent().unwrap_or(Path::new("/")))?;
     files.remove_file(&from.path)?;
     work.freed += from.stat.size.saturating_sub(size);
-    let after = format!("{} ({size} bytes)", shown(&to.path));
+    let name = to.path.with_file_name(target.file_name().unwrap_or_default());
+    let after = format!("{} ({size} bytes)", shown(&name));
     work.report.changes.push(change(shown(&from.declared), action, before, after));
     Ok(())
+}
+
+/// A name that costs no other file: the wanted one where nothing is there or the same already, as after a crash, else the
+/// one with the time of the log in it. A log that is compressed where it lies meets its predecessor of a week ago.
+fn free(files: &dyn Files, made: &Path, wanted: PathBuf, from: &Found) -> Result<Option<PathBuf>, FileError> {
+    for target in [dated(&wanted, from), wanted].into_iter().rev() {
+        match files.stat(&target) {
+            Err(error) if error.problem == FileProblem::NotFound => return Ok(Some(target)),
+            Err(error) => return Err(error),
+            Ok(stat) if stat.kind != FileKind::Regular => {}
+            Ok(_) => {
+                let content = |path: &Path| digest_of(files, path).map(|(size, digest, _)| (size, digest));
+                if content(&target)? == content(made)? {
+                    return Ok(Some(target));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// `x.log-20250901T020000Z.gz`
+fn dated(path: &Path, from: &Found) -> PathBuf {
+    let time = from.stat.modified.compact();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(match name.strip_suffix(".gz") {
+        Some(stem) => format!("{stem}-{time}.gz"),
+        None => format!("{name}-{time}"),
+    })
 }
 
 /// The target in a folder without links, which is made where it is missing.

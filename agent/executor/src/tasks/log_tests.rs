@@ -133,6 +133,23 @@ fn reports_are_compressed_where_they_lie() {
     let with = bench.with(r#"{"logs":["reports"]}"#);
     bench.apply("log.prune", &with).unwrap();
     assert_eq!(bench.names("/reports"), ["a.html.gz", "b.html"]);
+    // Another one of that name a week later costs the first nothing, and a crash after its copy makes no third.
+    bench.file("/reports/a.html", &[b'z'; 10_000]);
+    bench.age("/reports/a.html", days(9));
+    let plan = bench.plan("log.prune", &with).unwrap();
+    assert_eq!(plan.changes[0].after, "/reports/a.html-20251113T140211Z.gz");
+    bench.host.fail("remove", "/reports/a.html", FileProblem::Other);
+    bench.failure("log.prune", &with);
+    bench.host.heal();
+    let report = bench.apply("log.prune", &with).unwrap();
+    assert!(report.changes[0].after.starts_with("/reports/a.html-20251113T140211Z.gz ("), "{report:?}");
+    assert_eq!(bench.names("/reports"), ["a.html-20251113T140211Z.gz", "a.html.gz", "b.html"]);
+    for (name, byte) in [("a.html.gz", 'a'), ("a.html-20251113T140211Z.gz", 'z')] {
+        let packed = std::fs::File::open(bench.at("/reports").join(name)).unwrap();
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(packed).read_to_string(&mut text).unwrap();
+        assert!(text.len() == 10_000 && text.chars().all(|c| c == byte), "{name}");
+    }
     let none = Bench::new(PROFILE);
     let report = none.apply("log.prune", &none.with(r#"{"logs":["reports"]}"#)).unwrap();
     assert_eq!(report.problems[0].code, "empty_source");

@@ -21,7 +21,12 @@ mod health_check;
 mod health_probe;
 mod health_repair;
 mod hung;
+mod log_configure;
 mod log_prune;
+mod log_rotate;
+mod log_rotation;
+#[cfg(test)]
+mod log_rotation_tests;
 mod log_rules;
 #[cfg(test)]
 mod log_tests;
@@ -39,13 +44,30 @@ mod programs;
 mod registry;
 mod retention;
 mod service_assert_active;
+mod service_change;
+mod service_restart;
+mod service_start;
 mod service_state;
+mod service_stop;
+#[cfg(test)]
+mod service_tests;
 mod syntax;
 #[cfg(test)]
 mod testing;
+mod tuning_apply;
+mod tuning_block;
+mod tuning_mount;
+mod tuning_note;
+mod tuning_revert;
+mod tuning_setting;
+mod tuning_sysctl;
+#[cfg(test)]
+mod tuning_tests;
 
 pub use contract::{
     CancelFlag, Change, Inspect, JobView, NotedUndo, OutputSink, RetryKind, Reversal, StepIdentity, Task,
     TaskContext, TaskError, TaskPlan,
 };
+pub use log_rotation::{ROTATION_TIMER, log_file};
 pub use registry::{NEED_PACKAGES, NEED_UNITS, built, find};
+pub use tuning_apply::tuning_files;

@@ -11,7 +11,9 @@ use super::config_validate::ConfigValidate;
 use super::contract::Task;
 use super::health_check::HealthCheck;
 use super::health_repair::HealthRepair;
+use super::log_configure::LogConfigure;
 use super::log_prune::LogPrune;
+use super::log_rotate::LogRotate;
 use super::metrics_collect::MetricsCollect;
 use super::package_downgrade::PackageDowngrade;
 use super::package_download::PackageDownload;
@@ -19,6 +21,11 @@ use super::package_list_updates::PackageListUpdates;
 use super::package_refresh::PackageRefresh;
 use super::package_upgrade::PackageUpgrade;
 use super::service_assert_active::ServiceAssertActive;
+use super::service_restart::ServiceRestart;
+use super::service_start::ServiceStart;
+use super::service_stop::ServiceStop;
+use super::tuning_apply::TuningApply;
+use super::tuning_revert::TuningRevert;
 
 /// Every task of this build, by its action, sorted.
 const TASKS: &[(&str, Task)] = &[
@@ -29,7 +36,9 @@ const TASKS: &[(&str, Task)] = &[
     ("config.validate", Task::Inspect(&ConfigValidate)),
     ("health.check", Task::Inspect(&HealthCheck)),
     ("health.repair", Task::Change(&HealthRepair)),
+    ("log.configure", Task::Change(&LogConfigure)),
     ("log.prune", Task::Change(&LogPrune)),
+    ("log.rotate", Task::Change(&LogRotate)),
     ("metrics.collect", Task::Inspect(&MetricsCollect)),
     ("package.downgrade", Task::Change(&PackageDowngrade)),
     ("package.download", Task::Inspect(&PackageDownload)),
@@ -37,10 +46,16 @@ const TASKS: &[(&str, Task)] = &[
     ("package.refresh", Task::Inspect(&PackageRefresh)),
     ("package.upgrade", Task::Change(&PackageUpgrade)),
     ("service.assert_active", Task::Inspect(&ServiceAssertActive)),
+    ("service.restart", Task::Change(&ServiceRestart)),
+    ("service.start", Task::Change(&ServiceStart)),
+    ("service.stop", Task::Change(&ServiceStop)),
+    ("tuning.apply", Task::Change(&TuningApply)),
+    ("tuning.revert", Task::Change(&TuningRevert)),
 ];
 
-/// Actions that do nothing but ask and start units.
-pub const NEED_UNITS: &[&str] = &["health.repair", "service.assert_active"];
+/// Actions that do nothing but ask, start and stop units.
+pub const NEED_UNITS: &[&str] =
+    &["health.repair", "service.assert_active", "service.restart", "service.start", "service.stop"];
 
 /// Actions on packages.
 pub const NEED_PACKAGES: &[&str] =
@@ -59,7 +74,8 @@ pub fn find(action: &str) -> Option<Task> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fleet_types::action::{Action, Answer, BUILT};
+    use crate::tasks::Reversal;
+    use fleet_types::action::{Action, Answer, BUILT, MEANT_TO_STAY, UNDOES_ITSELF};
 
     #[test]
     fn the_registry_is_what_the_release_says_and_each_task_is_of_its_kind() {
@@ -71,6 +87,11 @@ mod tests {
                 Task::Inspect(_) => assert_eq!(action.changes, Answer::No, "{name}"),
                 Task::Change(_) => assert_ne!(action.changes, Answer::No, "{name}"),
             }
+        }
+        for (reversal, listed) in [(Reversal::Stored, UNDOES_ITSELF), (Reversal::Stays, MEANT_TO_STAY)] {
+            let is = |task: &Task| matches!(task, Task::Change(change) if change.reversal() == reversal);
+            let names: Vec<_> = built().filter(|(_, task)| is(task)).map(|(name, _)| name).collect();
+            assert_eq!(names, listed, "what documents are told of ways back");
         }
         assert!(find("backup.nonsense").is_none());
         assert!(NEED_UNITS.iter().chain(NEED_PACKAGES).all(|name| find(name).is_some()));

@@ -1,10 +1,15 @@
-//! Is a service as it should be? Shared by `health.check`, `service.assert_active` and `config.validate`.
+//! Is a service as it should be? Shared by `health.check`, `service.*` and `config.validate`.
 //! Reads only.
+
+use std::time::Duration;
 
 use fleet_types::document::ids::Id;
 use fleet_types::document::profile::{Service, ServiceExpect, ServiceType};
 
 use crate::host::{Activity, Host, UnitError, UnitState};
+
+/// A service that ends within this time after its start did not come up.
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
 /// Is a service as it should be?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -135,6 +135,28 @@ impl Bench {
         }
     }
 
+    fn change(action: &str) -> &'static dyn super::Change {
+        match find(action).expect("a built action") {
+            Task::Change(task) => task,
+            Task::Inspect(_) => panic!("{action} changes nothing"),
+        }
+    }
+
+    /// What the step notes before it begins.
+    pub(super) fn undo(&self, action: &str, with: &With) -> Result<serde_json::Value, TaskError> {
+        Self::change(action).undo(&self.context(with))
+    }
+
+    /// Puts back what the step noted.
+    pub(super) fn revert(
+        &self,
+        action: &str,
+        with: &With,
+        undo: &serde_json::Value,
+    ) -> Result<TaskReport, TaskError> {
+        Self::change(action).revert(&self.context(with), undo)
+    }
+
     /// The report of a step that must fail.
     pub(super) fn failure(&self, action: &str, with: &With) -> (String, TaskReport) {
         match self.apply(action, with) {

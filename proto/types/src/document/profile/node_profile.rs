@@ -67,7 +67,6 @@ pub struct Profile {
     pub logs: BTreeMap<Id, Log>,
     /// Desired kernel, disk and mount settings.
     #[serde(default, rename = "tuning", skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ACTION))]
     pub tunings: BTreeMap<Id, Tuning>,
     /// Packages.
     #[serde(default, rename = "package", skip_serializing_if = "BTreeMap::is_empty")]

@@ -24,30 +24,24 @@ pub struct Log {
     pub exclude: Vec<String>,
     /// Rotation by the node's own logrotate.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub rotate: Option<Rotate>,
     /// Compress rotated files.
     #[serde(default, skip_serializing_if = "is_false")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub compress: bool,
     /// Compress one rotation later.
     #[serde(default, skip_serializing_if = "is_false")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub delay_compress: bool,
     /// No finding when nothing matches.
     #[serde(default, skip_serializing_if = "is_false")]
     pub missing_ok: bool,
     /// Leave empty files.
     #[serde(default, skip_serializing_if = "is_false")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub skip_empty: bool,
     /// How the new file is made.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub create: Option<CreateFile>,
     /// What happens after a rotation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ROTATION))]
     pub after: Option<RotateAfter>,
     /// Move old files into an archive folder.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,9 +163,9 @@ pub struct Tuning {
     pub enabled: bool,
     /// Applying it can cut the node off.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = "true for sysctl, else false"))]
+    #[schemars(extend("x-default" = "true for sysctl, else false; settings below net. always can"))]
     pub touches_network: Option<bool>,
-    /// Put the former values back when applying fails.
+    /// Put the former values back when applying fails. A step that fails does so whatever stands here.
     #[serde(default, skip_serializing_if = "is_false")]
     pub revert_on_failure: bool,
     /// The disk under this mount point; never a device name.
@@ -196,9 +190,11 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// Whether applying it needs a guard: as written, else true for sysctl.
+    /// Whether applying it needs a guard: as written, else true for sysctl; a setting below `net` always does.
     pub fn touches_network(&self) -> bool {
-        self.touches_network.unwrap_or(self.kind == TuningKind::Sysctl)
+        let of_network = |key: &String| key.starts_with("net.") || key.starts_with("net/");
+        let is_sysctl = self.kind == TuningKind::Sysctl;
+        self.touches_network.unwrap_or(is_sysctl) || (is_sysctl && self.set.keys().any(of_network))
     }
 }
 

@@ -1,0 +1,177 @@
+//! `tuning.apply` and `tuning.revert` on a real kernel: settings of a network namespace and a mount of a mount namespace
+//! that belong to the test alone. Needs root; in CI it fails where it cannot run, elsewhere it says that it did not.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use fleet_executor::host::{Host, HostConfig, LinuxHost, Supervisor, UnitsKind};
+use fleet_executor::tasks::{CancelFlag, OutputSink, StepIdentity, Task, TaskContext, TaskError, find};
+use fleet_types::document::profile::Profile;
+use fleet_types::facts::NodeFacts;
+use fleet_types::id::{Attempt, NodeId, RunId};
+use fleet_types::label::Labels;
+use fleet_types::report::TaskReport;
+
+/// The folder of the test, in the process that has namespaces of its own.
+const INSIDE: &str = "FLEET_TEST_INSIDE";
+
+struct Nowhere;
+
+impl OutputSink for Nowhere {
+    fn write(&self, _bytes: &[u8]) {}
+}
+
+/// The folder to work in, in the process that has namespaces of its own; else the test is run again in such a one, and the
+/// folder is cleared away here, where nothing is mounted below it.
+fn inside(test: &str) -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os(INSIDE) {
+        return Some(PathBuf::from(folder));
+    }
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "the tests of a real kernel need root");
+        eprintln!("NOT PROVED HERE: settings of a real kernel; run the tests as root for that");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut again = Command::new("unshare");
+    again.args(["--net", "--mount", "--propagation", "private", "--"]);
+    again.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
+    let output = again.env(INSIDE, folder.path()).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    None
+}
+
+fn run(argv: &[&str]) {
+    let output = Command::new(argv[0]).args(&argv[1..]).output().unwrap();
+    assert!(output.status.success(), "{argv:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+struct Node {
+    folder: PathBuf,
+    host: LinuxHost,
+    profile: Profile,
+}
+
+impl Node {
+    /// A node whose kernel is this one, and whose files are its own.
+    fn new(folder: PathBuf, tables: &str) -> Self {
+        let root = folder.join("root");
+        std::fs::create_dir_all(root.join("proc")).unwrap();
+        run(&["mount", "--rbind", "/proc", root.join("proc").to_str().unwrap()]);
+        let own = std::env::current_exe().unwrap();
+        let host = LinuxHost::open(&HostConfig {
+            root,
+            state: folder.join("state"),
+            supervisor: Supervisor {
+                program: own.ancestors().nth(2).unwrap().join("examples/supervise"),
+                arguments: vec!["supervise".to_owned()],
+            },
+            units: UnitsKind::Supervised,
+        })
+        .unwrap();
+        let text = format!("schema = \"fleet/v1\"\nname = \"edge\"\nversion = 1\n{tables}");
+        Self { folder, host, profile: toml::from_str(&text).unwrap() }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.folder.join("root").join(path.trim_start_matches('/'))
+    }
+
+    /// What a step does with its context.
+    fn step<T>(&self, id: &str, work: impl FnOnce(&TaskContext<'_>) -> T) -> T {
+        let with = BTreeMap::from([("tuning".to_owned(), serde_json::json!([id]))]);
+        let step = StepIdentity {
+            run: RunId::from_number(7),
+            node: NodeId::from_uuid(uuid::Uuid::from_u128(1)),
+            node_name: "fw-1".parse().unwrap(),
+            labels: Labels::default(),
+            attempt: Attempt(1),
+            step: id.to_owned(),
+            try_number: 1,
+            job_started: self.host.clock().now(),
+        };
+        let cancel = CancelFlag::default();
+        work(&TaskContext {
+            host: &self.host,
+            profile: &self.profile,
+            with: &with,
+            facts: &NodeFacts::default(),
+            step: &step,
+            placeholders: &BTreeMap::new(),
+            output: &Nowhere,
+            cancel: &cancel,
+            deadline: Instant::now() + Duration::from_mins(1),
+        })
+    }
+
+    fn apply(&self, action: &str, id: &str) -> Result<TaskReport, TaskError> {
+        let Some(Task::Change(task)) = find(action) else { panic!("{action}") };
+        self.step(id, |context| task.apply(context))
+    }
+}
+
+fn setting(key: &str) -> String {
+    std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap().trim().to_owned()
+}
+
+#[test]
+fn settings_of_a_kernel_are_set_refused_and_put_back() {
+    let Some(folder) = inside("settings_of_a_kernel_are_set_refused_and_put_back") else { return };
+    let node = Node::new(
+        folder,
+        "[tuning.good]\nkind = \"sysctl\"\nfile = \"/etc/sysctl.d/60-fw.conf\"\n\
+         set = { \"net.ipv4.tcp_sack\" = 0, \"net.ipv4.tcp_rmem\" = \"4096 80000 4000000\" }\n\
+         [tuning.bad]\nkind = \"sysctl\"\nfile = \"/etc/sysctl.d/61-fw.conf\"\n\
+         set = { \"net.core.somaxconn\" = 77, \"net.ipv4.ip_default_ttl\" = 256 }\n",
+    );
+    let keys = ["net/ipv4/tcp_sack", "net/ipv4/tcp_rmem", "net/core/somaxconn", "net/ipv4/ip_default_ttl"];
+    let before = keys.map(setting);
+    assert_eq!(node.apply("tuning.apply", "good").unwrap().changes.len(), 3);
+    assert_eq!((setting(keys[0]).as_str(), setting(keys[1]).as_str()), ("0", "4096\t80000\t4000000"));
+    assert!(node.at("/etc/sysctl.d/60-fw.conf").exists());
+    assert!(node.apply("tuning.apply", "good").unwrap().changes.is_empty());
+    // The kernel refuses the second value: the first goes back, and no file is written for the next start.
+    let error = node.apply("tuning.apply", "bad").unwrap_err().to_string();
+    assert!(error.contains("net.ipv4.ip_default_ttl") && error.ends_with("all is as before"), "{error}");
+    assert_eq!(setting(keys[2]), before[2]);
+    assert!(!node.at("/etc/sysctl.d/61-fw.conf").exists());
+    assert_eq!(node.apply("tuning.revert", "good").unwrap().changes.len(), 3);
+    assert_eq!(keys.map(setting), before);
+    assert!(!node.at("/etc/sysctl.d/60-fw.conf").exists());
+}
+
+#[test]
+fn a_mount_gets_options_and_loses_them_again() {
+    let Some(folder) = inside("a_mount_gets_options_and_loses_them_again") else { return };
+    let path = folder.join("mounted");
+    let tuning = |id: &str, options: &str| {
+        let path = path.display();
+        format!("[tuning.{id}]\nkind = \"mount\"\npath = \"{path}\"\noptions = [{options}]\n")
+    };
+    let tables = tuning("good", "\"noatime\", \"noexec\"") + &tuning("stays", "\"size=1m\"");
+    let node = Node::new(folder, &tables);
+    std::fs::create_dir(&path).unwrap();
+    run(&["mount", "-t", "tmpfs", "-o", "nodev", "tmpfs", path.to_str().unwrap()]);
+    let options = || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = mounts.lines().find(|line| line.contains(&format!(" {} ", path.display()))).unwrap();
+        line.split(' ').nth(5).unwrap().to_owned()
+    };
+    assert_eq!(options(), "rw,nodev,relatime");
+    assert_eq!(node.apply("tuning.apply", "good").unwrap().changes.len(), 1);
+    assert_eq!(options(), "rw,nodev,noexec,noatime");
+    assert!(node.apply("tuning.apply", "good").unwrap().changes.is_empty());
+    // What could not be taken back is not given.
+    let error = node.apply("tuning.apply", "stays").unwrap_err().to_string();
+    assert!(error.contains("could not be put back live"), "{error}");
+    let Some(Task::Change(task)) = find("tuning.revert") else { panic!("built") };
+    assert_eq!(node.step("good", |context| task.plan(context)).unwrap().changes.len(), 1);
+    node.apply("tuning.revert", "good").unwrap();
+    assert_eq!(options(), "rw,nodev,relatime");
+}
