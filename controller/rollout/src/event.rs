@@ -12,7 +12,7 @@ use fleet_types::run::RunState;
 use serde::{Deserialize, Serialize};
 
 use crate::blocked::BlockReason;
-use crate::holds::Holder;
+use crate::holds::{Holder, Place};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,10 +24,10 @@ pub enum Event {
         /// What happened.
         what: JobEvent,
     },
-    /// A pair was taken for a job, in this or another run, or is free again.
-    PairHeld {
-        /// The pair.
-        pair: String,
+    /// A pair, or a place of a site or of the fleet, was taken for a job, in this or another run, or is free again.
+    Held {
+        /// Which.
+        place: Place,
         /// Whose job; none when it is free.
         holder: Option<Holder>,
     },
@@ -143,8 +143,8 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Job { what, .. } => what.fmt(f),
-            Self::PairHeld { pair, holder: Some(_) } => write!(f, "pair {pair} held"),
-            Self::PairHeld { pair, holder: None } => write!(f, "pair {pair} free"),
+            Self::Held { place, holder: Some(_) } => write!(f, "{} held", place.scope),
+            Self::Held { place, holder: None } => write!(f, "{} free", place.scope),
             Self::Pause { .. } => f.write_str("pause"),
             Self::Resume => f.write_str("resume"),
             Self::Cancel { .. } => f.write_str("cancel"),
@@ -260,7 +260,7 @@ pub enum EventError {
         /// The try that the event names.
         got: Attempt,
     },
-    /// The offer would break the cap or the pair rule. It was not wanted; reload the run from its records.
+    /// The offer would break the cap, the pair rule or a limit over all runs. It was not wanted; reload the run from its records.
     #[error("job {run}/{node} must not be offered: {reason}; reload the run from its records")]
     NotAdmitted {
         /// The run.

@@ -14,7 +14,7 @@ use crate::event::{Event, JobEvent, Mode, Presence};
 /// What to do with a job's event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JobStep {
-    /// Take a slot, if the cap and the pair rule allow.
+    /// Take a slot, if the cap, the pair rule and the limits allow.
     Offer,
     /// Go to this phase short of the end.
     Move(Phase),
@@ -107,7 +107,7 @@ pub(crate) fn job_step(
 /// The run: mode × order. `None` where nothing changes, an error where it makes no sense.
 pub(crate) fn mode_step(mode: &Mode, event: &Event) -> Result<Option<Mode>, InvalidTransition> {
     match (mode, event) {
-        (_, Event::Job { .. } | Event::PairHeld { .. }) => Ok(None),
+        (_, Event::Job { .. } | Event::Held { .. }) => Ok(None),
         (Mode::Going, Event::Pause { reason }) => Ok(Some(Mode::Paused { reason: reason.clone() })),
         (Mode::Paused { .. }, Event::Pause { .. }) | (Mode::Going, Event::Resume) => Ok(None),
         (Mode::Paused { .. }, Event::Resume) => Ok(Some(Mode::Going)),
