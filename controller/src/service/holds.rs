@@ -251,8 +251,7 @@ pub async fn take_up_again(context: &Context) -> Result<()> {
     for id in context.node_cache.ids(|known| known.record.hold().is_some()) {
         let Some(known) = context.node_cache.get(id) else { continue };
         let Some(hold) = known.record.hold() else { continue };
-        let ends = if hold.keeps_link() { Ends::Unbegun } else { Ends::All };
-        end_jobs(context, id, &format!("the node is {hold}"), ends).await?;
+        end_jobs(context, id, &format!("the node is {hold}"), Ends::of(hold)).await?;
     }
     Ok(())
 }
