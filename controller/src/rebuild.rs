@@ -103,7 +103,6 @@ pub fn rollout(
 ) -> Result<Rollout> {
     let mode = match run.state {
         RunState::Halting => Mode::Halting { reason: run.stopped_because.clone() },
-        RunState::Paused => Mode::Paused { reason: run.stopped_because.clone() },
         _ => Mode::Going,
     };
     let before = known.before.as_ref().map(|open| open.read());

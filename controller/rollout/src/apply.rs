@@ -14,7 +14,7 @@ use crate::holds::Holder;
 use crate::invariant::{self, Invariant};
 use crate::moment::Moment;
 use crate::state::{Contact, Job, Rollout};
-use crate::table::{InvalidTransition, JobStep, job_step, mode_step};
+use crate::table::{InvalidTransition, JobStep, job_step};
 
 impl Rollout {
     /// Applies one event. Applying it again is harmless. O(log n) in the number of nodes.
@@ -25,28 +25,6 @@ impl Rollout {
                 Ok(if changed { Applied::Changed } else { Applied::Repeated })
             }
             Event::Job { node, what } => self.on_job(now, *node, *what),
-            Event::Pause { .. } | Event::Resume | Event::Cancel { .. } => self.on_order(event),
-        }
-    }
-
-    fn on_order(&mut self, event: &Event) -> Result<Applied, EventError> {
-        let run = self.plan.run;
-        let step = mode_step(&self.mode, event);
-        let event = match (&step, event) {
-            (Ok(None), _) => return Ok(Applied::Repeated),
-            (_, Event::Pause { .. }) => "pause",
-            (_, Event::Cancel { .. }) => "cancel",
-            (_, Event::Resume | Event::Job { .. } | Event::Held { .. }) => "resume",
-        };
-        match (self.terminal_state(), step) {
-            (Some(state), _) => Err(EventError::RunEnded { run, state, event }),
-            (None, Err(InvalidTransition::Pair | InvalidTransition::Attempt(_))) => {
-                Err(EventError::Mode { run, mode: self.mode.clone(), event })
-            }
-            (None, Ok(mode)) => {
-                self.mode = mode.unwrap_or_else(|| self.mode.clone());
-                Ok(Applied::Changed)
-            }
         }
     }
 
@@ -80,7 +58,7 @@ impl Rollout {
     }
 
     /// Queued to offered. Only the rules that protect the fleet are checked again (security-and-delivery
-    /// §2.14): an offer that was saved just before a pause is a fact and is taken.
+    /// §2.14): an offer that was saved just before a cancel is a fact and is taken.
     fn take_slot(&mut self, now: Moment, index: usize, attempt: Attempt) -> Result<(), EventError> {
         let refusal = |reason| EventError::NotAdmitted {
             run: self.plan.run,

@@ -25,11 +25,6 @@ pub enum BlockReason {
         /// How.
         outcome: Outcome,
     },
-    /// An operator stopped new starts.
-    Paused {
-        /// Why.
-        reason: String,
-    },
     /// The run is ending.
     Halting {
         /// Why.
@@ -101,7 +96,6 @@ impl fmt::Display for BlockReason {
         match self {
             Self::NotInRun => f.write_str("not part of this run"),
             Self::AlreadyEnded { outcome } => write!(f, "already ended: {}", outcome.as_str()),
-            Self::Paused { reason } => write!(f, "run paused: {reason}"),
             Self::Halting { reason } => write!(f, "run is ending: {reason}"),
             Self::BeforeStart { not_before } => write!(f, "starts at {not_before} at the earliest"),
             Self::AfterLastStart { not_after } => write!(f, "too late: last start was {not_after}"),
@@ -211,7 +205,6 @@ impl Rollout {
         let mut reasons = Vec::new();
         match &self.mode {
             Mode::Going => {}
-            Mode::Paused { reason } => reasons.push(BlockReason::Paused { reason: reason.clone() }),
             Mode::Halting { reason } => reasons.push(BlockReason::Halting { reason: reason.clone() }),
         }
         let (not_before, not_after) = (self.plan.not_before, self.plan.not_after);

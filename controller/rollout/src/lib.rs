@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `plan` | what was asked for: nodes, pairs, limits; fixed for the life of the run |
 //! | `event` | what can happen, and the answers to it |
-//! | `table` | the one table: phase × event, mode × event |
+//! | `table` | the one table: phase × event |
 //! | `state` | the rollout's data and its indexes |
 //! | `restore` | a rollout from records |
 //! | `apply` | carrying out what the table says |

@@ -83,7 +83,7 @@ impl Rollout {
         };
         let cancel = match self.mode {
             Mode::Halting { .. } => self.in_flight.iter().map(|index| self.plan.nodes[*index].node).collect(),
-            Mode::Going | Mode::Paused { .. } => Vec::new(),
+            Mode::Going => Vec::new(),
         };
         Wanted { offer, end: self.ends(now), cancel }
     }
@@ -118,7 +118,7 @@ impl Rollout {
         });
         let queued = match &self.mode {
             Mode::Halting { reason } => Some((Outcome::Cancelled, format!("the run was ended: {reason}"))),
-            Mode::Going | Mode::Paused { .. } => self.starts_over(now.wall),
+            Mode::Going => self.starts_over(now.wall),
         };
         let never_began = queued.into_iter().flat_map(|(outcome, reason)| {
             self.queued.iter().map(move |index| {

@@ -12,7 +12,7 @@ use fleet_rollout::{
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::run::RunState;
-use support::{FIRST, at, input, mono, node, now, plan, planned, rollout, singles};
+use support::{FIRST, at, input, known, mono, node, now, plan, planned, rollout, singles};
 
 /// A rollout with everyone online.
 fn online(plan: Plan) -> Rollout {
@@ -107,14 +107,7 @@ fn an_offline_node_holds_nobody_up_and_every_reason_is_named() {
     delayed.not_before = at(10);
     let mut rollout = online(Plan::new(delayed).unwrap());
     rollout.apply(now(1), &Event::presence(node(1), Presence::Offline)).unwrap();
-    rollout.apply(now(1), &Event::Pause { reason: "lunch".to_owned() }).unwrap();
-    assert_eq!(rollout.state(at(1)), RunState::Paused);
-    assert_eq!(
-        why(&rollout, 1, now(1)),
-        ["run paused: lunch", "starts at 2026-01-01T00:00:10Z at the earliest", "offline"]
-    );
-    assert_eq!(offers(&rollout, now(20)), []);
-    rollout.apply(now(20), &Event::Resume).unwrap();
+    assert_eq!(why(&rollout, 1, now(1)), ["starts at 2026-01-01T00:00:10Z at the earliest", "offline"]);
     assert_eq!(offers(&rollout, now(9)), []);
     assert_eq!(look_in(&rollout, 9), Some(1));
     assert_eq!(offers(&rollout, now(10)), [node(2)]);
@@ -142,8 +135,9 @@ fn what_has_not_started_by_the_last_start_expires() {
 
 #[test]
 fn a_cancel_ends_what_is_queued_and_stops_what_is_in_flight() {
-    let mut rollout = rollout(2, &[Phase::Running, Phase::Queued]);
-    rollout.apply(now(1), &Event::Cancel { reason: "wrong file".to_owned() }).unwrap();
+    let halting = Mode::Halting { reason: "wrong file".to_owned() };
+    let jobs = [(node(1), known(Phase::Running, FIRST)), (node(2), known(Phase::Queued, FIRST))];
+    let mut rollout = Rollout::restore(plan(2, singles(2)), halting, now(0), mono(0), jobs, []).unwrap();
     let wanted = rollout.wanted(now(1));
     assert_eq!(wanted.cancel, [node(1)]);
     assert_eq!(ends(&rollout, now(1)), [(Outcome::Cancelled, "the run was ended: wrong file".to_owned())]);

@@ -117,7 +117,7 @@ impl RunModel {
                 self.moved_sites.insert(site.clone());
                 (None, None)
             }
-            _ => (None, None),
+            Event::Held { place: Place { scope: Scope::Fleet, .. }, .. } => (None, None),
         };
         let mates = pair.map(|pair| plan.nodes_of_pair(pair).to_vec());
         self.touch(node.into_iter().chain(mates.unwrap_or_default()));

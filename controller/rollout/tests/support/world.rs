@@ -126,10 +126,8 @@ impl World {
             92 => self.step_wall(),
             93 => self.release(),
             94 if self.random.chance(50) => self.hold_or_release(id),
-            94 => self.order(&Event::Pause { reason: "looking".to_owned() }),
-            95 => self.order(&Event::Resume),
-            96 if self.random.chance(30) => self.order(&Event::Cancel { reason: "enough".to_owned() }),
-            96..99 => self.advance(600),
+            96 if self.random.chance(30) => self.cancel(),
+            94..99 => self.advance(600),
             _ => self.advance(7_200),
         }
         self.check();
@@ -375,15 +373,19 @@ impl World {
         }
     }
 
-    fn order(&mut self, order: &Event) {
-        // An order that makes no sense now is answered with an error, and nothing has changed.
-        let (now, id) = (self.moment(), self.some_run());
+    /// An operator ends a run that has not ended: its record says so, and it is read anew.
+    fn cancel(&mut self) {
+        let id = self.some_run();
         let run = self.runs.get_mut(&id).unwrap();
-        let mut next = run.engine.clone();
-        if next.apply(now, order).is_ok() {
-            run.stored_mode = next.mode().clone();
-            run.engine = next;
+        if run.engine.is_done() {
+            return;
         }
+        run.stored_mode = Mode::Halting { reason: "enough".to_owned() };
+        let (anchor, since) = (run.engine.anchor(), run.engine.listening_since());
+        let known: Vec<_> = run.engine.known_jobs().collect();
+        let held = held(&run.plan, &self.holds);
+        run.engine =
+            Rollout::restore(run.plan.clone(), run.stored_mode.clone(), anchor, since, known, held).unwrap();
     }
 
     /// An operator releases a node of which they know that it does nothing.
