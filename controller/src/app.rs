@@ -38,7 +38,7 @@ use crate::repo::reader::Repo;
 use crate::repo::records::FleetRecord;
 use crate::runner::run_loop;
 use crate::service::audit::Tree;
-use crate::service::{holds, inventory, presence, upgrades, upkeep};
+use crate::service::{holds, inventory, places, presence, upgrades, upkeep};
 use crate::wake::ChangeNotifier;
 
 /// Why the controller ended, with its exit code.
@@ -179,6 +179,7 @@ pub async fn open_context(
     };
     inventory::fill(&context).await?;
     upgrades::run(&context).await?;
+    places::take(&context).await?;
     Ok(context)
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_rollout::{
-    Event, Holder, JobFact, KnownJob, Mode, Moment, Mono, Plan, PlanInput, PlannedNode, Presence, Reported,
-    Rollout,
+    Event, Holds, JobFact, KnownJob, Limits, Mode, Moment, Mono, Plan, PlanInput, PlannedNode, Presence,
+    Reported, Rollout,
 };
 use fleet_types::id::NodeId;
 use fleet_types::job::JobState;
@@ -30,10 +30,11 @@ pub fn contradiction(why: impl std::fmt::Display) -> ControllerError {
 }
 
 /// The engine's plan of a run.
-fn plan<'a>(run: &RunRecord, jobs: impl Iterator<Item = &'a JobRecord>) -> Result<Plan> {
+fn plan<'a>(run: &RunRecord, limits: Limits, jobs: impl Iterator<Item = &'a JobRecord>) -> Result<Plan> {
     let input = PlanInput {
         run: run.run,
         changes: run.changes,
+        limits,
         max_parallel: run.max_parallel,
         not_before: run.not_before,
         not_after: run.not_after,
@@ -44,6 +45,7 @@ fn plan<'a>(run: &RunRecord, jobs: impl Iterator<Item = &'a JobRecord>) -> Resul
                 node: job.node,
                 name: job.node_name.to_string(),
                 pair: job.pair.clone(),
+                site: job.site.clone(),
             })
             .collect(),
     };
@@ -91,17 +93,16 @@ pub struct Known {
     pub listening_since: Mono,
 }
 
-/// The engine's state of a run as its records, what nodes said last, and the holds of pairs make it.
+/// The engine's state of a run as its records, what nodes said last, and the holds make it.
 pub fn rollout(
     context: &Context,
     run: &RunRecord,
     jobs: &BTreeMap<NodeId, Stored<JobRecord>>,
     known: &Known,
-    held: Vec<(String, Holder)>,
+    holds: &Holds,
 ) -> Result<Rollout> {
     let mode = match run.state {
         RunState::Halting => Mode::Halting { reason: run.stopped_because.clone() },
-        RunState::Paused => Mode::Paused { reason: run.stopped_because.clone() },
         _ => Mode::Going,
     };
     let before = known.before.as_ref().map(|open| open.read());
@@ -114,7 +115,11 @@ pub fn rollout(
         let live = before.and_then(|job| job.live);
         (job.node, KnownJob { fact, live, presence: presence(context, job.node) })
     });
-    let plan = plan(run, jobs())?;
+    let plan = plan(run, context.settings.changing, jobs())?;
+    let held: Vec<_> = plan
+        .scopes()
+        .flat_map(|scope| holds.of(&scope).map(|(place, by)| (place, by.clone())).collect::<Vec<_>>())
+        .collect();
     let mut rollout = Rollout::restore(plan, mode, anchor, known.listening_since, jobs_known, held)
         .map_err(contradiction)?;
     for job in jobs().filter(|job| job.state.outcome().is_none()) {

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use fleet_rollout::Limits as ChangingLimits;
+
 /// How long a connection may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -99,6 +101,8 @@ pub struct Settings {
     pub output_floor_bytes: u64,
     /// How long open connections may take to end at shutdown.
     pub drain: Duration,
+    /// How many nodes may be in change at once over all runs, as the operators of this fleet say (docs/adr/0022).
+    pub changing: ChangingLimits,
 }
 
 impl Default for Settings {
@@ -133,6 +137,7 @@ impl Default for Settings {
             operator_certificate: Duration::from_hours(12),
             output_floor_bytes: 512 * 1024 * 1024,
             drain: Duration::from_secs(10),
+            changing: ChangingLimits::default(),
         }
     }
 }

@@ -54,6 +54,11 @@ impl TestContext {
 
     /// Over a store and on a clock of the test's choice.
     pub async fn at(store: Arc<dyn KvStore>, clock: Clock) -> Self {
+        Self::configured(store, clock, "").await
+    }
+
+    /// The same with more in its configuration file.
+    pub async fn configured(store: Arc<dyn KvStore>, clock: Clock, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let request = InitRequest {
@@ -64,7 +69,7 @@ impl TestContext {
         };
         init(Arc::clone(&store), &clock, &request).await.unwrap();
         let text = format!(
-            "data_directory = \"{}\"\n[server]\nserver_names = [\"localhost\"]\n[storage]\nbackend = \"memory\"",
+            "data_directory = \"{}\"\n[server]\nserver_names = [\"localhost\"]\n[storage]\nbackend = \"memory\"\n{more}",
             data.display()
         );
         let config = Config::from_text("test.toml", &text).unwrap();
@@ -167,6 +172,7 @@ pub fn job_record(run: RunId, agent: &Agent) -> JobRecord {
         stage: Stage::FIRST,
         attempt: Attempt(1),
         state: JobState::Queued,
+        places: vec![],
         offered: None,
         ended: None,
         took_ms: None,

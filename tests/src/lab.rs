@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::geteuid;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use crate::programs::target_directory;
@@ -25,7 +26,11 @@ const CALL_LIMIT: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub struct Lab {
     directory: PathBuf,
+    _only: MutexGuard<'static, ()>,
 }
+
+/// Stories of one process wait for each other; those of several are a group of the test runner's.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 impl Lab {
     /// Brings nodes and one controller's namespace up; none where this machine cannot.
@@ -35,7 +40,7 @@ impl Lab {
             eprintln!("NOT PROVED HERE: work on real nodes with systemd; run the tests as root for that");
             return Ok(None);
         }
-        let lab = Self { directory: target_directory()?.join("lab") };
+        let lab = Self { directory: target_directory()?.join("lab"), _only: ONE_AT_A_TIME.lock().await };
         // Of a story that was killed something may be left.
         lab.call("lab-down", &["--fast"], CALL_LIMIT).await?;
         lab.call("lab-up", &["-c", "1", &nodes.to_string()], BASE_LIMIT).await?;

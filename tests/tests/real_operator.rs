@@ -57,7 +57,7 @@ async fn a_plan_that_was_looked_at_is_started_as_it_was() -> Result<()> {
     let start = |plan| ["run", "start", "--plan", plan, "--wait", "--reason", "a story", "--confirm", "dev"];
     let said = code(&sandbox, 0, &start(plan)).await?;
     assert!(said.contains("succeeded"), "{said}");
-    assert_eq!(sandbox.nodes.iter().map(|node| node.updates()).collect::<Vec<_>>(), [1, 1]);
+    assert!(sandbox.nodes.iter().all(|node| node.updates() == 1), "each once");
     // Its nodes are those of the plan, and a run is no plan.
     code(&sandbox, 2, &[start(plan).as_slice(), &["--all"]].concat()).await?;
     let run = sandbox.start_run("short").await?;

@@ -9,7 +9,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fleet_executor::host::{Host, HostConfig, LinuxHost, Supervisor, UnitsKind};
-use fleet_executor::tasks::{CancelFlag, OutputSink, StepIdentity, Task, TaskContext, TaskError, find};
+use fleet_executor::tasks::{
+    CancelFlag, JobView, OutputSink, StepIdentity, Task, TaskContext, TaskError, find,
+};
 use fleet_types::document::profile::Profile;
 use fleet_types::facts::NodeFacts;
 use fleet_types::id::{Attempt, NodeId, RunId};
@@ -104,6 +106,7 @@ impl Node {
             facts: &NodeFacts::default(),
             step: &step,
             placeholders: &BTreeMap::new(),
+            job: &JobView::default(),
             output: &Nowhere,
             cancel: &cancel,
             deadline: Instant::now() + Duration::from_mins(1),

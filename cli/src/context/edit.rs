@@ -76,18 +76,7 @@ fn below<'t>(
 mod tests {
     use super::*;
     use crate::context::ConfigFile;
-    use fleet_types::id::{FleetId, OperatorId};
-
-    fn entry(endpoint: &str) -> ContextEntry {
-        ContextEntry {
-            endpoint: endpoint.to_owned(),
-            enrol: "ctl:7444".to_owned(),
-            server_name: "ctl".to_owned(),
-            fleet: FleetId::from_uuid(uuid::Uuid::from_u128(1)),
-            operator: OperatorId::from_uuid(uuid::Uuid::from_u128(2)),
-            operator_name: "ada".parse().unwrap(),
-        }
-    }
+    use crate::context::file::entry;
 
     #[test]
     fn comments_and_order_stay() {

@@ -34,3 +34,16 @@ pub struct ContextEntry {
     /// Our name, for people.
     pub operator_name: Name,
 }
+
+/// For tests: who Ada is at an endpoint.
+#[cfg(test)]
+pub(super) fn entry(endpoint: &str) -> ContextEntry {
+    ContextEntry {
+        endpoint: endpoint.to_owned(),
+        enrol: "ctl:7444".to_owned(),
+        server_name: "ctl".to_owned(),
+        fleet: FleetId::from_uuid(uuid::Uuid::from_u128(1)),
+        operator: OperatorId::from_uuid(uuid::Uuid::from_u128(2)),
+        operator_name: "ada".parse().unwrap(),
+    }
+}

@@ -204,20 +204,9 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fleet_types::id::{FleetId, OperatorId};
+    use crate::context::file::entry;
     use fleet_types::time::Timestamp;
     use std::os::unix::fs::PermissionsExt as _;
-
-    fn entry(endpoint: &str) -> ContextEntry {
-        ContextEntry {
-            endpoint: endpoint.to_owned(),
-            enrol: "ctl:7444".to_owned(),
-            server_name: "ctl".to_owned(),
-            fleet: FleetId::from_uuid(uuid::Uuid::from_u128(1)),
-            operator: OperatorId::from_uuid(uuid::Uuid::from_u128(2)),
-            operator_name: "ada".parse().unwrap(),
-        }
-    }
 
     fn store(folder: &Path) -> ContextStore {
         let folder = folder.join("fleet");

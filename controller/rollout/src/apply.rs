@@ -14,39 +14,17 @@ use crate::holds::Holder;
 use crate::invariant::{self, Invariant};
 use crate::moment::Moment;
 use crate::state::{Contact, Job, Rollout};
-use crate::table::{InvalidTransition, JobStep, job_step, mode_step};
+use crate::table::{InvalidTransition, JobStep, job_step};
 
 impl Rollout {
     /// Applies one event. Applying it again is harmless. O(log n) in the number of nodes.
     pub fn apply(&mut self, now: Moment, event: &Event) -> Result<Applied, EventError> {
         match event {
-            Event::PairHeld { pair, holder } => {
-                let changed = self.hold_pair(pair, holder.as_ref());
+            Event::Held { place, holder } => {
+                let changed = self.hold(place, holder.as_ref());
                 Ok(if changed { Applied::Changed } else { Applied::Repeated })
             }
             Event::Job { node, what } => self.on_job(now, *node, *what),
-            Event::Pause { .. } | Event::Resume | Event::Cancel { .. } => self.on_order(event),
-        }
-    }
-
-    fn on_order(&mut self, event: &Event) -> Result<Applied, EventError> {
-        let run = self.plan.run;
-        let step = mode_step(&self.mode, event);
-        let event = match (&step, event) {
-            (Ok(None), _) => return Ok(Applied::Repeated),
-            (_, Event::Pause { .. }) => "pause",
-            (_, Event::Cancel { .. }) => "cancel",
-            (_, Event::Resume | Event::Job { .. } | Event::PairHeld { .. }) => "resume",
-        };
-        match (self.terminal_state(), step) {
-            (Some(state), _) => Err(EventError::RunEnded { run, state, event }),
-            (None, Err(InvalidTransition::Pair | InvalidTransition::Attempt(_))) => {
-                Err(EventError::Mode { run, mode: self.mode.clone(), event })
-            }
-            (None, Ok(mode)) => {
-                self.mode = mode.unwrap_or_else(|| self.mode.clone());
-                Ok(Applied::Changed)
-            }
         }
     }
 
@@ -80,7 +58,7 @@ impl Rollout {
     }
 
     /// Queued to offered. Only the rules that protect the fleet are checked again (security-and-delivery
-    /// §2.14): an offer that was saved just before a pause is a fact and is taken.
+    /// §2.14): an offer that was saved just before a cancel is a fact and is taken.
     fn take_slot(&mut self, now: Moment, index: usize, attempt: Attempt) -> Result<(), EventError> {
         let refusal = |reason| EventError::NotAdmitted {
             run: self.plan.run,
@@ -96,8 +74,8 @@ impl Rollout {
         if let Some(partner) = self.partner_in_flight(index) {
             return Err(refusal(BlockReason::PartnerInFlight { partner }));
         }
-        if let Some(holder) = self.held_by_another(index, attempt) {
-            return Err(refusal(BlockReason::PairHeld { holder: holder.clone() }));
+        if let Some(reason) = self.held_by_others(index, attempt) {
+            return Err(refusal(reason));
         }
         let ends = self.ends_if_begun_last(now);
         self.change(index, |job| {
@@ -110,13 +88,19 @@ impl Rollout {
         Ok(())
     }
 
-    /// The hold on a job's pair, where it is not this very job's.
-    fn held_by_another(&self, index: usize, attempt: Attempt) -> Option<&Holder> {
-        let holder = self.pairs[self.plan.pair_of[index]?].held.as_ref()?;
-        let own = holder.run == self.plan.run
-            && holder.node == self.plan.nodes[index].node
-            && holder.attempt == attempt;
-        (!own).then_some(holder)
+    /// What a job needs and others hold. Its own holds were made in the commit of its offer, and may be told before
+    /// it.
+    fn held_by_others(&self, index: usize, attempt: Attempt) -> Option<BlockReason> {
+        let (run, node) = (self.plan.run, self.plan.nodes[index].node);
+        let is_own = |holder: &Holder| holder.run == run && holder.node == node && holder.attempt == attempt;
+        let pair = self.plan.pairs.of[index].and_then(|pair| self.pairs[pair].held.as_ref());
+        if let Some(holder) = pair.filter(|holder| !is_own(holder)) {
+            return Some(BlockReason::PairHeld { holder: holder.clone() });
+        }
+        if let Some(reason) = self.site_full(index).filter(|_| !self.places_of(index).has(is_own)) {
+            return Some(reason);
+        }
+        self.fleet_full().filter(|_| !self.fleet.has(is_own))
     }
 
     /// The node spoke of its job: it may have gone on, and its time ends where it says. A node that does not say

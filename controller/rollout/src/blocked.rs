@@ -10,9 +10,10 @@ use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
 use crate::event::{Mode, Presence};
-use crate::holds::Holder;
+use crate::holds::{Holder, Scope};
 use crate::moment::Moment;
 use crate::state::Rollout;
+use crate::taken::Taken;
 
 /// One reason why a node is not going.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +24,6 @@ pub enum BlockReason {
     AlreadyEnded {
         /// How.
         outcome: Outcome,
-    },
-    /// An operator stopped new starts.
-    Paused {
-        /// Why.
-        reason: String,
     },
     /// The run is ending.
     Halting {
@@ -65,6 +61,17 @@ pub enum BlockReason {
         /// Whose job.
         holder: Holder,
     },
+    /// As many jobs of all runs as a limit allows may be changing nodes.
+    NoPlace {
+        /// What is limited.
+        scope: Scope,
+        /// How many there are.
+        taken: usize,
+        /// How many there may be.
+        at_most: u32,
+        /// The first of their nodes, by name.
+        by: Vec<String>,
+    },
     /// A node of the same pair goes first.
     PartnerFirst {
         /// Its name.
@@ -89,7 +96,6 @@ impl fmt::Display for BlockReason {
         match self {
             Self::NotInRun => f.write_str("not part of this run"),
             Self::AlreadyEnded { outcome } => write!(f, "already ended: {}", outcome.as_str()),
-            Self::Paused { reason } => write!(f, "run paused: {reason}"),
             Self::Halting { reason } => write!(f, "run is ending: {reason}"),
             Self::BeforeStart { not_before } => write!(f, "starts at {not_before} at the earliest"),
             Self::AfterLastStart { not_after } => write!(f, "too late: last start was {not_after}"),
@@ -100,6 +106,15 @@ impl fmt::Display for BlockReason {
             }
             Self::PairHeld { holder } => {
                 write!(f, "its pair is held for {} in run {}", holder.name, holder.run)
+            }
+            Self::NoPlace { scope, taken, at_most, by } => {
+                write!(f, "{scope}: {taken} of {at_most} nodes are in change")?;
+                let more = taken.saturating_sub(by.len());
+                match (by.is_empty(), more) {
+                    (true, _) => Ok(()),
+                    (false, 0) => write!(f, ": {}", by.join(", ")),
+                    (false, more) => write!(f, ": {} and {more} more", by.join(", ")),
+                }
             }
             Self::PartnerInFlight { partner } => write!(f, "partner {partner} is in flight"),
             Self::PartnerFirst { partner } => write!(f, "partner {partner} goes first"),
@@ -132,19 +147,47 @@ impl Rollout {
             Presence::Online => {}
         }
         reasons.extend(self.pair_blocked(index));
+        reasons.extend(self.site_full(index));
+        reasons.extend(self.fleet_full());
         reasons.extend(self.cap_reached());
-        if reasons.is_empty() && !self.next_indexes().any(|next| next == index) {
-            reasons.push(BlockReason::TurnNotCome { free: self.free_slots() });
+        if reasons.is_empty() && !self.in_turn().any(|turn| turn.index == index) {
+            let free = self.free_slots().min(self.fleet.free()).min(self.places_of(index).free());
+            reasons.push(BlockReason::TurnNotCome { free });
         }
         reasons
     }
 
     /// What keeps every queued node from going: when it is the same as before, only the nodes of events since then
-    /// are blocked otherwise.
+    /// are blocked otherwise. Who it is that has taken the places of the fleet is left out: that changes with each
+    /// of their jobs.
     pub fn general_block(&self, now: Moment) -> Vec<BlockReason> {
         let mut reasons = self.starts_blocked(now.wall);
+        reasons.extend(self.fleet_full().map(|reason| match reason {
+            BlockReason::NoPlace { scope, taken, at_most, .. } => {
+                BlockReason::NoPlace { scope, taken, at_most, by: Vec::new() }
+            }
+            other => other,
+        }));
         reasons.extend(self.cap_reached());
         reasons
+    }
+
+    /// Are all places of a site taken?
+    pub fn is_site_full(&self, site: &str) -> bool {
+        self.plan.sites.number(site).is_some_and(|site| self.ready.taken(Some(site)).free() == 0)
+    }
+
+    /// The places of a node's site.
+    pub(crate) fn places_of(&self, index: usize) -> &Taken {
+        self.ready.taken(self.plan.sites.of[index])
+    }
+
+    pub(crate) fn site_full(&self, index: usize) -> Option<BlockReason> {
+        self.places_of(index).reason(|| Scope::Site(self.plan.nodes[index].site.clone()))
+    }
+
+    pub(crate) fn fleet_full(&self) -> Option<BlockReason> {
+        self.fleet.reason(|| Scope::Fleet)
     }
 
     /// Nodes whose turn has not come.
@@ -162,7 +205,6 @@ impl Rollout {
         let mut reasons = Vec::new();
         match &self.mode {
             Mode::Going => {}
-            Mode::Paused { reason } => reasons.push(BlockReason::Paused { reason: reason.clone() }),
             Mode::Halting { reason } => reasons.push(BlockReason::Halting { reason: reason.clone() }),
         }
         let (not_before, not_after) = (self.plan.not_before, self.plan.not_after);
@@ -190,7 +232,7 @@ impl Rollout {
         if let Some(partner) = self.partner_in_flight(index) {
             return Some(BlockReason::PartnerInFlight { partner });
         }
-        let pair = &self.pairs[self.plan.pair_of[index]?];
+        let pair = &self.pairs[self.plan.pairs.of[index]?];
         if let Some(holder) = &pair.held {
             return Some(BlockReason::PairHeld { holder: holder.clone() });
         }
@@ -200,7 +242,7 @@ impl Rollout {
 
     /// Another node of the same pair that is in flight, where the pair rule holds.
     pub(crate) fn partner_in_flight(&self, index: usize) -> Option<String> {
-        let pair = &self.pairs[self.plan.pair_of[index]?];
+        let pair = &self.pairs[self.plan.pairs.of[index]?];
         pair.in_flight.iter().find(|other| **other != index).map(|other| self.plan.nodes[*other].name.clone())
     }
 }

@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
-use fleet_types::run::RunState;
-use serde::{Deserialize, Serialize};
 
 use crate::blocked::BlockReason;
-use crate::holds::Holder;
+use crate::holds::{Holder, Place};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,24 +22,12 @@ pub enum Event {
         /// What happened.
         what: JobEvent,
     },
-    /// A pair was taken for a job, in this or another run, or is free again.
-    PairHeld {
-        /// The pair.
-        pair: String,
+    /// A pair, or a place of a site or of the fleet, was taken for a job, in this or another run, or is free again.
+    Held {
+        /// Which.
+        place: Place,
         /// Whose job; none when it is free.
         holder: Option<Holder>,
-    },
-    /// An operator stops new starts.
-    Pause {
-        /// Why, in the operator's words.
-        reason: String,
-    },
-    /// An operator lets starts go on.
-    Resume,
-    /// An operator ends the run: what is queued ends, what is in flight is asked to stop.
-    Cancel {
-        /// Why, in the operator's words.
-        reason: String,
     },
 }
 
@@ -143,11 +129,8 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Job { what, .. } => what.fmt(f),
-            Self::PairHeld { pair, holder: Some(_) } => write!(f, "pair {pair} held"),
-            Self::PairHeld { pair, holder: None } => write!(f, "pair {pair} free"),
-            Self::Pause { .. } => f.write_str("pause"),
-            Self::Resume => f.write_str("resume"),
-            Self::Cancel { .. } => f.write_str("cancel"),
+            Self::Held { place, holder: Some(_) } => write!(f, "{} held", place.scope),
+            Self::Held { place, holder: None } => write!(f, "{} free", place.scope),
         }
     }
 }
@@ -178,34 +161,17 @@ pub(crate) const fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
-/// What an operator, a budget or a gate said about new starts. Stored with the run.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "mode", deny_unknown_fields)]
+/// What an operator, a budget or a gate said about new starts, as the run's record has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Mode {
     /// New starts are allowed.
     #[default]
     Going,
-    /// An operator stopped new starts; what is in flight goes on.
-    Paused {
-        /// Why.
-        reason: String,
-    },
     /// The run ends: no new starts, and what is in flight is asked to stop.
     Halting {
         /// Why.
         reason: String,
     },
-}
-
-impl Mode {
-    /// The word for tables and errors.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Going => "going",
-            Self::Paused { .. } => "paused",
-            Self::Halting { .. } => "halting",
-        }
-    }
 }
 
 /// What an event did. None of these is an error: reports are delivered at least once.
@@ -260,7 +226,8 @@ pub enum EventError {
         /// The try that the event names.
         got: Attempt,
     },
-    /// The offer would break the cap or the pair rule. It was not wanted; reload the run from its records.
+    /// The offer would break the cap, the pair rule or a limit over all runs. It was not wanted; reload the run from
+    /// its records.
     #[error("job {run}/{node} must not be offered: {reason}; reload the run from its records")]
     NotAdmitted {
         /// The run.
@@ -269,25 +236,5 @@ pub enum EventError {
         node: NodeId,
         /// The rule that it would break.
         reason: BlockReason,
-    },
-    /// The order makes no sense in this mode.
-    #[error("run {run} is {} and cannot take \"{event}\"", .mode.as_str())]
-    Mode {
-        /// The run.
-        run: RunId,
-        /// What holds now.
-        mode: Mode,
-        /// The order.
-        event: &'static str,
-    },
-    /// The run is over.
-    #[error("run {run} has ended ({}) and cannot take \"{event}\"", .state.as_str())]
-    RunEnded {
-        /// The run.
-        run: RunId,
-        /// How it ended.
-        state: RunState,
-        /// The order.
-        event: &'static str,
     },
 }

@@ -3,14 +3,16 @@
 //!
 //! Must never be relied on for behaviour: nothing is repaired here. Called by `apply` and by tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::NonZeroU32;
 
 use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::run::RunState;
 
 use crate::event::Presence;
+use crate::holds::{Place, Scope};
 use crate::moment::Moment;
 use crate::restore::JobFact;
 use crate::state::Rollout;
@@ -22,6 +24,8 @@ pub enum Invariant {
     CapHolds,
     /// Never two nodes of a pair in flight in a run that changes nodes.
     OneOfAPair,
+    /// Of pair, site and fleet only places are given that are free, each once, and no more than a limit allows.
+    LimitsHold,
     /// A job that was offered is not offered again in the same attempt: attempts only rise, and nothing
     /// goes back to `queued`.
     NoNodeTwice,
@@ -64,6 +68,7 @@ pub fn check(rollout: &Rollout) -> Result<(), Violation> {
         let other = planned.pair.as_deref().and_then(|pair| pairs.insert(pair, planned.node));
         ensure(other.is_none(), Invariant::OneOfAPair, || format!("{} and {other:?}", planned.node))?;
     }
+    limits_hold(rollout)?;
     let counts = rollout.counts;
     let counted = usize::try_from(counts.queued + counts.in_flight() + counts.ended).unwrap_or(usize::MAX);
     let denominator = usize::try_from(rollout.tally.nodes).unwrap_or(usize::MAX);
@@ -75,7 +80,7 @@ pub fn check(rollout: &Rollout) -> Result<(), Violation> {
     )?;
     let agree = rollout.in_flight.iter().copied().eq(in_flight.iter().copied())
         && rollout.queued.iter().copied().eq(indexes_where(rollout, |phase| phase == Phase::Queued))
-        && rollout.ready.iter().copied().eq(ready(rollout))
+        && rollout.ready.ready().into_iter().eq(ready(rollout))
         && rollout.silent.iter().all(|(_, index)| rollout.in_flight.contains(index))
         && in_flight.iter().all(|index| {
             let job = &rollout.jobs[*index];
@@ -154,6 +159,35 @@ pub(crate) fn debug_check(rollout: &Rollout, index: usize) {
     );
 }
 
+/// Who goes next, held against the limits without the indexes that said so.
+fn limits_hold(rollout: &Rollout) -> Result<(), Violation> {
+    let (plan, mut last) = (&rollout.plan, None);
+    let mut given: BTreeMap<Scope, BTreeSet<u32>> = BTreeMap::new();
+    for turn in rollout.in_turn() {
+        ensure(last < Some(turn.index), Invariant::IndexesAgree, || {
+            format!("{last:?}, then {}", turn.index)
+        })?;
+        last = Some(turn.index);
+        for Place { scope, number } in rollout.offer(&turn).places {
+            let limit = match scope {
+                Scope::Pair(_) => Some(NonZeroU32::MIN),
+                Scope::Site(_) => plan.limits.site,
+                Scope::Fleet => plan.limits.fleet,
+            };
+            let held = rollout.held(&scope);
+            let given = given.entry(scope.clone()).or_default();
+            let is_new = !held.contains(&number) && given.insert(number);
+            let fits = limit.is_some_and(|limit| {
+                number < limit.get() && held.len() + given.len() <= usize::try_from(limit.get()).unwrap_or(0)
+            });
+            ensure(is_new && fits, Invariant::LimitsHold, || {
+                format!("{} gets {number} of {scope} beside {held:?}", plan.nodes[turn.index].node)
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn indexes_where(rollout: &Rollout, wanted: impl Fn(Phase) -> bool) -> Vec<usize> {
     (0..rollout.jobs.len()).filter(|index| wanted(rollout.jobs[*index].phase)).collect()
 }
@@ -162,7 +196,7 @@ fn indexes_where(rollout: &Rollout, wanted: impl Fn(Phase) -> bool) -> Vec<usize
 fn ready(rollout: &Rollout) -> Vec<usize> {
     let mut taken: Vec<bool> = rollout.pairs.iter().map(|pair| pair.held.is_some()).collect();
     for index in indexes_where(rollout, |phase| !matches!(phase, Phase::Queued | Phase::Ended(_))) {
-        if let Some(pair) = rollout.plan.pair_of[index] {
+        if let Some(pair) = rollout.plan.pairs.of[index] {
             taken[pair] = true;
         }
     }
@@ -170,7 +204,7 @@ fn ready(rollout: &Rollout) -> Vec<usize> {
     candidates
         .filter(|index| rollout.jobs[*index].presence == Presence::Online)
         .filter(|index| {
-            rollout.plan.pair_of[*index].is_none_or(|pair| !std::mem::replace(&mut taken[pair], true))
+            rollout.plan.pairs.of[*index].is_none_or(|pair| !std::mem::replace(&mut taken[pair], true))
         })
         .collect()
 }

@@ -10,13 +10,15 @@
 //! |---|---|
 //! | `plan` | what was asked for: nodes, pairs, limits; fixed for the life of the run |
 //! | `event` | what can happen, and the answers to it |
-//! | `table` | the one table: phase × event, mode × event |
+//! | `table` | the one table: phase × event |
 //! | `state` | the rollout's data and its indexes |
 //! | `restore` | a rollout from records |
 //! | `apply` | carrying out what the table says |
 //! | `moment` | an instant on both clocks |
 //! | `silence` | when a silent job is lost, and when to look again |
-//! | `holds` | pairs that are taken, over all runs |
+//! | `holds` | what is taken of pairs, sites and the fleet, over all runs |
+//! | `taken` | the places of one limit |
+//! | `lanes` | who could go next, where some sites are full |
 //! | `wanted` | what should be so now |
 //! | `blocked` | every reason why a node is not going |
 //! | `summary` | the run as one line: state, tally, counts |
@@ -27,6 +29,7 @@ mod blocked;
 mod event;
 mod holds;
 pub mod invariant;
+mod lanes;
 mod moment;
 mod plan;
 mod restore;
@@ -34,11 +37,12 @@ mod silence;
 mod state;
 mod summary;
 mod table;
+mod taken;
 mod wanted;
 
 pub use blocked::BlockReason;
 pub use event::{Applied, Event, EventError, JobEvent, Mode, Presence, Reported};
-pub use holds::{Holder, Holds};
+pub use holds::{Holder, Holds, Limits, Place, Scope};
 pub use moment::{Moment, Mono};
 pub use plan::{MAX_NODES, Plan, PlanInput, PlanProblem, PlannedNode};
 pub use restore::{JobFact, KnownJob, Live, RestoreError};

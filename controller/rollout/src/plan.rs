@@ -9,6 +9,8 @@ use std::time::Duration;
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::time::Timestamp;
 
+use crate::holds::{Limits, Scope};
+
 /// More nodes than this in one run are a mistake; ten times the largest fleet that is measured.
 pub const MAX_NODES: usize = 1_000_000;
 
@@ -21,6 +23,8 @@ pub struct PlannedNode {
     pub name: String,
     /// The pair that it belongs to (label `ha_group`), if any.
     pub pair: Option<String>,
+    /// Its site (label `site`).
+    pub site: String,
 }
 
 /// The parts of a plan before they are checked.
@@ -28,8 +32,10 @@ pub struct PlannedNode {
 pub struct PlanInput {
     /// The run.
     pub run: RunId,
-    /// Does the procedure change nodes? Only then does the pair rule hold.
+    /// Does the procedure change nodes? Only then do the pair rule and the limits hold.
     pub changes: bool,
+    /// How many nodes may be in change at once, over all runs.
+    pub limits: Limits,
     /// At most this many nodes in flight at once.
     pub max_parallel: u32,
     /// No node is offered its job before this instant.
@@ -91,12 +97,53 @@ pub struct Plan {
     pub(crate) job_limit: Duration,
     pub(crate) max_failures: Option<u32>,
     pub(crate) nodes: Vec<PlannedNode>,
-    /// For each node the number of its pair, where the pair rule holds.
-    pub(crate) pair_of: Vec<Option<usize>>,
-    /// The numbers of pairs by their names.
-    pub(crate) pair_index: BTreeMap<String, usize>,
-    /// The nodes of each pair.
+    /// None at all in a run that only reads.
+    pub(crate) limits: Limits,
+    /// Where the pair rule holds.
+    pub(crate) pairs: Groups,
+    /// Where sites are limited.
+    pub(crate) sites: Groups,
+}
+
+/// Nodes by the name of their pair or their site, names numbered as they come.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Groups {
+    /// For each node the number of its group, if it has one.
+    pub(crate) of: Vec<Option<usize>>,
+    index: BTreeMap<String, usize>,
     members: Vec<Vec<NodeId>>,
+}
+
+impl Groups {
+    fn new<'a>(nodes: &'a [PlannedNode], name: impl Fn(&'a PlannedNode) -> Option<&'a str>) -> Self {
+        let mut groups = Self::default();
+        for node in nodes {
+            let number = name(node).map(|name| {
+                let next = groups.index.len();
+                *groups.index.entry(name.to_owned()).or_insert(next)
+            });
+            if let Some(number) = number {
+                groups.members.resize_with(groups.index.len(), Vec::new);
+                groups.members[number].push(node.node);
+            }
+            groups.of.push(number);
+        }
+        groups
+    }
+
+    /// How many there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The number of a group.
+    pub(crate) fn number(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    fn nodes(&self, name: &str) -> &[NodeId] {
+        self.number(name).map_or(&[], |number| &self.members[number])
+    }
 }
 
 impl Plan {
@@ -131,13 +178,9 @@ impl Plan {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let (pair_of, pair_index) = number_pairs(&nodes, input.changes);
-        let mut members = vec![Vec::new(); pair_index.len()];
-        for (node, pair) in nodes.iter().zip(&pair_of) {
-            if let Some(pair) = pair {
-                members[*pair].push(node.node);
-            }
-        }
+        let limits = if input.changes { input.limits } else { Limits::default() };
+        let pairs = Groups::new(&nodes, |node| node.pair.as_deref().filter(|_| input.changes));
+        let sites = Groups::new(&nodes, |node| limits.site.map(|_| node.site.as_str()));
         Ok(Self {
             run: input.run,
             changes: input.changes,
@@ -148,9 +191,9 @@ impl Plan {
             job_limit: input.job_limit,
             max_failures: input.max_failures,
             nodes,
-            pair_of,
-            pair_index,
-            members,
+            limits,
+            pairs,
+            sites,
         })
     }
 
@@ -169,9 +212,11 @@ impl Plan {
         &self.nodes
     }
 
-    /// The pairs that a changing run must hold while one of their nodes is in flight; none where it only reads.
-    pub fn pairs(&self) -> impl Iterator<Item = &str> {
-        self.pair_index.keys().map(String::as_str)
+    /// Of what a changing run must hold a place while one of its nodes is in flight; nothing where it only reads.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope> {
+        let pairs = self.pairs.index.keys().cloned().map(Scope::Pair);
+        let sites = self.sites.index.keys().cloned().map(Scope::Site);
+        pairs.chain(sites).chain(self.limits.fleet.map(|_| Scope::Fleet))
     }
 
     /// The pair of a node, where the pair rule holds.
@@ -180,26 +225,17 @@ impl Plan {
     }
 
     /// The nodes of a pair, where the pair rule holds.
-    pub fn nodes_of(&self, pair: &str) -> &[NodeId] {
-        self.pair_index.get(pair).map_or(&[], |pair| &self.members[*pair])
+    pub fn nodes_of_pair(&self, pair: &str) -> &[NodeId] {
+        self.pairs.nodes(pair)
+    }
+
+    /// The nodes of a site, where sites are limited.
+    pub fn nodes_of_site(&self, site: &str) -> &[NodeId] {
+        self.sites.nodes(site)
     }
 
     /// The place of a node in the plan.
     pub(crate) fn index(&self, node: NodeId) -> Option<usize> {
         self.nodes.binary_search_by_key(&node, |n| n.node).ok()
     }
-}
-
-/// Gives pairs numbers; none where the run only reads.
-fn number_pairs(nodes: &[PlannedNode], changes: bool) -> (Vec<Option<usize>>, BTreeMap<String, usize>) {
-    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-    let pair_of = nodes
-        .iter()
-        .map(|node| {
-            let name = node.pair.as_ref().filter(|_| changes)?;
-            let next = numbers.len();
-            Some(*numbers.entry(name.clone()).or_insert(next))
-        })
-        .collect();
-    (pair_of, numbers)
 }

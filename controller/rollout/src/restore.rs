@@ -9,7 +9,7 @@ use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
 use crate::event::{Mode, Presence, Reported};
-use crate::holds::Holder;
+use crate::holds::{Holder, Place};
 use crate::moment::{Moment, Mono};
 use crate::plan::Plan;
 use crate::state::{Contact, Job, Rollout};
@@ -83,8 +83,8 @@ impl Rollout {
     ///
     /// `anchor` is now, or that of the rollout which this one replaces in the same process. `listening_since` is
     /// since when this process has listened to nodes without a break: for [`crate::LOST_GRACE`] from then nobody
-    /// is `lost`, so that what ended during an outage of the controller can be reported. `held` are the pairs that
-    /// the store says are held. Records that break the cap or the pair rule are taken as they are (facts are
+    /// is `lost`, so that what ended during an outage of the controller can be reported. `held` are the places
+    /// that the store says are taken. Records that break the cap, the pair rule or a limit are taken as they are (facts are
     /// facts); nothing is offered until they no longer do.
     pub fn restore(
         plan: Plan,
@@ -92,11 +92,11 @@ impl Rollout {
         anchor: Moment,
         listening_since: Mono,
         known: impl IntoIterator<Item = (NodeId, KnownJob)>,
-        held: impl IntoIterator<Item = (String, Holder)>,
+        held: impl IntoIterator<Item = (Place, Holder)>,
     ) -> Result<Self, RestoreError> {
         let mut rollout = Self::empty(plan, mode, anchor, listening_since);
-        for (pair, holder) in held {
-            rollout.hold_pair(&pair, Some(&holder));
+        for (place, holder) in held {
+            rollout.hold(&place, Some(&holder));
         }
         let mut seen = vec![false; rollout.jobs.len()];
         for (node, known) in known {

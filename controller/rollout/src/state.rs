@@ -12,10 +12,12 @@ use fleet_types::run::Tally;
 use fleet_types::time::Timestamp;
 
 use crate::event::{Mode, Presence};
-use crate::holds::Holder;
+use crate::holds::{Holder, Place, Scope};
+use crate::lanes::Lanes;
 use crate::moment::{Moment, Mono};
 use crate::plan::Plan;
 use crate::summary::Counts;
+use crate::taken::Taken;
 
 /// The times of a job in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,7 @@ pub(crate) struct Pair {
     pub(crate) candidates: BTreeSet<usize>,
     /// Normally at most one; records written by an older invariant may say otherwise.
     pub(crate) in_flight: BTreeSet<usize>,
-    /// The candidate that stands in `ready` for the pair.
+    /// The candidate that is ready for the pair.
     pub(crate) next: Option<usize>,
     /// Whose job holds the pair, in whatever run.
     pub(crate) held: Option<Holder>,
@@ -83,16 +85,19 @@ pub struct Rollout {
     pub(crate) tally: Tally,
     pub(crate) counts: Counts,
     pub(crate) queued: BTreeSet<usize>,
-    /// Queued, online, and of a pair with nobody in flight only the first: who could go if a slot is free.
-    pub(crate) ready: BTreeSet<usize>,
+    /// Queued, online, and of a pair with nobody in flight only the first: who could go if a slot and a place of
+    /// its site are free.
+    pub(crate) ready: Lanes,
     pub(crate) in_flight: BTreeSet<usize>,
     /// From when silence counts, for every job in flight of which no connected node says that it has it.
     pub(crate) silent: BTreeSet<(Mono, usize)>,
     pub(crate) pairs: Vec<Pair>,
+    /// The places of the fleet.
+    pub(crate) fleet: Taken,
 }
 
 impl Rollout {
-    /// A rollout with every job queued, every node offline until its presence is told, and no pair held.
+    /// A rollout with every job queued, every node offline until its presence is told, and nothing held.
     pub fn new(plan: Plan, now: Moment) -> Self {
         let mut rollout = Self::empty(plan, Mode::Going, now, Mono::default());
         for index in 0..rollout.jobs.len() {
@@ -132,10 +137,11 @@ impl Rollout {
             tally: Tally::new(u32::try_from(nodes).unwrap_or(u32::MAX)),
             counts: Counts::default(),
             queued: BTreeSet::new(),
-            ready: BTreeSet::new(),
+            ready: Lanes::new(plan.sites.count(), plan.limits),
             in_flight: BTreeSet::new(),
             silent: BTreeSet::new(),
-            pairs: vec![Pair::default(); plan.pair_index.len()],
+            pairs: vec![Pair::default(); plan.pairs.count()],
+            fleet: Taken::new(plan.limits.fleet),
             plan,
         }
     }
@@ -161,7 +167,7 @@ impl Rollout {
         }
         self.silent.extend(job.silent_from().map(|from| (from, index)));
         let candidate = job.phase == Phase::Queued && job.presence == Presence::Online;
-        match self.plan.pair_of[index] {
+        match self.plan.pairs.of[index] {
             Some(pair) => {
                 if candidate {
                     self.pairs[pair].candidates.insert(index);
@@ -171,9 +177,7 @@ impl Rollout {
                 }
                 self.choose_next_of(pair);
             }
-            None if candidate => {
-                self.ready.insert(index);
-            }
+            None if candidate => self.ready.add(self.plan.sites.of[index], index),
             None => {}
         }
     }
@@ -186,21 +190,46 @@ impl Rollout {
         if let Some(from) = job.silent_from() {
             self.silent.remove(&(from, index));
         }
-        match self.plan.pair_of[index] {
+        match self.plan.pairs.of[index] {
             Some(pair) => {
                 self.pairs[pair].candidates.remove(&index);
                 self.pairs[pair].in_flight.remove(&index);
                 self.choose_next_of(pair);
             }
-            None => {
-                self.ready.remove(&index);
-            }
+            None => self.ready.remove(self.plan.sites.of[index], index),
         }
     }
 
-    /// Notes who holds a pair; false when that is no news, or the run has no such pair.
-    pub(crate) fn hold_pair(&mut self, pair: &str, holder: Option<&Holder>) -> bool {
-        let Some(&pair) = self.plan.pair_index.get(pair) else { return false };
+    /// Notes who holds a place; false when that is no news, or the run has nothing to do with it.
+    pub(crate) fn hold(&mut self, place: &Place, holder: Option<&Holder>) -> bool {
+        match &place.scope {
+            Scope::Pair(pair) => {
+                self.plan.pairs.number(pair).is_some_and(|pair| self.hold_pair(pair, holder))
+            }
+            Scope::Site(site) => {
+                let site = self.plan.sites.number(site);
+                site.is_some_and(|site| self.ready.hold(site, place.number, holder))
+            }
+            Scope::Fleet => self.fleet.is_limited() && self.fleet.set(place.number, holder),
+        }
+    }
+
+    /// The numbers of a scope that are taken.
+    pub(crate) fn held(&self, scope: &Scope) -> Vec<u32> {
+        match scope {
+            Scope::Pair(pair) => {
+                let pair = self.plan.pairs.number(pair).map(|pair| &self.pairs[pair]);
+                pair.and_then(|pair| pair.held.as_ref()).map(|_| 0).into_iter().collect()
+            }
+            Scope::Site(site) => {
+                let site = self.plan.sites.number(site);
+                site.map(|site| self.ready.taken(Some(site)).held().collect()).unwrap_or_default()
+            }
+            Scope::Fleet => self.fleet.held().collect(),
+        }
+    }
+
+    fn hold_pair(&mut self, pair: usize, holder: Option<&Holder>) -> bool {
         if self.pairs[pair].held.as_ref() == holder {
             return false;
         }
@@ -209,17 +238,18 @@ impl Rollout {
         true
     }
 
-    /// Of a pair, only the first candidate may stand in `ready`, and only while nobody is in flight and nobody
-    /// holds it.
+    /// Of a pair, only the first candidate may be ready, and only while nobody is in flight and nobody holds it.
     fn choose_next_of(&mut self, pair: usize) {
         let pair = &mut self.pairs[pair];
         let next =
             pair.candidates.first().copied().filter(|_| pair.in_flight.is_empty() && pair.held.is_none());
         if next != pair.next {
             if let Some(old) = pair.next {
-                self.ready.remove(&old);
+                self.ready.remove(self.plan.sites.of[old], old);
             }
-            self.ready.extend(next);
+            if let Some(next) = next {
+                self.ready.add(self.plan.sites.of[next], next);
+            }
             pair.next = next;
         }
     }

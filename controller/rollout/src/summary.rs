@@ -85,7 +85,6 @@ impl Rollout {
         }
         match self.mode {
             Mode::Halting { .. } => RunState::Halting,
-            Mode::Paused { .. } => RunState::Paused,
             Mode::Going => {
                 let counts = &self.counts;
                 let at_barrier = counts.waiting == counts.in_flight();

@@ -1,4 +1,4 @@
-//! The one table: what an event means in a phase (jobs) and in a mode (run).
+//! The one table: what an event means in a phase of a job.
 //!
 //! Must never change anything; `apply` carries out what it says. Which phases may follow each other is
 //! asked from `fleet_types::job`, where controller and agent have the same table. Called by `apply` only.
@@ -9,12 +9,12 @@
 use fleet_types::id::Attempt;
 use fleet_types::job::{Outcome, Phase, check_reachable, check_transition};
 
-use crate::event::{Event, JobEvent, Mode, Presence};
+use crate::event::{JobEvent, Presence};
 
 /// What to do with a job's event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JobStep {
-    /// Take a slot, if the cap and the pair rule allow.
+    /// Take a slot, if the cap, the pair rule and the limits allow.
     Offer,
     /// Go to this phase short of the end.
     Move(Phase),
@@ -101,22 +101,5 @@ pub(crate) fn job_step(
 
         (P::Ended(_), E::Presence(_)) => Ok(JobStep::Repeated),
         (_, E::Presence(presence)) => Ok(JobStep::Presence(presence)),
-    }
-}
-
-/// The run: mode × order. `None` where nothing changes, an error where it makes no sense.
-pub(crate) fn mode_step(mode: &Mode, event: &Event) -> Result<Option<Mode>, InvalidTransition> {
-    match (mode, event) {
-        (_, Event::Job { .. } | Event::PairHeld { .. }) => Ok(None),
-        (Mode::Going, Event::Pause { reason }) => Ok(Some(Mode::Paused { reason: reason.clone() })),
-        (Mode::Paused { .. }, Event::Pause { .. }) | (Mode::Going, Event::Resume) => Ok(None),
-        (Mode::Paused { .. }, Event::Resume) => Ok(Some(Mode::Going)),
-        (Mode::Halting { .. }, Event::Pause { .. }) => Err(InvalidTransition::Pair),
-        (Mode::Halting { .. }, Event::Resume) => Err(InvalidTransition::Pair),
-        (Mode::Going | Mode::Paused { .. }, Event::Cancel { reason }) => {
-            Ok(Some(Mode::Halting { reason: reason.clone() }))
-        }
-        // The first reason stands.
-        (Mode::Halting { .. }, Event::Cancel { .. }) => Ok(None),
     }
 }

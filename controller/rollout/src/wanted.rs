@@ -3,8 +3,8 @@
 //! Decisions made here, with their reasons:
 //! - Only nodes that are online are offered their job. An offline node stays queued, takes no slot, and
 //!   goes when it comes back or ends as `expired` with the run's last start.
-//! - A node in flight that goes offline keeps its slot until it answers or is lost, and its pair's hold for longer:
-//!   until it answers or an operator releases it, because a lost node may still be changing.
+//! - A node in flight that goes offline keeps its slot until it answers or is lost, and what it holds of pair, site
+//!   and fleet for longer: until it answers or an operator releases it, because a lost node may still be changing.
 //! - An offer that was never answered ends as `lost`, not `expired`: whether the node began is not known.
 //!   The node itself says `expired` when it receives an offer too late.
 //! - A job that waits keeps its slot until there is a signed `Proceed`, because the node goes on by itself.
@@ -16,12 +16,13 @@ use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
 use crate::event::Mode;
+use crate::holds::{Place, Scope};
 use crate::moment::Moment;
 use crate::state::{Job, Rollout};
 
-/// At most this many offers, and as many ends, in one answer. Each is two or three writes (record, inbox,
-/// leaf), so that a page fits one commit of 1,024 operations (DESIGN, "Store").
-pub const PAGE: usize = 256;
+/// At most this many offers, and as many ends, in one answer. Each is up to five writes (record, inbox, pair, site,
+/// fleet), so that a page fits one commit of 1,024 operations (DESIGN, "Store").
+pub const PAGE: usize = 200;
 
 /// What should be so now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,12 +43,14 @@ impl Wanted {
 }
 
 /// A job to be offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// To whom.
     pub node: NodeId,
     /// Which try.
     pub attempt: Attempt,
+    /// What to take for it in the same commit: each must be free.
+    pub places: Vec<Place>,
 }
 
 /// A job to be ended by the controller.
@@ -63,17 +66,24 @@ pub struct End {
     pub reason: String,
 }
 
+/// A node that may go, and the numbers of the places that it takes.
+pub(crate) struct Turn {
+    pub(crate) index: usize,
+    site: Option<u32>,
+    fleet: Option<u32>,
+}
+
 impl Rollout {
     /// What should be so at `now`. After its parts were saved and applied, ask again: answers are pages.
     pub fn wanted(&self, now: Moment) -> Wanted {
         let offer = if self.starts_blocked(now.wall).is_empty() {
-            self.next_indexes().map(|index| self.offer(index)).collect()
+            self.in_turn().map(|turn| self.offer(&turn)).collect()
         } else {
             Vec::new()
         };
         let cancel = match self.mode {
             Mode::Halting { .. } => self.in_flight.iter().map(|index| self.plan.nodes[*index].node).collect(),
-            Mode::Going | Mode::Paused { .. } => Vec::new(),
+            Mode::Going => Vec::new(),
         };
         Wanted { offer, end: self.ends(now), cancel }
     }
@@ -83,13 +93,21 @@ impl Rollout {
         self.plan.max_parallel.saturating_sub(self.in_flight.len())
     }
 
-    /// The next page of nodes that may go, as far as presence, pairs and the cap say.
-    pub(crate) fn next_indexes(&self) -> impl Iterator<Item = usize> {
-        self.ready.iter().copied().take(self.free_slots().min(PAGE))
+    /// The next page of nodes that may go, as far as presence, pairs, limits and the cap say.
+    pub(crate) fn in_turn(&self) -> impl Iterator<Item = Turn> {
+        let mut fleet = self.fleet.numbers();
+        let at_most = self.free_slots().min(self.fleet.free()).min(PAGE);
+        let turns = self.ready.in_turn().take(at_most);
+        turns.map(move |(index, site)| Turn { index, site, fleet: fleet.next() })
     }
 
-    fn offer(&self, index: usize) -> Offer {
-        Offer { node: self.plan.nodes[index].node, attempt: self.jobs[index].attempt }
+    pub(crate) fn offer(&self, turn: &Turn) -> Offer {
+        let planned = &self.plan.nodes[turn.index];
+        let pair = planned.pair.clone().filter(|_| self.plan.changes).map(Place::pair);
+        let site = turn.site.map(|number| Place { scope: Scope::Site(planned.site.clone()), number });
+        let fleet = turn.fleet.map(|number| Place { scope: Scope::Fleet, number });
+        let places = pair.into_iter().chain(site).chain(fleet).collect();
+        Offer { node: planned.node, attempt: self.jobs[turn.index].attempt, places }
     }
 
     /// Lost ones first: they give slots back.
@@ -100,7 +118,7 @@ impl Rollout {
         });
         let queued = match &self.mode {
             Mode::Halting { reason } => Some((Outcome::Cancelled, format!("the run was ended: {reason}"))),
-            Mode::Going | Mode::Paused { .. } => self.starts_over(now.wall),
+            Mode::Going => self.starts_over(now.wall),
         };
         let never_began = queued.into_iter().flat_map(|(outcome, reason)| {
             self.queued.iter().map(move |index| {

@@ -6,13 +6,13 @@ mod support;
 use std::time::Duration;
 
 use fleet_rollout::{
-    BlockReason, Event, Holder, JobFact, LOST_GRACE, Mode, Moment, Offer, PAGE, Plan, PlanProblem, Presence,
-    Reported, RestoreError, Rollout,
+    BlockReason, Event, Holder, JobFact, LOST_GRACE, Mode, Moment, Offer, PAGE, Place, Plan, PlanProblem,
+    Presence, Reported, RestoreError, Rollout,
 };
-use fleet_types::id::RunId;
+use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::run::RunState;
-use support::{FIRST, at, input, mono, node, now, plan, planned, rollout, singles};
+use support::{FIRST, at, input, known, mono, node, now, plan, planned, rollout, singles};
 
 /// A rollout with everyone online.
 fn online(plan: Plan) -> Rollout {
@@ -24,12 +24,18 @@ fn online(plan: Plan) -> Rollout {
     rollout
 }
 
-fn offers(rollout: &Rollout, at: Moment) -> Vec<Offer> {
-    rollout.wanted(at).offer
+/// The nodes that are to be offered their first try.
+fn offers(rollout: &Rollout, at: Moment) -> Vec<NodeId> {
+    nodes_of(rollout.wanted(at).offer)
 }
 
-fn offer_of(n: u32) -> Offer {
-    Offer { node: node(n), attempt: FIRST }
+fn nodes_of(offers: Vec<Offer>) -> Vec<NodeId> {
+    assert!(offers.iter().all(|offer| offer.attempt == FIRST));
+    offers.into_iter().map(|offer| offer.node).collect()
+}
+
+fn held(place: Place, holder: Option<Holder>) -> Event {
+    Event::Held { place, holder }
 }
 
 fn why(rollout: &Rollout, n: u32, at: Moment) -> Vec<String> {
@@ -64,7 +70,7 @@ fn all_problems_of_a_plan_at_once() {
 #[test]
 fn the_first_nodes_go_up_to_the_cap_in_the_order_of_their_ids() {
     let mut rollout = online(plan(2, vec![planned(3, None), planned(1, None), planned(2, None)]));
-    assert_eq!(offers(&rollout, now(1)), [offer_of(1), offer_of(2)]);
+    assert_eq!(offers(&rollout, now(1)), [node(1), node(2)]);
     assert_eq!(why(&rollout, 3, now(1)), ["its turn has not come: 2 free slots, others go first"]);
     assert_eq!(rollout.state(at(1)), RunState::Planned);
     rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap();
@@ -72,7 +78,7 @@ fn the_first_nodes_go_up_to_the_cap_in_the_order_of_their_ids() {
     assert_eq!(why(&rollout, 3, now(1)), ["all slots taken: 2 of 2 nodes in flight"]);
     assert_eq!(rollout.state(at(1)), RunState::Running);
     rollout.apply(now(2), &Event::ended(node(1), FIRST, Outcome::Failed)).unwrap();
-    assert_eq!(offers(&rollout, now(2)), [offer_of(3)]);
+    assert_eq!(offers(&rollout, now(2)), [node(3)]);
     assert_eq!(why(&rollout, 1, now(2)), ["already ended: failed"]);
 }
 
@@ -80,15 +86,15 @@ fn the_first_nodes_go_up_to_the_cap_in_the_order_of_their_ids() {
 fn a_pair_goes_one_after_the_other_only_where_the_run_changes_nodes() {
     let nodes = || vec![planned(1, Some("a")), planned(2, Some("a")), planned(3, None)];
     let mut rollout = online(plan(3, nodes()));
-    assert_eq!(offers(&rollout, now(1)), [offer_of(1), offer_of(3)]);
+    assert_eq!(offers(&rollout, now(1)), [node(1), node(3)]);
     assert_eq!(why(&rollout, 2, now(1)), ["partner fw-1 goes first"]);
     rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap();
     assert_eq!(why(&rollout, 2, now(1)), ["partner fw-1 is in flight"]);
     // It may be changing, so being offline does not free its partner.
     rollout.apply(now(1), &Event::presence(node(1), Presence::Offline)).unwrap();
-    assert_eq!(offers(&rollout, now(1)), [offer_of(3)]);
+    assert_eq!(offers(&rollout, now(1)), [node(3)]);
     rollout.apply(now(2), &Event::ended(node(1), FIRST, Outcome::Succeeded)).unwrap();
-    assert_eq!(offers(&rollout, now(2)), [offer_of(2), offer_of(3)]);
+    assert_eq!(offers(&rollout, now(2)), [node(2), node(3)]);
 
     let mut reading = input(3, nodes());
     reading.changes = false;
@@ -101,17 +107,10 @@ fn an_offline_node_holds_nobody_up_and_every_reason_is_named() {
     delayed.not_before = at(10);
     let mut rollout = online(Plan::new(delayed).unwrap());
     rollout.apply(now(1), &Event::presence(node(1), Presence::Offline)).unwrap();
-    rollout.apply(now(1), &Event::Pause { reason: "lunch".to_owned() }).unwrap();
-    assert_eq!(rollout.state(at(1)), RunState::Paused);
-    assert_eq!(
-        why(&rollout, 1, now(1)),
-        ["run paused: lunch", "starts at 2026-01-01T00:00:10Z at the earliest", "offline"]
-    );
-    assert_eq!(offers(&rollout, now(20)), []);
-    rollout.apply(now(20), &Event::Resume).unwrap();
+    assert_eq!(why(&rollout, 1, now(1)), ["starts at 2026-01-01T00:00:10Z at the earliest", "offline"]);
     assert_eq!(offers(&rollout, now(9)), []);
     assert_eq!(look_in(&rollout, 9), Some(1));
-    assert_eq!(offers(&rollout, now(10)), [offer_of(2)]);
+    assert_eq!(offers(&rollout, now(10)), [node(2)]);
     assert_eq!(look_in(&rollout, 10), Some(3590));
     assert_eq!(why(&rollout, 1, now(10)), ["offline"]);
     assert_eq!(why(&rollout, 9, now(10)), ["not part of this run"]);
@@ -136,8 +135,9 @@ fn what_has_not_started_by_the_last_start_expires() {
 
 #[test]
 fn a_cancel_ends_what_is_queued_and_stops_what_is_in_flight() {
-    let mut rollout = rollout(2, &[Phase::Running, Phase::Queued]);
-    rollout.apply(now(1), &Event::Cancel { reason: "wrong file".to_owned() }).unwrap();
+    let halting = Mode::Halting { reason: "wrong file".to_owned() };
+    let jobs = [(node(1), known(Phase::Running, FIRST)), (node(2), known(Phase::Queued, FIRST))];
+    let mut rollout = Rollout::restore(plan(2, singles(2)), halting, now(0), mono(0), jobs, []).unwrap();
     let wanted = rollout.wanted(now(1));
     assert_eq!(wanted.cancel, [node(1)]);
     assert_eq!(ends(&rollout, now(1)), [(Outcome::Cancelled, "the run was ended: wrong file".to_owned())]);
@@ -183,10 +183,10 @@ fn a_connected_node_that_says_it_has_the_job_is_never_lost() {
 fn a_held_node_is_offered_nothing_and_says_why() {
     let mut rollout = online(plan(2, singles(2)));
     rollout.apply(now(0), &Event::presence(node(1), Presence::Held)).unwrap();
-    assert_eq!(offers(&rollout, now(1)), [offer_of(2)]);
+    assert_eq!(offers(&rollout, now(1)), [node(2)]);
     assert_eq!(rollout.blocked(node(1), now(1)), [BlockReason::Held]);
     rollout.apply(now(2), &Event::presence(node(1), Presence::Online)).unwrap();
-    assert_eq!(offers(&rollout, now(2)), [offer_of(1), offer_of(2)]);
+    assert_eq!(offers(&rollout, now(2)), [node(1), node(2)]);
 }
 
 #[test]
@@ -275,20 +275,20 @@ fn a_pair_that_is_held_elsewhere_waits_and_says_for_whom() {
     let mut rollout = online(plan(2, nodes));
     let holder =
         Holder { run: RunId::from_number(9), node: node(5), name: "fw-5".to_owned(), attempt: FIRST };
-    let taken = Event::PairHeld { pair: "a".to_owned(), holder: Some(holder) };
+    let taken = held(Place::pair("a".to_owned()), Some(holder));
     rollout.apply(now(1), &taken).unwrap();
-    assert_eq!(offers(&rollout, now(1)), [offer_of(2)]);
+    assert_eq!(offers(&rollout, now(1)), [node(2)]);
     assert_eq!(why(&rollout, 1, now(1)), ["its pair is held for fw-5 in run r-0000000009"]);
     let error = rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap_err().to_string();
     assert!(error.contains("held for fw-5"), "{error}");
-    let free = Event::PairHeld { pair: "a".to_owned(), holder: None };
+    let free = held(Place::pair("a".to_owned()), None);
     rollout.apply(now(2), &free).unwrap();
-    assert_eq!(offers(&rollout, now(2)), [offer_of(1), offer_of(2)]);
+    assert_eq!(offers(&rollout, now(2)), [node(1), node(2)]);
     // Of a pair that this run has nothing to do with nothing is kept.
     let before = rollout.clone();
     let holder =
         Holder { run: RunId::from_number(9), node: node(6), name: "fw-6".to_owned(), attempt: FIRST };
-    rollout.apply(now(2), &Event::PairHeld { pair: "x".to_owned(), holder: Some(holder) }).unwrap();
+    rollout.apply(now(2), &held(Place::pair("x".to_owned()), Some(holder))).unwrap();
     assert_eq!(rollout, before);
 }
 
@@ -296,13 +296,13 @@ fn a_pair_that_is_held_elsewhere_waits_and_says_for_whom() {
 fn a_lost_job_keeps_its_pair_until_the_hold_goes() {
     let mut rollout = online(plan(2, vec![planned(1, Some("a")), planned(2, Some("a"))]));
     let own = Holder { run: RunId::from_number(7), node: node(1), name: "fw-1".to_owned(), attempt: FIRST };
-    rollout.apply(now(1), &Event::PairHeld { pair: "a".to_owned(), holder: Some(own) }).unwrap();
+    rollout.apply(now(1), &held(Place::pair("a".to_owned()), Some(own))).unwrap();
     rollout.apply(now(1), &Event::offered(node(1), FIRST)).unwrap();
     rollout.apply(now(2), &Event::ended(node(1), FIRST, Outcome::Lost)).unwrap();
     assert_eq!(offers(&rollout, now(3)), []);
     assert_eq!(why(&rollout, 2, now(3)), ["its pair is held for fw-1 in run r-0000000007"]);
-    rollout.apply(now(3), &Event::PairHeld { pair: "a".to_owned(), holder: None }).unwrap();
-    assert_eq!(offers(&rollout, now(3)), [offer_of(2)]);
+    rollout.apply(now(3), &held(Place::pair("a".to_owned()), None)).unwrap();
+    assert_eq!(offers(&rollout, now(3)), [node(2)]);
 }
 
 #[test]
@@ -315,8 +315,8 @@ fn starts_end_after_so_many_failures() {
         rollout.apply(now(1), &Event::ended(node(n), FIRST, outcome)).unwrap();
         rollout.wanted(now(2))
     };
-    assert_eq!(end(1, Outcome::Failed).offer, [offer_of(2)]);
-    assert_eq!(end(2, Outcome::Refused).offer, [offer_of(3)], "a refusal changed nothing");
+    assert_eq!(nodes_of(end(1, Outcome::Failed).offer), [node(2)]);
+    assert_eq!(nodes_of(end(2, Outcome::Refused).offer), [node(3)], "a refusal changed nothing");
     let over = end(3, Outcome::RolledBack);
     assert_eq!(over.offer, []);
     let cancelled = over.end.iter().map(|end| (end.node, end.outcome)).collect::<Vec<_>>();
@@ -341,7 +341,7 @@ fn records_must_fit_the_plan_and_are_taken_as_they_are() {
     over.apply(now(1), &Event::ended(node(1), FIRST, Outcome::Succeeded)).unwrap();
     assert_eq!(offers(&over, now(1)), []);
     over.apply(now(1), &Event::ended(node(2), FIRST, Outcome::Succeeded)).unwrap();
-    assert_eq!(offers(&over, now(1)), [offer_of(3)]);
+    assert_eq!(offers(&over, now(1)), [node(3)]);
 }
 
 #[test]

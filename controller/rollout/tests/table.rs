@@ -1,10 +1,8 @@
-//! Every phase with every event, and every mode with every order, against the table as plain text.
+//! Every phase with every event, against the table as plain text.
 
 #![allow(clippy::unwrap_used)] // In a test a panic is the answer.
 
 mod support;
-
-use std::fmt::Write as _;
 
 use fleet_rollout::{Applied, Event, EventError, JobFact, Mode, Presence, Reported, Rollout};
 use fleet_types::id::Attempt;
@@ -83,44 +81,6 @@ fn every_phase_with_every_event() {
 }
 
 #[test]
-fn every_mode_with_every_order() {
-    let modes = [
-        Mode::Going,
-        Mode::Paused { reason: "lunch".to_owned() },
-        Mode::Halting { reason: "wrong file".to_owned() },
-    ];
-    let orders = [
-        Event::Pause { reason: "again".to_owned() },
-        Event::Resume,
-        Event::Cancel { reason: "again".to_owned() },
-    ];
-    let mut text = String::new();
-    for ended in [false, true] {
-        for mode in &modes {
-            for order in &orders {
-                let fact = if ended {
-                    JobFact::Ended { attempt: FIRST, outcome: Outcome::Succeeded }
-                } else {
-                    JobFact::Queued
-                };
-                let known = [(node(1), fact.into())];
-                let mut rollout =
-                    Rollout::restore(plan(1, singles(1)), mode.clone(), now(0), mono(0), known, []).unwrap();
-                let answer = match rollout.apply(now(1), order) {
-                    Ok(Applied::Repeated) => "= repeated".to_owned(),
-                    Ok(_) => format!("-> {}", rollout.mode().as_str()),
-                    Err(error) => format!("! {error}"),
-                };
-                let ended = if ended { " (ended)" } else { "" };
-                let before = format!("{}{ended}", mode.as_str());
-                writeln!(text, "{before:<24}{:<32}{answer}", order.to_string()).unwrap();
-            }
-        }
-    }
-    assert_snapshot("modes.txt", &text);
-}
-
-#[test]
 fn the_attempt_must_be_the_known_one() {
     for phase in all_phases() {
         // A later attempt than any that exists is invalid everywhere.
@@ -168,19 +128,6 @@ fn an_offer_that_breaks_a_rule_of_safety_is_refused() {
     both.apply(now(1), &Event::offered(node(1), FIRST)).unwrap();
     let error = both.apply(now(1), &Event::offered(node(2), FIRST)).unwrap_err();
     assert!(error.to_string().contains("partner fw-1 is in flight"), "{error}");
-}
-
-#[test]
-fn the_stored_form_of_the_mode_stays_readable() {
-    let forms = [
-        (Mode::Going, r#"{"mode":"going"}"#),
-        (Mode::Paused { reason: "lunch".to_owned() }, r#"{"mode":"paused","reason":"lunch"}"#),
-        (Mode::Halting { reason: "enough".to_owned() }, r#"{"mode":"halting","reason":"enough"}"#),
-    ];
-    for (mode, text) in forms {
-        assert_eq!(serde_json::to_string(&mode).unwrap(), text);
-        assert_eq!(serde_json::from_str::<Mode>(text).unwrap(), mode);
-    }
 }
 
 /// Compares with the kept text; prints the whole new one where it differs, to be put in its place.

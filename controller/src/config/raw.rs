@@ -13,6 +13,8 @@ pub struct RawConfig {
     /// See default.toml.
     pub storage: RawStorage,
     /// See default.toml.
+    pub limits: RawLimits,
+    /// See default.toml.
     pub timers: RawTimers,
     /// See default.toml.
     pub log: RawLog,
@@ -36,6 +38,16 @@ pub struct RawServer {
 pub struct RawStorage {
     /// See default.toml.
     pub backend: Option<String>,
+}
+
+/// `[limits]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLimits {
+    /// See default.toml.
+    pub max_changing_per_site: Option<u32>,
+    /// See default.toml.
+    pub max_changing_per_fleet: Option<u32>,
 }
 
 /// `[timers]`

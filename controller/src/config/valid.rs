@@ -1,14 +1,18 @@
 //! Merges a file over the defaults and checks it; all problems are listed at once, before a port is opened.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use fleet_certs::ServerName;
+use fleet_rollout::Limits;
 
 use super::raw::RawConfig;
 use crate::settings::Settings;
 
 const DEFAULTS: &str = include_str!("default.toml");
+/// More changes at once than this are no limit to any fleet that was measured.
+const MAX_CHANGING: u32 = 100_000;
 /// A configuration is a page; anything larger is another file by mistake.
 const MAX_BYTES: u64 = 64 * 1024;
 
@@ -129,6 +133,18 @@ impl Config {
                 String::new()
             }
         };
+        let mut limit = |key: &str, number: Option<u32>| {
+            let limit = number.and_then(NonZeroU32::new).filter(|limit| limit.get() <= MAX_CHANGING);
+            if let (Some(number), None) = (number, limit) {
+                let why = "leave the key out for no limit";
+                report(key, format!("{number} is outside 1 to {MAX_CHANGING}; {why}"));
+            }
+            limit
+        };
+        let changing = Limits {
+            site: limit("limits.max_changing_per_site", raw.limits.max_changing_per_site),
+            fleet: limit("limits.max_changing_per_fleet", raw.limits.max_changing_per_fleet),
+        };
         let scale = raw.timers.scale.or(defaults.timers.scale).unwrap_or(1);
         if !(1..=1000).contains(&scale) {
             report("timers.scale", format!("{scale} is outside 1 to 1000"));
@@ -148,7 +164,7 @@ impl Config {
         if !problems.is_empty() {
             return Err(ConfigError { problems });
         }
-        let settings = Settings::default().scaled(scale);
+        let settings = Settings { changing, ..Settings::default().scaled(scale) };
         Ok(Self {
             data_directory,
             agent_listen,
@@ -177,13 +193,14 @@ mod tests {
 
     #[test]
     fn all_problems_come_at_once_and_unknown_keys_have_a_place() {
-        let text = "data_directory = \"x\"\n[server]\nagent_listen = \"a\"\nserver_names = [\"-\"]\n[storage]\nbackend = \"postgresql\"\n[timers]\nscale = 0\n[log]\nformat = \"xml\"";
+        let text = "data_directory = \"x\"\n[server]\nagent_listen = \"a\"\nserver_names = [\"-\"]\n[storage]\nbackend = \"postgresql\"\n[limits]\nmax_changing_per_site = 0\n[timers]\nscale = 0\n[log]\nformat = \"xml\"";
         let problems = Config::from_text("c.toml", text).unwrap_err().problems;
         for key in [
             "data_directory",
             "server.agent_listen",
             "server.server_names",
             "storage.backend",
+            "limits.max_changing_per_site",
             "timers.scale",
             "log.format",
         ] {

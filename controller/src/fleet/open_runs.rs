@@ -3,12 +3,13 @@
 //!
 //! In memory only: a run that the runner has not read yet is not here. Views must never write.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use fleet_rollout::{Applied, BlockReason, Event, EventError, Moment, Mono, Rollout};
+use fleet_rollout::{Applied, BlockReason, Event, EventError, Moment, Mono, Place, Rollout, Scope};
 use fleet_store::WriteId;
 use fleet_types::id::{NodeId, RunId};
+use fleet_types::job::JobState;
 use tokio::sync::watch;
 
 use crate::repo::reader::Stored;
@@ -35,6 +36,9 @@ pub struct RunModel {
     changed_at: HashMap<NodeId, u64>,
     /// What keeps every queued job from going, when they were numbered last.
     general: Vec<BlockReason>,
+    /// Sites all of whose places were taken then, and those of which a place was taken or became free since.
+    full_sites: BTreeSet<String>,
+    moved_sites: BTreeSet<String>,
 }
 
 impl RunModel {
@@ -53,10 +57,17 @@ impl RunModel {
             changes: before.map(|before| before.changes.clone()).unwrap_or_default(),
             changed_at: before.map(|before| before.changed_at.clone()).unwrap_or_default(),
             general: before.map(|before| before.general.clone()).unwrap_or_default(),
+            full_sites: before.map(|before| before.full_sites.clone()).unwrap_or_default(),
+            moved_sites: BTreeSet::new(),
         };
         let same = |node: &NodeId, job: &Stored<JobRecord>| {
             before.and_then(|before| before.jobs.get(node)).is_some_and(|was| was.write_id == job.write_id)
         };
+        let limited = model.rollout.plan().scopes().filter_map(|scope| match scope {
+            Scope::Site(site) => Some(site),
+            _ => None,
+        });
+        model.moved_sites = limited.collect();
         let changed: Vec<NodeId> =
             model.jobs.iter().filter(|(node, job)| !same(node, job)).map(|(node, _)| *node).collect();
         model.touch(changed);
@@ -98,16 +109,18 @@ impl RunModel {
     /// Tells the engine, and notes whose job looks otherwise with it.
     pub fn apply(&mut self, at: Moment, event: &Event) -> Result<Applied, EventError> {
         let applied = self.rollout.apply(at, event)?;
-        let pair = match event {
-            Event::Job { node, .. } => {
-                self.touch([*node]);
-                self.rollout.plan().pair_of(*node)
+        let plan = self.rollout.plan();
+        let (node, pair) = match event {
+            Event::Job { node, .. } => (Some(*node), plan.pair_of(*node)),
+            Event::Held { place: Place { scope: Scope::Pair(pair), .. }, .. } => (None, Some(pair.as_str())),
+            Event::Held { place: Place { scope: Scope::Site(site), .. }, .. } => {
+                self.moved_sites.insert(site.clone());
+                (None, None)
             }
-            Event::PairHeld { pair, .. } => Some(pair.as_str()),
-            _ => None,
+            Event::Held { place: Place { scope: Scope::Fleet, .. }, .. } => (None, None),
         };
-        let mates = pair.map(|pair| self.rollout.plan().nodes_of(pair).to_vec());
-        self.touch(mates.unwrap_or_default());
+        let mates = pair.map(|pair| plan.nodes_of_pair(pair).to_vec());
+        self.touch(node.into_iter().chain(mates.unwrap_or_default()));
         Ok(applied)
     }
 
@@ -126,8 +139,21 @@ impl RunModel {
         }
     }
 
-    /// What holds for every queued job came or went: all of them look otherwise.
+    /// What holds for every queued job, or for those of a site, came or went: all of them look otherwise. That
+    /// another node has the place of a full site alone is no news to those who wait there: it changes with every job.
     fn note_general(&mut self, now: Moment) {
+        for site in std::mem::take(&mut self.moved_sites) {
+            let is_full = self.rollout.is_site_full(&site);
+            let was_full =
+                if is_full { !self.full_sites.insert(site.clone()) } else { self.full_sites.remove(&site) };
+            if is_full != was_full {
+                let nodes = self.rollout.plan().nodes_of_site(&site).to_vec();
+                let is_queued =
+                    |node: &NodeId| self.job(*node).is_some_and(|job| job.record.state == JobState::Queued);
+                let queued: Vec<NodeId> = nodes.into_iter().filter(is_queued).collect();
+                self.touch(queued);
+            }
+        }
         let general = self.rollout.general_block(now);
         if general != self.general {
             self.general = general;

@@ -1,13 +1,14 @@
 //! A job's life in the store: its offer and its end, each with everything that belongs into the same commit.
 //!
-//! A changing job of a pair holds it (`hold/pair/…`) from the commit of its offer to the commit of its end, over
-//! all runs. A job that got lost keeps its hold and its inbox entry: nobody knows what its node is doing, and
-//! the node is told to stop, until it answers or an operator releases it.
+//! A changing job holds its pair, and a place of its site and of the fleet where those are limited (`hold/…`), from the
+//! commit of its offer to the commit of its end, over all runs. A job that got lost keeps its holds and its inbox
+//! entry: nobody knows what its node is doing, and the node is told to stop, until it answers or an operator releases
+//! it.
 //! Decides nothing; called by the runner, and by the services that take reports and that end or release nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_rollout::Holder;
+use fleet_rollout::{Holder, Place};
 use fleet_store::Batch;
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::{JobState, Outcome};
@@ -40,23 +41,31 @@ impl HoldRecord {
     }
 }
 
-/// Writes an offer: the job as `offered`, its place in the node's inbox, and the hold of its pair when the run
-/// changes nodes. The commit fails when the pair is held.
+impl JobRecord {
+    /// What it may hold. Jobs that were offered by earlier releases do not name their pair among what was taken.
+    pub fn may_hold(&self) -> Vec<Place> {
+        if self.places.is_empty() {
+            self.pair.clone().map(Place::pair).into_iter().collect()
+        } else {
+            self.places.clone()
+        }
+    }
+}
+
+/// Writes an offer: the job as `offered`, its place in the node's inbox, and the holds of what is taken for it. The
+/// commit fails when one of them is held already.
 pub fn offer(
     batch: Batch,
     known: &Stored<JobRecord>,
     offered: &JobRecord,
     entry: &InboxRecord,
-    changes: bool,
 ) -> Result<Batch> {
     let (run, node) = (offered.run, offered.node);
-    let mut batch = batch
+    let batch = batch
         .replace_record(keys::job(run, node)?, known.write_id, offered)?
         .put_record(keys::inbox_entry(node, run)?, entry)?;
-    if let Some(pair) = offered.pair.as_deref().filter(|_| changes) {
-        batch = batch.create_record(keys::pair_hold(pair)?, &HoldRecord::of(offered))?;
-    }
-    Ok(batch)
+    let hold = HoldRecord::of(offered);
+    offered.places.iter().try_fold(batch, |batch, place| batch.create_record(keys::hold(place)?, &hold))
 }
 
 /// Writes an end and takes away what the job had; nothing of a lost one.
@@ -69,45 +78,49 @@ pub async fn end(repo: &Repo, batch: Batch, known: &Stored<JobRecord>, ended: &J
     settle(repo, batch, ended).await
 }
 
-/// The node has answered for this job for good: it is told no more, and the pair is free.
+/// The node has answered for this job for good: it is told no more, and what it held is free. What was taken counts,
+/// whatever pair and site its node has by now.
 pub async fn settle(repo: &Repo, batch: Batch, job: &JobRecord) -> Result<Batch> {
-    let batch = batch.delete(keys::inbox_entry(job.node, job.run)?);
-    let Some(pair) = &job.pair else { return Ok(batch) };
-    let key = keys::pair_hold(pair)?;
-    match repo.get::<HoldRecord>(&key).await? {
-        Some(hold) if hold.record.is_of(job) => Ok(batch.if_write_id(key.clone(), hold.write_id).delete(key)),
-        _ => Ok(batch),
+    let mut batch = batch.delete(keys::inbox_entry(job.node, job.run)?);
+    for place in job.may_hold() {
+        let key = keys::hold(&place)?;
+        match repo.get::<HoldRecord>(&key).await? {
+            Some(hold) if hold.record.is_of(job) => batch = batch.remove(key, hold.write_id),
+            _ => {}
+        }
     }
+    Ok(batch)
 }
 
-/// Frees the pairs that are held for jobs of a node that have ended without its answer: an operator says that it
-/// does nothing any more. Gives the runs of those jobs, for the notifier.
-pub async fn free_pairs_of(repo: &Repo, mut batch: Batch, node: NodeId) -> Result<(Batch, Vec<RunId>)> {
-    let mut runs = Vec::new();
-    for (key, hold) in repo.all::<HoldRecord>(keys::PAIR_HOLDS).await? {
+/// Frees what is held for jobs of a node that have ended without its answer: an operator says that it does nothing
+/// any more. Gives the runs of those jobs, for the notifier.
+pub async fn free_holds_of(repo: &Repo, mut batch: Batch, node: NodeId) -> Result<(Batch, BTreeSet<RunId>)> {
+    let mut runs = BTreeSet::new();
+    for (key, hold) in repo.all::<HoldRecord>(keys::HOLDS).await? {
         let run = hold.record.run;
         if hold.record.node != node {
             continue;
         }
         let job = repo.get::<JobRecord>(&keys::job(run, node)?).await?;
         if job.is_none_or(|job| job.record.state.outcome().is_some()) {
-            batch = batch.remove(key, hold.write_id).delete(keys::inbox_entry(node, run)?);
-            runs.push(run);
+            batch = batch.remove(key, hold.write_id);
+            if runs.insert(run) {
+                batch = batch.delete(keys::inbox_entry(node, run)?);
+            }
         }
     }
     Ok((batch, runs))
 }
 
-/// All pairs that are held, and for whose job.
-pub async fn pair_holds(repo: &Repo) -> Result<BTreeMap<String, Holder>> {
-    let stored = repo.all::<HoldRecord>(keys::PAIR_HOLDS).await?;
-    let named = stored.into_iter().filter_map(|(key, hold)| {
-        Some((keys::pair_in(&key, keys::PAIR_HOLDS)?.to_owned(), hold.record.holder()))
-    });
+/// All that is held, and for whose job.
+pub async fn holds(repo: &Repo) -> Result<BTreeMap<Place, Holder>> {
+    let stored = repo.all::<HoldRecord>(keys::HOLDS).await?;
+    let named =
+        stored.into_iter().filter_map(|(key, hold)| Some((keys::place_in(&key)?, hold.record.holder())));
     Ok(named.collect())
 }
 
-/// Who holds a pair.
-pub async fn pair_hold(repo: &Repo, pair: &str) -> Result<Option<Holder>> {
-    Ok(repo.get::<HoldRecord>(&keys::pair_hold(pair)?).await?.map(|hold| hold.record.holder()))
+/// Who holds a place.
+pub async fn hold(repo: &Repo, place: &Place) -> Result<Option<Holder>> {
+    Ok(repo.get::<HoldRecord>(&keys::hold(place)?).await?.map(|hold| hold.record.holder()))
 }

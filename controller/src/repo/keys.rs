@@ -3,6 +3,7 @@
 //! Ids are written in their canonical text, so that keys can be read by people and sort as ids do: run ids
 //! and version 7 UUIDs by time.
 
+use fleet_rollout::{Place, Scope};
 use fleet_store::{Key, LogName, StoreError};
 use fleet_types::digest::Digest;
 use fleet_types::id::{NodeId, OperatorId, RecordId, RunId};
@@ -199,9 +200,18 @@ pub fn node_job(node: NodeId, run: RunId) -> Made {
     key(format!("{}{run}", node_jobs(node)))
 }
 
+/// Prefix of what all nodes should be working on.
+pub const INBOXES: &str = "inbox/";
 /// Prefix of what a node should be working on.
 pub fn inbox(node: NodeId) -> String {
-    format!("inbox/{node}/")
+    format!("{INBOXES}{node}/")
+}
+
+/// Node and run of an entry below [`INBOXES`].
+pub fn inbox_entry_in(key: &Key) -> Option<(NodeId, RunId)> {
+    let text = std::str::from_utf8(key.as_bytes().strip_prefix(INBOXES.as_bytes())?).ok()?;
+    let (node, run) = text.split_once('/')?;
+    Some((node.parse().ok()?, run.parse().ok()?))
 }
 
 /// One entry of a node's inbox.
@@ -209,21 +219,34 @@ pub fn inbox_entry(node: NodeId, run: RunId) -> Made {
     key(format!("{}{run}", inbox(node)))
 }
 
-/// Prefix of the pairs that are held.
-pub const PAIR_HOLDS: &str = "hold/pair/";
+/// Prefix of all that is held.
+pub const HOLDS: &str = "hold/";
 /// Says that every job in flight that was offered before there were holds has its own.
 pub fn pair_holds_made() -> Made {
     key("meta/pair-holds-made".to_owned())
 }
 
-/// The hold of a pair: there while a job may be changing one of its nodes.
-pub fn pair_hold(pair: &str) -> Made {
-    key(format!("{PAIR_HOLDS}{pair}"))
+/// The hold of a pair, or of a place of a site or of the fleet: there while a job may be changing its node.
+pub fn hold(place: &Place) -> Made {
+    let number = place.number;
+    key(match &place.scope {
+        Scope::Pair(pair) => format!("{HOLDS}pair/{pair}"),
+        Scope::Site(site) => format!("{HOLDS}site/{site}/{number:010}"),
+        Scope::Fleet => format!("{HOLDS}fleet/{number:010}"),
+    })
 }
 
-/// The pair at the end of a key, behind a prefix; `None` when the key is of another shape.
-pub fn pair_in<'a>(key: &'a Key, prefix: &str) -> Option<&'a str> {
-    std::str::from_utf8(key.as_bytes().strip_prefix(prefix.as_bytes())?).ok()
+/// What is held by a key below [`HOLDS`]; `None` when the key is of another shape.
+pub fn place_in(key: &Key) -> Option<Place> {
+    let text = std::str::from_utf8(key.as_bytes().strip_prefix(HOLDS.as_bytes())?).ok()?;
+    let (kind, rest) = text.split_once('/')?;
+    let (scope, number) = match kind {
+        "pair" => return Some(Place::pair(rest.to_owned())),
+        "site" => rest.rsplit_once('/').map(|(site, number)| (Scope::Site(site.to_owned()), number))?,
+        "fleet" => (Scope::Fleet, rest),
+        _ => return None,
+    };
+    Some(Place { scope, number: number.parse().ok()? })
 }
 
 /// Prefix of all reports, node by node and chain by chain.

@@ -1,5 +1,6 @@
 //! The records of the store: data only, in their newest shape.
 
+use fleet_rollout::Place;
 use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
 use fleet_types::id::{
@@ -389,6 +390,10 @@ pub struct JobRecord {
     pub attempt: Attempt,
     /// `queued`, `offered` or ended; what lies between is on the node.
     pub state: JobState,
+    /// What was taken for it with its offer, over all runs. None where it only reads; older records have a pair
+    /// that is not named here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Place>,
     /// When it was offered.
     pub offered: Option<Timestamp>,
     /// When it ended here.
@@ -455,7 +460,7 @@ pub struct AuditTreeRecord {
 }
 record!(AuditTreeRecord, "audit tree", 1);
 
-/// A pair that is held, by its key, and whose job it is held for.
+/// A pair, or a place of a site or of the fleet, that is held, by its key, and whose job it is held for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldRecord {
     /// The run.

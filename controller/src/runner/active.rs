@@ -1,6 +1,6 @@
 //! One open run as the runner drives it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet_rollout::Holds;
@@ -38,9 +38,7 @@ impl Active {
             .into_iter()
             .map(|(_, job)| (job.record.node, job))
             .collect();
-        let pairs: BTreeSet<&String> = jobs.values().filter_map(|job| job.record.pair.as_ref()).collect();
-        let held = pairs.into_iter().filter_map(|pair| Some((pair.clone(), holds.get(pair)?.clone())));
-        let rollout = rebuild::rollout(context, &stored.record, &jobs, known, held.collect())?;
+        let rollout = rebuild::rollout(context, &stored.record, &jobs, known, holds)?;
         let nodes = Tree::new(jobs.keys().map(|node| node_leaf(*node)).collect());
         if nodes.root() != stored.record.nodes_root {
             return Err(rebuild::contradiction("its jobs are not those of its request"));

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use fleet_rollout::{Applied, Event, Holder, Holds, Moment, Wanted};
+use fleet_rollout::{Applied, Event, Holds, Moment, PAGE, Place, Wanted};
+use fleet_store::MAX_BATCH_OPERATIONS;
 use fleet_types::id::NodeId;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::merkle;
@@ -22,8 +23,12 @@ use crate::fleet::sessions::ToNode;
 use crate::rebuild;
 use crate::repo::audited::AuditEntry;
 use crate::repo::reader::{BatchExt as _, Stored};
-use crate::repo::records::{JobRecord, RunRecord};
+use crate::repo::records::{HoldRecord, JobRecord, RunRecord};
 use crate::repo::{jobs, keys};
+
+/// A page of offers fits one commit: of each the job, its inbox entry, and the holds of pair, site and fleet; beside
+/// them the leaf of the wave.
+const _: () = assert!(5 * PAGE < MAX_BATCH_OPERATIONS);
 
 /// Brings the engine up to date with jobs and nodes that changed, and reads the holds that may have gone with them.
 pub async fn refresh(
@@ -34,7 +39,7 @@ pub async fn refresh(
     changed_nodes: &BTreeSet<NodeId>,
 ) -> Result<()> {
     let run = active.run().record.run;
-    let mut pairs = BTreeSet::new();
+    let mut places = BTreeSet::new();
     for node in changed_jobs {
         let Some(known) = active.job(*node) else { continue };
         let Some(stored) = context.repo.get::<JobRecord>(&keys::job(run, *node)?).await? else {
@@ -44,24 +49,27 @@ pub async fn refresh(
             active.open.write().put_job(stored.record.clone(), stored.write_id);
         }
         apply_job(context, active, &stored.record)?;
-        pairs.extend(active.open.read().rollout().plan().pair_of(*node).map(str::to_owned));
+        places.extend(stored.record.may_hold());
     }
-    for node in changed_nodes.iter().copied().filter(|node| active.job(*node).is_some()) {
+    for node in changed_nodes.iter().copied() {
+        let Some(known) = active.job(node) else { continue };
         let event = Event::presence(node, rebuild::presence(context, node));
         apply(context, active, &event)?;
-        pairs.extend(active.open.read().rollout().plan().pair_of(node).map(str::to_owned));
+        places.extend(known.record.may_hold());
     }
-    for pair in pairs.iter().filter(|pair| holds.get(pair).is_some()).cloned().collect::<Vec<_>>() {
-        let stored = jobs::pair_hold(&context.repo, &pair).await?;
-        holds.set(&pair, stored);
-        tell_hold(context, active, holds, &pair)?;
+    for place in places {
+        if holds.get(&place).is_some() {
+            let stored = jobs::hold(&context.repo, &place).await?;
+            holds.set(&place, stored);
+            tell_hold(context, active, holds, &place)?;
+        }
     }
     Ok(())
 }
 
-/// Tells the engine of a run who holds a pair.
-pub fn tell_hold(context: &Context, active: &Active, holds: &Holds, pair: &str) -> Result<()> {
-    apply(context, active, &Event::PairHeld { pair: pair.to_owned(), holder: holds.get(pair).cloned() })
+/// Tells the engine of a run who holds a place.
+pub fn tell_hold(context: &Context, active: &Active, holds: &Holds, place: &Place) -> Result<()> {
+    apply(context, active, &Event::Held { place: place.clone(), holder: holds.get(place).cloned() })
 }
 
 fn apply_job(context: &Context, active: &Active, job: &JobRecord) -> Result<()> {
@@ -152,7 +160,7 @@ async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Resul
 
 async fn save_offers(context: &Context, active: &Active, holds: &mut Holds, wanted: &Wanted) -> Result<()> {
     let stored = active.run();
-    let RunRecord { run, changes, authority, .. } = stored.record;
+    let RunRecord { run, authority, .. } = stored.record;
     let now = context.clock.now();
     // Only while the run is as it was read: no wave may start after a cancel was confirmed.
     let mut batch = context.audited.batch().if_write_id(keys::run(run)?, stored.write_id);
@@ -162,11 +170,12 @@ async fn save_offers(context: &Context, active: &Active, holds: &mut Holds, want
         let record = JobRecord {
             state: JobState::Offered,
             attempt: offer.attempt,
+            places: offer.places.clone(),
             offered: Some(now),
             ..known.record.clone()
         };
         let entry = active.inbox(&record)?;
-        batch = jobs::offer(batch, &known, &record, &entry, changes)?;
+        batch = jobs::offer(batch, &known, &record, &entry)?;
         entries.push((offer.node, entry));
         written.push(record);
     }
@@ -180,15 +189,9 @@ async fn save_offers(context: &Context, active: &Active, holds: &mut Holds, want
     let write_id = context.audited.commit(batch, vec![leaf]).await?;
     for record in written {
         apply(context, active, &Event::offered(record.node, record.attempt))?;
-        if let Some(pair) = record.pair.as_deref().filter(|_| changes) {
-            let holder = Holder {
-                run,
-                node: record.node,
-                name: record.node_name.to_string(),
-                attempt: record.attempt,
-            };
-            holds.set(pair, Some(holder));
-            tell_hold(context, active, holds, pair)?;
+        for place in &record.places {
+            holds.set(place, Some(HoldRecord::of(&record).holder()));
+            tell_hold(context, active, holds, place)?;
         }
         active.open.write().put_job(record, write_id);
     }

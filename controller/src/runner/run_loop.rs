@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_rollout::{Holds, Mono};
+use fleet_rollout::{Holds, Moment, Mono, Scope};
 use fleet_store::Direction;
 use fleet_types::id::{NodeId, RunId};
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +17,7 @@ use super::cancel_retries::CancelRetries;
 use super::pass;
 use super::unloadable;
 use crate::context::Context;
-use crate::error::{Kind, Result};
+use crate::error::{ControllerError, Kind, Result};
 use crate::rebuild::{self, Known};
 use crate::repo::reader::PAGE;
 use crate::repo::records::Mark;
@@ -31,12 +31,12 @@ const LOOK_PERIOD: Duration = Duration::from_secs(5);
 /// gives silent nodes more time.
 const STANDSTILL: Duration = Duration::from_secs(15);
 
-/// The loop's own state: open runs, and which runs a node or a pair takes part in.
+/// The loop's own state: open runs, and which runs a node takes part in or what is limited binds.
 #[derive(Default)]
-struct Runs {
+pub(super) struct Runs {
     active: HashMap<RunId, Active>,
     by_node: BTreeMap<NodeId, BTreeSet<RunId>>,
-    by_pair: BTreeMap<String, BTreeSet<RunId>>,
+    by_scope: BTreeMap<Scope, BTreeSet<RunId>>,
     holds: Holds,
     /// Since when nodes are listened to without a break.
     listening_since: Mono,
@@ -52,8 +52,8 @@ impl Runs {
         for node in model.nodes() {
             self.by_node.entry(node).or_default().insert(run);
         }
-        for pair in model.rollout().plan().pairs() {
-            self.by_pair.entry(pair.to_owned()).or_default().insert(run);
+        for scope in model.rollout().plan().scopes() {
+            self.by_scope.entry(scope).or_default().insert(run);
         }
         drop(model);
         self.active.insert(run, active);
@@ -75,16 +75,45 @@ impl Runs {
         self.looked = now;
     }
 
-    /// Tells every run of the pairs that were taken or became free.
-    fn tell_holds(&mut self, context: &Context) {
-        for pair in self.holds.take_changed() {
-            for run in self.by_pair.get(&pair).into_iter().flatten() {
+    /// Tells every run of what was taken or became free. Gives the runs that were told.
+    fn tell_holds(&mut self, context: &Context) -> BTreeSet<RunId> {
+        let mut told = BTreeSet::new();
+        for place in self.holds.take_changed() {
+            for run in self.by_scope.get(&place.scope).into_iter().flatten() {
                 let Some(active) = self.active.get(run) else { continue };
-                if let Err(error) = pass::tell_hold(context, active, &self.holds, &pair) {
+                if let Err(error) = pass::tell_hold(context, active, &self.holds, &place) {
                     log(&format!("run {run}"), &error);
                 }
-                active.open.tell(context.clock.moment());
+                told.insert(*run);
             }
+        }
+        told
+    }
+
+    /// The runs that are to be settled now, oldest first: what several wait for goes to the one that has waited
+    /// longest, and not to the one that happened to be looked at.
+    fn in_turn(&self, touched: &BTreeSet<RunId>, now: Moment) -> Vec<RunId> {
+        let mut turn = Vec::new();
+        for (run, active) in &self.active {
+            let model = active.open.read();
+            if touched.contains(run) || !model.rollout().wanted(now).is_empty() {
+                turn.push((model.run.record.started, *run));
+            }
+        }
+        turn.sort_unstable();
+        turn.into_iter().map(|(_, run)| run).collect()
+    }
+
+    /// Takes out a run that could not be handled, to be read anew: at once after a conflict, else when the period is
+    /// over.
+    fn set_aside(&mut self, context: &Context, run: RunId, error: &ControllerError) {
+        if let Some(active) = self.active.remove(&run) {
+            self.forget(&active);
+        }
+        if error.kind == Kind::Conflict {
+            context.notifier.run_changed(run);
+        } else {
+            log(&format!("run {run}"), error);
         }
     }
 
@@ -95,8 +124,8 @@ impl Runs {
         for node in model.nodes() {
             remove(&mut self.by_node, &node, run);
         }
-        for pair in model.rollout().plan().pairs() {
-            remove(&mut self.by_pair, pair, run);
+        for scope in model.rollout().plan().scopes() {
+            remove(&mut self.by_scope, &scope, run);
         }
     }
 }
@@ -128,23 +157,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
                 Err(error) => log("reading open runs", &error),
             }
         }
-        let changes = context.notifier.take();
-        let touched = touched(&runs, &changes);
-        for (run, (jobs, nodes)) in touched {
-            one(&context, &mut runs, run, changes.runs.contains(&run), &jobs, &nodes).await;
-        }
-        // Deadlines: every run whose time has come, whether or not something changed.
-        runs.look(&context);
-        let now = context.clock.moment();
-        let due: Vec<RunId> = runs
-            .active
-            .iter()
-            .filter(|(_, active)| !active.open.read().rollout().wanted(now).is_empty())
-            .map(|(run, _)| *run)
-            .collect();
-        for run in due {
-            one(&context, &mut runs, run, false, &BTreeSet::new(), &BTreeSet::new()).await;
-        }
+        round(&context, &mut runs).await;
         // On a clock of its own, however often the notifier rings: a run that was set aside is read again, and a
         // lost ring is made good.
         if Instant::now() >= next_full {
@@ -157,6 +170,22 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             () = stop.cancelled() => {}
             _ = timeout_at(next, context.notifier.rung()) => {}
         }
+    }
+}
+
+/// Brings every run up to date that something happened to, and only then lets them go on, each in its turn.
+pub(super) async fn round(context: &Context, runs: &mut Runs) {
+    let changes = context.notifier.take();
+    let mut news = BTreeSet::new();
+    for (run, (jobs, nodes)) in touched(runs, &changes) {
+        refresh(context, runs, run, changes.runs.contains(&run), &jobs, &nodes).await;
+        news.insert(run);
+    }
+    news.extend(runs.tell_holds(context));
+    // And every run whose time has come, whether or not something changed.
+    runs.look(context);
+    for run in runs.in_turn(&news, context.clock.moment()) {
+        settle(context, runs, run).await;
     }
 }
 
@@ -197,9 +226,9 @@ fn touched(runs: &Runs, changes: &Changes) -> BTreeMap<RunId, (BTreeSet<NodeId>,
     touched
 }
 
-/// One run: read it if need be, bring it up to date, settle it. A run that cannot be handled is set aside
-/// until the next period and never stops the others.
-async fn one(
+/// Reads a run if need be, and brings it up to date. One that cannot be handled is set aside until the next period
+/// and never stops the others.
+async fn refresh(
     context: &Context,
     runs: &mut Runs,
     run: RunId,
@@ -208,73 +237,71 @@ async fn one(
     nodes: &BTreeSet<NodeId>,
 ) {
     runs.look(context);
-    let (active, fresh) = match runs.active.remove(&run) {
-        Some(active) if !reread => (active, false),
-        old => {
-            if let Some(old) = &old {
-                runs.forget(old);
-            }
-            match jobs::pair_holds(&context.repo).await {
-                Ok(stored) => runs.holds.set_all(stored),
-                Err(error) => return log(&format!("run {run}"), &error),
-            }
-            runs.tell_holds(context);
-            // What was known of silent jobs outlives a conflict: their time must not begin anew with each.
-            let known = Known { before: context.open_runs.of(run), listening_since: runs.listening_since };
-            match Active::load(context, run, &known, &runs.holds).await {
-                Ok(active) if active.run().record.state.is_terminal() => {
-                    runs.cancel_retries.remove(&run);
-                    context.open_runs.forget(run);
-                    return;
-                }
-                Ok(active) => {
-                    context.open_runs.publish(run, Arc::clone(&active.open));
-                    (active, true)
-                }
-                Err(error) => {
-                    log(&format!("run {run}"), &error);
-                    if error.detail.code == rebuild::UNLOADABLE
-                        && let Err(error) = unloadable::end(context, run, &error.detail.message).await
-                    {
-                        log(&format!("ending run {run}"), &error);
-                    }
-                    return;
-                }
-            }
+    if reread || !runs.active.contains_key(&run) {
+        if let Some(old) = runs.active.remove(&run) {
+            runs.forget(&old);
         }
-    };
-    let cancel_retries = runs.cancel_retries.entry(run).or_default();
-    let outcome = async {
-        pass::refresh(context, &active, &mut runs.holds, jobs, nodes).await?;
-        pass::settle(context, &active, &mut runs.holds, cancel_retries).await
-    }
-    .await;
-    active.open.tell(context.clock.moment());
-    match outcome {
-        Ok(false) if fresh => runs.insert(active),
-        // The index holds its nodes already: an event must not cost as much as the run has nodes.
-        Ok(false) => {
-            runs.active.insert(run, active);
-        }
-        Ok(true) => {
-            context.open_runs.forget(run);
-            runs.forget(&active);
-            runs.cancel_retries.remove(&run);
-        }
-        Err(error) => {
-            runs.forget(&active);
-            // Read it anew: at once after a conflict, else when the period is over.
-            if error.kind == Kind::Conflict {
-                context.notifier.run_changed(run);
-            } else {
+        match read(context, runs, run).await {
+            Ok(Some(active)) => {
+                context.open_runs.publish(run, Arc::clone(&active.open));
+                runs.insert(active);
+            }
+            Ok(None) => {
+                runs.cancel_retries.remove(&run);
+                context.open_runs.forget(run);
+            }
+            Err(error) => {
                 log(&format!("run {run}"), &error);
+                if error.detail.code == rebuild::UNLOADABLE
+                    && let Err(error) = unloadable::end(context, run, &error.detail.message).await
+                {
+                    log(&format!("ending run {run}"), &error);
+                }
             }
         }
     }
-    runs.tell_holds(context);
+    let Some(active) = runs.active.get(&run) else { return };
+    if let Err(error) = pass::refresh(context, active, &mut runs.holds, jobs, nodes).await {
+        runs.set_aside(context, run, &error);
+    }
 }
 
-fn log(what: &str, error: &crate::error::ControllerError) {
+/// Reads a run and all that is held; `None` when it has ended.
+async fn read(context: &Context, runs: &mut Runs, run: RunId) -> Result<Option<Active>> {
+    runs.holds.set_all(jobs::holds(&context.repo).await?);
+    // What was known of silent jobs outlives a conflict: their time must not begin anew with each.
+    let known = Known { before: context.open_runs.of(run), listening_since: runs.listening_since };
+    let active = Active::load(context, run, &known, &runs.holds).await?;
+    let has_ended = active.run().record.state.is_terminal();
+    Ok((!has_ended).then_some(active))
+}
+
+/// Saves and says what one run wants now.
+async fn settle(context: &Context, runs: &mut Runs, run: RunId) {
+    runs.look(context);
+    let Some(active) = runs.active.get(&run) else { return };
+    let cancel_retries = runs.cancel_retries.entry(run).or_default();
+    let outcome = pass::settle(context, active, &mut runs.holds, cancel_retries).await;
+    active.open.tell(context.clock.moment());
+    match outcome {
+        Ok(false) => {}
+        Ok(true) => {
+            context.open_runs.forget(run);
+            runs.cancel_retries.remove(&run);
+            if let Some(active) = runs.active.remove(&run) {
+                runs.forget(&active);
+            }
+        }
+        Err(error) => runs.set_aside(context, run, &error),
+    }
+    for told in runs.tell_holds(context) {
+        if let Some(active) = runs.active.get(&told) {
+            active.open.tell(context.clock.moment());
+        }
+    }
+}
+
+fn log(what: &str, error: &ControllerError) {
     let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     tracing::error!("{what}: {error}: {source}");
 }
@@ -282,7 +309,7 @@ fn log(what: &str, error: &crate::error::ControllerError) {
 fn next_wake(context: &Context, runs: &Runs) -> Instant {
     let now = context.clock.moment();
     let waits = runs.active.values().filter_map(|active| active.open.read().rollout().next_look(now));
-    // A freed pair may let another run go on at once.
+    // What became free may let another run go on at once.
     let due = runs.active.values().any(|active| !active.open.read().rollout().wanted(now).offer.is_empty());
     let wait = if due { Duration::ZERO } else { waits.min().unwrap_or(LOOK_PERIOD) };
     Instant::now() + wait.min(LOOK_PERIOD) + Duration::from_millis(1)

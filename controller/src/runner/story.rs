@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_rollout::{Holds, LOST_GRACE, Presence};
+use fleet_rollout::{Holds, LOST_GRACE, Place, Presence};
 use fleet_store::MemoryStore;
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{JobLimits, JobState, Outcome};
@@ -28,6 +28,8 @@ use crate::testing::{TestContext, agent, job_record, run_record};
 const START: i64 = 1_800_000_000_000;
 const PAIR: &str = "ams2-edge";
 
+mod limits;
+
 /// A controller on a manual clock, and what its loop holds.
 struct World {
     test: TestContext,
@@ -37,8 +39,12 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::configured("").await
+    }
+
+    async fn configured(more: &str) -> Self {
         let now = Timestamp::clamped(START);
-        let test = TestContext::at(Arc::new(MemoryStore::new()), Clock::manual(now)).await;
+        let test = TestContext::configured(Arc::new(MemoryStore::new()), Clock::manual(now), more).await;
         Self { test, holds: Holds::default(), now }
     }
 
@@ -81,7 +87,7 @@ impl World {
 
     /// The run as after a start, with all its nodes online.
     async fn load(&mut self, run: RunId) -> Active {
-        self.holds.set_all(jobs::pair_holds(&self.test.context.repo).await.unwrap());
+        self.holds.set_all(jobs::holds(&self.test.context.repo).await.unwrap());
         let listening_since = self.context().clock.moment().mono;
         let known = Known { before: None, listening_since };
         let active = Active::load(&self.test.context, run, &known, &self.holds).await.unwrap();
@@ -99,8 +105,8 @@ impl World {
         let changed: BTreeSet<NodeId> = changed.iter().map(|n| agent(*n).node).collect();
         let none = BTreeSet::new();
         pass::refresh(&context, active, &mut self.holds, &changed, &none).await.unwrap();
-        for pair in self.holds.take_changed() {
-            pass::tell_hold(&context, active, &self.holds, &pair).unwrap();
+        for place in self.holds.take_changed() {
+            pass::tell_hold(&context, active, &self.holds, &place).unwrap();
         }
         pass::settle(&context, active, &mut self.holds, &mut CancelRetries::default()).await.unwrap()
     }
@@ -133,8 +139,9 @@ async fn two_runs_never_have_both_halves_of_a_pair() {
     let (one, two) = (world.load(first).await, world.load(second).await);
     world.pass(&one, &[]).await;
     // The other run hears of it from the holds, also when it was read before.
-    world.holds.set(PAIR, jobs::pair_hold(&world.test.context.repo, PAIR).await.unwrap());
-    pass::tell_hold(&world.test.context, &two, &world.holds, PAIR).unwrap();
+    let pair = Place::pair(PAIR.to_owned());
+    world.holds.set(&pair, jobs::hold(&world.test.context.repo, &pair).await.unwrap());
+    pass::tell_hold(&world.test.context, &two, &world.holds, &pair).unwrap();
     world.pass(&two, &[]).await;
     assert_eq!(
         (world.state(first, 1).await, world.state(second, 2).await),
@@ -144,7 +151,7 @@ async fn two_runs_never_have_both_halves_of_a_pair() {
     assert_eq!(why[0].to_string(), format!("its pair is held for fw-1 in run {first}"));
     // A second controller, or one that missed the news, is stopped by the commit itself.
     let stale = world.load(second).await;
-    let free = fleet_rollout::Event::PairHeld { pair: PAIR.to_owned(), holder: None };
+    let free = fleet_rollout::Event::Held { place: pair.clone(), holder: None };
     stale.open.write().apply(world.context().clock.moment(), &free).unwrap();
     let mut nothing = Holds::default();
     let mut retries = CancelRetries::default();
@@ -153,8 +160,8 @@ async fn two_runs_never_have_both_halves_of_a_pair() {
     // The end frees it, in the same commit.
     world.end(first, 1, Outcome::Succeeded).await;
     assert!(world.pass(&one, &[1]).await, "the first run has ended");
-    assert_eq!(jobs::pair_hold(&world.test.context.repo, PAIR).await.unwrap(), None);
-    pass::tell_hold(&world.test.context, &two, &world.holds, PAIR).unwrap();
+    assert_eq!(jobs::hold(&world.test.context.repo, &pair).await.unwrap(), None);
+    pass::tell_hold(&world.test.context, &two, &world.holds, &pair).unwrap();
     world.pass(&two, &[]).await;
     assert_eq!(world.state(second, 2).await, JobState::Offered);
 }
@@ -316,7 +323,7 @@ async fn a_run_whose_records_contradict_each_other_ends_and_says_why() {
     unloadable::end(world.context(), run, &error.detail.message).await.unwrap();
     // What was offered may be going on: its pair stays taken, and its node is told to stop.
     assert_eq!(world.outcome(run, 1).await, Some(Outcome::Lost));
-    assert!(jobs::pair_hold(&world.context().repo, PAIR).await.unwrap().is_some());
+    assert!(jobs::hold(&world.context().repo, &Place::pair(PAIR.to_owned())).await.unwrap().is_some());
     assert!(deliver::stop_reason(world.context(), agent(1).node, run).await.unwrap().is_some());
     assert_eq!(world.outcome(run, 2).await, Some(Outcome::Cancelled));
     let stored =

@@ -20,7 +20,7 @@ use crate::repo::{jobs, keys};
 const ENDS_A_COMMIT: usize = 256;
 
 /// Ends the run. What was never offered is cancelled; of what was offered nobody knows, its nodes are told to stop
-/// and its pairs stay taken.
+/// and what they hold stays taken.
 pub async fn end(context: &Context, run: RunId, why: &str) -> Result<()> {
     let now = context.clock.now();
     let reason: String = format!("the run cannot be carried out: {why}").chars().take(500).collect();

@@ -149,11 +149,11 @@ pub async fn release(context: &Context, order: &Order<'_>) -> Result<Done> {
         }
         let stored = find(context, order.name).await?;
         let id = stored.record.id;
-        // A pair that stays taken because nobody knows what the node is doing is freed as well.
-        let (mut batch, freed) = jobs::free_pairs_of(&context.repo, context.audited.batch(), id).await?;
+        // What stays taken because nobody knows what the node is doing is freed as well.
+        let (mut batch, freed) = jobs::free_holds_of(&context.repo, context.audited.batch(), id).await?;
         let hold = stored.record.hold().cloned();
         if hold.is_none() && freed.is_empty() {
-            let why = format!("node \"{}\" is not held, and no pair is held for it", order.name);
+            let why = format!("node \"{}\" is not held, and nothing is held for it", order.name);
             return Err(ControllerError::new(Kind::Conflict, "node-not-held", why));
         }
         let mut record = match hold {
@@ -251,13 +251,12 @@ pub async fn take_up_again(context: &Context) -> Result<()> {
     for id in context.node_cache.ids(|known| known.record.hold().is_some()) {
         let Some(known) = context.node_cache.get(id) else { continue };
         let Some(hold) = known.record.hold() else { continue };
-        let ends = if hold.keeps_link() { Ends::Unbegun } else { Ends::All };
-        end_jobs(context, id, &format!("the node is {hold}"), ends).await?;
+        end_jobs(context, id, &format!("the node is {hold}"), Ends::of(hold)).await?;
     }
     Ok(())
 }
 
-/// Ends the jobs of a node that was removed, empties its inbox and frees its pairs: it will not answer any more.
+/// Ends the jobs of a node that was removed, empties its inbox and frees what it held: it will not answer any more.
 async fn end_removed(context: &Context, removed: &RemovedRecord) -> Result<()> {
     end_jobs(context, removed.node, &format!("the node was removed by {}", removed.by), Ends::All).await?;
     let entries = context.repo.all::<InboxRecord>(&keys::inbox(removed.node)).await?;
@@ -267,7 +266,7 @@ async fn end_removed(context: &Context, removed: &RemovedRecord) -> Result<()> {
         context.audited.commit(batch, vec![]).await?;
     }
     let batch = context.audited.batch().using_reserve();
-    let (batch, freed) = jobs::free_pairs_of(&context.repo, batch, removed.node).await?;
+    let (batch, freed) = jobs::free_holds_of(&context.repo, batch, removed.node).await?;
     if !freed.is_empty() {
         context.audited.commit(batch, vec![]).await?;
         for run in freed {

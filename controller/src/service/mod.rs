@@ -11,6 +11,7 @@
 //! | [`presence`] | which nodes were there: across stops of the controller |
 //! | [`node_jobs`] | ends the open jobs of a node that gets no work any more |
 //! | [`holds`] | nodes that get no work: held, released, removed |
+//! | [`places`] | limits that are new, and the jobs in flight |
 //! | [`trust`] | the trust bundle |
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
@@ -37,6 +38,7 @@ pub mod jobs;
 pub mod limits;
 pub mod node_jobs;
 pub mod output;
+pub mod places;
 pub mod presence;
 pub mod reports;
 pub mod retention;

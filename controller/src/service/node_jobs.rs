@@ -1,14 +1,15 @@
 //! Ends the open jobs of a node that gets no work any more. Called when it is held or removed, and again at starts.
 
-use fleet_store::Direction;
-use fleet_types::id::{JobId, NodeId};
+use fleet_store::{Batch, Direction};
+use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::{JobState, Outcome};
+use fleet_types::view::Hold;
 
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::reader::PAGE;
-use crate::repo::records::{JobRecord, Mark, RunRecord};
+use crate::repo::records::{JobRecord, Mark, NodeRecord, RunRecord};
 use crate::repo::{jobs, keys};
 
 /// Which of a node's open jobs end.
@@ -20,7 +21,20 @@ pub enum Ends {
     All,
 }
 
-/// Ends a node's jobs in open runs, each in a commit of its own: there are a few at most.
+impl Ends {
+    /// Those that a hold ends.
+    pub const fn of(hold: &Hold) -> Self {
+        if hold.keeps_link() { Self::Unbegun } else { Self::All }
+    }
+
+    /// Does the node's record still say that these end?
+    fn is_due(self, node: &NodeRecord) -> bool {
+        node.hold().is_some_and(|hold| self == Self::Unbegun || Self::of(hold) == Self::All)
+    }
+}
+
+/// Ends a node's jobs in open runs, each in a commit of its own: there are a few at most. Once the node may have work
+/// again nothing more ends.
 pub async fn end_jobs(context: &Context, node: NodeId, reason: &str, ends: Ends) -> Result<()> {
     let mut after = None;
     loop {
@@ -31,7 +45,13 @@ pub async fn end_jobs(context: &Context, node: NodeId, reason: &str, ends: Ends)
             let run = keys::run_in(&key, keys::OPEN_RUNS);
             after = Some(key);
             let Some(run) = run else { continue };
-            while !end_job(context, JobId::first(run, node), reason, ends).await? {}
+            while let Some((batch, leaf)) = ending(context, run, node, reason, ends).await? {
+                if committed(context.audited.commit(batch, vec![leaf]).await)? {
+                    context.sessions.clear_live(node, run);
+                    context.notifier.job_changed(run, node);
+                    break;
+                }
+            }
         }
         if is_last {
             return Ok(());
@@ -39,36 +59,42 @@ pub async fn end_jobs(context: &Context, node: NodeId, reason: &str, ends: Ends)
     }
 }
 
-/// Ends one job, if it is open. False when it changed in between.
-async fn end_job(context: &Context, job: JobId, reason: &str, ends: Ends) -> Result<bool> {
-    let key = keys::job(job.run, job.node)?;
-    let Some(stored) = context.repo.get::<JobRecord>(&key).await? else { return Ok(true) };
+/// The end of one job, as long as job and node are as they are now; `None` when there is nothing to end.
+async fn ending(
+    context: &Context,
+    run: RunId,
+    node: NodeId,
+    reason: &str,
+    ends: Ends,
+) -> Result<Option<(Batch, AuditEntry)>> {
+    let (node_key, batch) = (keys::node(node)?, context.audited.batch().using_reserve());
+    let batch = match context.repo.get::<NodeRecord>(&node_key).await? {
+        // It was removed.
+        None => batch.if_absent(node_key),
+        Some(stored) if ends.is_due(&stored.record) => batch.if_write_id(node_key, stored.write_id),
+        Some(_) => return Ok(None),
+    };
+    let Some(stored) = context.repo.get::<JobRecord>(&keys::job(run, node)?).await? else { return Ok(None) };
     let outcome = match stored.record.state {
-        JobState::Ended { .. } => return Ok(true),
+        JobState::Ended { .. } => return Ok(None),
         JobState::Queued => Outcome::Cancelled,
         _ if ends == Ends::All => Outcome::Lost,
-        _ => return Ok(true),
+        _ => return Ok(None),
     };
-    let Some(run) = context.repo.get::<RunRecord>(&keys::run(job.run)?).await? else { return Ok(true) };
-    let attempt = stored.record.attempt;
+    let Some(run) = context.repo.get::<RunRecord>(&keys::run(run)?).await? else { return Ok(None) };
     let record = JobRecord {
         state: JobState::ended(outcome, reason),
         ended: Some(context.clock.now()),
         summary: reason.chars().take(200).collect(),
         ..stored.record.clone()
     };
-    let batch = jobs::end(&context.repo, context.audited.batch().using_reserve(), &stored, &record).await?;
-    let leaf = AuditEntry::new(context.audited.actor(), "job.end", format!("run/{}", job.run))
-        .job(job, attempt)
+    let batch = jobs::end(&context.repo, batch, &stored, &record).await?;
+    let leaf = AuditEntry::new(context.audited.actor(), "job.end", format!("run/{}", run.record.run))
+        .job(record.id(), record.attempt)
         .subject(run.record.authority.digest())
         .outcome(outcome)
         .because(record.summary.as_str());
-    if !committed(context.audited.commit(batch, vec![leaf]).await)? {
-        return Ok(false);
-    }
-    context.sessions.clear_live(job.node, job.run);
-    context.notifier.job_changed(job.run, job.node);
-    Ok(true)
+    Ok(Some((batch, leaf)))
 }
 
 /// Did it go through? Not after a conflict: then the caller looks again.
@@ -77,5 +103,58 @@ pub fn committed<T>(outcome: Result<T>) -> Result<bool> {
         Ok(_) => Ok(true),
         Err(error) if error.kind == Kind::Conflict => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::id::{Attempt, Stage};
+    use fleet_types::view::Hold;
+
+    use super::*;
+    use crate::repo::reader::BatchExt as _;
+    use crate::repo::records::NodeState;
+    use crate::testing::{TestContext, enrolled, job_record, leaves, run_record};
+
+    #[tokio::test]
+    async fn jobs_end_at_their_stage_and_only_while_the_node_gets_no_work() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let agent = enrolled(context, 1).await;
+        let (node, run) = (agent.node, RunId::from_number(1));
+        let (stage, attempt) = (Stage(1), Attempt(2));
+        let job = JobRecord { stage, attempt, ..job_record(run, &agent) };
+        let key = keys::job(run, node).unwrap();
+        let mut batch = context.audited.batch().put_record(key.clone(), &job).unwrap();
+        batch = batch.put_record(keys::run(run).unwrap(), &run_record(run, context.clock.now())).unwrap();
+        batch = batch.put_record(keys::open_run(run).unwrap(), &Mark {}).unwrap();
+        context.audited.commit(batch, vec![]).await.unwrap();
+        let put_node = async |state: NodeState| {
+            let record = NodeRecord::clone(&context.node_cache.get(node).unwrap().record).with_state(state);
+            let batch = context.audited.batch().put_record(keys::node(node).unwrap(), &record).unwrap();
+            context.audited.commit(batch, vec![]).await.unwrap();
+        };
+        let found = async || context.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record.state;
+        let hold = |by: Option<&str>| {
+            let by = by.map(|by| by.parse().unwrap());
+            NodeState::Held(Hold { reason: "why".to_owned(), since: None, by })
+        };
+        // It is held, and released before its jobs are ended.
+        put_node(hold(Some("ada"))).await;
+        let (batch, leaf) = ending(context, run, node, "held", Ends::Unbegun).await.unwrap().unwrap();
+        put_node(NodeState::Active).await;
+        assert!(!committed(context.audited.commit(batch, vec![leaf]).await).unwrap());
+        end_jobs(context, node, "held", Ends::Unbegun).await.unwrap();
+        assert_eq!(found().await, JobState::Queued);
+        // An operator's hold does not end what a shut-out would.
+        put_node(hold(Some("ada"))).await;
+        end_jobs(context, node, "shut out", Ends::All).await.unwrap();
+        assert_eq!(found().await, JobState::Queued);
+        put_node(hold(None)).await;
+        end_jobs(context, node, "shut out", Ends::All).await.unwrap();
+        assert_eq!(found().await.outcome(), Some(Outcome::Cancelled));
+        let told = leaves(context, "job.end").await;
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].job.unwrap().stage, told[0].attempt), (stage, Some(attempt)));
     }
 }

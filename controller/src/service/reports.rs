@@ -329,7 +329,7 @@ async fn store(
     if late {
         let record = JobRecord { late_report: Some(at), ..job.record };
         batch = batch.replace_record(keys::job(run, node)?, job.write_id, &record)?;
-        // The node has answered: it is told to stop no more, and its pair is free.
+        // The node has answered: it is told to stop no more, and what it held is free.
         batch = jobs::settle(&context.repo, batch, &record).await?;
         context.audited.commit(batch, vec![leaf.because(because("late: the job had ended here"))]).await?;
         note_health(context, node, newest);
@@ -375,6 +375,7 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: Timestamp) -> 
         stage: report.job.stage,
         attempt: report.attempt,
         state: ended(report),
+        places: vec![],
         offered: None,
         ended: Some(now),
         took_ms: Some(u64::try_from(report.ended.since(report.started).as_millis()).unwrap_or(u64::MAX)),

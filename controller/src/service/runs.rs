@@ -370,6 +370,7 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
                 stage: Stage::FIRST,
                 attempt: Attempt(1),
                 state: JobState::Queued,
+                places: vec![],
                 offered: None,
                 ended: None,
                 took_ms: None,

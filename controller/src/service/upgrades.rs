@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use fleet_rollout::Place;
 use fleet_store::{Direction, Key};
 use fleet_types::job::{JobState, Outcome};
 
@@ -57,7 +58,7 @@ async fn index_by_time(context: &Context) -> Result<()> {
 /// Holds the pair of every job that may be changing its node: one that is offered, and one that got lost and whose node
 /// has not answered.
 async fn hold_pairs(context: &Context) -> Result<()> {
-    let mut holds = BTreeMap::new();
+    let mut holds: BTreeMap<Key, HoldRecord> = BTreeMap::new();
     for (_, run) in context.repo.all::<RunRecord>(keys::RUNS).await? {
         let RunRecord { run, changes, tally, state, .. } = run.record;
         if !changes || (state.is_terminal() && tally.count(&[Outcome::Lost]) == 0) {
@@ -65,11 +66,11 @@ async fn hold_pairs(context: &Context) -> Result<()> {
         }
         for (_, job) in context.repo.all::<JobRecord>(&keys::jobs_of(run)).await? {
             let job = job.record;
-            let Some(pair) = job.pair.as_deref().filter(|_| job.state != JobState::Queued) else { continue };
+            let Some(pair) = job.pair.clone().filter(|_| job.state != JobState::Queued) else { continue };
             // The entry goes when the node has answered.
             let entry = context.repo.get::<InboxRecord>(&keys::inbox_entry(job.node, run)?).await?;
             if entry.is_some() {
-                holds.entry(keys::pair_hold(pair)?).or_insert_with(|| HoldRecord::of(&job));
+                holds.entry(keys::hold(&Place::pair(pair))?).or_insert_with(|| HoldRecord::of(&job));
             }
         }
     }
@@ -129,13 +130,14 @@ mod tests {
         }
         context.audited.commit(batch, vec![]).await.unwrap();
         run(context).await.unwrap();
-        let held = jobs::pair_holds(&context.repo).await.unwrap();
-        let held: Vec<_> = held.iter().map(|(pair, holder)| (pair.as_str(), holder.name.as_str())).collect();
-        assert_eq!(held, [("lost", "fw-4"), ("offered", "fw-1")]);
+        let held = jobs::holds(&context.repo).await.unwrap();
+        let pair = |name: &str| Place::pair(name.to_owned());
+        let held: Vec<_> = held.into_iter().map(|(place, holder)| (place, holder.name)).collect();
+        assert_eq!(held, [(pair("lost"), "fw-4".to_owned()), (pair("offered"), "fw-1".to_owned())]);
         // Not again: holds come and go with jobs from now on.
-        let key = keys::pair_hold("lost").unwrap();
+        let key = keys::hold(&pair("lost")).unwrap();
         context.audited.commit(context.audited.batch().delete(key), vec![]).await.unwrap();
         run(context).await.unwrap();
-        assert_eq!(jobs::pair_holds(&context.repo).await.unwrap().len(), 1);
+        assert_eq!(jobs::holds(&context.repo).await.unwrap().len(), 1);
     }
 }

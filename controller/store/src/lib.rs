@@ -29,7 +29,7 @@ mod scan_range;
 pub mod sled_store;
 
 pub use batch::{Append, Batch, Committed, Op, Precondition, WriteId};
-pub use contract::{Direction, Entry, KvStore, MAX_VALUE_BYTES};
+pub use contract::{Direction, Entry, KvStore, MAX_BATCH_OPERATIONS, MAX_VALUE_BYTES};
 pub use error::StoreError;
 pub use key::{Key, LogName};
 pub use memory_store::MemoryStore;

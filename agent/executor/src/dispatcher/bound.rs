@@ -29,7 +29,7 @@ impl Dispatcher {
                 format!("run {} planned other documents or parameters than this one starts", bound.run);
             return Err(Refusal::new("plan-other", message, PLAN_AGAIN));
         }
-        if !plan.digest().is_some_and(|digest| bound.digests.binary_search(&digest).is_ok()) {
+        if plan.digest().is_none_or(|digest| bound.digests.binary_search(&digest).is_err()) {
             let message = format!(
                 "what this node planned in run {} is not among what the operator saw and signed",
                 bound.run

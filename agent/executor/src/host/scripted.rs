@@ -20,8 +20,8 @@ use super::notes::FolderNotes;
 use super::scripted_units::UnitTraits;
 use super::{
     Activity, Clock, CpuTimes, Entry, Exit, FileError, FileProblem, Files, Host, InterfaceCounters,
-    Invocation, Living, LoadAverages, MemoryUse, Mount, Notes, Packages, ProcessError, ProcessOutcome, Processes,
-    Purpose, ReadFile, Running, Space, Stat, System, SystemError, Units, WriteFile,
+    Invocation, Living, LoadAverages, MemoryUse, Mount, Notes, Packages, ProcessError, ProcessOutcome,
+    Processes, Purpose, ReadFile, Running, Space, Stat, System, SystemError, Units, WriteFile,
 };
 use crate::tasks::CancelFlag;
 

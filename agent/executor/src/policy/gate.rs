@@ -45,6 +45,7 @@ impl Admitted {
     }
 
     /// The same, bound to a plan.
+    #[must_use]
     pub fn bound_to(self, bound: Option<Bound>) -> Self {
         Self { bound, ..self }
     }

@@ -181,8 +181,8 @@ impl Change for LogConfigure {
         let work = Work::of(context)?;
         Ok(TaskPlan {
             summary: work.summary("would be written"),
-            commands: Vec::new(),
             changes: work.changes(),
+            ..TaskPlan::default()
         })
     }
 

@@ -13,6 +13,7 @@ use super::package_note::{Note, beside, there};
 use super::package_upgrade::{mend, part, rehearse, unfinished, unknown};
 use super::packages::{changing, failed, plain, reported, steady};
 use super::part::{bounded, change, problem};
+use super::programs::left;
 use crate::host::{
     Activity, Direction, FileProblem, InstalledPackages, PackageChange, PackageError, PackageFault, SetAside,
     Standing,
@@ -200,8 +201,8 @@ fn units(context: &TaskContext<'_>, note: &Note, report: &mut TaskReport) -> Vec
             | (false, Activity::Inactive | Activity::Failed | Activity::NotFound) => {
                 continue;
             }
-            (true, _) => (units.start(unit), "started"),
-            (false, _) => (units.stop(unit), "stopped"),
+            (true, _) => (units.start(unit, left(context)), "started"),
+            (false, _) => (units.stop(unit, left(context)), "stopped"),
         };
         match done {
             Ok(()) => report.changes.push(change(

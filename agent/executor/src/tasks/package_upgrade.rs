@@ -59,11 +59,7 @@ impl Change for PackageUpgrade {
             };
             format!("{} packages change; {fetched}; the way back: {back}{pending}", changes.len())
         };
-        Ok(TaskPlan {
-            summary,
-            changes: changes.iter().map(reported).collect(),
-            ..TaskPlan::default()
-        })
+        Ok(TaskPlan { summary, changes: changes.iter().map(reported).collect(), ..TaskPlan::default() })
     }
 
     fn reversal(&self) -> Reversal {

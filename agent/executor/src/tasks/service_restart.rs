@@ -64,7 +64,9 @@ impl Change for ServiceRestart {
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
         let services = fit(context, Verb::Restart)?;
         let changes = planned(Verb::Restart, &services);
-        Ok(TaskPlan { summary: summary(Verb::Restart, &changes, &services), commands: Vec::new(), changes })
+        let summary = summary(Verb::Restart, &changes, &services);
+        // What runs then depends on the steps before it.
+        Ok(TaskPlan { summary, changes, moves: true, ..TaskPlan::default() })
     }
 
     fn reversal(&self) -> Reversal {

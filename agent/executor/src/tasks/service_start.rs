@@ -19,7 +19,9 @@ impl Change for ServiceStart {
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
         let services = fit(context, Verb::Start)?;
         let changes = planned(Verb::Start, down(&services));
-        Ok(TaskPlan { summary: summary(Verb::Start, &changes, &services), commands: Vec::new(), changes })
+        let summary = summary(Verb::Start, &changes, &services);
+        // What runs then depends on the steps before it.
+        Ok(TaskPlan { summary, changes, moves: true, ..TaskPlan::default() })
     }
 
     fn reversal(&self) -> Reversal {

@@ -16,7 +16,9 @@ impl Change for ServiceStop {
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
         let services = fit(context, Verb::Stop)?;
         let changes = planned(Verb::Stop, services.iter().rev().filter(|(_, state)| runs(state)));
-        Ok(TaskPlan { summary: summary(Verb::Stop, &changes, &services), commands: Vec::new(), changes })
+        let summary = summary(Verb::Stop, &changes, &services);
+        // What runs then depends on the steps before it.
+        Ok(TaskPlan { summary, changes, moves: true, ..TaskPlan::default() })
     }
 
     fn reversal(&self) -> Reversal {

@@ -137,6 +137,7 @@ impl Change for TuningApply {
             summary: work.summary(changes.len(), "would be changed"),
             commands: modules.map(|module| tuning_sysctl::load_command(module)).collect(),
             changes,
+            ..TaskPlan::default()
         })
     }
 

@@ -131,14 +131,14 @@ fn services_that_ran_run_again() {
     fs::write(lab.at("/usr/bin/fwd"), "#!/bin/sh\nexec sleep 600\n").unwrap();
     fs::set_permissions(lab.at("/usr/bin/fwd"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     fs::write(lab.at("/etc/systemd/system/fw.service"), unit).unwrap();
-    lab.host.units().start("fw.service").unwrap();
+    lab.host.units().start("fw.service", std::time::Duration::from_secs(30)).unwrap();
     lab.apply("package.download", FW).unwrap();
     lab.apply("package.upgrade", FW).unwrap();
-    lab.host.units().stop("fw.service").unwrap();
+    lab.host.units().stop("fw.service", std::time::Duration::from_secs(30)).unwrap();
     let report = lab.apply("package.downgrade", BACK).unwrap();
     assert!(report.changes.iter().any(|c| c.subject == "fw.service" && c.action == "started"));
     assert_eq!(lab.host.units().state("fw.service").unwrap().activity, Activity::Active);
-    lab.host.units().stop("fw.service").unwrap();
+    lab.host.units().stop("fw.service", std::time::Duration::from_secs(30)).unwrap();
 }
 
 #[test]

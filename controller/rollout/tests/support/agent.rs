@@ -49,6 +49,7 @@ impl Entry {
 pub struct Agent {
     pub id: NodeId,
     pub pair: Option<u64>,
+    pub site: String,
     pub link: bool,
     /// Held by an operator: gets nothing new.
     pub held: bool,
@@ -64,10 +65,11 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn new(id: NodeId, pair: Option<u64>, says_limits: bool) -> Self {
+    pub fn new(id: NodeId, pair: Option<u64>, site: String, says_limits: bool) -> Self {
         Self {
             id,
             pair,
+            site,
             link: false,
             held: false,
             off_since: None,

@@ -1,9 +1,10 @@
 //! A small plan and short names for the tests of the engine.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fleet_rollout::{
-    JobFact, KnownJob, Live, Moment, Mono, Plan, PlanInput, PlannedNode, Presence, Reported, Rollout,
+    JobFact, KnownJob, Limits, Live, Moment, Mono, Plan, PlanInput, PlannedNode, Presence, Reported, Rollout,
 };
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
@@ -34,7 +35,22 @@ pub fn mono(seconds: u64) -> Mono {
 }
 
 pub fn planned(n: u32, pair: Option<&str>) -> PlannedNode {
-    PlannedNode { node: node(n), name: format!("fw-{n}"), pair: pair.map(str::to_owned) }
+    PlannedNode {
+        node: node(n),
+        name: format!("fw-{n}"),
+        pair: pair.map(str::to_owned),
+        site: "-".to_owned(),
+    }
+}
+
+/// A node of a site.
+pub fn at_site(n: u32, site: &str) -> PlannedNode {
+    PlannedNode { site: site.to_owned(), ..planned(n, None) }
+}
+
+/// At most so many jobs of all runs in change; 0 for no limit.
+pub fn limits(site: u32, fleet: u32) -> Limits {
+    Limits { site: NonZeroU32::new(site), fleet: NonZeroU32::new(fleet) }
 }
 
 /// First starts from 0 to 3,600 s, 10 minutes a job.
@@ -42,6 +58,7 @@ pub fn input(max_parallel: u32, nodes: Vec<PlannedNode>) -> PlanInput {
     PlanInput {
         run: RunId::from_number(7),
         changes: true,
+        limits: Limits::default(),
         max_parallel,
         not_before: at(0),
         not_after: at(3600),

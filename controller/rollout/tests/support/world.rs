@@ -5,11 +5,13 @@
 //! out from the inbox, as a session does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fleet_rollout::invariant::{Witness, check_end};
 use fleet_rollout::{
-    Applied, Event, Holder, Holds, JobEvent, JobFact, Mode, Moment, Mono, Plan, PlanInput, Presence, Rollout,
+    Applied, Event, Holder, Holds, JobEvent, JobFact, Limits, Mode, Moment, Mono, Place, Plan, PlanInput,
+    PlannedNode, Presence, Rollout, Scope,
 };
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::Outcome;
@@ -17,7 +19,12 @@ use fleet_types::time::Timestamp;
 
 use super::agent::{Agent, Stage, Work};
 use super::random::Random;
-use super::{at, node, planned};
+use super::{at, node};
+
+mod checks;
+mod draw;
+
+use draw::{run, some_limits};
 
 /// A message stays on a link that is up for no longer than this.
 const LONGEST_DELAY: Duration = Duration::from_mins(1);
@@ -26,9 +33,12 @@ const PASSES_TO_THE_END: u32 = 5_000;
 
 /// One run: what is stored of it, and the engine in memory.
 struct Run {
+    input: PlanInput,
     plan: Plan,
     work: Work,
     stored: BTreeMap<NodeId, JobFact>,
+    /// What was taken for a job with its offer.
+    stored_places: BTreeMap<NodeId, Vec<Place>>,
     stored_mode: Mode,
     engine: Rollout,
     witness: Witness,
@@ -37,6 +47,8 @@ struct Run {
 /// Everything.
 pub struct World {
     random: Random,
+    /// Draws what is limited and when that changes; none where nothing ever is.
+    limiting: Option<Random>,
     /// How many of a hundred deliveries to nodes get lost, also on a link that seems to be up.
     loss_percent: u64,
     /// The true clock, and the controller's monotonic one.
@@ -44,9 +56,12 @@ pub struct World {
     /// How far the controller's wall clock is ahead, in seconds; behind when negative.
     skew: i64,
     runs: BTreeMap<RunId, Run>,
-    /// What the store says of pairs, and the runner's copy.
-    stored_holds: BTreeMap<String, Holder>,
+    /// What the store says is taken, and the runner's copy.
+    stored_holds: BTreeMap<Place, Holder>,
     holds: Holds,
+    limits: Limits,
+    /// How many may be in change: more than the limit while there are more from the time before it was lowered.
+    allowed: BTreeMap<Scope, usize>,
     /// What each node should have, in the store.
     inbox: BTreeSet<(NodeId, RunId, Attempt)>,
     agents: BTreeMap<NodeId, Agent>,
@@ -59,27 +74,36 @@ fn true_time(now: Duration) -> Timestamp {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    /// A world in which operators limit sites and fleet, or one in which they never do.
+    pub fn new(seed: u64, is_limited: bool) -> Self {
         let mut random = Random::new(seed);
         let count = 1 + u32::try_from(random.below(8)).unwrap();
         let pairs: Vec<Option<u64>> =
             (0..count).map(|_| if random.chance(60) { Some(random.below(3)) } else { None }).collect();
         let runs = 1 + random.below(3);
-        let runs = (0..runs).map(|n| run(seed * 4 + n, &pairs, &mut random)).collect();
+        // Limits are drawn beside the rest, so that a seed is the same world without them.
+        let mut limiting = is_limited.then(|| Random::new(!seed));
+        let limits = limiting.as_mut().map_or_else(Limits::default, some_limits);
+        let sites: Vec<String> = (0..count).map(|n| format!("site-{}", n % 3)).collect();
+        let runs = (0..runs).map(|n| run(seed * 4 + n, &pairs, &sites, limits, &mut random)).collect();
         let says_limits = |n: u64| !(seed + n).is_multiple_of(4);
-        let agent =
-            |(n, pair): (u32, Option<u64>)| (node(n), Agent::new(node(n), pair, says_limits(u64::from(n))));
+        let agent = |((n, pair), site): ((u32, Option<u64>), String)| {
+            (node(n), Agent::new(node(n), pair, site, says_limits(u64::from(n))))
+        };
         Self {
             // In every fourth world assignments hardly come through.
             loss_percent: if random.chance(25) { 95 } else { 20 },
             random,
+            limiting,
             now: Duration::ZERO,
             skew: 0,
             runs,
             stored_holds: BTreeMap::new(),
             holds: Holds::default(),
+            limits,
+            allowed: BTreeMap::new(),
             inbox: BTreeSet::new(),
-            agents: (0..count).zip(pairs).map(agent).collect(),
+            agents: (0..count).zip(pairs).zip(sites).map(agent).collect(),
             wire: Vec::new(),
             starts: BTreeMap::new(),
         }
@@ -102,10 +126,8 @@ impl World {
             92 => self.step_wall(),
             93 => self.release(),
             94 if self.random.chance(50) => self.hold_or_release(id),
-            94 => self.order(&Event::Pause { reason: "looking".to_owned() }),
-            95 => self.order(&Event::Resume),
-            96 if self.random.chance(30) => self.order(&Event::Cancel { reason: "enough".to_owned() }),
-            96..99 => self.advance(600),
+            96 if self.random.chance(30) => self.cancel(),
+            94..99 => self.advance(600),
             _ => self.advance(7_200),
         }
         self.check();
@@ -227,7 +249,8 @@ impl World {
         }
     }
 
-    /// One pass of the runner over every run: save, apply, deliver; a crash may come between any two.
+    /// One pass of the runner: what ends is saved and applied for every run, then the oldest run takes what is free
+    /// first. A crash may come between any two steps.
     fn pass(&mut self) {
         for id in self.runs.keys().copied().collect::<Vec<_>>() {
             let now = self.moment();
@@ -242,13 +265,18 @@ impl World {
                         end.node
                     );
                 }
-                if self.save_and_apply(id, &Event::ended(end.node, end.attempt, end.outcome)).is_none() {
+                let event = Event::ended(end.node, end.attempt, end.outcome);
+                if self.save_and_apply(id, &event, vec![]).is_none() {
                     return;
                 }
             }
-            for offer in wanted.offer {
+        }
+        for id in self.runs.keys().copied().collect::<Vec<_>>() {
+            let now = self.moment();
+            for offer in self.runs[&id].engine.wanted(now).offer {
                 assert!(!self.agents[&offer.node].held, "{} is held, and offered", offer.node);
-                if self.save_and_apply(id, &Event::offered(offer.node, offer.attempt)).is_none() {
+                let event = Event::offered(offer.node, offer.attempt);
+                if self.save_and_apply(id, &event, offer.places).is_none() {
                     return;
                 }
             }
@@ -303,7 +331,7 @@ impl World {
 
     fn on_report(&mut self, run: RunId, event: &Event) {
         let Event::Job { node, what } = event else { panic!("{event:?} is no report") };
-        let acked = self.save_and_apply(run, event).is_some() && !self.random.chance(20);
+        let acked = self.save_and_apply(run, event, vec![]).is_some() && !self.random.chance(20);
         let agent = self.agents.get_mut(node).unwrap();
         if let (JobEvent::Ended { .. }, Some(entry)) = (what, agent.jobs.get_mut(&run)) {
             entry.acked |= acked && agent.link && matches!(entry.stage, Stage::Finished(_));
@@ -345,18 +373,22 @@ impl World {
         }
     }
 
-    fn order(&mut self, order: &Event) {
-        // An order that makes no sense now is answered with an error, and nothing has changed.
-        let (now, id) = (self.moment(), self.some_run());
+    /// An operator ends a run that has not ended: its record says so, and it is read anew.
+    fn cancel(&mut self) {
+        let id = self.some_run();
         let run = self.runs.get_mut(&id).unwrap();
-        let mut next = run.engine.clone();
-        if next.apply(now, order).is_ok() {
-            run.stored_mode = next.mode().clone();
-            run.engine = next;
+        if run.engine.is_done() {
+            return;
         }
+        run.stored_mode = Mode::Halting { reason: "enough".to_owned() };
+        let (anchor, since) = (run.engine.anchor(), run.engine.listening_since());
+        let known: Vec<_> = run.engine.known_jobs().collect();
+        let held = held(&run.plan, &self.holds);
+        run.engine =
+            Rollout::restore(run.plan.clone(), run.stored_mode.clone(), anchor, since, known, held).unwrap();
     }
 
-    /// An operator releases a pair whose node they know to do nothing.
+    /// An operator releases a node of which they know that it does nothing.
     fn release(&mut self) {
         let idle = |holder: &Holder| self.agents[&holder.node].changing().next().is_none();
         let lost = |holder: &Holder| {
@@ -365,9 +397,12 @@ impl World {
                 JobFact::Ended { outcome: Outcome::Lost, .. }
             )
         };
-        let found = self.stored_holds.iter().find(|(_, holder)| idle(holder) && lost(holder));
-        if let Some(pair) = found.map(|(pair, _)| pair.clone()) {
-            self.set_hold(&pair, None);
+        let found = self.stored_holds.values().find(|holder| idle(holder) && lost(holder));
+        let Some(node) = found.map(|holder| holder.node) else { return };
+        let of_node = |holder: &Holder| holder.node == node && lost(holder);
+        let places = self.stored_holds.iter().filter(|(_, holder)| of_node(holder));
+        for place in places.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
+            self.set_hold(&place, None);
         }
     }
 
@@ -408,13 +443,56 @@ impl World {
         let now = self.moment();
         self.holds = Holds::default();
         self.holds.set_all(self.stored_holds.clone());
+        // An operator may have set other limits.
+        if let Some(limiting) = &mut self.limiting
+            && limiting.chance(30)
+        {
+            self.limits = some_limits(limiting);
+            self.take_places();
+        }
         for run in self.runs.values_mut() {
+            run.input.limits = self.limits;
+            run.plan = Plan::new(run.input.clone()).unwrap();
             let known = run.stored.iter().map(|(id, fact)| (*id, (*fact).into()));
             let held = held(&run.plan, &self.holds);
             run.engine =
                 Rollout::restore(run.plan.clone(), run.stored_mode.clone(), now, now.mono, known, held)
                     .unwrap();
         }
+        let over = |(scope, limit): (Scope, usize)| (scope.clone(), limit.max(self.held_of(&scope)));
+        self.allowed = self.limited().into_iter().map(over).collect();
+    }
+
+    /// Places of a limit that is new, for what the nodes are told to do already.
+    fn take_places(&mut self) {
+        for (node, id, attempt) in self.inbox.clone() {
+            let run = self.runs.get_mut(&id).unwrap();
+            let site = Scope::Site(self.agents[&node].site.clone());
+            let scopes = [self.limits.site.map(|_| site), self.limits.fleet.map(|_| Scope::Fleet)];
+            let places = run.stored_places.entry(node).or_default();
+            for scope in scopes.into_iter().flatten().filter(|_| run.work.changes) {
+                if places.iter().all(|place| place.scope != scope) {
+                    let place = self.holds.lowest_free(&scope);
+                    let holder = Holder { run: id, node, name: format!("fw-{node}"), attempt };
+                    self.stored_holds.insert(place.clone(), holder.clone());
+                    self.holds.set(&place, Some(holder));
+                    places.push(place);
+                }
+            }
+        }
+    }
+
+    /// Sites and fleet with their limits.
+    fn limited(&self) -> Vec<(Scope, usize)> {
+        let count = |limit: NonZeroU32| usize::try_from(limit.get()).unwrap();
+        let sites: BTreeSet<&String> = self.agents.values().map(|agent| &agent.site).collect();
+        let sites =
+            sites.into_iter().filter_map(|site| Some((Scope::Site(site.clone()), count(self.limits.site?))));
+        sites.chain(self.limits.fleet.map(|limit| (Scope::Fleet, count(limit)))).collect()
+    }
+
+    fn held_of(&self, scope: &Scope) -> usize {
+        self.stored_holds.keys().filter(|place| place.scope == *scope).count()
     }
 
     fn tell_all(&mut self, event: &Event) {
@@ -430,158 +508,75 @@ impl World {
     }
 
     /// Writes a hold, and tells every engine.
-    fn set_hold(&mut self, pair: &str, holder: Option<Holder>) {
-        match &holder {
-            Some(holder) => {
-                let before = self.stored_holds.insert(pair.to_owned(), holder.clone());
-                assert_eq!(before, None, "{pair} is taken twice");
-            }
-            None => drop(self.stored_holds.remove(pair)),
+    fn set_hold(&mut self, place: &Place, holder: Option<Holder>) {
+        self.store_hold(place, holder.as_ref());
+        if self.holds.set(place, holder.clone()) {
+            self.tell_all(&Event::Held { place: place.clone(), holder });
         }
-        if self.holds.set(pair, holder.clone()) {
-            self.tell_all(&Event::PairHeld { pair: pair.to_owned(), holder });
+    }
+
+    fn store_hold(&mut self, place: &Place, holder: Option<&Holder>) {
+        match holder {
+            Some(holder) => {
+                let before = self.stored_holds.insert(place.clone(), holder.clone());
+                assert_eq!(before, None, "{place:?} is taken twice");
+            }
+            None => drop(self.stored_holds.remove(place)),
         }
     }
 
     /// Saves what the event says with everything that belongs into the same commit, then applies it. `None` when
     /// the controller died between the two.
-    fn save_and_apply(&mut self, id: RunId, event: &Event) -> Option<Applied> {
+    fn save_and_apply(&mut self, id: RunId, event: &Event, places: Vec<Place>) -> Option<Applied> {
         let Event::Job { node, what } = event else { panic!("{event:?} is no fact of a job") };
         let now = self.moment();
         let run = self.runs.get_mut(&id).unwrap();
-        let pair = run.plan.pair_of(*node).map(str::to_owned);
         let open = !matches!(run.stored[node], JobFact::Ended { .. });
-        let mut hold = None;
+        let mut holds = Vec::new();
         match *what {
             JobEvent::Offered { attempt } => {
+                assert!(run.work.changes || places.is_empty(), "a run that reads takes {places:?}");
                 run.stored.insert(*node, JobFact::Offered { attempt, at: now.wall });
+                run.stored_places.insert(*node, places.clone());
                 self.inbox.insert((*node, id, attempt));
-                let name = format!("fw-{node}");
-                hold = pair.map(|pair| (pair, Some(Holder { run: id, node: *node, name, attempt })));
+                let holder = Holder { run: id, node: *node, name: format!("fw-{node}"), attempt };
+                holds.extend(places.into_iter().map(|place| (place, Some(holder.clone()))));
             }
             JobEvent::Ended { attempt, outcome } => {
                 if open {
                     run.stored.insert(*node, JobFact::Ended { attempt, outcome });
                 }
-                // Nobody knows what a lost node is doing: its pair stays taken and it is told to stop, until it
+                // Nobody knows what a lost node is doing: what it holds stays taken and it is told to stop, until it
                 // has answered.
                 if outcome != Outcome::Lost {
                     self.inbox.remove(&(*node, id, attempt));
                     let own = |holder: &Holder| holder.run == id && holder.node == *node;
-                    let own_pair = pair.filter(|pair| self.stored_holds.get(pair).is_some_and(own));
-                    hold = own_pair.map(|pair| (pair, None));
+                    let places = run.stored_places.get(node).into_iter().flatten().cloned();
+                    let places = places.filter(|place| self.stored_holds.get(place).is_some_and(own));
+                    holds.extend(places.map(|place| (place, None)));
                 }
             }
             JobEvent::Reported { .. } | JobEvent::Presence(_) => {}
         }
         if self.random.chance(2) {
-            if let Some((pair, holder)) = hold {
-                match holder {
-                    Some(holder) => drop(self.stored_holds.insert(pair, holder)),
-                    None => drop(self.stored_holds.remove(&pair)),
-                }
+            for (place, holder) in holds {
+                self.store_hold(&place, holder.as_ref());
             }
             self.restart();
             return None;
         }
         let engine = &mut self.runs.get_mut(&id).unwrap().engine;
         let applied = engine.apply(now, event).unwrap_or_else(|error| panic!("{event}: {error}"));
-        if let Some((pair, holder)) = hold {
-            self.set_hold(&pair, holder);
+        for (place, holder) in holds {
+            self.set_hold(&place, holder);
         }
         self.check();
         Some(applied)
     }
-
-    /// The invariants, after each event.
-    fn check(&mut self) {
-        let now = self.moment();
-        for run in self.runs.values_mut() {
-            run.witness.check(&run.engine).unwrap_or_else(|violation| panic!("{violation}"));
-            let known: Vec<_> = run.engine.known_jobs().collect();
-            for (id, job) in &known {
-                assert_eq!(job.fact, run.stored[id], "memory and store say the same of {id}");
-            }
-            let again = Rollout::restore(
-                run.plan.clone(),
-                run.stored_mode.clone(),
-                run.engine.anchor(),
-                run.engine.listening_since(),
-                known.iter().copied(),
-                held(&run.plan, &self.holds),
-            );
-            assert_eq!(again.as_ref(), Ok(&run.engine), "events and records give the same state");
-            let offered: BTreeSet<NodeId> =
-                run.engine.wanted(now).offer.into_iter().map(|offer| offer.node).collect();
-            for (id, job) in &known {
-                let goes = run.engine.blocked(*id, now).is_empty();
-                let should = offered.contains(id) || matches!(job.fact, JobFact::Offered { .. });
-                assert_eq!(goes, should, "{id} goes, or there is a reason");
-            }
-        }
-        self.check_fleet();
-    }
-
-    /// What is really going on out there, whatever the controller believes.
-    fn check_fleet(&self) {
-        for (id, run) in &self.runs {
-            let lost =
-                |node: &NodeId| matches!(run.stored[node], JobFact::Ended { outcome: Outcome::Lost, .. });
-            let working = self.agents.values().filter(|agent| agent.changing().any(|of| of == *id));
-            let working = working.filter(|agent| !lost(&agent.id)).count();
-            assert!(working <= run.plan.max_parallel(), "more nodes of {id} work than allowed");
-        }
-        let changing: Vec<_> =
-            self.agents.values().filter_map(|agent| Some((agent.changing().next()?, agent.pair))).collect();
-        let pairs: Vec<u64> = changing.iter().filter_map(|(_, pair)| *pair).collect();
-        let distinct: BTreeSet<&u64> = pairs.iter().collect();
-        assert_eq!(distinct.len(), pairs.len(), "both of a pair are in change");
-    }
 }
 
-/// The pairs of a plan that are held.
-fn held(plan: &Plan, holds: &Holds) -> Vec<(String, Holder)> {
-    plan.pairs().filter_map(|pair| Some((pair.to_owned(), holds.get(pair)?.clone()))).collect()
-}
-
-/// A run over some of the nodes, its limits between a minute and three hours.
-fn run(number: u64, pairs: &[Option<u64>], random: &mut Random) -> (RunId, Run) {
-    let id = RunId::from_number(number);
-    let longest = if random.chance(25) { 10_800 } else { 900 };
-    let limit = Duration::from_secs(60 + random.below(longest));
-    let not_before = random.below(600);
-    let not_after = not_before + 300 + random.below(5400);
-    let first = random.below(pairs.len() as u64);
-    let all = random.chance(60);
-    let chosen = pairs.iter().enumerate().filter(|(n, _)| all || *n as u64 >= first);
-    let nodes = chosen.map(|(n, pair)| {
-        let pair = pair.map(|pair| format!("pair-{pair}"));
-        planned(u32::try_from(n).unwrap(), pair.as_deref())
-    });
-    let changes = random.chance(80);
-    let plan = Plan::new(PlanInput {
-        run: id,
-        changes,
-        max_parallel: 1 + u32::try_from(random.below(4)).unwrap(),
-        not_before: at(not_before),
-        not_after: at(not_after),
-        job_limit: 2 * limit,
-        max_failures: if random.chance(50) {
-            Some(1 + u32::try_from(random.below(2)).unwrap())
-        } else {
-            None
-        },
-        nodes: nodes.collect(),
-    })
-    .unwrap();
-    let now = Moment { wall: at(0), mono: Mono::default() };
-    let run = Run {
-        work: Work { run: id, changes, limit, not_after: Duration::from_secs(not_after) },
-        stored: plan.nodes().iter().map(|n| (n.node, JobFact::Queued)).collect(),
-        stored_mode: Mode::Going,
-        engine: Rollout::new(plan.clone(), now),
-        witness: Witness::default(),
-        plan,
-    };
-    (id, run)
+/// What is taken of what a plan is bound by.
+fn held(plan: &Plan, holds: &Holds) -> Vec<(Place, Holder)> {
+    let held = |scope: Scope| holds.of(&scope).map(|(place, by)| (place, by.clone())).collect::<Vec<_>>();
+    plan.scopes().flat_map(held).collect()
 }
