@@ -23,6 +23,7 @@ backoff.max = "2s"
 drain = "1s"
 [policy]
 mode = "enforce"
+max_disruptive_jobs = { count = 50, within = "24h" }
 "#;
 
 const UNIT: &str =
@@ -91,11 +92,6 @@ options = ["noatime"]
 kind = "sysctl"
 file = "/etc/sysctl.d/60-story.conf"
 set = { "kernel.panic" = 17 }
-touches_network = false
-[tuning.network]
-kind = "sysctl"
-file = "/etc/sysctl.d/61-story.conf"
-set = { "net.ipv4.tcp_sack" = 0 }
 touches_network = false
 [command.slow]
 argv = ["/bin/sleep", "60"]
@@ -217,7 +213,6 @@ impl Story {
             ("tune-mount", true, "uses = \"tuning.apply\"\nwith = { tuning = [\"mount\"] }"),
             ("untune-mount", true, "uses = \"tuning.revert\"\nwith = { tuning = [\"mount\"] }"),
             ("tune-kernel", true, "uses = \"tuning.apply\"\nwith = { tuning = [\"kernel\"] }"),
-            ("tune-network", true, "uses = \"tuning.apply\"\nwith = { tuning = [\"network\"] }"),
         ] {
             write(name, &procedure(name, changes, step))?;
         }
@@ -361,7 +356,6 @@ async fn services_settings_and_logs_are_changed_and_put_back() -> Result<()> {
         ("stop-base", "needs.service need base.service"),
         ("start-loops", "loops.service"),
         ("stop-stuck", "stuck.service"),
-        ("tune-network", "can cut the node off and this build has no guard"),
         ("rotate-logs", "run log.configure first"),
     ] {
         let (outcome, reason) = story.outcome(procedure).await?;

@@ -112,7 +112,10 @@ impl Units for SystemdUnits {
     }
 
     fn start(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
-        carry_out(unit, Verb::Start, limit)
+        // A start of one that waits to be started again after it failed would wait as long.
+        let waits = self.state(unit)?.activity == Activity::Failed;
+        let verb = if waits { Verb::Restart } else { Verb::Start };
+        carry_out(unit, verb, limit)
     }
 
     fn stop(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
