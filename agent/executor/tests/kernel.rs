@@ -3,29 +3,21 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-use std::collections::BTreeMap;
+#[path = "support/step.rs"]
+mod step;
+
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use fleet_executor::host::{Host, HostConfig, LinuxHost, Supervisor, UnitsKind};
-use fleet_executor::tasks::{
-    CancelFlag, JobView, OutputSink, StepIdentity, Task, TaskContext, TaskError, find,
-};
+use fleet_executor::host::LinuxHost;
+use fleet_executor::tasks::{Task, TaskError, find};
 use fleet_types::document::profile::Profile;
-use fleet_types::facts::NodeFacts;
-use fleet_types::id::{Attempt, NodeId, RunId};
-use fleet_types::label::Labels;
 use fleet_types::report::TaskReport;
+
+use step::Step;
 
 /// The folder of the test, in the process that has namespaces of its own.
 const INSIDE: &str = "FLEET_TEST_INSIDE";
-
-struct Nowhere;
-
-impl OutputSink for Nowhere {
-    fn write(&self, _bytes: &[u8]) {}
-}
 
 /// The folder to work in, in the process that has namespaces of its own; else the test is run again in such a one, and the
 /// folder is cleared away here, where nothing is mounted below it.
@@ -66,56 +58,21 @@ impl Node {
         let root = folder.join("root");
         std::fs::create_dir_all(root.join("proc")).unwrap();
         run(&["mount", "--rbind", "/proc", root.join("proc").to_str().unwrap()]);
-        let own = std::env::current_exe().unwrap();
-        let host = LinuxHost::open(&HostConfig {
-            root,
-            state: folder.join("state"),
-            supervisor: Supervisor {
-                program: own.ancestors().nth(2).unwrap().join("examples/supervise"),
-                arguments: vec!["supervise".to_owned()],
-            },
-            units: UnitsKind::Supervised,
-        })
-        .unwrap();
-        let text = format!("schema = \"fleet/v1\"\nname = \"edge\"\nversion = 1\n{tables}");
-        Self { folder, host, profile: toml::from_str(&text).unwrap() }
+        let host = step::open(&folder);
+        Self { folder, host, profile: step::profile(tables) }
     }
 
     fn at(&self, path: &str) -> PathBuf {
         self.folder.join("root").join(path.trim_start_matches('/'))
     }
 
-    /// What a step does with its context.
-    fn step<T>(&self, id: &str, work: impl FnOnce(&TaskContext<'_>) -> T) -> T {
-        let with = BTreeMap::from([("tuning".to_owned(), serde_json::json!([id]))]);
-        let step = StepIdentity {
-            run: RunId::from_number(7),
-            node: NodeId::from_uuid(uuid::Uuid::from_u128(1)),
-            node_name: "fw-1".parse().unwrap(),
-            labels: Labels::default(),
-            attempt: Attempt(1),
-            step: id.to_owned(),
-            try_number: 1,
-            job_started: self.host.clock().now(),
-        };
-        let cancel = CancelFlag::default();
-        work(&TaskContext {
-            host: &self.host,
-            profile: &self.profile,
-            with: &with,
-            facts: &NodeFacts::default(),
-            step: &step,
-            placeholders: &BTreeMap::new(),
-            job: &JobView::default(),
-            output: &Nowhere,
-            cancel: &cancel,
-            deadline: Instant::now() + Duration::from_mins(1),
-        })
+    fn step<'a>(&'a self, id: &'a str) -> Step<'a> {
+        let with = format!(r#"{{"tuning":["{id}"]}}"#);
+        Step { name: id, ..Step::new(&self.host, &self.profile, &with) }
     }
 
     fn apply(&self, action: &str, id: &str) -> Result<TaskReport, TaskError> {
-        let Some(Task::Change(task)) = find(action) else { panic!("{action}") };
-        self.step(id, |context| task.apply(context))
+        self.step(id).carry_out(action)
     }
 }
 
@@ -174,7 +131,7 @@ fn a_mount_gets_options_and_loses_them_again() {
     let error = node.apply("tuning.apply", "stays").unwrap_err().to_string();
     assert!(error.contains("could not be put back live"), "{error}");
     let Some(Task::Change(task)) = find("tuning.revert") else { panic!("built") };
-    assert_eq!(node.step("good", |context| task.plan(context)).unwrap().changes.len(), 1);
+    assert_eq!(node.step("good").act(|context| task.plan(context)).unwrap().changes.len(), 1);
     node.apply("tuning.revert", "good").unwrap();
     assert_eq!(options(), "rw,nodev,relatime");
 }

@@ -3,29 +3,25 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+#[path = "support/step.rs"]
+mod step;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fleet_executor::host::{
-    Activity, Exit, Host, HostConfig, Invocation, LinuxHost, ProcessError, ProcessOutcome, Purpose, Running,
-    Supervisor, UnitError, UnitName, UnitsKind,
+    Activity, Exit, Host, Invocation, LinuxHost, ProcessError, ProcessOutcome, Purpose, Running, UnitError,
+    UnitName,
 };
-use fleet_executor::tasks::{CancelFlag, OutputSink, StepIdentity};
+use fleet_executor::tasks::{CancelFlag, OutputSink};
 use fleet_types::digest::Digest;
-use fleet_types::id::{Attempt, NodeId, RunId};
-use fleet_types::label::Labels;
+use fleet_types::id::RunId;
 use fleet_types::time::Timestamp;
 
-/// The example of this crate, built beside the tests.
-fn supervisor() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let path = own.ancestors().nth(2).unwrap().join("examples/supervise");
-    assert!(path.exists(), "build the examples first: {}", path.display());
-    path
-}
+use step::{identity, open, open_under, supervisor, wait_for};
 
 #[derive(Default)]
 struct Collected(Mutex<Vec<u8>>);
@@ -41,16 +37,6 @@ struct Node {
     host: LinuxHost,
     output: Collected,
     cancel: CancelFlag,
-}
-
-fn open(folder: &Path) -> LinuxHost {
-    LinuxHost::open(&HostConfig {
-        root: folder.join("root"),
-        state: folder.join("state"),
-        supervisor: Supervisor { program: supervisor(), arguments: vec!["supervise".to_owned()] },
-        units: UnitsKind::Supervised,
-    })
-    .unwrap()
 }
 
 impl Node {
@@ -92,25 +78,7 @@ impl Node {
 }
 
 fn unit_name() -> UnitName {
-    let step = StepIdentity {
-        run: RunId::from_number(7),
-        node: NodeId::from_uuid(uuid::Uuid::from_u128(1)),
-        node_name: "fw-1".parse().unwrap(),
-        labels: Labels::default(),
-        attempt: Attempt(1),
-        step: "upgrade".to_owned(),
-        try_number: 1,
-        job_started: Timestamp::clamped(1_763_820_131_000),
-    };
-    UnitName::new(&step, "main")
-}
-
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < until, "waited in vain: {what}");
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
+    UnitName::new(&identity("upgrade", 1, Timestamp::clamped(1_763_820_131_000)), "main")
 }
 
 fn pid_in(record: &Path, file: &str, keys: &[&str]) -> i32 {
@@ -341,6 +309,22 @@ fn a_record_of_another_boot_is_an_unknown_outcome() {
     started.insert("boot_id".into(), "another".into());
     std::fs::write(record.join("started"), serde_json::to_vec(&started).unwrap()).unwrap();
     assert!(matches!(node.run(&["effect"], LONG, Some(&name)), Err(ProcessError::OutcomeUnknown { .. })));
+}
+
+#[test]
+fn what_its_supervisor_never_began_leaves_nothing_for_a_late_one() {
+    let mut node = Node::new();
+    let count = node.root().join("count");
+    node.program("effect", &format!("echo x >> {}", count.display()));
+    let name = unit_name();
+    node.host = open_under(node.folder.path(), PathBuf::from("/bin/false"));
+    let failed = node.run(&["effect"], LONG, Some(&name));
+    assert!(matches!(failed, Err(ProcessError::NotStarted { .. })), "{failed:?}");
+    let run = node.folder.path().join("state/runs").join(RunId::from_number(7).to_string());
+    assert_eq!(std::fs::read_dir(run).unwrap().count(), 0, "nobody can begin it later");
+    node.host = open(node.folder.path());
+    assert_eq!(node.run(&["effect"], LONG, Some(&name)).unwrap().exit, Exit::Status(0));
+    assert_eq!(std::fs::read_to_string(&count).unwrap(), "x\n");
 }
 
 #[test]

@@ -3,29 +3,20 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-use std::collections::BTreeMap;
+#[path = "support/step.rs"]
+mod step;
+
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fleet_executor::facts;
-use fleet_executor::host::{
-    FileProblem, Host, HostConfig, LinuxHost, Supervisor, UnitsKind, read_all, write_atomic,
-};
-use fleet_executor::tasks::{
-    CancelFlag, JobView, OutputSink, StepIdentity, Task, TaskContext, TaskError, find,
-};
-use fleet_types::document::profile::Profile;
-use fleet_types::id::{Attempt, NodeId, RunId};
-use fleet_types::label::Labels;
+use fleet_executor::host::{FileProblem, Host, LinuxHost, read_all, write_atomic};
+use fleet_executor::tasks::TaskError;
 use fleet_types::report::TaskReport;
 
-struct Nowhere;
-
-impl OutputSink for Nowhere {
-    fn write(&self, _bytes: &[u8]) {}
-}
+use step::Step;
 
 struct Node {
     folder: tempfile::TempDir,
@@ -36,17 +27,7 @@ impl Node {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("root")).unwrap();
-        let own = std::env::current_exe().unwrap();
-        let host = LinuxHost::open(&HostConfig {
-            root: folder.path().join("root"),
-            state: folder.path().join("state"),
-            supervisor: Supervisor {
-                program: own.ancestors().nth(2).unwrap().join("examples/supervise"),
-                arguments: vec!["supervise".to_owned()],
-            },
-            units: UnitsKind::Supervised,
-        })
-        .unwrap();
+        let host = step::open(folder.path());
         Self { folder, host }
     }
 
@@ -61,37 +42,9 @@ impl Node {
     }
 
     fn apply(&self, tables: &str, action: &str, with: &str) -> Result<TaskReport, TaskError> {
-        let text = format!("schema = \"fleet/v1\"\nname = \"edge\"\nversion = 1\n{tables}");
-        let profile: Profile = toml::from_str(&text).unwrap();
-        let with: BTreeMap<String, serde_json::Value> = serde_json::from_str(with).unwrap();
-        let step = StepIdentity {
-            run: RunId::from_number(7),
-            node: NodeId::from_uuid(uuid::Uuid::from_u128(1)),
-            node_name: "fw-1".parse().unwrap(),
-            labels: Labels::default(),
-            attempt: Attempt(1),
-            step: "one".to_owned(),
-            try_number: 1,
-            job_started: self.host.clock().now(),
-        };
+        let profile = step::profile(tables);
         let facts = facts::gather(&self.host, "0.1.0");
-        let cancel = CancelFlag::default();
-        let context = TaskContext {
-            host: &self.host,
-            profile: &profile,
-            with: &with,
-            facts: &facts,
-            step: &step,
-            placeholders: &BTreeMap::new(),
-            job: &JobView::default(),
-            output: &Nowhere,
-            cancel: &cancel,
-            deadline: Instant::now() + Duration::from_mins(2),
-        };
-        match find(action).unwrap() {
-            Task::Inspect(task) => task.inspect(&context),
-            Task::Change(task) => task.apply(&context),
-        }
+        Step { facts, ..Step::new(&self.host, &profile, with) }.carry_out(action)
     }
 }
 

@@ -3,26 +3,19 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-use std::collections::BTreeMap;
+#[path = "support/step.rs"]
+mod step;
+
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fleet_executor::host::{Host, HostConfig, LinuxHost, Supervisor, UnitsKind};
-use fleet_executor::tasks::{
-    CancelFlag, JobView, OutputSink, StepIdentity, Task, TaskContext, TaskError, find,
-};
+use fleet_executor::host::{Host, LinuxHost};
+use fleet_executor::tasks::TaskError;
 use fleet_types::document::profile::Profile;
-use fleet_types::facts::NodeFacts;
-use fleet_types::id::{Attempt, NodeId, RunId};
-use fleet_types::label::Labels;
 use fleet_types::report::TaskReport;
 
-struct Nowhere;
-
-impl OutputSink for Nowhere {
-    fn write(&self, _bytes: &[u8]) {}
-}
+use step::{Step, wait_for};
 
 struct Node {
     folder: tempfile::TempDir,
@@ -34,19 +27,8 @@ impl Node {
     fn new(tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("root")).unwrap();
-        let own = std::env::current_exe().unwrap();
-        let host = LinuxHost::open(&HostConfig {
-            root: folder.path().join("root"),
-            state: folder.path().join("state"),
-            supervisor: Supervisor {
-                program: own.ancestors().nth(2).unwrap().join("examples/supervise"),
-                arguments: vec!["supervise".to_owned()],
-            },
-            units: UnitsKind::Supervised,
-        })
-        .unwrap();
-        let text = format!("schema = \"fleet/v1\"\nname = \"edge\"\nversion = 1\n{tables}");
-        Self { folder, host, profile: toml::from_str(&text).unwrap() }
+        let host = step::open(folder.path());
+        Self { folder, host, profile: step::profile(tables) }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -61,42 +43,14 @@ impl Node {
     }
 
     fn apply(&self, action: &str, with: &str, try_number: u32) -> Result<TaskReport, TaskError> {
-        let with: BTreeMap<String, serde_json::Value> = serde_json::from_str(with).unwrap();
-        let step = StepIdentity {
-            run: RunId::from_number(7),
-            node: NodeId::from_uuid(uuid::Uuid::from_u128(1)),
-            node_name: "fw-1".parse().unwrap(),
-            labels: Labels::default(),
-            attempt: Attempt(1),
-            step: "one".to_owned(),
-            try_number,
-            job_started: self.host.clock().now(),
-        };
-        let cancel = CancelFlag::default();
-        let context = TaskContext {
-            host: &self.host,
-            profile: &self.profile,
-            with: &with,
-            facts: &NodeFacts::default(),
-            step: &step,
-            placeholders: &BTreeMap::new(),
-            job: &JobView::default(),
-            output: &Nowhere,
-            cancel: &cancel,
-            deadline: Instant::now() + Duration::from_mins(2),
-        };
-        match find(action).unwrap() {
-            Task::Inspect(task) => task.inspect(&context),
-            Task::Change(task) => task.apply(&context),
-        }
+        Step { try_number, ..Step::new(&self.host, &self.profile, with) }.carry_out(action)
     }
 }
 
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < until, "waited in vain: {what}");
-        std::thread::park_timeout(Duration::from_millis(10));
+impl Drop for Node {
+    /// Also after a failure: a service that goes on outlives the test.
+    fn drop(&mut self) {
+        let _ = self.host.units().stop_all();
     }
 }
 

@@ -7,25 +7,20 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fleet_executor::host::{Host, HostConfig, LinuxHost, Supervisor, UnitsKind};
+use fleet_executor::host::{Host, LinuxHost};
 use fleet_executor::policy::{LocalPolicy, package_rules};
-use fleet_executor::tasks::{
-    CancelFlag, JobView, NotedUndo, OutputSink, StepIdentity, Task, TaskContext, TaskError, TaskPlan, find,
-};
+use fleet_executor::tasks::{CancelFlag, JobView, NotedUndo, Task, TaskContext, TaskError, TaskPlan, find};
 use fleet_types::digest::Digest;
 use fleet_types::document::profile::Profile;
 use fleet_types::facts::NodeFacts;
-use fleet_types::id::{Attempt, NodeId, RunId};
-use fleet_types::label::Labels;
 use fleet_types::report::TaskReport;
+
+use crate::step::{self, Step};
 
 /// The profile of the node.
 const PROFILE: &str = r#"
-schema = "fleet/v1"
-name = "edge"
-version = 1
 [package.fw]
 name = "fw"
 manager = "apt"
@@ -36,12 +31,6 @@ origin = "distribution"
 [service.fw]
 unit = "fw.service"
 "#;
-
-struct Nowhere;
-
-impl OutputSink for Nowhere {
-    fn write(&self, _bytes: &[u8]) {}
-}
 
 /// A package to be built.
 #[derive(Clone, Copy, Default)]
@@ -98,21 +87,11 @@ impl Lab {
         }
         fs::write(root.join("var/lib/dpkg/status"), "").unwrap();
         fs::create_dir(folder.path().join("archive")).unwrap();
-        let own = std::env::current_exe().unwrap();
-        let host = LinuxHost::open(&HostConfig {
-            root,
-            state: folder.path().join("state"),
-            supervisor: Supervisor {
-                program: own.ancestors().nth(2).unwrap().join("examples/supervise"),
-                arguments: vec!["supervise".to_owned()],
-            },
-            units: UnitsKind::Supervised,
-        })
-        .unwrap();
+        let host = step::open(folder.path());
         let lab = Self {
             folder,
             host,
-            profile: RefCell::new(toml::from_str(PROFILE).unwrap()),
+            profile: RefCell::new(step::profile(PROFILE)),
             policy: RefCell::new(LocalPolicy::default()),
             cancel: CancelFlag::default(),
             time: Cell::new(Duration::from_mins(2)),
@@ -264,36 +243,15 @@ impl Lab {
         with: &str,
         act: impl FnOnce(&TaskContext<'_>) -> Result<T, TaskError>,
     ) -> Result<T, TaskError> {
-        let with: BTreeMap<String, serde_json::Value> = serde_json::from_str(with).unwrap();
-        let identity = StepIdentity {
-            run: RunId::from_number(7),
-            node: NodeId::from_uuid(uuid::Uuid::from_u128(1)),
-            node_name: "fw-1".parse().unwrap(),
-            labels: Labels::default(),
-            attempt: Attempt(1),
-            step: step.to_owned(),
-            try_number: 1,
-            job_started: self.host.clock().now(),
-        };
-        let facts = NodeFacts { os: "zehrasec".to_owned(), ..NodeFacts::default() };
         let job = JobView {
             noted: self.noted.borrow().clone(),
             resumed: self.resumed.get(),
             packages: package_rules(&self.policy.borrow()),
         };
         let profile = self.profile.borrow();
-        act(&TaskContext {
-            host: &self.host,
-            profile: &profile,
-            with: &with,
-            facts: &facts,
-            step: &identity,
-            placeholders: &BTreeMap::new(),
-            job: &job,
-            output: &Nowhere,
-            cancel: &self.cancel,
-            deadline: Instant::now() + self.time.get(),
-        })
+        let facts = NodeFacts { os: "zehrasec".to_owned(), ..NodeFacts::default() };
+        let (cancel, limit) = (self.cancel.clone(), self.time.get());
+        Step { name: step, facts, job, cancel, limit, ..Step::new(&self.host, &profile, with) }.act(act)
     }
 
     fn step(&self) -> String {
@@ -347,15 +305,10 @@ impl Lab {
     }
 }
 
-/// Waits for a condition, at most a minute.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_mins(1);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < until, "waited a minute for {what}");
-        std::thread::park_timeout(Duration::from_millis(10));
+impl Drop for Lab {
+    /// Also after a failure: a service that goes on outlives the test.
+    fn drop(&mut self) {
+        let _ = self.host.units().stop_all();
     }
 }
 

@@ -5,5 +5,7 @@
 
 mod archives;
 mod lab;
+#[path = "../support/step.rs"]
+mod step;
 mod upgrades;
 mod way_back;

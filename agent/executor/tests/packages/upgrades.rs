@@ -7,7 +7,8 @@ use std::time::Duration;
 use fleet_executor::host::Host;
 use fleet_executor::tasks::{RetryKind, TaskError};
 
-use crate::lab::{Deb, Lab, code_of, wait_for};
+use crate::lab::{Deb, Lab, code_of};
+use crate::step::wait_for;
 
 const FW: &str = r#"{"packages":["fw"]}"#;
 
@@ -231,7 +232,7 @@ fn a_cancel_ends_it_before_and_never_in_the_middle() {
     lab.note("second", FW).unwrap();
     let (there, go, cancel) = (lab.at("/tmp/there"), lab.at("/tmp/go"), lab.cancel.clone());
     let watcher = std::thread::spawn(move || {
-        wait_for("the script", || there.exists().then_some(()));
+        wait_for("the script", || there.exists());
         cancel.cancel();
         fs::write(go, "").unwrap();
     });

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use fleet_executor::tasks::TaskError;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::lab::{Deb, Lab, wait_for};
+use crate::lab::{Deb, Lab};
+use crate::step::wait_to_see;
 
 const FW: &str = r#"{"packages":["fw"]}"#;
 const BACK: &str = r#"{"packages":["fw"],"to":"previous"}"#;
@@ -31,7 +32,7 @@ fn state(lab: &Lab) -> (String, std::collections::BTreeMap<String, String>) {
 /// Kills the dpkg that waits in a script, as a power cut or an administrator would.
 fn kill_when_there(path: PathBuf) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
-        let pid = wait_for("the script", || fs::read_to_string(&path).ok()?.trim().parse().ok());
+        let pid = wait_to_see("the script", || fs::read_to_string(&path).ok()?.trim().parse().ok());
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     })
 }
