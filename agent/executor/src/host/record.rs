@@ -210,6 +210,16 @@ impl Record {
         }
     }
 
+    /// Takes back what was to be started; a supervisor that comes later finds nothing. False where one has it: the program
+    /// may have begun.
+    pub(crate) fn withdraw(&self) -> io::Result<bool> {
+        let Some(_lock) = self.try_lock()? else { return Ok(false) };
+        if self.begun()?.is_some() {
+            return Ok(false);
+        }
+        self.remove().map(|()| true)
+    }
+
     /// Opens the file of the output's beginning for writing.
     pub(crate) fn create_output(&self) -> io::Result<File> {
         let path = self.folder.join("output");
@@ -292,6 +302,22 @@ mod tests {
         assert!(record.try_lock().unwrap().is_none());
         drop(held);
         assert!(record.try_lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn what_somebody_may_have_begun_is_not_withdrawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = Record::at(&folder.path().join("record"));
+        std::fs::create_dir(record.folder()).unwrap();
+        let supervisor = record.try_lock().unwrap();
+        assert!(!record.withdraw().unwrap());
+        drop(supervisor);
+        let at = Timestamp::clamped(7);
+        let supervisor = ProcessId::of(std::process::id(), "boot").unwrap();
+        record.write_begun(&Begun { supervisor, at, invocation: None }).unwrap();
+        assert!(!record.withdraw().unwrap());
+        std::fs::remove_file(record.folder().join("begun")).unwrap();
+        assert!(record.withdraw().unwrap() && !record.folder().exists());
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(crate) struct LinuxProcesses {
 enum Lifeline {
     /// It was started here.
     Child(Child),
-    /// systemd started it; none is one that has ended already.
+    /// systemd started it; none where its process is not to be had, as when it has ended already.
     Unit(Option<ProcessId>),
     /// It was started by an earlier life of the agent: the lock tells.
     Lock,
@@ -148,9 +148,16 @@ impl LinuxProcesses {
         record.prepare(spec).map_err(|e| not_started(spec, &e.to_string()))?;
         let unit = transient::name_of(&name.run().to_string(), &name.record_name());
         let limit = spec.time_limit_ms.map(Duration::from_millis);
-        transient::start(&self.supervisor, &unit, record, &spec.nonce, limit, &LinuxClock.boot_id())
-            .map(Lifeline::Unit)
-            .map_err(|e| not_started(spec, &format!("a unit for it: {e}")))
+        let boot_id = LinuxClock.boot_id();
+        match transient::start(&self.supervisor, &unit, record, &spec.nonce, limit, &boot_id) {
+            Ok(supervisor) => Ok(Lifeline::Unit(supervisor)),
+            // A bus that went away, or a manager that is late, may have started it all the same.
+            Err(error) => match record.withdraw() {
+                Ok(true) => Err(not_started(spec, &format!("a unit for it: {error}"))),
+                Ok(false) => Ok(Lifeline::Lock),
+                Err(why) => Err(unknown(spec, &format!("a unit for it: {error}; its record: {why}"))),
+            },
+        }
     }
 
     fn run_effect(
@@ -310,11 +317,15 @@ impl Attach<'_> {
             }
             let program = record.started().map_err(broken)?;
             if !supervisor_lives {
-                if record.begun().map_err(broken)?.is_none() {
-                    return Err(not_started(spec, &format!("its supervisor ended: {}", record.complaints())));
-                }
-                if !program.as_ref().is_some_and(|p| p.is_alive(&boot_id)) {
-                    let begun = record.begun().map_err(broken)?;
+                let begun = record.begun().map_err(broken)?;
+                if begun.is_none() {
+                    let complaints = record.complaints();
+                    if record.withdraw().map_err(broken)? {
+                        return Err(not_started(spec, &format!("its supervisor ended: {complaints}")));
+                    }
+                    // One came after all: from here on its lock tells.
+                    supervisor = Lifeline::Lock;
+                } else if !program.as_ref().is_some_and(|p| p.is_alive(&boot_id)) {
                     let same_boot = begun.is_some_and(|begun| begun.supervisor.boot_id == boot_id);
                     let why = if same_boot {
                         "its supervisor was ended from outside"

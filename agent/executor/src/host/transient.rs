@@ -61,7 +61,8 @@ trait Killed {
 ///
 /// # Errors
 ///
-/// What systemd says: there is a unit of this name, or none can be made. Nothing was started then.
+/// What systemd says: there is a unit of this name, or none can be made. Where it did not answer in time it may start one
+/// all the same; the record tells.
 pub(super) fn start(
     supervisor: &Supervisor,
     unit: &str,

@@ -224,25 +224,25 @@ impl Run {
             let why = "the procedure's working time is over";
             return self.end_step(unrun(step, StepState::Failed, Some(EndCause::TimedOut), why));
         }
+        self.enter(step, left + self.grace(), self.shares.way_back + self.shares.finals);
+        let entered = self.since_boot();
         // One that has begun goes on: its program may be running.
         if !self.record.began(&step.id)
-            && let Some(refusal) = self.surroundings.policy.against(step)
+            && let Some((cause, why)) = self.against(step)
         {
-            return self.end_step(unrun(
-                step,
-                StepState::Failed,
-                Some(EndCause::StepFailed),
-                &refusal.reason(),
-            ));
+            return self.end_step(unrun(step, StepState::Failed, Some(cause), &why));
         }
-        if !self.record.began(&step.id)
-            && let Some(how) = self.differs_from_plan(step)
-        {
-            let why = format!("nothing was done: the node is not as it was planned: {how}");
-            return self.end_step(unrun(step, StepState::Failed, Some(EndCause::PlanChanged), &why));
-        }
-        self.enter(step, left + self.grace(), self.shares.way_back + self.shares.finals);
+        let left = left.saturating_sub(self.since_boot().saturating_sub(entered));
         self.carry_step(step, Act::Forward, step.time_limit.min(left))
+    }
+
+    /// Why a step may not begin: the owner's policy as it is now, or the plan that the start is bound to.
+    fn against(&self, step: &ResolvedStep) -> Option<(EndCause, String)> {
+        if let Some(refusal) = self.surroundings.policy.against(step) {
+            return Some((EndCause::StepFailed, refusal.reason()));
+        }
+        let how = self.differs_from_plan(step)?;
+        Some((EndCause::PlanChanged, format!("nothing was done: the node is not as it was planned: {how}")))
     }
 
     /// Working time that the procedure has left. A step counts for no more than its own limit and the grace: what it

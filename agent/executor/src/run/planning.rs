@@ -13,7 +13,7 @@ use super::draft::{Draft, End, cut_parts};
 use super::life::Run;
 use super::task_thread::{Call, Called, call};
 use crate::resolve::{ResolvedStep, node_plan};
-use crate::tasks::{Task, TaskError, TaskPlan};
+use crate::tasks::{CancelFlag, Task, TaskError, TaskPlan};
 
 /// Longest plan of one step: it reads listings, it does not walk the whole machine.
 pub(super) const PLAN_LIMIT: Duration = Duration::from_mins(2);
@@ -87,7 +87,8 @@ impl Run {
         if planned.moves {
             return None;
         }
-        match self.ask(step) {
+        // To its end, whoever stops the job meanwhile: what was not compared is not begun.
+        match self.plan_of(step, CancelFlag::default()) {
             Ok(now) if now.changes == planned.changes => None,
             Ok(now) => Some(difference(&planned.changes, &now.changes)),
             Err(error) => Some(format!("it cannot be planned any more: {error}")),
@@ -95,17 +96,21 @@ impl Run {
     }
 
     fn ask(&self, step: &ResolvedStep) -> Result<TaskPlan, TaskError> {
-        let Some(task) = step.task else { return Ok(TaskPlan::default()) };
         if self.is_stopping() {
             return Err(TaskError::cancelled());
         }
+        self.plan_of(step, self.cancel.clone())
+    }
+
+    fn plan_of(&self, step: &ResolvedStep, cancel: CancelFlag) -> Result<TaskPlan, TaskError> {
+        let Some(task) = step.task else { return Ok(TaskPlan::default()) };
         let request = Call {
             key: self.key,
             identity: self.identity(&step.id, 1),
             limit: step.time_limit.min(PLAN_LIMIT),
             changing: false,
             job: self.job_view(false),
-            cancel: self.cancel.clone(),
+            cancel,
         };
         let called =
             call(&self.surroundings, self.admitted.resolution(), step, request, move |context| match task {
