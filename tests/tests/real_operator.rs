@@ -56,7 +56,10 @@ async fn a_plan_that_was_looked_at_is_started_as_it_was() -> Result<()> {
     assert!(shown.contains("2 nodes would do the same"), "{shown}");
     let start = |plan| ["run", "start", "--plan", plan, "--wait", "--reason", "a story", "--confirm", "dev"];
     let said = code(&sandbox, 0, &start(plan)).await?;
-    assert!(said.contains("succeeded"), "{said}");
+    assert!(said.contains("succeeded") && said.contains(&format!("planned in  {plan}")), "{said}");
+    let leaf =
+        code(&sandbox, 0, &["audit", "list", "--action", "run.start", "--limit", "1", "-o", "json"]).await?;
+    assert!(leaf.contains(plan), "{leaf}");
     assert!(sandbox.nodes.iter().all(|node| node.updates() == 1), "each once");
     // Its nodes are those of the plan, and a run is no plan.
     code(&sandbox, 2, &[start(plan).as_slice(), &["--all"]].concat()).await?;

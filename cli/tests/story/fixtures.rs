@@ -124,6 +124,7 @@ pub fn run(request: &Request, state: RunState) -> RunView {
         params: request.params.clone(),
         max_parallel: request.max_parallel,
         max_failures: request.max_failures,
+        plan: None,
         not_before: Some(request.not_before),
         not_after: request.not_after,
         skipped: vec![],

@@ -107,6 +107,7 @@ fn run_view(context: &Context, stored: RunRecord, open: Option<&RunModel>) -> Ru
         profile_digest: stored.profile_digest,
         procedure_revision: stored.procedure_revision,
         params: BTreeMap::new(),
+        plan: None,
         max_failures: stored.max_failures,
         max_parallel: stored.max_parallel,
         not_before: Some(stored.not_before),
@@ -133,6 +134,7 @@ pub async fn show(context: &Context, run: RunId) -> Result<RunView> {
     let envelope = documents::envelope(context, view.authority.digest()).await?;
     let request: Request = canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)?;
     view.params = request.params;
+    view.plan = request.plan.map(|plan| plan.run);
     Ok(view)
 }
 

@@ -193,6 +193,7 @@ async fn write(
         .nodes(record.nodes_root)
         .detail("procedure", procedure_in_words(&record))
         .detail("params", params_in_words(&start.request.params))
+        .detail("plan", start.request.plan.as_ref().map_or_else(String::new, |plan| plan.run.to_string()))
         .detail("nodes", names_in_words(start.nodes.iter().map(|node| node.record.name.as_str())))
         .idempotency(idempotency_key)
         .text(&record.reason);

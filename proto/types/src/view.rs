@@ -380,6 +380,9 @@ pub struct RunView {
     /// Parameters as they were signed; left out where a run is watched.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, serde_json::Value>,
+    /// The plan that it starts, and nothing else; left out where a run is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<RunId>,
     /// At most so many nodes at once: of a pair that changes never more than one.
     pub max_parallel: u32,
     /// No node starts after so many failures; none for no such limit.

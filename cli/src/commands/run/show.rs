@@ -85,6 +85,9 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
     if let Some(skipped) = targets::skipped_in_words(&view.skipped, view.skipped_count as usize) {
         fields.push(("skipped", Cell::toned(Tone::Warn, skipped)));
     }
+    if let Some(plan) = view.plan {
+        fields.push(("planned in", plan.to_string().into()));
+    }
     if !view.params.is_empty() {
         let params: Vec<_> = view.params.iter().map(|(key, value)| format!("{key}={value}")).collect();
         fields.push(("params", params.join(" ").into()));
