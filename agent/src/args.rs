@@ -31,6 +31,9 @@ pub enum Command {
     /// The half that speaks to the network; started by run and enrol only
     #[command(hide = true)]
     Core(Core),
+    /// Put back a change that nobody confirms; started by the executor, and at the start of the machine
+    #[command(hide = true)]
+    Guard(Guard),
     /// Stop all supervised units below a development root
     #[command(hide = true)]
     StopUnits(Configured),
@@ -83,6 +86,17 @@ pub struct Core {
     /// Keep the link for the executor of this node; without it redeem a join token
     #[arg(long, value_name = "ID")]
     pub node: Option<NodeId>,
+}
+
+/// `guard`.
+#[derive(Debug, Clone, Args)]
+pub struct Guard {
+    /// The configuration.
+    #[command(flatten)]
+    pub configured: Configured,
+    /// Folder of the change; without it all that are pending
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
 }
 
 /// `enrol`.

@@ -41,6 +41,7 @@ const TABLE: &[(&str, Needs)] = &[
     ("/fleet.v1.AgentService/Session", Needs::Agent),
     ("/fleet.v1.AgentService/FetchDocument", Needs::Agent),
     ("/fleet.v1.AgentService/Output", Needs::Agent),
+    ("/fleet.v1.AgentService/Confirm", Needs::Agent),
     ("/fleet.v1.OperatorService/WhoAmI", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/GetStatus", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/ListNodes", Needs::AnyOperator),

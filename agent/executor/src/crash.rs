@@ -14,6 +14,10 @@ pub enum CrashPoint {
     AfterAccepted,
     /// The begin of a step is journaled, the task has not been called.
     AfterStepBegin,
+    /// The guard holds the step, the task has not been called.
+    AfterArmed,
+    /// A guarded step is done and journaled as such, nobody has confirmed it.
+    AfterApplied,
     /// The task has ended, its end is not journaled.
     BeforeStepEnd,
     /// The end of the job is journaled, the report is not sent.
@@ -23,7 +27,7 @@ pub enum CrashPoint {
 /// The text names no crash point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown crash point; known are after_accepted, after_step_begin, before_step_end and after_finished"
+    "unknown crash point; known are after_accepted, after_step_begin, after_armed, after_applied, before_step_end and after_finished"
 )]
 pub struct CrashPointError;
 
@@ -34,6 +38,8 @@ impl FromStr for CrashPoint {
         match text {
             "after_accepted" => Ok(Self::AfterAccepted),
             "after_step_begin" => Ok(Self::AfterStepBegin),
+            "after_armed" => Ok(Self::AfterArmed),
+            "after_applied" => Ok(Self::AfterApplied),
             "before_step_end" => Ok(Self::BeforeStepEnd),
             "after_finished" => Ok(Self::AfterFinished),
             _ => Err(CrashPointError),

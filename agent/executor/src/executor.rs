@@ -18,12 +18,13 @@ use crate::damage::{self, REMEDY};
 use crate::dispatcher::{Dispatcher, Parts};
 use crate::documents::{DocumentStore, ReportStore};
 use crate::durable::{self, Reserve};
+use crate::guard::{Keeper, StartGuard};
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Journal, JournalError, Opened};
 use crate::policy::{OwnersPolicy, PolicyReader, TrustStore, TrustStoreError};
 use crate::resolve::TaskTable;
-use crate::run::{Abandoned, OutputHub, RunEvent, RunSurroundings};
+use crate::run::{Abandoned, OutputHub, PathDesk, RunEvent, RunSurroundings};
 use crate::service;
 use crate::socket::Socket;
 use crate::state::{self, SmallState, StateError};
@@ -52,6 +53,8 @@ pub struct ExecutorConfig {
     pub facts: FactsSource,
     /// The tasks; [`TaskTable::built`] outside of tests.
     pub tasks: TaskTable,
+    /// Starts the guards of changes that can cut the node off.
+    pub guards: Arc<dyn StartGuard>,
     /// Who this node is.
     pub node: NodeIdentity,
     /// Version shown to the controller.
@@ -256,6 +259,7 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
     let journal = Arc::new(journal);
     let output = OutputHub::new(config.step_output_limit);
     let (abandoned, suspend) = (Abandoned::default(), CancelFlag::default());
+    let (guard, paths) = (Keeper::new(&directory, config.guards), PathDesk::default());
     let public = report_key.as_ref().map(SigningKey::public);
     let runs = RunSurroundings {
         host: Arc::clone(&config.host),
@@ -267,6 +271,8 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         overrun_grace: config.overrun_grace,
         suspend: suspend.clone(),
         policy: policy.clone(),
+        guard: guard.clone(),
+        paths: paths.clone(),
     };
     let dispatcher = Dispatcher::new(Parts {
         state_dir: directory,
@@ -288,6 +294,8 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         abandoned,
         overrun_grace: config.overrun_grace,
         suspend,
+        guard,
+        paths,
     });
     Ok(Open { dispatcher, runs, events, beat: config.beat, report_key: public })
 }

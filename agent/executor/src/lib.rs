@@ -14,6 +14,7 @@ pub mod documents;
 pub mod durable;
 pub mod executor;
 pub mod facts;
+pub mod guard;
 pub mod host;
 pub mod identity;
 pub mod journal;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{accept_damage, core, enrol, journal, run, status, stop_units, version};
+use super::{accept_damage, core, enrol, guard, journal, run, status, stop_units, version};
 use crate::args::{Cli, Command};
 use crate::error::Failure;
 
@@ -15,6 +15,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Journal(args) => journal::run(&args)?,
         Command::AcceptDamage(configured) => accept_damage::run(&configured)?,
         Command::Core(args) => core::run(&args)?,
+        Command::Guard(args) => guard::run(&args)?,
         Command::StopUnits(configured) => stop_units::run(&configured)?,
         Command::Supervise { arguments } => return Ok(fleet_executor::host::supervise::main(arguments)),
         Command::Version => version::run(),

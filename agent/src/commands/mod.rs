@@ -12,6 +12,7 @@ mod core;
 mod core_process;
 mod dispatch;
 mod enrol;
+mod guard;
 mod journal;
 mod run;
 mod settings;

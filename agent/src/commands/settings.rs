@@ -5,13 +5,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fleet_executor::guard::GuardProgram;
 use fleet_executor::host::{HostConfig, LinuxHost, Supervisor, UnitsKind};
 use fleet_executor::policy::{LocalPolicy, PolicyReader};
 
 use crate::args::Configured;
 use crate::clock;
 use crate::config::owners_file::{OwnersFile, Stamp};
-use crate::config::{Config, validated};
+use crate::config::{Config, raw, validated};
 use crate::error::{Exit, Failure, chain};
 
 /// Where systemd says that it runs this machine (`sd_booted(3)`).
@@ -60,15 +61,38 @@ pub fn trust_directory(config: &Config) -> PathBuf {
 
 /// The machine: the real one, or a development root with supervised units.
 pub fn host(config: &Config) -> Result<LinuxHost, Failure> {
-    let real = config.dev_root.is_none();
-    let systemd = real && std::path::Path::new(SYSTEMD_RUNS).is_dir();
-    LinuxHost::open(&HostConfig {
+    LinuxHost::open(&host_config(config)).map_err(|error| Failure::of(Exit::Failed, &error))
+}
+
+/// The same for a process beside the agent.
+pub fn host_beside(config: &Config) -> Result<LinuxHost, Failure> {
+    LinuxHost::open_beside(&host_config(config)).map_err(|error| Failure::of(Exit::Failed, &error))
+}
+
+fn host_config(config: &Config) -> HostConfig {
+    HostConfig {
         root: config.dev_root.clone().unwrap_or_else(|| PathBuf::from("/")),
         state: config.state_directory.clone(),
         supervisor: Supervisor::of_this_program(),
-        units: if systemd { UnitsKind::Systemd } else { UnitsKind::Supervised },
-    })
-    .map_err(|error| Failure::of(Exit::Failed, &error))
+        units: units(config),
+    }
+}
+
+fn units(config: &Config) -> UnitsKind {
+    let systemd = config.dev_root.is_none() && std::path::Path::new(SYSTEMD_RUNS).is_dir();
+    if systemd { UnitsKind::Systemd } else { UnitsKind::Supervised }
+}
+
+/// How guards are started: this program, with the settings that it was given itself.
+pub fn guards(configured: &Configured, config: &Config) -> GuardProgram {
+    // Its working folder is another one.
+    let file = std::path::absolute(&configured.config).unwrap_or_else(|_| configured.config.clone());
+    let mut arguments = vec!["guard".to_owned(), "--config".to_owned(), file.to_string_lossy().into_owned()];
+    // A unit of systemd has nothing of this process's environment; flags win over it, so they come last.
+    let own = variables().filter_map(|(name, value)| Some(format!("{}={value}", raw::variable_key(&name)?)));
+    let sets: Vec<String> = own.chain(configured.set.iter().cloned()).collect();
+    arguments.extend(sets.into_iter().flat_map(|set| ["--set".to_owned(), set]));
+    GuardProgram { arguments, units: units(config) }
 }
 
 /// Prints to standard output; a closed pipe is no failure of ours.

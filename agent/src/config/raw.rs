@@ -77,11 +77,16 @@ pub fn environment(
 ) -> Layer {
     let mut layer = Layer::new();
     for (name, text) in variables {
-        let Some(path) = name.strip_prefix("FLEET_").filter(|rest| rest.contains("__")) else { continue };
-        let path = path.to_ascii_lowercase().replace("__", ".");
+        let Some(path) = variable_key(&name) else { continue };
         add(&path, &text, Place::Environment(name), known, &mut layer, problems);
     }
     layer
+}
+
+/// The key that a variable sets, if it is one of ours.
+pub fn variable_key(name: &str) -> Option<String> {
+    let path = name.strip_prefix("FLEET_").filter(|rest| rest.contains("__"))?;
+    Some(path.to_ascii_lowercase().replace("__", "."))
 }
 
 /// Reads `--set section.key=value`.

@@ -250,6 +250,13 @@ impl AgentService for Service {
         }))
     }
 
+    async fn confirm(
+        &self,
+        request: Request<pb::ConfirmRequest>,
+    ) -> Result<Response<pb::ConfirmReply>, Status> {
+        Ok(Response::new(pb::ConfirmReply { nonce: request.into_inner().nonce }))
+    }
+
     async fn output(
         &self,
         request: Request<Streaming<pb::OutputChunk>>,

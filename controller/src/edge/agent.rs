@@ -32,6 +32,8 @@ use crate::service::{caller::Agent, documents};
 const OUTGOING: usize = 32;
 /// Answers under way.
 const ANSWERS: usize = 8;
+/// What nobody guesses, and no more than that.
+const NONCE_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
 
 /// Serves agents.
 pub struct Agents {
@@ -72,6 +74,19 @@ impl AgentService for Agents {
         let wanted = digest_field(&request.get_ref().digest).map_err(to_status)?;
         let envelope = fetch(&self.context, agent.node, wanted).await.map_err(to_status)?;
         Ok(Response::new(pb::FetchDocumentReply { envelope }))
+    }
+
+    /// No store is asked: the question is whether the way is open, also while the store is busy.
+    async fn confirm(
+        &self,
+        request: Request<pb::ConfirmRequest>,
+    ) -> Result<Response<pb::ConfirmReply>, Status> {
+        peer::agent(&self.context, &request)?;
+        let nonce = request.into_inner().nonce;
+        if !NONCE_BYTES.contains(&nonce.len()) {
+            return Err(Status::invalid_argument("nonce: give 16 to 64 bytes"));
+        }
+        Ok(Response::new(pb::ConfirmReply { nonce }))
     }
 
     async fn output(

@@ -63,7 +63,6 @@ fn refused(procedure: &Procedure) -> Option<String> {
     let mut reasons: Vec<String> = missing.into_iter().collect();
     let words = [
         (procedure.steps.iter().any(|step| step.kind == StepKind::Manual), "sign-offs"),
-        (procedure.steps.iter().any(|step| step.guard.is_some()), "the guard"),
         (procedure.order == Order::Lockstep, "lockstep"),
     ];
     reasons.extend(words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word.to_owned()));

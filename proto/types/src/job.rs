@@ -86,6 +86,8 @@ pub enum EndCause {
     NotUndone,
     /// The node was not as it was planned; the step was not begun.
     PlanChanged,
+    /// Nobody confirmed a guarded change in time.
+    Unconfirmed,
     /// A word of a newer release.
     #[serde(other)]
     Other,
@@ -101,6 +103,7 @@ impl EndCause {
             Self::Cancelled => "cancelled",
             Self::NotUndone => "not_undone",
             Self::PlanChanged => "plan_changed",
+            Self::Unconfirmed => "unconfirmed",
             Self::Other => "other",
         }
     }

@@ -226,6 +226,10 @@ impl AgentService for Floor {
         Ok(Response::new(pb::FetchDocumentReply { envelope }))
     }
 
+    async fn confirm(&self, _: Request<pb::ConfirmRequest>) -> Result<Response<pb::ConfirmReply>, Status> {
+        Err(Status::unimplemented("the floor has no guards"))
+    }
+
     async fn output(
         &self,
         _: Request<Streaming<pb::OutputChunk>>,

@@ -12,6 +12,7 @@ use crate::causes::chain;
 use crate::damage;
 use crate::journal::{Entry, JobKey};
 use crate::policy::LinkTrust;
+use crate::run::Way;
 use crate::state::Fenced;
 
 /// Jobs a page (security-and-delivery §2.8).
@@ -78,6 +79,17 @@ impl Dispatcher {
         self.tell_running();
         let ready = self.ready();
         self.send(ready);
+    }
+
+    /// An answer about the way to a controller goes to the run that asked.
+    pub(super) fn on_path(&self, answer: pb::PathChecked) {
+        let pb::PathChecked { id, controller, witness, problem } = answer;
+        let way = match (controller.is_empty(), witness.is_empty()) {
+            (false, _) => Way::Controller(controller),
+            (true, false) => Way::Witness(witness),
+            (true, true) => Way::Nobody(problem),
+        };
+        self.parts.paths.answer(id, way);
     }
 
     pub(super) fn on_trust_update(&mut self, update: &pb::TrustUpdate) {

@@ -26,6 +26,11 @@ impl Dispatcher {
             tracing::error!(error = why, "the executor's state cannot be written");
             self.trouble = Some(format!("the executor's state cannot be written: {why}"));
         }
+        let table = &self.parts.table;
+        let is_open = |key| table.get(&key).is_some_and(JobRecord::is_open);
+        for told in self.parts.guard.recover(is_open) {
+            tracing::error!("{told}");
+        }
         let open: Vec<(JobKey, JobRecord)> =
             self.parts.table.iter().filter(|(_, job)| job.is_open()).map(|(k, j)| (*k, j.clone())).collect();
         for (key, record) in open {

@@ -21,12 +21,13 @@ use super::event::{Effect, Event};
 use super::tidy::Tidied;
 use crate::causes::chain;
 use crate::documents::{DocumentStore, ReportStore};
+use crate::guard::Keeper;
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Entry, JobKey, JobTable, Journal, JournalError};
 use crate::policy::{Admitted, LinkTrust, OwnersPolicy, RequireSignature, TrustStore};
 use crate::resolve::TaskTable;
-use crate::run::{Abandoned, Deadlines, Draft, OutputHub, RunEvent, Shares};
+use crate::run::{Abandoned, Deadlines, Draft, OutputHub, PathDesk, PathQuestion, RunEvent, Shares};
 use crate::running::Running;
 use crate::state::SmallState;
 use crate::tasks::CancelFlag;
@@ -71,6 +72,10 @@ pub struct Parts {
     pub overrun_grace: Duration,
     /// Makes runs end between steps.
     pub suspend: CancelFlag,
+    /// Guards of changes that can cut the node off.
+    pub guard: Keeper,
+    /// Questions of runs about the way to a controller.
+    pub paths: PathDesk,
 }
 
 /// An assignment whose documents are on their way.
@@ -184,6 +189,10 @@ impl Dispatcher {
             // A beat is heard by the loop, which needs no more of it; what waited for a task that came back is looked
             // at below.
             Event::Core(FromCore::Alive(_) | FromCore::OutputLost(_)) | Event::Run(RunEvent::CameBack) => {}
+            Event::Core(FromCore::Path(answer)) => self.on_path(answer),
+            Event::Run(RunEvent::AskPath(PathQuestion { id, witnesses })) => {
+                self.send(ToCore::CheckPath(pb::CheckPath { id, witnesses }));
+            }
             Event::CoreLeft => self.end_link(),
             Event::CoreCame => self.on_core_came(),
             Event::Run(RunEvent::Progress(key, state, deadlines)) => self.on_progress(key, state, deadlines),

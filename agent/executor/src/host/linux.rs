@@ -66,13 +66,22 @@ struct Parts {
 impl LinuxHost {
     /// Opens the machine. Looks that an earlier life of the agent left running are ended; effects are not.
     pub fn open(config: &HostConfig) -> Result<Self, HostError> {
+        let host = Self::open_beside(config)?;
+        host.parts.processes.sweep_looks();
+        Ok(host)
+    }
+
+    /// The same for a process beside the agent, whose looks are not its to end.
+    pub fn open_beside(config: &HostConfig) -> Result<Self, HostError> {
         std::fs::create_dir_all(&config.state)
             .map_err(|e| HostError::State { path: config.state.clone(), why: e.to_string() })?;
         let files: Arc<dyn Files> = Arc::new(LinuxFiles::open(&config.root).map_err(HostError::Root)?);
-        let processes =
-            LinuxProcesses::new(files.clone(), config.supervisor.clone(), &config.state, config.units);
-        processes.sweep_looks();
-        let processes = Arc::new(processes);
+        let processes = Arc::new(LinuxProcesses::new(
+            files.clone(),
+            config.supervisor.clone(),
+            &config.state,
+            config.units,
+        ));
         let packages = AptPackages::new(files.clone(), processes.clone(), &config.state);
         let units: Box<dyn Units> = match config.units {
             UnitsKind::Systemd => Box::new(SystemdUnits),

@@ -61,5 +61,6 @@ pub use runner::{Supervisor, THIS_PROGRAM};
 pub use system::{
     CpuTimes, DiskUsage, InterfaceCounters, LoadAverages, MemoryUse, Mount, System, SystemError,
 };
+pub use transient::start_guard as start_guard_unit;
 pub use units::{Activity, LastRun, UnitError, UnitRelations, UnitState, Units, UnitsKind};
 pub use walk::{Found, check_links, walk, walk_below, walk_trees};

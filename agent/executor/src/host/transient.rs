@@ -26,6 +26,10 @@ const NICE: i32 = 10;
 const IO_CLASS_BEST_EFFORT: i32 = 2;
 /// See [`IO_CLASS_BEST_EFFORT`].
 const IO_PRIORITY_LAST: i32 = 7;
+/// A guard that died is there again before anybody misses it.
+const GUARD_RESTART: Duration = Duration::from_millis(500);
+/// `proc_pid_oom_score_adj(5)`: after almost everything else.
+const GUARD_OOM_SCORE: i32 = -900;
 /// Longest name of a unit (`systemd.unit(5)`).
 const MAX_UNIT_NAME: usize = 255;
 
@@ -101,15 +105,51 @@ pub(super) fn start(
         properties.push(("RuntimeMaxUSec", Variant::from(micros(limit + SUPERVISOR_GRACE + TERM_GRACE))));
     }
     ask(unit, ANSWER_LIMIT, async |bus| {
-        let wrong = |error: Error| unit_error(unit, &error);
-        let transients = TransientsProxy::new(bus).await.map_err(wrong)?;
-        let manager = ManagerProxy::new(bus).await.map_err(wrong)?;
-        job_ended(&manager, unit, "start", async || {
-            transients.start_transient_unit(unit, "fail", &properties, &[]).await
-        })
-        .await?;
+        let transients = started(bus, unit, &properties).await?;
         Ok(main_process(bus, &transients, unit).await.and_then(|pid| ProcessId::of(pid, boot_id)))
     })
+}
+
+/// Starts the guard of a change, whose folder this is: outside of the agent's control group, started again when it dies,
+/// and among the last that the kernel ends for want of memory.
+///
+/// # Errors
+///
+/// As those of a step's unit.
+pub fn start_guard(program: &Path, arguments: &[String], folder: &Path) -> Result<(), UnitError> {
+    let digest = fleet_types::digest::Digest::of(folder.as_os_str().as_encoded_bytes()).to_string();
+    let unit = format!("fleet-guard-{}.service", digest.rsplit(':').next().unwrap_or_default());
+    let program = program.to_str().ok_or_else(|| not_text(&unit, program))?;
+    let mut words = vec!["fleet-agent"];
+    words.extend(arguments.iter().map(String::as_str));
+    let command: Vec<CommandLine<'_>> = vec![(program, words, false)];
+    let properties = vec![
+        ("Description", Variant::from("The guard of a change of the fleet agent".to_owned())),
+        ("ExecStart", Variant::from(command)),
+        ("Type", Variant::from("exec")),
+        ("CollectMode", Variant::from("inactive-or-failed")),
+        ("Restart", Variant::from("on-failure")),
+        ("RestartUSec", Variant::from(micros(GUARD_RESTART))),
+        ("StartLimitIntervalUSec", Variant::from(0_u64)),
+        ("OOMScoreAdjust", Variant::from(GUARD_OOM_SCORE)),
+    ];
+    ask(&unit, ANSWER_LIMIT, async |bus| started(bus, &unit, &properties).await.map(drop))
+}
+
+/// Starts a unit with these properties and waits until systemd has executed its program.
+async fn started<'a>(
+    bus: &'a Connection,
+    unit: &str,
+    properties: &[(&str, Variant<'_>)],
+) -> Result<TransientsProxy<'a>, UnitError> {
+    let wrong = |error: Error| unit_error(unit, &error);
+    let transients = TransientsProxy::new(bus).await.map_err(wrong)?;
+    let manager = ManagerProxy::new(bus).await.map_err(wrong)?;
+    job_ended(&manager, unit, "start", async || {
+        transients.start_transient_unit(unit, "fail", properties, &[]).await
+    })
+    .await?;
+    Ok(transients)
 }
 
 /// The process of a unit; none when it is gone, and the unit with it.

@@ -76,26 +76,34 @@ pub enum Entry {
         /// When, so that it is forgotten again.
         at: Timestamp,
     },
-    /// Reserved for the guard: it holds an undo set.
+    /// The guard holds what would put the step back.
     GuardArmed {
         /// The run.
         run: RunId,
         /// The attempt.
         attempt: Attempt,
+        /// The step's id.
+        step: String,
     },
-    /// Reserved for the guard: the change is made.
+    /// The guarded change is made and verified; it waits to be confirmed.
     Applied {
         /// The run.
         run: RunId,
         /// The attempt.
         attempt: Attempt,
+        /// The step's id.
+        step: String,
     },
-    /// Reserved for the guard: the change is kept.
+    /// A new connection to a controller confirmed the change: it stays.
     Confirmed {
         /// The run.
         run: RunId,
         /// The attempt.
         attempt: Attempt,
+        /// The step's id.
+        step: String,
+        /// Which controller, or which witness.
+        by: String,
     },
     /// Reserved for reboots, done when the boot id has changed.
     RebootRequested {
@@ -183,9 +191,9 @@ impl Entry {
             | Self::Acked { run, attempt }
             | Self::Abandoned { run, attempt, .. }
             | Self::Tombstone { run, attempt, .. }
-            | Self::GuardArmed { run, attempt }
-            | Self::Applied { run, attempt }
-            | Self::Confirmed { run, attempt }
+            | Self::GuardArmed { run, attempt, .. }
+            | Self::Applied { run, attempt, .. }
+            | Self::Confirmed { run, attempt, .. }
             | Self::RebootRequested { run, attempt, .. } => (*run, *attempt),
         }
     }

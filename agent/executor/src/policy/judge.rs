@@ -47,6 +47,10 @@ pub fn judge(
     for step in resolution.active().chain(&resolution.finally) {
         against_step(step, policy, &mut refusals);
     }
+    // Undo and final entries need none: they lead back to what is known.
+    for step in resolution.active() {
+        refusals.extend(against_unguarded(step, resolution));
+    }
     if resolution.is_disruptive() {
         against_disruption(policy, conditions, labels, &mut refusals);
     }
@@ -120,6 +124,24 @@ pub(super) fn locked() -> Refusal {
     Refusal::new("mode-locked", message, "set mode in the node's agent.toml")
 }
 
+/// The rule about what can cut the node off: it has a guard, and the guard something to do.
+fn against_unguarded(step: &ResolvedStep, resolution: &Resolution) -> Option<Refusal> {
+    let id = &step.id;
+    match step.guard {
+        None if step.effects.touches_network => {
+            let message = format!("step {id} can cut the node off and has no guard");
+            let remedy = "give the step guard = { confirm_within = \"10m\" } and apply the procedure again";
+            Some(Refusal::new("guard-missing", message, remedy))
+        }
+        Some(_) if !resolution.can_be_put_back(step) => {
+            let message = format!("step {id} has a guard, and nothing by which the guard could put it back");
+            let remedy = "write a [[rollback]] entry that undoes the step";
+            Some(Refusal::new("guard-no-undo", message, remedy))
+        }
+        _ => None,
+    }
+}
+
 /// Rules against one step.
 pub(super) fn against_step(step: &ResolvedStep, policy: &LocalPolicy, refusals: &mut Vec<Refusal>) {
     const REMEDY: &str = "change the lists in the node's agent.toml, or take the step out";
@@ -133,10 +155,6 @@ pub(super) fn against_step(step: &ResolvedStep, policy: &LocalPolicy, refusals: 
     for command in step.effects.commands.iter().filter(|c| !any_matches(&policy.allow_commands, c)) {
         let message = format!("step {id}: allow_commands does not name {command}");
         refuse("command-not-allowed", message, REMEDY);
-    }
-    if step.effects.touches_network {
-        let message = format!("step {id} can cut the node off and this build has no guard");
-        refuse("guard-missing", message, "do this change by hand, with a way back to the node");
     }
     for unit in step.effects.units_stopped.iter().filter(|unit| policy.protected_services.contains(unit)) {
         refuse("protected-service", format!("step {id} would stop {unit}, which is protected"), REMEDY);

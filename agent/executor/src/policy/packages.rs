@@ -4,12 +4,14 @@
 //! so these rules are handed to the tasks, which ask them for the plan and before the first change. The way back of a job
 //! is not asked (security-and-delivery §1.17). Pure.
 
+use serde::{Deserialize, Serialize};
+
 use super::local::LocalPolicy;
 use super::refusal::Refusal;
 use crate::host::{Direction, PackageChange};
 
 /// The owner's rules about packages.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageRules {
     origins: Vec<String>,
     protected: Vec<String>,

@@ -80,6 +80,8 @@ pub struct ResolvedStep {
     pub except: Vec<Outcome>,
     /// What it can effects.
     pub effects: Effects,
+    /// It is put back unless confirmed within this time after it was made.
+    pub guard: Option<Duration>,
 }
 
 impl ResolvedStep {
@@ -144,6 +146,12 @@ impl Resolution {
             };
             step.effects.changes && !undone
         })
+    }
+
+    /// Is there anything by which the guard could put a step back?
+    pub fn can_be_put_back(&self, step: &ResolvedStep) -> bool {
+        step.reversal() == Reversal::Stored
+            || self.rollback.iter().any(|entry| entry.undoes.contains(&step.id))
     }
 
     /// Is any of them disruptive?
@@ -218,10 +226,6 @@ impl Resolver<'_> {
             self.refuse("manual-not-built", message, "take the manual step out and do it before the run");
             return None;
         }
-        if skipped.is_none() && step.guard.is_some() {
-            let message = format!("step {} asks for the guard, which this build does not have", step.id);
-            self.refuse("guard-not-built", message, "do this change by hand, with a way back to the node");
-        }
         let no_arguments = With::new();
         let parts = Parts {
             id: step.id.to_string(),
@@ -235,6 +239,9 @@ impl Resolver<'_> {
         let mut resolved = self.resolve(&parts, skipped)?;
         resolved.retries.clone_from(&step.retries);
         resolved.on_failure = step.on_failure;
+        // What only reads needs none.
+        let guard = step.guard.as_ref().filter(|_| resolved.effects.changes);
+        resolved.guard = guard.map(|guard| guard.confirm_within.length());
         if resolved.skipped.is_none() && parts.is_gate && resolved.effects.changes {
             let message = format!("gate {} uses {}, which would change the node", step.id, parts.uses);
             self.refuse("gate-changes", message, "make it a task");
@@ -283,6 +290,7 @@ impl Resolver<'_> {
             undoes: Vec::new(),
             except: Vec::new(),
             effects: Effects::default(),
+            guard: None,
         };
         if resolved.skipped.is_some() {
             return Some(resolved);

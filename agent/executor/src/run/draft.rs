@@ -8,6 +8,7 @@ use fleet_types::report::{MAX_PARTS, MAX_REPORT_BYTES, Report, StepReport, TaskR
 use fleet_types::time::Timestamp;
 
 use super::limits::Deadlines;
+use super::path::PathQuestion;
 use crate::journal::JobKey;
 
 /// How a job ended, and why.
@@ -70,6 +71,8 @@ pub enum RunEvent {
     Ended(JobKey, Ending),
     /// A task that had overrun its limit has come back.
     CameBack,
+    /// It asks the core whether the way to a controller is open.
+    AskPath(PathQuestion),
 }
 
 /// Cuts a step's parts to what a report holds; what is left out is counted in the summary.

@@ -16,8 +16,10 @@ use tokio::sync::mpsc;
 use super::draft::{Draft, End, Ending, RunEvent};
 use super::limits::{Deadlines, Shares};
 use super::output::OutputHub;
+use super::path::PathDesk;
 use super::step::Act;
 use super::task_thread::Abandoned;
+use crate::guard::Keeper;
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Accepted, Entry, JobKey, JobRecord, Journal, JournalError};
@@ -46,6 +48,10 @@ pub struct RunSurroundings {
     pub suspend: CancelFlag,
     /// Asked before each step.
     pub policy: OwnersPolicy,
+    /// Guards of changes that can cut the node off.
+    pub guard: Keeper,
+    /// Where the core is asked for the way to a controller.
+    pub paths: PathDesk,
 }
 
 /// One job to carry out.
@@ -139,7 +145,7 @@ impl Run {
             Forward::Cancelled => {
                 End::new(Outcome::Cancelled, Some(EndCause::Cancelled), "an operator cancelled it")
             }
-            Forward::Failed { end, roll_back: false } => end,
+            Forward::Failed { end, roll_back: false } => self.after_guard(end),
             Forward::Failed { end, roll_back: true } => match self.roll_back()? {
                 Some(rolled) => rolled.into_end(&end),
                 None => return Ok(None),
@@ -178,17 +184,24 @@ impl Run {
         let mut warned = Vec::new();
         for (index, step) in steps.iter().enumerate() {
             let report = match self.record.step(&step.id).and_then(|known| known.report.clone()) {
-                Some(recorded) => recorded,
+                Some(recorded) => {
+                    self.let_go(step);
+                    recorded
+                }
                 None if self.is_cancelled() && !self.record.began(&step.id) => {
                     self.pass_over(&steps[index..], "not run: cancelled");
                     return Ok(Forward::Cancelled);
                 }
                 None if self.surroundings.suspend.is_cancelled() => return Ok(Forward::Suspended),
-                None => self.forward_step(step)?,
+                None => match self.forward_step(step)? {
+                    Some(report) => report,
+                    None => return Ok(Forward::Suspended),
+                },
             };
             let (state, cause) = (report.state, report.cause);
             let reason = format!("{} (step {})", report.body.summary, report.id);
             self.reports.push(report);
+            self.reports.extend(self.guard_reports(&step.id));
             match (state, cause) {
                 (StepState::Warned, _) => warned.push(step.id.clone()),
                 // It had not begun, or had only read: nothing of it is left.
@@ -214,15 +227,16 @@ impl Run {
         Ok(Forward::Through { warned })
     }
 
-    fn forward_step(&mut self, step: &ResolvedStep) -> Result<StepReport, JournalError> {
+    /// One step; none when the executor stops while the step's change waits to be confirmed.
+    fn forward_step(&mut self, step: &ResolvedStep) -> Result<Option<StepReport>, JournalError> {
         if let Some(why) = &step.skipped {
             // Journaled, so that facts which change later do not wake a step that was passed over.
-            return self.end_step(unrun(step, StepState::Skipped, None, why));
+            return self.end_step(unrun(step, StepState::Skipped, None, why)).map(Some);
         }
         let left = self.time_left();
         if left.is_zero() {
             let why = "the procedure's working time is over";
-            return self.end_step(unrun(step, StepState::Failed, Some(EndCause::TimedOut), why));
+            return self.end_step(unrun(step, StepState::Failed, Some(EndCause::TimedOut), why)).map(Some);
         }
         self.enter(step, left + self.grace(), self.shares.way_back + self.shares.finals);
         let entered = self.since_boot();
@@ -230,19 +244,23 @@ impl Run {
         if !self.record.began(&step.id)
             && let Some((cause, why)) = self.against(step)
         {
-            return self.end_step(unrun(step, StepState::Failed, Some(cause), &why));
+            return self.end_step(unrun(step, StepState::Failed, Some(cause), &why)).map(Some);
         }
         let left = left.saturating_sub(self.since_boot().saturating_sub(entered));
         self.carry_step(step, Act::Forward, step.time_limit.min(left))
     }
 
-    /// Why a step may not begin: the owner's policy as it is now, or the plan that the start is bound to.
+    /// Why a step may not begin: the owner's policy as it is now, the plan that the start is bound to, or no way by which
+    /// it could be confirmed.
     fn against(&self, step: &ResolvedStep) -> Option<(EndCause, String)> {
         if let Some(refusal) = self.surroundings.policy.against(step) {
             return Some((EndCause::StepFailed, refusal.reason()));
         }
-        let how = self.differs_from_plan(step)?;
-        Some((EndCause::PlanChanged, format!("nothing was done: the node is not as it was planned: {how}")))
+        if let Some(how) = self.differs_from_plan(step) {
+            let why = format!("nothing was done: the node is not as it was planned: {how}");
+            return Some((EndCause::PlanChanged, why));
+        }
+        Some((EndCause::Unconfirmed, self.no_way_home(step)?))
     }
 
     /// Working time that the procedure has left. A step counts for no more than its own limit and the grace: what it
@@ -250,7 +268,8 @@ impl Run {
     fn time_left(&self) -> Duration {
         let limit_of = |id: &str| {
             let steps = &self.admitted.resolution().steps;
-            steps.iter().find(|step| step.id == id).map_or(Duration::ZERO, |step| step.time_limit)
+            let of = |step: &ResolvedStep| step.time_limit + step.guard.unwrap_or_default();
+            steps.iter().find(|step| step.id == id).map_or(Duration::ZERO, of)
         };
         let used = self
             .reports

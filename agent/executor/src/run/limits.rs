@@ -51,8 +51,10 @@ impl Shares {
                 stored.map(|step| step.time_limit + grace).sum()
             }
         };
+        // Its time to be confirmed, and the guard's way back.
+        let guarded = resolution.active().filter_map(|step| Some(step.guard? + step.time_limit + grace * 4));
         Self {
-            forward: resolution.procedure.timeout.length() + grace,
+            forward: resolution.procedure.timeout.length() + grace + guarded.sum::<Duration>(),
             way_back,
             finals: entries(&resolution.finally, grace),
         }

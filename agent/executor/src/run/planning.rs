@@ -99,7 +99,11 @@ impl Run {
         if self.is_stopping() {
             return Err(TaskError::cancelled());
         }
-        self.plan_of(step, self.cancel.clone())
+        let mut plan = self.plan_of(step, self.cancel.clone())?;
+        if let Some(guard) = self.guard_in_words(step) {
+            plan.summary = format!("{} ({guard})", plan.summary);
+        }
+        Ok(plan)
     }
 
     fn plan_of(&self, step: &ResolvedStep, cancel: CancelFlag) -> Result<TaskPlan, TaskError> {

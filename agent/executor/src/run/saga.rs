@@ -69,8 +69,9 @@ impl Run {
         self.rolling_back = true;
         let admitted = Arc::clone(&self.admitted);
         let resolution = admitted.resolution();
-        let mut rolled = RollbackResult::default();
-        let mut undone = BTreeSet::new();
+        let by_guard = resolution.steps.iter().filter(|step| self.guard_undid(&step.id));
+        let mut undone: BTreeSet<String> = by_guard.map(|step| step.id.clone()).collect();
+        let mut rolled = RollbackResult { undone: undone.len(), ..RollbackResult::default() };
         let entries = self.way_back(resolution);
         for (index, (entry, undo)) in entries.iter().enumerate() {
             let ahead = limits::entries(entries[index..].iter().map(|(entry, _)| entry), self.grace());
@@ -90,13 +91,27 @@ impl Run {
                 }
             }
         }
-        rolled.left = resolution
-            .steps
-            .iter()
-            .filter(|step| self.changed(step) && !undone.contains(&step.id))
-            .map(|step| step.id.clone())
-            .collect();
+        rolled.left = self.left_changed(&undone);
         Ok(Some(rolled))
+    }
+
+    /// The steps that began a change which nothing undid.
+    fn left_changed(&self, undone: &BTreeSet<String>) -> Vec<String> {
+        let steps = self.admitted.resolution().steps.iter();
+        let left = steps.filter(|step| self.changed(step) && !undone.contains(&step.id));
+        left.map(|step| step.id.clone()).collect()
+    }
+
+    /// The end of a job that does not go back: where the guard has put everything back that it changed, it is rolled back
+    /// all the same.
+    pub(super) fn after_guard(&self, end: End) -> End {
+        let steps = self.admitted.resolution().steps.iter();
+        let undone: BTreeSet<String> =
+            steps.filter(|step| self.guard_undid(&step.id)).map(|step| step.id.clone()).collect();
+        if undone.is_empty() || !self.left_changed(&undone).is_empty() {
+            return end;
+        }
+        RollbackResult { undone: undone.len(), ..RollbackResult::default() }.into_end(&end)
     }
 
     /// What undoes this job: its rollback entries as written, else the stored undos in reverse.
@@ -107,7 +122,7 @@ impl Run {
         }
         let stored = resolution.steps.iter().rev().filter_map(|step| {
             let noted = self.record.step(&step.id).filter(|known| known.try_number > 0)?;
-            if noted.undo.is_null() || step.task.is_none() {
+            if noted.undo.is_null() || step.task.is_none() || self.guard_undid(&step.id) {
                 return None;
             }
             let mut entry = step.clone();
@@ -176,7 +191,10 @@ impl Run {
                 self.pass_over(slice::from_ref(entry), LEFT_BEHIND);
                 return Ok(Some(StepState::Skipped));
             }
-            None => self.carry_step(entry, act, entry.time_limit)?,
+            None => match self.carry_step(entry, act, entry.time_limit)? {
+                Some(report) => report,
+                None => return Ok(None),
+            },
         };
         let state = report.state;
         self.reports.push(report);

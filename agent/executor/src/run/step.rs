@@ -9,6 +9,7 @@ use fleet_types::job::{EndCause, JobState};
 use fleet_types::report::{StepReport, StepState, TaskReport};
 
 use super::draft::cut_parts;
+use super::guarded::Armed;
 use super::life::Run;
 use super::task_thread::{Call, Called, call};
 use crate::journal::{BootTime, Entry, JournalError, StepRecord};
@@ -30,15 +31,15 @@ pub enum Act<'a> {
 const MAX_UNDO_BYTES: usize = 512 * 1024;
 
 /// How one try ended badly.
-struct Fault {
-    cause: EndCause,
-    message: String,
-    body: Box<TaskReport>,
-    retry: Option<RetryKind>,
+pub(super) struct Fault {
+    pub(super) cause: EndCause,
+    pub(super) message: String,
+    pub(super) body: Box<TaskReport>,
+    pub(super) retry: Option<RetryKind>,
 }
 
 impl Fault {
-    fn new(cause: EndCause, message: impl Into<String>) -> Self {
+    pub(super) fn new(cause: EndCause, message: impl Into<String>) -> Self {
         Self { cause, message: message.into(), body: Box::default(), retry: None }
     }
 }
@@ -63,13 +64,14 @@ impl From<TaskError> for Fault {
 
 impl Run {
     /// Carries one step out and journals its end. `limit` is the time that is left for it, counted from its
-    /// begin where an earlier life of the executor began it.
+    /// begin where an earlier life of the executor began it. None when the executor stops while the step's change waits
+    /// to be confirmed.
     pub(super) fn carry_step(
         &mut self,
         step: &ResolvedStep,
         act: Act<'_>,
         limit: Duration,
-    ) -> Result<StepReport, JournalError> {
+    ) -> Result<Option<StepReport>, JournalError> {
         let known = self.record.step(&step.id).filter(|known| known.try_number > 0);
         let began_at = known.map_or_else(|| self.now(), |known| known.began);
         let (before, counted) = known.map_or_else(Default::default, |known| self.time_of(known));
@@ -102,13 +104,23 @@ impl Run {
                 self.tell(self.state_of(step, act));
                 let left = limit.saturating_sub(self.since_boot().saturating_sub(entered));
                 let resumed = try_number == known_before;
-                let tried = self.try_once(step, act, try_number, left, resumed);
+                let tried = match self.armed(step, act, &undo, left)? {
+                    Ok(()) => self.try_once(step, act, try_number, left, resumed),
+                    Err(fault) => break Err(fault),
+                };
                 let left = limit.saturating_sub(self.since_boot().saturating_sub(entered));
                 match tried {
                     Err(fault) if self.waits_to_retry(step, &fault, try_number, left) => try_number += 1,
                     ended => break ended,
                 }
             },
+        };
+        let outcome = match act {
+            Act::Forward => match self.settle(step, outcome)? {
+                Some(outcome) => outcome,
+                None => return Ok(None),
+            },
+            Act::Compensation | Act::Revert(_) => outcome,
         };
         let (output, output_kept) = self.surroundings.output.end(self.key, &step.id);
         let took_ms = millis(before + self.since_boot().saturating_sub(entered));
@@ -130,7 +142,31 @@ impl Run {
         };
         #[cfg(any(test, feature = "crash-points"))]
         self.surroundings.journal.reach(crate::crash::CrashPoint::BeforeStepEnd)?;
-        self.end_step(report)
+        let report = self.end_step(report)?;
+        self.let_go(step);
+        Ok(Some(report))
+    }
+
+    /// Has the guard hold a step that can cut the node off, before each of its tries.
+    fn armed(
+        &mut self,
+        step: &ResolvedStep,
+        act: Act<'_>,
+        undo: &serde_json::Value,
+        limit: Duration,
+    ) -> Result<Result<(), Fault>, JournalError> {
+        if step.guard.is_none() || !matches!(act, Act::Forward) {
+            return Ok(Ok(()));
+        }
+        let fault = |message: String| Err(Fault::new(EndCause::StepFailed, message));
+        Ok(match self.arm(step, undo, limit)? {
+            // Done once more after a confirmation it changes nothing, and gives the report that was lost.
+            Ok(Armed::Waiting | Armed::Confirmed) => Ok(()),
+            Ok(Armed::Undoing) => {
+                fault("its time to be confirmed was over when the agent came back".to_owned())
+            }
+            Err(why) => fault(format!("nothing was done: {why}")),
+        })
     }
 
     /// Journals the end of a step.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::draft::RunEvent;
 use super::life::RunSurroundings;
+use crate::host::{Clock, Host};
 use crate::journal::JobKey;
 use crate::resolve::{Resolution, ResolvedStep};
 use crate::tasks::{CancelFlag, JobView, StepIdentity, TaskContext, TaskError};
@@ -108,8 +109,6 @@ pub fn call<T: Send + 'static>(
     call: Call,
     work: impl FnOnce(&TaskContext<'_>) -> Result<T, TaskError> + Send + 'static,
 ) -> Called<T> {
-    // One answer, then the thread ends.
-    let (answer, answered) = sync_channel(1);
     let host = Arc::clone(&surroundings.host);
     let profile = Arc::clone(&resolution.profile);
     let facts = Arc::clone(&resolution.facts);
@@ -121,7 +120,7 @@ pub fn call<T: Send + 'static>(
     let left = Left { job: call.key, ended: Arc::clone(&ended), changing: call.changing };
     let comes_back =
         ComesBack { ended, abandoned: surroundings.abandoned.clone(), events: surroundings.events.clone() };
-    let spawned = thread::Builder::new().name(format!("task {}", step.action)).spawn(move || {
+    let called = on_thread(&surroundings.host, &format!("task {}", step.action), limit, move || {
         let _back = comes_back;
         let context = TaskContext {
             host: host.as_ref(),
@@ -135,30 +134,43 @@ pub fn call<T: Send + 'static>(
             cancel: &call.cancel,
             deadline: host.clock().instant() + call.limit,
         };
-        let result = work(&context);
+        work(&context)
+    });
+    if matches!(called, Called::Overran) {
+        surroundings.abandoned.leave(left);
+    }
+    called
+}
+
+/// Calls `work` on a thread of its own and waits for it no longer than `limit`.
+pub fn on_thread<T: Send + 'static>(
+    host: &Arc<dyn Host>,
+    name: &str,
+    limit: Duration,
+    work: impl FnOnce() -> Result<T, TaskError> + Send + 'static,
+) -> Called<T> {
+    // One answer, then the thread ends.
+    let (answer, answered) = sync_channel(1);
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
         // The waiter may be gone; its report says that this overran.
-        let _ = answer.send(result);
+        let _ = answer.send(work());
     });
     if let Err(error) = spawned {
         return Called::Answered(Err(TaskError::Declared(format!("no thread for the task: {error}"))));
     }
-    match answer_within(surroundings, &answered, limit) {
+    match answer_within(host.clock(), &answered, limit) {
         Ok(result) => Called::Answered(result),
         Err(RecvTimeoutError::Disconnected) => Called::Panicked,
-        Err(RecvTimeoutError::Timeout) => {
-            surroundings.abandoned.leave(left);
-            Called::Overran
-        }
+        Err(RecvTimeoutError::Timeout) => Called::Overran,
     }
 }
 
 /// The answer, unless the limit passes before: on boot time or on this process's own clock.
 fn answer_within<T>(
-    surroundings: &RunSurroundings,
+    clock: &dyn Clock,
     answered: &Receiver<T>,
     limit: Duration,
 ) -> Result<T, RecvTimeoutError> {
-    let clock = surroundings.host.clock();
     let (began, began_boot) = (Instant::now(), clock.since_boot());
     loop {
         let gone = began.elapsed().max(clock.since_boot().saturating_sub(began_boot));

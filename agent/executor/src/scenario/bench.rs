@@ -1,6 +1,7 @@
 //! A fleet of one node with throw-away keys, and executors on its state directory.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,11 +31,13 @@ use super::scripted::Tasks;
 use crate::crash::Crash;
 use crate::durable::Reserve;
 use crate::executor::{Executor, ExecutorConfig, ExecutorHandle, StartError};
+use crate::guard::{Pending, StartGuard, watch};
 use crate::host::Host;
 use crate::host::scripted::ScriptedHost;
 use crate::identity::NodeIdentity;
 use crate::journal::{Journal, Opened};
 use crate::policy::{LocalPolicy, PolicyReader, install};
+use crate::resolve::TaskTable;
 use crate::socket;
 
 pub struct Bench {
@@ -73,7 +76,7 @@ impl Bench {
     /// The same on a file system in memory, where there is one: for stories of thousands of jobs, each with a dozen
     /// waits for the disk.
     pub fn in_memory(policy: &str) -> Self {
-        let memory = std::path::Path::new("/dev/shm");
+        let memory = Path::new("/dev/shm");
         let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         Self::new_in(policy, tempfile::tempdir_in(place).unwrap())
     }
@@ -185,6 +188,7 @@ impl Bench {
                 ..NodeFacts::default()
             }),
             tasks: self.tasks.table().on(&self.host),
+            guards: Arc::new(self.guards()),
             node: self.node.clone(),
             agent_version: "0.1.0".to_owned(),
             step_output_limit: 1024 * 1024,
@@ -194,6 +198,11 @@ impl Bench {
         let handle = Executor::start(config, executor)?;
         self.report_key = handle.report_key();
         Ok((handle, Core::new(core)))
+    }
+
+    /// Guards as threads of this process; they live on when an executor ends, as processes do.
+    pub fn guards(&self) -> Guards {
+        Guards { host: Arc::new(self.host.clone()), tasks: self.tasks.table() }
     }
 
     /// The other end of a new socket for an executor whose core has left.
@@ -292,6 +301,21 @@ impl Bench {
 
     pub fn wave(&self, assignment: &Assignment) -> WaveProof {
         sign_wave(std::slice::from_ref(assignment), self.node.fleet, &self.dispatch).remove(0)
+    }
+}
+
+/// Starts the guard's own loop on a thread.
+pub struct Guards {
+    host: Arc<dyn Host>,
+    tasks: TaskTable,
+}
+
+impl StartGuard for Guards {
+    fn start(&self, folder: &Path) -> io::Result<()> {
+        let (pending, host, tasks) =
+            (Pending::at(folder.to_owned()), Arc::clone(&self.host), self.tasks.clone());
+        std::thread::spawn(move || watch(&pending, &host, &tasks));
+        Ok(())
     }
 }
 

@@ -30,12 +30,37 @@ pub struct Core {
     pub states: Vec<(RunId, JobState)>,
     /// Output that came, by step.
     pub output: Vec<pb::OutputChunk>,
+    /// So many more questions about the way to a controller are answered with yes; those after them with no.
+    pub ways: usize,
+    /// What the witnesses say; asked where no controller answers.
+    pub witness: Option<String>,
 }
 
 impl Core {
     pub fn new(socket: Socket) -> Self {
         let port = CorePort::bind(socket).unwrap();
-        Self { port, documents: BTreeMap::new(), asked: vec![], states: vec![], output: vec![] }
+        Self {
+            port,
+            documents: BTreeMap::new(),
+            asked: vec![],
+            states: vec![],
+            output: vec![],
+            ways: usize::MAX,
+            witness: None,
+        }
+    }
+
+    async fn check_path(&mut self, question: pb::CheckPath) {
+        let mut answer = pb::PathChecked { id: question.id, ..Default::default() };
+        if self.ways > 0 {
+            self.ways -= 1;
+            answer.controller = "controller:7443".to_owned();
+        } else {
+            answer.problem = "no controller accepts a new connection".to_owned();
+            answer.witness =
+                self.witness.clone().filter(|of| question.witnesses.contains(of)).unwrap_or_default();
+        }
+        self.send(ToExecutor::Path(answer)).await;
     }
 
     pub async fn send(&mut self, body: ToExecutor) {
@@ -59,6 +84,7 @@ impl Core {
         match message?.body.unwrap() {
             FromExecutor::Alive(_) | FromExecutor::Leaving(_) => {}
             FromExecutor::NeedDocument(need) => self.serve(&need.digest).await,
+            FromExecutor::CheckPath(question) => self.check_path(question).await,
             FromExecutor::Output(chunk) => {
                 let offset = chunk.offset + chunk.data.len() as u64;
                 let (run, attempt, step) = (chunk.run.clone(), chunk.attempt, chunk.step.clone());

@@ -7,6 +7,7 @@ mod bench;
 mod core;
 mod delivery;
 mod ends;
+mod guarded;
 mod left_over;
 mod limits;
 mod lost_state;

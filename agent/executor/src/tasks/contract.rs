@@ -16,6 +16,7 @@ use fleet_types::id::{Attempt, Name, NodeId, RunId};
 use fleet_types::label::Labels;
 use fleet_types::report::{Change as ReportedChange, TaskReport};
 use fleet_types::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 use crate::policy::PackageRules;
@@ -43,7 +44,7 @@ pub trait OutputSink: Send + Sync {
 }
 
 /// Who and what a step belongs to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepIdentity {
     /// The run.
     pub run: RunId,
@@ -65,7 +66,7 @@ pub struct StepIdentity {
 }
 
 /// An undo that this job has noted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NotedUndo {
     /// The step that noted it.
     pub step: String,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet_executor::guard::GuardProgram;
 use fleet_executor::host::Host;
 use fleet_executor::policy::PolicyReader;
 use fleet_executor::replacement;
@@ -46,6 +47,7 @@ pub fn run(args: &args::Run) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::of(Exit::Failed, &error))?;
     let halves = Halves {
+        guards: settings::guards(&args.configured, &config),
         config,
         record,
         policy,
@@ -69,6 +71,8 @@ pub struct Halves {
     pub record: NodeRecord,
     /// Reads the node owner's policy.
     pub policy: PolicyReader,
+    /// How guards are started.
+    pub guards: GuardProgram,
     /// Where a test ends the executor.
     #[cfg(feature = "crash-points")]
     pub crash: fleet_executor::crash::Crash,
@@ -90,6 +94,7 @@ impl Halves {
             host,
             facts: Arc::new(move || facts::gather(&*seen, version)),
             tasks,
+            guards: Arc::new(self.guards.clone()),
             node: NodeIdentity {
                 node: record.node,
                 name: record.name,

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::dial::Dialer;
 use super::documents::Fetched;
 use super::ending::{Ended, Lost};
 use super::opened::Opened;
@@ -29,6 +30,7 @@ pub(super) struct Live<'a> {
     pub(super) state: &'a mut LinkState,
     pub(super) channel: &'a mut ExecutorChannel,
     pub(super) timers: &'a Timers,
+    pub(super) dialer: &'a Dialer,
     pub(super) link: Opened,
     pub(super) beat: Duration,
     pub(super) next_beat: Instant,
@@ -52,6 +54,7 @@ pub async fn run(
     state: &mut LinkState,
     channel: &mut ExecutorChannel,
     timers: &Timers,
+    dialer: &Dialer,
     stop: &CancellationToken,
 ) -> Result<Ended, LinkError> {
     let now = Instant::now();
@@ -69,6 +72,7 @@ pub async fn run(
         state,
         channel,
         timers,
+        dialer,
         beat,
         next_beat: now + beat,
         last_reply: now,
@@ -98,6 +102,7 @@ enum Event {
     /// There is room on the session.
     SessionReady,
     Fetched(Option<Fetched>),
+    PathChecked(pb::PathChecked),
     Output(Option<Heard>),
     /// There is room on the output stream; false when it has ended.
     OutputReady(bool),
@@ -111,6 +116,7 @@ impl Live<'_> {
                 return Ok(ended);
             }
             self.state.wanted.start(now, &self.link.clients.documents, &mut self.fetches);
+            self.state.paths.start(self.dialer);
             if self.output.is_none() && !self.state.output.is_empty() && now >= self.output_after {
                 self.output = Some(OutputStream::open(self.link.clients.control.clone()));
             }
@@ -139,6 +145,7 @@ impl Live<'_> {
                 if permit.is_ok() { Event::SessionReady } else { Event::Check }
             }
             Some(done) = self.fetches.join_next() => Event::Fetched(done.ok()),
+            answer = self.state.paths.answered() => Event::PathChecked(answer),
             said = output_stream::heard(said) => Event::Output(said),
             ready = output_stream::has_room(pieces), if !self.state.output.is_empty() => Event::OutputReady(ready),
             () = sleep_until(next) => Event::Check,
@@ -165,6 +172,7 @@ impl Live<'_> {
                     self.channel.to.push(core_message::Body::Document(arrived));
                 }
             }
+            Event::PathChecked(answer) => self.channel.to.push(core_message::Body::Path(answer)),
             Event::Output(heard) => self.on_output(heard),
             Event::OutputReady(false) => self.on_output(None),
             Event::OutputReady(true) => {

@@ -11,6 +11,7 @@
 //! | [`session`] | numbers and checks of the session's messages; pure |
 //! | [`state`] | everything that outlives a link: outbox, output on its way, wanted documents, facts for Hello |
 //! | [`documents`] | fetching what the executor needs |
+//! | [`path`] | whether the way to a controller is open, asked while a guard holds a change |
 //! | [`output_stream`] | the output's own stream |
 //!
 //! Generated messages are known here, in the outbox and at the channel, nowhere else in the agent. Losing the
@@ -24,6 +25,7 @@ pub mod messages;
 pub mod opened;
 pub mod output_stream;
 pub mod owner;
+pub mod path;
 pub mod session;
 pub mod state;
 

@@ -82,7 +82,7 @@ impl Link {
             let length = pause.fixed + clock::uniform(pause.jitter);
             info!(pause_ms = length.as_millis(), "dialling again after a pause");
             let pause = sleep_until(Instant::now() + length);
-            if absorbing(&mut self.channel, &mut self.state, &stop, pause).await?.is_none() {
+            if absorbing(&mut self.channel, &mut self.state, &self.dialer, &stop, pause).await?.is_none() {
                 return Ok(());
             }
         }
@@ -96,7 +96,7 @@ impl Link {
             let clients = dialer.dial().await.ok_or(None)?;
             Opened::open(clients, hello, limit).await
         };
-        let opened = match absorbing(&mut self.channel, &mut self.state, stop, opening).await? {
+        let opened = match absorbing(&mut self.channel, &mut self.state, &self.dialer, stop, opening).await? {
             None => return Ok(None),
             Some(Ok(opened)) => opened,
             Some(Err(retry_after)) => {
@@ -110,7 +110,8 @@ impl Link {
         let began = Instant::now();
         info!(endpoint = opened.clients.endpoint, link_epoch = opened.epoch, "link is up");
         let spread = opened.spread().unwrap_or(self.timers.spread);
-        let ended = live::run(opened, &mut self.state, &mut self.channel, &self.timers, stop).await?;
+        let ended =
+            live::run(opened, &mut self.state, &mut self.channel, &self.timers, &self.dialer, stop).await?;
         let lasted = began.elapsed();
         self.channel.to.push(core_message::Body::LinkDown(pb::LinkDown {}));
         self.state.on_link_down();
@@ -132,14 +133,17 @@ impl Link {
 async fn absorbing<T>(
     channel: &mut ExecutorChannel,
     state: &mut LinkState,
+    dialer: &Dialer,
     stop: &CancellationToken,
     work: impl Future<Output = T>,
 ) -> Result<Option<T>, LinkError> {
     let mut work = std::pin::pin!(work);
     loop {
         let stuck = channel.to.stuck_at();
+        state.paths.start(dialer);
         tokio::select! {
             done = &mut work => return Ok(Some(done)),
+            answer = state.paths.answered() => channel.to.push(core_message::Body::Path(answer)),
             () = stop.cancelled() => return Ok(None),
             message = channel.from.next(), if state.outbox.has_room() => {
                 match message {

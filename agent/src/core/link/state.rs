@@ -8,6 +8,7 @@ use fleet_proto::pb::executor_message;
 use tracing::{debug, warn};
 
 use super::documents::Wanted;
+use super::path::PathChecks;
 use crate::clock;
 use crate::config::Timers;
 use crate::core::outbox::{Acked, JobKey, Outbox};
@@ -22,6 +23,8 @@ pub struct LinkState {
     pub output: Waiting,
     /// Documents that the executor needs.
     pub wanted: Wanted,
+    /// Whether the way to a controller is open.
+    pub paths: PathChecks,
     hello: pb::Hello,
     /// Which start of the core this is.
     start_id: String,
@@ -37,6 +40,7 @@ impl LinkState {
             outbox: Outbox::new(timers.report_resend),
             output: Waiting::default(),
             wanted: Wanted::new(timers.document),
+            paths: PathChecks::default(),
             hello,
             start_id: clock::start_id(),
             ended_links: 0,
@@ -113,6 +117,10 @@ impl LinkState {
                 if !self.output.push(chunk) {
                     warn!("the executor sends more output than it may have under way; it is dropped");
                 }
+                Ok(())
+            }
+            Body::CheckPath(question) => {
+                self.paths.ask(question);
                 Ok(())
             }
             // The channel's own.

@@ -154,7 +154,6 @@ pub struct Step {
     pub log_file: Option<String>,
     /// Dead-man switch: undone on the node unless confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = "a node refuses the procedure, because it has no guard yet"))]
     pub guard: Option<Guard>,
     /// Further attempts.
     #[serde(skip_serializing_if = "Option::is_none")]

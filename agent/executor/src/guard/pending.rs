@@ -1,0 +1,226 @@
+//! The folder of one guarded change.
+//!
+//! | file | says |
+//! |---|---|
+//! | `order.json` | what is to be put back; while it is there the change is armed |
+//! | `deadline.json` | until when, on boot time |
+//! | `decision` | `confirmed` or `undoing`: made once, by a link to a file that is there since the arming, so that a full disk stops neither |
+//! | `result.json` | what putting back came to |
+//! | `lock` | held by the guard's process for as long as it lives |
+//!
+//! A decision is never changed: what was confirmed is not undone, and what the guard has begun to undo is not confirmed
+//! (security-and-delivery §2.10). Called by the keeper and by the guard.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fleet_types::id::{Attempt, RunId};
+use fleet_types::report::StepReport;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::order::GuardOrder;
+use crate::durable;
+
+/// Room for the result on a full disk: the reports of a step's way back, cut as all reports are.
+const RESULT_ROOM: usize = 256 * 1024;
+
+/// Until when a change may stand unconfirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// The boot that it counts in. In another one it is over.
+    pub boot_id: String,
+    /// Milliseconds since that boot.
+    pub ms: u64,
+}
+
+impl Deadline {
+    /// At this time of the present boot.
+    pub fn at(boot_id: String, since_boot: Duration) -> Self {
+        Self { boot_id, ms: u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    /// How long there is still; none when it is over.
+    pub fn left(&self, boot_id: &str, since_boot: Duration) -> Option<Duration> {
+        let left = Duration::from_millis(self.ms).checked_sub(since_boot)?;
+        (self.boot_id == boot_id && !left.is_zero()).then_some(left)
+    }
+}
+
+/// What becomes of the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It stays.
+    Confirmed,
+    /// The guard puts it back.
+    Undoing,
+}
+
+impl Decision {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Undoing => "undoing",
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    folder: PathBuf,
+}
+
+impl Pending {
+    /// The folder at this path.
+    pub const fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// The folder of a step's change, below the folder of all. A job's attempt carries a step out once at a time.
+    pub fn of(all: &Path, run: RunId, attempt: Attempt, step: &str) -> Self {
+        Self::at(all.join(format!("{run}.{}.{step}", attempt.0)))
+    }
+
+    /// All that lie in a folder, in the order of their names.
+    pub fn all(folder: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut all: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        all.sort_unstable();
+        all.into_iter().map(Self::at).collect()
+    }
+
+    /// Where it lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The run and the attempt in its name.
+    pub fn job(&self) -> Option<(RunId, Attempt)> {
+        let name = self.folder.file_name()?.to_str()?;
+        let (run, rest) = name.split_once('.')?;
+        let attempt = rest.split('.').next()?.parse().ok()?;
+        Some((run.parse().ok()?, Attempt(attempt)))
+    }
+
+    /// Writes all that a guard needs; the order comes last, and with it the change is armed.
+    pub fn arm(&self, order: &GuardOrder, deadline: &Deadline) -> io::Result<()> {
+        // What an arming left that did not come to its end.
+        self.remove()?;
+        durable::make_private_directory(&self.folder)?;
+        for decision in [Decision::Confirmed, Decision::Undoing] {
+            durable::write_atomically(&self.prepared(decision), decision.word().as_bytes())?;
+        }
+        durable::write_atomically(&self.file("room"), &vec![b' '; RESULT_ROOM])?;
+        drop(self.lock_file()?);
+        self.write("deadline.json", deadline)?;
+        self.write("order.json", order)?;
+        // Its own entry, too.
+        self.folder.parent().map_or(Ok(()), durable::sync_directory)
+    }
+
+    /// The order; none where nothing is armed.
+    pub fn order(&self) -> io::Result<Option<GuardOrder>> {
+        self.read("order.json")
+    }
+
+    /// Is a change armed here, whatever has become of it?
+    pub fn is_armed(&self) -> bool {
+        self.file("order.json").exists()
+    }
+
+    /// Until when. One that cannot be read is over: the guard's word is to put back.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.read("deadline.json").ok().flatten()
+    }
+
+    /// Sets another deadline; the guard looks several times a second.
+    pub fn set_deadline(&self, deadline: &Deadline) -> io::Result<()> {
+        self.write("deadline.json", deadline)
+    }
+
+    /// Decides, unless it was decided: gives what counts.
+    pub fn decide(&self, decision: Decision) -> io::Result<Decision> {
+        match fs::hard_link(self.prepared(decision), self.file("decision")) {
+            Ok(()) => {
+                durable::sync_directory(&self.folder)?;
+                Ok(decision)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.decision()?.ok_or_else(|| io::Error::other("the decision is gone again"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What was decided.
+    pub fn decision(&self) -> io::Result<Option<Decision>> {
+        let Some(text) = durable::read_if_there(&self.file("decision"))? else { return Ok(None) };
+        let known = [Decision::Confirmed, Decision::Undoing].into_iter();
+        let decision = known.into_iter().find(|decision| decision.word().as_bytes() == text);
+        decision.map(Some).ok_or_else(|| io::Error::other("the decision says neither of its two words"))
+    }
+
+    /// Keeps what putting back came to.
+    pub fn write_result(&self, steps: &[StepReport]) -> io::Result<()> {
+        match fs::remove_file(self.file("room")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.write("result.json", &steps)
+    }
+
+    /// What putting back came to, once it is over.
+    pub fn result(&self) -> io::Result<Option<Vec<StepReport>>> {
+        self.read("result.json")
+    }
+
+    /// Takes the guard's lock; none where another process has it.
+    pub fn try_lock(&self) -> io::Result<Option<File>> {
+        let file = self.lock_file()?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Is there a guard?
+    pub fn is_watched(&self) -> bool {
+        matches!(self.try_lock(), Ok(None))
+    }
+
+    /// Forgets it all, the order first. A guard that watches ends.
+    pub fn remove(&self) -> io::Result<()> {
+        for done in [fs::remove_file(self.file("order.json")), fs::remove_dir_all(&self.folder)] {
+            match done {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn prepared(&self, decision: Decision) -> PathBuf {
+        self.file(&format!("if-{}", decision.word()))
+    }
+
+    fn lock_file(&self) -> io::Result<File> {
+        OpenOptions::new().write(true).create(true).truncate(false).open(self.file("lock"))
+    }
+
+    fn write(&self, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+        durable::write_atomically(&self.file(name), &serde_json::to_vec(value)?)
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+        let Some(bytes) = durable::read_if_there(&self.file(name))? else { return Ok(None) };
+        Ok(Some(serde_json::from_slice(&bytes)?))
+    }
+}

@@ -1,0 +1,114 @@
+//! Carrying an order out: each entry by the task that the executor would use, on a thread of its own within its limit.
+//!
+//! Must not decide whether: the guard's loop has. Called by it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_types::job::EndCause;
+use fleet_types::report::{StepReport, StepState, TaskReport};
+
+use super::order::{GuardOrder, UndoEntry};
+use crate::host::Host;
+use crate::resolve::TaskTable;
+use crate::run::{Called, cut_parts, on_thread};
+use crate::tasks::{CancelFlag, Change, Inspect, JobView, OutputSink, Task, TaskContext, TaskError};
+
+/// After its limit an entry has this long to answer, as a step has.
+const GRACE: Duration = Duration::from_mins(1);
+
+/// Nobody listens; what a program printed last stands in the report.
+struct Unheard;
+
+impl OutputSink for Unheard {
+    fn write(&self, _: &[u8]) {}
+}
+
+/// Puts everything of an order back and says what came of it.
+pub fn put_back(order: &Arc<GuardOrder>, host: &Arc<dyn Host>, tasks: &TaskTable) -> Vec<StepReport> {
+    (0..order.entries.len()).map(|index| one(order, index, host, tasks)).collect()
+}
+
+fn one(order: &Arc<GuardOrder>, index: usize, host: &Arc<dyn Host>, tasks: &TaskTable) -> StepReport {
+    let entry = order.entries[index].clone();
+    let (started, began) = (host.clock().now(), host.clock().since_boot());
+    let (state, cause, mut body) = match tasks.get(&entry.action) {
+        None => {
+            let why = format!("this agent has no task for {}", entry.action);
+            (StepState::Failed, Some(EndCause::StepFailed), said(why))
+        }
+        Some(task) => judged(&entry, call(order, index, host, task)),
+    };
+    cut_parts(&mut body);
+    let took = host.clock().since_boot().saturating_sub(began);
+    StepReport {
+        id: entry.id,
+        title: entry.title,
+        action: entry.action,
+        state,
+        cause,
+        started: Some(started),
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        tries: 1,
+        output: None,
+        output_kept: None,
+        body,
+    }
+}
+
+fn call(order: &Arc<GuardOrder>, index: usize, host: &Arc<dyn Host>, task: Task) -> Called<TaskReport> {
+    let (order, on) = (Arc::clone(order), Arc::clone(host));
+    let limit = Duration::from_millis(order.entries[index].limit_ms);
+    on_thread(host, "the guard", limit + GRACE, move || {
+        let entry = &order.entries[index];
+        let mut step = order.step.clone();
+        step.step.clone_from(&entry.id);
+        let job = JobView { noted: order.noted.clone(), resumed: true, packages: order.packages.clone() };
+        let context = TaskContext {
+            host: &*on,
+            profile: &order.profile,
+            with: &entry.with,
+            facts: &order.facts,
+            step: &step,
+            placeholders: &order.placeholders,
+            job: &job,
+            output: &Unheard,
+            cancel: &CancelFlag::default(),
+            deadline: on.clock().instant() + limit,
+        };
+        match (task, &entry.undo) {
+            (Task::Change(change), Some(undo)) => Change::revert(change, &context, undo),
+            (Task::Change(change), None) => Change::apply(change, &context),
+            (Task::Inspect(inspect), _) => Inspect::inspect(inspect, &context),
+        }
+    })
+}
+
+fn judged(entry: &UndoEntry, called: Called<TaskReport>) -> (StepState, Option<EndCause>, TaskReport) {
+    match called {
+        Called::Answered(Ok(body)) => (StepState::Succeeded, None, body),
+        Called::Answered(Err(error)) => {
+            let message = error.to_string();
+            let (cause, body) = match error {
+                TaskError::OutcomeUnknown { report, .. } => (EndCause::OutcomeUnknown, *report),
+                TaskError::Failed { report, .. } | TaskError::Cancelled(report) => {
+                    (EndCause::StepFailed, *report)
+                }
+                TaskError::Declared(_) => (EndCause::StepFailed, TaskReport::default()),
+            };
+            (StepState::Failed, Some(cause), TaskReport { summary: message, ..body })
+        }
+        Called::Overran => {
+            let why = format!("it did not end within {} s", entry.limit_ms / 1000);
+            (StepState::Failed, Some(EndCause::OutcomeUnknown), said(why))
+        }
+        Called::Panicked => {
+            let why = "the task broke off by a fault of its own (panic)".to_owned();
+            (StepState::Failed, Some(EndCause::OutcomeUnknown), said(why))
+        }
+    }
+}
+
+fn said(summary: String) -> TaskReport {
+    TaskReport { summary, ..TaskReport::default() }
+}
