@@ -29,6 +29,8 @@ pub struct GuardOrder {
     pub noted: Vec<NotedUndo>,
     /// What the owner allows of packages.
     pub packages: PackageRules,
+    /// How long an unconfirmed change may stand, in milliseconds.
+    pub window_ms: u64,
     /// What is done, in this order. One that fails does not stop the next.
     pub entries: Vec<UndoEntry>,
 }

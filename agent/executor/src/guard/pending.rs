@@ -7,6 +7,7 @@
 //! | `decision` | `confirmed` or `undoing`: made once, by a link to a file that is there since the arming, so that a full disk stops neither |
 //! | `result.json` | what putting back came to |
 //! | `lock` | held by the guard's process for as long as it lives |
+//! | `working` | held by the executor while it is at the change: to make it, or to have it confirmed |
 //!
 //! A decision is never changed: what was confirmed is not undone, and what the guard has begun to undo is not confirmed
 //! (security-and-delivery §2.10). Called by the keeper and by the guard.
@@ -114,7 +115,9 @@ impl Pending {
             durable::write_atomically(&self.prepared(decision), decision.word().as_bytes())?;
         }
         durable::write_atomically(&self.file("room"), &vec![b' '; RESULT_ROOM])?;
-        drop(self.lock_file()?);
+        for lock in ["lock", "working"] {
+            drop(self.lock_file(lock)?);
+        }
         self.write("deadline.json", deadline)?;
         self.write("order.json", order)?;
         // Its own entry, too.
@@ -179,17 +182,31 @@ impl Pending {
 
     /// Takes the guard's lock; none where another process has it.
     pub fn try_lock(&self) -> io::Result<Option<File>> {
-        let file = self.lock_file()?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        self.try_lock_of("lock")
     }
 
     /// Is there a guard?
     pub fn is_watched(&self) -> bool {
         matches!(self.try_lock(), Ok(None))
+    }
+
+    /// Says for as long as the file lives that somebody is at the change; none where somebody is already.
+    pub fn begin_work(&self) -> io::Result<Option<File>> {
+        self.try_lock_of("working")
+    }
+
+    /// Is somebody at the change?
+    pub fn is_worked_on(&self) -> bool {
+        matches!(self.begin_work(), Ok(None))
+    }
+
+    fn try_lock_of(&self, name: &str) -> io::Result<Option<File>> {
+        let file = self.lock_file(name)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// Forgets it all, the order first. A guard that watches ends.
@@ -211,8 +228,8 @@ impl Pending {
         self.file(&format!("if-{}", decision.word()))
     }
 
-    fn lock_file(&self) -> io::Result<File> {
-        OpenOptions::new().write(true).create(true).truncate(false).open(self.file("lock"))
+    fn lock_file(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().write(true).create(true).truncate(false).open(self.file(name))
     }
 
     fn write(&self, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {

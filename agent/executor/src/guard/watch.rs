@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::order::ORDER_VERSION;
+use super::order::{GuardOrder, ORDER_VERSION};
 use super::pending::{Decision, Pending};
 use super::undo::put_back;
 use crate::host::Host;
@@ -40,7 +40,14 @@ pub enum Watched {
 /// The folder cannot be read or written. Whoever started the guard starts it again.
 pub fn watch(pending: &Pending, host: &Arc<dyn Host>, tasks: &TaskTable) -> io::Result<Watched> {
     let Some(_lock) = lock(pending)? else { return Ok(Watched::ByAnother) };
+    let Some(order) = pending.order()? else { return Ok(Watched::LetGo) };
+    if order.version != ORDER_VERSION {
+        return Err(io::Error::other(format!("the order has version {}", order.version)));
+    }
     let clock = host.clock();
+    let window = Duration::from_millis(order.window_ms);
+    // Since when nobody has been at the change.
+    let mut left_alone: Option<Duration> = None;
     loop {
         if !pending.is_armed() || pending.result()?.is_some() {
             return Ok(Watched::LetGo);
@@ -51,7 +58,10 @@ pub fn watch(pending: &Pending, host: &Arc<dyn Host>, tasks: &TaskTable) -> io::
             Some(Decision::Undoing) => break,
             None => {}
         }
-        let left = pending.deadline().and_then(|at| at.left(&clock.boot_id(), clock.since_boot()));
+        let now = clock.since_boot();
+        left_alone = (!is_at_work(pending, host, &order)).then(|| left_alone.unwrap_or(now));
+        let is_over = left_alone.is_some_and(|since| now.saturating_sub(since) >= window);
+        let left = pending.deadline().filter(|_| !is_over).and_then(|at| at.left(&clock.boot_id(), now));
         match left {
             Some(left) => thread::park_timeout(left.min(LOOK_EVERY)),
             None => match pending.decide(Decision::Undoing) {
@@ -64,10 +74,6 @@ pub fn watch(pending: &Pending, host: &Arc<dyn Host>, tasks: &TaskTable) -> io::
                 Err(error) => return Err(error),
             },
         }
-    }
-    let Some(order) = pending.order()? else { return Ok(Watched::LetGo) };
-    if order.version != ORDER_VERSION {
-        return Err(io::Error::other(format!("the order has version {}", order.version)));
     }
     tracing::warn!(run = %order.step.run, step = order.step.step, "nobody confirmed the change: it is put back");
     let steps = put_back(&Arc::new(order), host, tasks);
@@ -100,6 +106,12 @@ pub fn watch_all(folder: &Path, host: &Arc<dyn Host>, tasks: &TaskTable) -> io::
         });
         ended.collect::<io::Result<Vec<_>>>().map(drop)
     })
+}
+
+/// Is the executor at the change, or a program that it started for the job? The step's own time covers both; when they are
+/// gone the change waits to be confirmed, and nobody has said so.
+fn is_at_work(pending: &Pending, host: &Arc<dyn Host>, order: &GuardOrder) -> bool {
+    pending.is_worked_on() || host.processes().living().iter().any(|program| program.run == order.step.run)
 }
 
 fn lock(pending: &Pending) -> io::Result<Option<std::fs::File>> {

@@ -22,6 +22,8 @@ use crate::tasks::CancelFlag;
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How often the guard's result is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The guard holds that lock for an instant when it looks, and an executor that ends lets it go.
+const WORK_PATIENCE: Duration = Duration::from_secs(5);
 /// What the guard has beyond the limits of its entries: starting anew after it was killed, and a disk that is slow.
 const GUARD_MARGIN: Duration = Duration::from_mins(3);
 
@@ -95,9 +97,13 @@ impl Run {
                 Ok(Some(Decision::Undoing)) => Ok(Armed::Undoing),
                 Ok(Some(Decision::Confirmed)) => Ok(Armed::Confirmed),
                 Ok(None) => {
-                    let again = pending
-                        .set_deadline(&until)
-                        .map_err(|error| format!("the guard's deadline cannot be written: {error}"))
+                    let again = self
+                        .begin_work(&pending)
+                        .and_then(|()| {
+                            let written = pending.set_deadline(&until);
+                            written
+                                .map_err(|error| format!("the guard's deadline cannot be written: {error}"))
+                        })
                         .and_then(|()| self.surroundings.guard.look_after(&pending));
                     again.map(|()| Armed::Waiting)
                 }
@@ -111,9 +117,27 @@ impl Run {
         let (run, attempt) = self.key;
         self.journal(&Entry::GuardArmed { run, attempt, step: step.id.clone() })?;
         let armed = self.surroundings.guard.arm(&pending, &order, &until);
+        let armed = armed.and_then(|()| self.begin_work(&pending));
         #[cfg(any(test, feature = "crash-points"))]
         self.surroundings.journal.reach(crate::crash::CrashPoint::AfterArmed)?;
         Ok(armed.map(|()| Armed::Waiting).map_err(|why| format!("the guard cannot be armed: {why}")))
+    }
+
+    /// From now on the guard knows that the executor is there. Without that it would put a change back that is being made.
+    fn begin_work(&mut self, pending: &Pending) -> Result<(), String> {
+        let until = Instant::now() + WORK_PATIENCE;
+        while self.at_work.is_none() {
+            self.at_work = pending
+                .begin_work()
+                .map_err(|error| format!("the guard cannot be told that work begins: {error}"))?;
+            if self.at_work.is_none() {
+                if Instant::now() >= until {
+                    return Err("an executor of before is still at this change".to_owned());
+                }
+                thread::park_timeout(LOOK_EVERY);
+            }
+        }
+        Ok(())
     }
 
     fn deadline(&self, from_now: Duration) -> Deadline {
@@ -147,6 +171,7 @@ impl Run {
             placeholders: resolution.placeholders.as_ref().clone(),
             noted: view.noted,
             packages: view.packages,
+            window_ms: millis(step.guard.unwrap_or_default()),
             entries,
         }
     }
@@ -161,6 +186,7 @@ impl Run {
         if step.guard.is_none() || !pending.is_armed() {
             return Ok(Some(outcome));
         }
+        self.extend(step.guard.unwrap_or_default() + step.time_limit + self.grace() * 4);
         let settled = match &outcome {
             // Of before a restart: it stays, however its second look at it went.
             _ if matches!(pending.decision(), Ok(Some(Decision::Confirmed))) => Settled::Confirmed,
@@ -203,10 +229,11 @@ impl Run {
     }
 
     /// Forgets a guarded change whose step's end is journaled, unless its guard may still be at work.
-    pub(super) fn let_go(&self, step: &ResolvedStep) {
+    pub(super) fn let_go(&mut self, step: &ResolvedStep) {
         if step.guard.is_none() {
             return;
         }
+        self.at_work = None;
         let pending = self.pending(step);
         let at_work = matches!(pending.decision(), Ok(Some(Decision::Undoing)))
             && !matches!(pending.result(), Ok(Some(_)));

@@ -3,6 +3,7 @@
 //! What is journaled decides: after a restart the same code takes the recorded ends instead of doing the
 //! steps again, and reaches the same place. Made by the dispatcher from admitted work only.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ pub struct Run {
     pub(super) cancel: CancelFlag,
     pub(super) rolling_back: bool,
     pub(super) reports: Vec<StepReport>,
+    /// Says to the guard of the step under way that this run is there.
+    pub(super) at_work: Option<File>,
     on_way_out: bool,
     shares: Shares,
     deadlines: Deadlines,
@@ -109,6 +112,7 @@ impl Run {
             cancel: work.cancel,
             rolling_back: false,
             reports: Vec::new(),
+            at_work: None,
             on_way_out: false,
             started: work.accepted.started,
         }
@@ -285,6 +289,13 @@ impl Run {
         let counted = begun.map_or(Duration::ZERO, |known| self.time_of(known).1);
         let phase = self.since_boot() + left.saturating_sub(counted);
         self.deadlines = Deadlines { phase, job: phase + after };
+    }
+
+    /// Gives the phase so much more from now, unless it lasts that long anyway.
+    pub(super) fn extend(&mut self, left: Duration) {
+        let more = (self.since_boot() + left).saturating_sub(self.deadlines.phase);
+        self.deadlines.phase += more;
+        self.deadlines.job += more;
     }
 
     pub(super) const fn shares(&self) -> Shares {

@@ -158,14 +158,14 @@ impl Run {
         if step.guard.is_none() || !matches!(act, Act::Forward) {
             return Ok(Ok(()));
         }
-        let fault = |message: String| Err(Fault::new(EndCause::StepFailed, message));
         Ok(match self.arm(step, undo, limit)? {
             // Done once more after a confirmation it changes nothing, and gives the report that was lost.
             Ok(Armed::Waiting | Armed::Confirmed) => Ok(()),
             Ok(Armed::Undoing) => {
-                fault("its time to be confirmed was over when the agent came back".to_owned())
+                let message = "its time to be confirmed was over when the agent came back";
+                Err(Fault::new(EndCause::Unconfirmed, message))
             }
-            Err(why) => fault(format!("nothing was done: {why}")),
+            Err(why) => Err(Fault::new(EndCause::StepFailed, format!("nothing was done: {why}"))),
         })
     }
 
