@@ -1,5 +1,8 @@
 //! Work on real Debian nodes with systemd (tests/lab): installed by hand as an operator would, then used.
 
+#[path = "real_node/guard.rs"]
+mod guard;
+
 use std::path::Path;
 
 use anyhow::{Context as _, Result};

@@ -1,4 +1,4 @@
-//! `tuning.apply` and `tuning.revert` on a real kernel: settings of a network namespace and a mount of a mount namespace
+//! `tuning.apply`, `tuning.revert` and `ruleset.*` on a real kernel: packet filter and settings of a network namespace and a mount of a mount namespace
 //! that belong to the test alone. Needs root; in CI it fails where it cannot run, elsewhere it says that it did not.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
@@ -134,4 +134,101 @@ fn a_mount_gets_options_and_loses_them_again() {
     assert_eq!(node.step("good").act(|context| task.plan(context)).unwrap().changes.len(), 1);
     node.apply("tuning.revert", "good").unwrap();
     assert_eq!(options(), "rw,nodev,relatime");
+}
+
+/// The real nft for a node whose files lie below a root: paths are below it too.
+fn with_nft(node: &Node) {
+    let program = node.at("/usr/sbin/nft");
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    let root = node.at("/");
+    let text = format!(
+        "#!/bin/sh\nif [ \"$1\" = -f ]; then exec /usr/sbin/nft -f \"{}$2\"; fi\nexec /usr/sbin/nft \"$@\"\n",
+        root.display()
+    );
+    std::fs::write(&program, text).unwrap();
+    run(&["chmod", "755", program.to_str().unwrap()]);
+}
+
+fn rules() -> String {
+    let output = Command::new("/usr/sbin/nft").args(["-s", "list", "ruleset"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const RULE_SETS: &str = r#"
+[ruleset.good]
+kind = "nftables"
+file = "/etc/nftables.conf"
+text = '''
+#!/usr/sbin/nft -f
+flush ruleset
+table inet filter {
+  set admins { type ipv4_addr; flags timeout; elements = { 192.0.2.1 timeout 1h } }
+  chain input { type filter hook input priority 0; policy drop;
+    ct state established,related accept
+    ip saddr @admins tcp dport { 22, 443 } counter accept
+  }
+}
+'''
+[ruleset.wrong]
+kind = "nftables"
+file = "/etc/nftables.conf"
+text = "flush ruleset\ntable inet filter { bogus }\n"
+[ruleset.adds]
+kind = "nftables"
+file = "/etc/nftables.conf"
+text = "table inet more { }\n"
+"#;
+
+#[test]
+fn rule_sets_are_judged_loaded_once_and_put_back_exactly() {
+    let Some(folder) = inside("rule_sets_are_judged_loaded_once_and_put_back_exactly") else { return };
+    let node = Node::new(folder, RULE_SETS);
+    with_nft(&node);
+    std::fs::create_dir_all(node.at("/etc")).unwrap();
+    let former_file = "# by hand\nflush ruleset\n";
+    std::fs::write(node.at("/etc/nftables.conf"), former_file).unwrap();
+    run(&["nft", "add table ip byhand; add chain ip byhand c; add rule ip byhand c counter accept"]);
+    let former = rules();
+    let step = |name: &'static str, id: &str| {
+        let with = format!(r#"{{"ruleset":"{id}"}}"#);
+        Step { name, ..Step::new(&node.host, &node.profile, &with) }
+    };
+    let Some(Task::Change(apply)) = find("ruleset.apply") else { panic!("built") };
+    let refused = |name, id, words: &str| {
+        let error = step(name, id).carry_out("ruleset.apply").unwrap_err();
+        assert!(format!("{error:?}").contains(words), "{error:?}");
+        assert_eq!((rules(), file(&node)), (former.clone(), former_file.to_owned()), "nothing was touched");
+    };
+    refused("wrong", "wrong", "syntax error");
+    refused("adds", "adds", "does not begin with");
+
+    let one = step("one", "good");
+    let plan = one.act(|context| apply.plan(context)).unwrap();
+    assert!(plan.changes.iter().any(|c| c.action == "line removed" && c.before == "# by hand"), "{plan:?}");
+    assert_eq!(rules(), former, "a plan loads nothing");
+    let undo = one.act(|context| apply.undo(context)).unwrap();
+    let report = one.carry_out("ruleset.apply").unwrap();
+    assert_eq!(report.changes, plan.changes, "what was planned");
+    let loaded = rules();
+    assert!(loaded.contains("policy drop") && !loaded.contains("byhand"), "{loaded}");
+    assert!(file(&node).contains("@admins") && !node.at("/etc/nftables.conf~").exists());
+    // Twice changes nothing; what somebody changes by hand is drift, and loaded over.
+    assert!(step("two", "good").carry_out("ruleset.apply").unwrap().changes.is_empty());
+    assert!(step("look", "good").carry_out("ruleset.check").unwrap().problems.is_empty());
+    run(&["nft", "add table ip byhand"]);
+    assert_eq!(step("look", "good").carry_out("ruleset.check").unwrap().problems.len(), 1);
+    assert_eq!(step("three", "good").carry_out("ruleset.apply").unwrap().changes.len(), 1);
+    assert!(!rules().contains("byhand"));
+
+    let back = Step { name: "undo:one", ..step("undo:one", "good") };
+    let report = back.act(|context| apply.revert(context, &undo)).unwrap();
+    assert_eq!(report.changes.len(), 2);
+    assert_eq!((rules(), file(&node)), (former, former_file.to_owned()), "to the byte");
+    let again = step("undo:one-again", "good");
+    assert!(again.act(|context| apply.revert(context, &undo)).unwrap().changes.is_empty());
+}
+
+fn file(node: &Node) -> String {
+    std::fs::read_to_string(node.at("/etc/nftables.conf")).unwrap()
 }

@@ -130,6 +130,8 @@ pub enum Table {
     Log,
     /// `[tuning.*]`
     Tuning,
+    /// `[ruleset.*]`
+    Ruleset,
     /// `[package.*]`
     Package,
     /// `[validator.*]`
@@ -153,6 +155,7 @@ impl Table {
             Self::Backup => "backup",
             Self::Log => "log",
             Self::Tuning => "tuning",
+            Self::Ruleset => "ruleset",
             Self::Package => "package",
             Self::Validator => "validator",
             Self::Hardening => "hardening",
@@ -188,6 +191,9 @@ pub const BUILT: &[&str] = &[
     "package.list_updates",
     "package.refresh",
     "package.upgrade",
+    "ruleset.apply",
+    "ruleset.check",
+    "ruleset.revert",
     "service.assert_active",
     "service.restart",
     "service.start",
@@ -197,8 +203,15 @@ pub const BUILT: &[&str] = &[
 ];
 
 /// The built actions that put back by themselves what they changed, where a procedure has no `[[rollback]]`; sorted.
-pub const UNDOES_ITSELF: &[&str] =
-    &["log.configure", "package.upgrade", "service.restart", "service.start", "service.stop", "tuning.apply"];
+pub const UNDOES_ITSELF: &[&str] = &[
+    "log.configure",
+    "package.upgrade",
+    "ruleset.apply",
+    "service.restart",
+    "service.start",
+    "service.stop",
+    "tuning.apply",
+];
 
 /// The built actions whose changes are meant to stay whatever comes after them: an archive is no harm.
 pub const MEANT_TO_STAY: &[&str] = &["backup.run", "log.rotate"];
@@ -246,7 +259,7 @@ mod tests {
     #[test]
     fn names_are_unique_sorted_and_well_formed() {
         assert!(CATALOGUE.windows(2).all(|pair| pair[0].name < pair[1].name));
-        assert_eq!(CATALOGUE.len(), 53);
+        assert_eq!(CATALOGUE.len(), 56);
         for action in CATALOGUE {
             assert!(
                 action.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'.' || b == b'_'),

@@ -162,7 +162,7 @@ pub struct LocalPolicy {
 /// Defaults are a file (the reference configuration): the same text that people read.
 const DEFAULTS: &str = r#"
 allow_actions = ["health.*", "hardware.check", "service.*", "package.*", "backup.*", "database.*", "log.*", "config.*",
-                 "tuning.apply", "tuning.revert", "hardening.run", "metrics.*", "baseline.*", "alerts.*", "flows.check",
+                 "tuning.apply", "tuning.revert", "ruleset.*", "hardening.run", "metrics.*", "baseline.*", "alerts.*", "flows.check",
                  "scan.*", "report.render", "report.trend", "patch.assess", "procedure.run", "run.assert", "notify.send",
                  "signoff", "snapshot.*", "command.run", "cert.check"]
 allow_commands = ["*"]

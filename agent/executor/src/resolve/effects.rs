@@ -132,6 +132,9 @@ fn collect_paths(
     for id in ids(Table::Tuning) {
         writes.extend(profile.tunings.get(id.as_str()).iter().flat_map(|tuning| tuning_files(&id, tuning)));
     }
+    let rulesets = ids(Table::Ruleset);
+    let files = rulesets.iter().filter_map(|id| profile.rulesets.get(id.as_str()));
+    writes.extend(files.map(|ruleset| ruleset.file.clone()));
     if action.name == "log.configure" {
         writes.extend(ids(Table::Log).iter().map(|id| log_file(id)));
         writes.push(ROTATION_TIMER.to_owned());

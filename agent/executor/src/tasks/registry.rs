@@ -20,6 +20,9 @@ use super::package_download::PackageDownload;
 use super::package_list_updates::PackageListUpdates;
 use super::package_refresh::PackageRefresh;
 use super::package_upgrade::PackageUpgrade;
+use super::ruleset_apply::RulesetApply;
+use super::ruleset_check::RulesetCheck;
+use super::ruleset_revert::RulesetRevert;
 use super::service_assert_active::ServiceAssertActive;
 use super::service_restart::ServiceRestart;
 use super::service_start::ServiceStart;
@@ -45,6 +48,9 @@ const TASKS: &[(&str, Task)] = &[
     ("package.list_updates", Task::Inspect(&PackageListUpdates)),
     ("package.refresh", Task::Inspect(&PackageRefresh)),
     ("package.upgrade", Task::Change(&PackageUpgrade)),
+    ("ruleset.apply", Task::Change(&RulesetApply)),
+    ("ruleset.check", Task::Inspect(&RulesetCheck)),
+    ("ruleset.revert", Task::Change(&RulesetRevert)),
     ("service.assert_active", Task::Inspect(&ServiceAssertActive)),
     ("service.restart", Task::Change(&ServiceRestart)),
     ("service.start", Task::Change(&ServiceStart)),

@@ -21,7 +21,8 @@ pub use programs::{
 };
 pub use upkeep::{
     ApplyMount, Archive, Cadence, CreateFile, Delete, Hardening, HardeningKind, HardeningReport, Log,
-    Persist, RemoveEmptyDirectories, Rotate, RotateAfter, RotateEvery, Tuning, TuningKind,
+    Persist, RemoveEmptyDirectories, Rotate, RotateAfter, RotateEvery, Ruleset, RulesetKind, Tuning,
+    TuningKind,
 };
 pub use watch::{
     Alert, Contact, Dashboard, Fact, Link, Metric, MetricStore, Report, ReportScope, Section, Tools,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Alert, Backup, Check, Command, Contact, Dashboard, Database, Fact, Hardening, Link, Log, Metric,
-    MetricStore, Package, Report, Service, Status, Tools, Tuning, Validator,
+    MetricStore, Package, Report, Ruleset, Service, Status, Tools, Tuning, Validator,
 };
 use crate::action::Table;
 use crate::document::ids::{Id, Key};
@@ -68,6 +68,9 @@ pub struct Profile {
     /// Desired kernel, disk and mount settings.
     #[serde(default, rename = "tuning", skip_serializing_if = "BTreeMap::is_empty")]
     pub tunings: BTreeMap<Id, Tuning>,
+    /// Rule sets of the packet filter.
+    #[serde(default, rename = "ruleset", skip_serializing_if = "BTreeMap::is_empty")]
+    pub rulesets: BTreeMap<Id, Ruleset>,
     /// Packages.
     #[serde(default, rename = "package", skip_serializing_if = "BTreeMap::is_empty")]
     pub packages: BTreeMap<Id, Package>,
@@ -145,6 +148,7 @@ impl Profile {
             Table::Backup => keys(&self.backups),
             Table::Log => keys(&self.logs),
             Table::Tuning => keys(&self.tunings),
+            Table::Ruleset => keys(&self.rulesets),
             Table::Package => keys(&self.packages),
             Table::Validator => keys(&self.validators),
             Table::Hardening => keys(&self.hardening),

@@ -233,6 +233,28 @@ pub enum ApplyMount {
     AtNextMount,
 }
 
+/// A rule set of the packet filter, whole: what runs and what is loaded at boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ruleset {
+    /// Whose language it is.
+    pub kind: RulesetKind,
+    /// The file that is loaded at boot.
+    #[schemars(extend("x-takes" = "path"))]
+    pub file: String,
+    /// The rules, taken as they stand: braces are those of the language. Begins with `flush ruleset`, because what was
+    /// loaded before would stay otherwise.
+    pub text: String,
+}
+
+/// The language of a rule set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RulesetKind {
+    /// nftables, `nft(8)`.
+    Nftables,
+}
+
 /// An item of the hardening checklist; it only reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
