@@ -28,6 +28,14 @@ pub enum Command {
     Journal(Show),
     /// End safe mode after its cause was looked at; the agent must be stopped
     AcceptDamage(Configured),
+    /// Start no changes on this node until it is released; needs no controller
+    Hold(Spoken),
+    /// End a hold
+    Release(Configured),
+    /// Let the change stay that waits to be confirmed by a controller
+    Keep(Spoken),
+    /// Put the change back now that waits to be confirmed by a controller
+    Undo(Spoken),
     /// The half that speaks to the network; started by run and enrol only
     #[command(hide = true)]
     Core(Core),
@@ -86,6 +94,17 @@ pub struct Core {
     /// Keep the link for the executor of this node; without it redeem a join token
     #[arg(long, value_name = "ID")]
     pub node: Option<NodeId>,
+}
+
+/// `hold`, `keep`, `undo`.
+#[derive(Debug, Clone, Args)]
+pub struct Spoken {
+    /// The configuration.
+    #[command(flatten)]
+    pub configured: Configured,
+    /// Why; kept, and told to the controller with the job
+    #[arg(long, short, value_name = "TEXT")]
+    pub reason: String,
 }
 
 /// `guard`.

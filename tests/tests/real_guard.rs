@@ -227,3 +227,47 @@ async fn a_guard_that_is_killed_is_there_again_and_an_agent_that_comes_back_conf
     assert!(!processes::below(&story.root)?.iter().any(|line| line.contains("--folder")));
     story.finish().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_at_the_console_keeps_undoes_holds_and_releases() -> Result<()> {
+    let story = Story::start().await?;
+    let before = story.state();
+    let node = &story.sandbox.nodes[0];
+    let at_console = async |arguments: &[&str]| -> Result<(bool, String)> {
+        let (status, out, err) = node.call(arguments, &[("SUDO_USER", "grace")]).await?;
+        Ok((status.success(), format!("{out}{err}")))
+    };
+    let (good, said) = at_console(&["keep", "--reason", "none"]).await?;
+    assert!(!good && said.contains("no change waits"), "{said}");
+    let run = story.sandbox.start_run("cuts-long").await?;
+    story.cut().await?;
+    wait_for("the change to be pending", PATIENCE, async || {
+        Ok(at_console(&["status"]).await?.1.contains("waits to be confirmed").then_some(()))
+    })
+    .await?;
+    assert!(at_console(&["undo", "--reason", "the phone rang"]).await?.0);
+    let report = story.report(run).await?;
+    story.assert_put_back(&report, &before);
+    assert!(report.reason.contains("grace") && report.reason.contains("the phone rang"), "{}", report.reason);
+
+    let run = story.sandbox.start_run("cuts-long").await?;
+    story.cut().await?;
+    wait_for("the change to be kept", PATIENCE, async || {
+        Ok(at_console(&["keep", "--reason", "I am here"]).await?.0.then_some(()))
+    })
+    .await?;
+    std::fs::write(story.root.join(DROP_ALL), "0")?;
+    let report = story.report(run).await?;
+    assert_eq!(report.outcome, Outcome::Succeeded, "{}", report.reason);
+    let said: Vec<_> = report.steps.iter().map(|step| step.body.summary.as_str()).collect();
+    assert!(said[1].contains("kept at the console by grace") && said[1].contains("I am here"), "{said:?}");
+
+    assert!(at_console(&["hold", "--reason", "new disks"]).await?.0);
+    let run = story.sandbox.start_run("stays").await?;
+    let report = story.report(run).await?;
+    assert!(report.outcome == Outcome::Refused && report.reason.contains("hold"), "{}", report.reason);
+    assert!(at_console(&["release"]).await?.0);
+    let run = story.sandbox.start_run("stays").await?;
+    assert_eq!(story.report(run).await?.outcome, Outcome::Succeeded);
+    story.finish().await
+}

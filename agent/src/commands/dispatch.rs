@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{accept_damage, core, enrol, guard, journal, run, status, stop_units, version};
+use super::{accept_damage, console, core, enrol, guard, journal, run, status, stop_units, version};
 use crate::args::{Cli, Command};
 use crate::error::Failure;
 
@@ -14,6 +14,10 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Status(args) => status::run(&args)?,
         Command::Journal(args) => journal::run(&args)?,
         Command::AcceptDamage(configured) => accept_damage::run(&configured)?,
+        Command::Hold(args) => console::hold(&args)?,
+        Command::Release(configured) => console::release(&configured)?,
+        Command::Keep(args) => console::keep(&args)?,
+        Command::Undo(args) => console::undo(&args)?,
         Command::Core(args) => core::run(&args)?,
         Command::Guard(args) => guard::run(&args)?,
         Command::StopUnits(configured) => stop_units::run(&configured)?,

@@ -8,6 +8,7 @@
 //! meaning ([`crate::error::Exit`]).
 
 mod accept_damage;
+mod console;
 mod core;
 mod core_process;
 mod dispatch;

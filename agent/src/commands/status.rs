@@ -1,6 +1,7 @@
 //! `fleet-agent status`: who this node is and what its journal holds. Works while the agent runs.
 
 use fleet_executor::damage::REMEDY;
+use fleet_executor::guard::{Keeper, Pending};
 use fleet_executor::running::Running;
 use serde_json::json;
 
@@ -34,6 +35,12 @@ pub fn run(args: &Show) -> Result<(), Failure> {
     let running = Running::read(&config.state_directory);
     let mode = policy.as_ref().map(|policy| policy.mode.as_str());
     let safe_mode = journal.damage.or_else(|| running.as_ref().and_then(|running| running.safe_mode.clone()));
+    let pending = Pending::all(&Keeper::folder_in(&config.state_directory));
+    let guarded: Vec<String> = pending
+        .iter()
+        .filter(|pending| pending.is_armed())
+        .map(|pending| pending.folder().file_name().unwrap_or_default().to_string_lossy().into_owned())
+        .collect();
     if args.output == Format::Json {
         print_json(&json!({
             "node": record.node, "name": record.name, "fleet": record.fleet, "labels": record.labels,
@@ -46,6 +53,7 @@ pub fn run(args: &Show) -> Result<(), Failure> {
             "endpoints": endpoints, "policy_mode": mode.ok(), "policy_fault": policy.as_ref().err(),
             "policy_mode_in_use": running.as_ref().map(|running| running.policy_mode.as_str()),
             "jobs": { "open": open, "unacknowledged": unsent }, "damage": safe_mode,
+            "guarded": guarded,
         }));
         return Ok(());
     }
@@ -72,6 +80,11 @@ pub fn run(args: &Show) -> Result<(), Failure> {
         (Ok(mode), _) => print(format_args!("policy       {mode}")),
     }
     print(format_args!("jobs         {open} open, {unsent} with a report that is not acknowledged"));
+    for name in guarded {
+        print(format_args!(
+            "guard        {name} waits to be confirmed; fleet-agent keep or undo decides it here"
+        ));
+    }
     if let Some(why) = safe_mode {
         print(format_args!("changes      SAFE MODE, none are made: {why}; {REMEDY}"));
     }

@@ -123,6 +123,9 @@ pub struct TaskArgs {
     /// Longest time that it may take on a node.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse::span)]
     pub step_timeout: Span,
+    /// Put it back unless a new connection to a controller confirms it within this time; for what can cut the node off.
+    #[arg(long, value_name = "DURATION", value_parser = parse::span)]
+    pub guard: Option<Span>,
     /// How.
     #[command(flatten)]
     pub how: HowToRun,

@@ -21,7 +21,7 @@ mod watch;
 
 pub use keeper::{Keeper, StartGuard};
 pub use order::{GuardOrder, ORDER_VERSION, UndoEntry};
-pub use pending::{Deadline, Decision, Pending};
+pub use pending::{Console, Deadline, Decision, Pending};
 pub use process::GuardProgram;
 pub use undo::put_back;
 pub use watch::{Watched, watch, watch_all};

@@ -5,6 +5,7 @@
 //! | `order.json` | what is to be put back; while it is there the change is armed |
 //! | `deadline.json` | until when, on boot time |
 //! | `decision` | `confirmed` or `undoing`: made once, by a link to a file that is there since the arming, so that a full disk stops neither |
+//! | `console.json` | what a person said who decided at the node itself |
 //! | `result.json` | what putting back came to |
 //! | `lock` | held by the guard's process for as long as it lives |
 //! | `working` | held by the executor while it is at the change: to make it, or to have it confirmed |
@@ -12,6 +13,7 @@
 //! A decision is never changed: what was confirmed is not undone, and what the guard has begun to undo is not confirmed
 //! (security-and-delivery §2.10). Called by the keeper and by the guard.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use fleet_types::id::{Attempt, RunId};
 use fleet_types::report::StepReport;
+use fleet_types::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +50,23 @@ impl Deadline {
     pub fn left(&self, boot_id: &str, since_boot: Duration) -> Option<Duration> {
         let left = Duration::from_millis(self.ms).checked_sub(since_boot)?;
         (self.boot_id == boot_id && !left.is_zero()).then_some(left)
+    }
+}
+
+/// What a person said at the node's console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Console {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl fmt::Display for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at the console by {}, {}: {}", self.by, self.at, self.reason)
     }
 }
 
@@ -164,6 +184,21 @@ impl Pending {
         let known = [Decision::Confirmed, Decision::Undoing].into_iter();
         let decision = known.into_iter().find(|decision| decision.word().as_bytes() == text);
         decision.map(Some).ok_or_else(|| io::Error::other("the decision says neither of its two words"))
+    }
+
+    /// Ends its time.
+    pub fn end_now(&self) -> io::Result<()> {
+        self.set_deadline(&Deadline { boot_id: String::new(), ms: 0 })
+    }
+
+    /// Keeps what a person says before they decide.
+    pub fn say(&self, console: &Console) -> io::Result<()> {
+        self.write("console.json", console)
+    }
+
+    /// What a person has said.
+    pub fn said(&self) -> Option<Console> {
+        self.read("console.json").ok().flatten()
     }
 
     /// Keeps what putting back came to.

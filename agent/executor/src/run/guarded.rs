@@ -81,8 +81,8 @@ impl Run {
         self.surroundings.guard.pending(self.key.0, self.key.1, &step.id)
     }
 
-    /// Arms the guard for a step that may work for `limit`, unless an earlier life of the executor did. False when the
-    /// guard has begun to put it back, or it was confirmed: then the step is not to be carried out under it.
+    /// Arms the guard for a step that may work for `limit`, unless an earlier life of the executor did. Gives how far it is,
+    /// or why there is no guard.
     pub(super) fn arm(
         &mut self,
         step: &ResolvedStep,
@@ -91,20 +91,13 @@ impl Run {
     ) -> Result<Result<Armed, String>, JournalError> {
         let pending = self.pending(step);
         let window = step.guard.unwrap_or_default();
-        let until = self.deadline(limit + self.grace() + window);
         if pending.is_armed() {
             return Ok(match pending.decision() {
                 Ok(Some(Decision::Undoing)) => Ok(Armed::Undoing),
                 Ok(Some(Decision::Confirmed)) => Ok(Armed::Confirmed),
                 Ok(None) => {
-                    let again = self
-                        .begin_work(&pending)
-                        .and_then(|()| {
-                            let written = pending.set_deadline(&until);
-                            written
-                                .map_err(|error| format!("the guard's deadline cannot be written: {error}"))
-                        })
-                        .and_then(|()| self.surroundings.guard.look_after(&pending));
+                    let again = self.begin_work(&pending);
+                    let again = again.and_then(|()| self.surroundings.guard.look_after(&pending));
                     again.map(|()| Armed::Waiting)
                 }
                 Err(error) => Err(format!("the guard's decision cannot be read: {error}")),
@@ -114,6 +107,7 @@ impl Run {
         if order.entries.is_empty() {
             return Ok(Err("nothing puts this step back".to_owned()));
         }
+        let until = self.deadline(limit + self.grace() + window);
         let (run, attempt) = self.key;
         self.journal(&Entry::GuardArmed { run, attempt, step: step.id.clone() })?;
         let armed = self.surroundings.guard.arm(&pending, &order, &until);
@@ -207,8 +201,8 @@ impl Run {
         };
         let why = match settled {
             Settled::Suspended => return Ok(None),
-            Settled::Confirmed => return Ok(Some(outcome)),
-            Settled::PutBack(why) => why,
+            Settled::Confirmed => return Ok(Some(outcome.map(|body| kept(body, &pending)))),
+            Settled::PutBack(why) => pending.said().map_or(why, |said| format!("undone {said}")),
         };
         if !self.take_result(&pending)? {
             let message = format!("it was not confirmed: {why}; the guard did not say what it put back");
@@ -251,7 +245,13 @@ impl Run {
         loop {
             match pending.decision() {
                 Ok(Some(Decision::Undoing)) => return Ok(self.put_back(step, pending, why)),
-                Ok(Some(Decision::Confirmed)) => return Ok(Settled::Confirmed),
+                Ok(Some(Decision::Confirmed)) => {
+                    let by =
+                        pending.said().map_or_else(|| "before a restart".to_owned(), |said| said.to_string());
+                    let (run, attempt) = self.key;
+                    self.journal(&Entry::Confirmed { run, attempt, step: step.id.clone(), by })?;
+                    return Ok(Settled::Confirmed);
+                }
                 Ok(None) | Err(_) => {}
             }
             if self.surroundings.suspend.is_cancelled() {
@@ -294,8 +294,14 @@ impl Run {
         }
     }
 
-    /// Moves the guard's deadline to so much from now. Where that cannot be written the earlier one counts.
+    /// Moves the guard's deadline to so much from now, and never away: an agent that dies again and again must not hold an
+    /// unconfirmed change up. Where it cannot be written the one before counts.
     fn shorten(&self, pending: &Pending, from_now: Duration) {
+        let clock = self.surroundings.host.clock();
+        let left = pending.deadline().and_then(|at| at.left(&clock.boot_id(), clock.since_boot()));
+        if left.is_none_or(|left| left <= from_now) {
+            return;
+        }
         if let Err(error) = pending.set_deadline(&self.deadline(from_now)) {
             tracing::error!(%error, "the guard's deadline cannot be moved; the one before counts");
         }
@@ -303,9 +309,9 @@ impl Run {
 
     /// Waits until the guard has put a change back.
     fn put_back(&self, step: &ResolvedStep, pending: &Pending, why: String) -> Settled {
-        let limits = self.order(step, &serde_json::Value::Null).entries.len();
-        let entries = u32::try_from(limits).unwrap_or(u32::MAX).max(1);
-        let until = Instant::now() + (step.time_limit + self.grace()) * entries + GUARD_MARGIN;
+        let entries = pending.order().ok().flatten().map(|order| order.entries).unwrap_or_default();
+        let limits = entries.iter().map(|entry| Duration::from_millis(entry.limit_ms) + self.grace());
+        let until = Instant::now() + limits.sum::<Duration>() + GUARD_MARGIN;
         loop {
             if matches!(pending.result(), Ok(Some(_))) || Instant::now() >= until {
                 return Settled::PutBack(why);
@@ -361,4 +367,12 @@ pub(super) enum Armed {
     Confirmed,
     /// The guard has begun to put it back.
     Undoing,
+}
+
+/// A report that says who kept the change, where a person did.
+fn kept(mut body: TaskReport, pending: &Pending) -> TaskReport {
+    if let Some(said) = pending.said() {
+        body.summary = format!("{}; kept {said}", body.summary);
+    }
+    body
 }

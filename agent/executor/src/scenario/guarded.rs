@@ -204,6 +204,23 @@ async fn a_death_at_every_point_ends_with_the_old_state_or_a_confirmed_new_one()
 }
 
 #[tokio::test]
+async fn an_agent_that_dies_again_and_again_does_not_hold_the_change_up() {
+    let mut bench = bench();
+    bench.crash = Crash::Halt(CrashPoint::AfterApplied);
+    let order = bench.order(1, Verb::Run, guarded("rollback"));
+    let (_dead, mut core) = bench.start(1).await;
+    core.assign(&bench, &order, 1).await;
+    core.drain().await;
+    let deadline = |bench: &Bench| left(bench).first().and_then(Pending::deadline).unwrap();
+    let first = deadline(&bench);
+    for epoch in 2..4 {
+        let (_dead, mut core) = bench.start(epoch).await;
+        core.drain().await;
+        assert_eq!(deadline(&bench), first, "each life asks anew, within the time of the first");
+    }
+}
+
+#[tokio::test]
 async fn a_guard_that_acts_while_the_agent_is_dead_is_told_of_by_the_next_one() {
     for ends_before in [true, false] {
         let mut bench = bench();

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 
 use fleet_documents::{Lint, SourceFile, parse_set, to_canonical_json};
 use fleet_types::action::{Action, Answer as Changes, BUILT, Parameter, Takes};
-use fleet_types::document::procedure::Procedure;
+use fleet_types::document::procedure::{Guard, Procedure};
 use fleet_types::document::profile::Profile;
 use fleet_types::document::{Document, DocumentKind};
 use fleet_types::id::Name;
 use fleet_types::request::Verb;
+use fleet_types::time::Span;
 use serde::Serialize;
 
 use super::order::{self, Shown, Work};
@@ -111,6 +112,8 @@ struct Step<'a> {
     uses: &'a str,
     timeout: String,
     with: toml::Table,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<Guard>,
 }
 
 /// Name of the one step.
@@ -130,6 +133,8 @@ fn written(
         }
     }
     let limit = args.step_timeout.to_string();
+    let guard = args.guard.clone().map(|confirm_within| Guard { confirm_within });
+    let whole = args.step_timeout.length() + args.guard.as_ref().map(Span::length).unwrap_or_default();
     let file = File {
         schema: "fleet/v1",
         kind: "procedure",
@@ -138,8 +143,16 @@ fn written(
         description: format!("{}, once", action.name),
         profile: profile.name.as_str(),
         changes: changes(action, &with, profile),
-        timeout: limit.clone(),
-        step: [Step { id: STEP, kind: "task", title: action.name, uses: action.name, timeout: limit, with }],
+        timeout: format!("{}s", whole.as_secs()),
+        step: [Step {
+            id: STEP,
+            kind: "task",
+            title: action.name,
+            uses: action.name,
+            timeout: limit,
+            with,
+            guard,
+        }],
     };
     toml::to_string(&file).map_err(|error| Failure::usage("the task cannot be written").because(&error))
 }
@@ -202,7 +215,8 @@ mod tests {
     const PROFILE: &str = "schema = \"fleet/v1\"\nkind = \"profile\"\nname = \"edge\"\nversion = 1\n\n\
         [check.load]\ntitle = \"Load\"\nkind = \"load\"\nwarn = 4\ncritical = 8\nevery = \"1m\"\n\n\
         [command.show]\nargv = [\"/bin/show\"]\ntimeout = \"1m\"\nchanges = false\n\n\
-        [command.set]\nargv = [\"/bin/set\"]\ntimeout = \"1m\"\nchanges = true\n";
+        [command.set]\nargv = [\"/bin/set\"]\ntimeout = \"1m\"\nchanges = true\n\n\
+        [tuning.net]\nkind = \"sysctl\"\nfile = \"/etc/sysctl.d/60-x.conf\"\nset = { \"net.core.somaxconn\" = 1 }\n";
 
     fn profile() -> Profile {
         let files = [SourceFile { name: "profile.toml", text: PROFILE }];
@@ -212,8 +226,11 @@ mod tests {
     }
 
     fn made(name: &str, with: &[(&str, &str)]) -> Result<Procedure, Failure> {
+        made_with(name, with, TaskArgs::of(name))
+    }
+
+    fn made_with(name: &str, with: &[(&str, &str)], args: TaskArgs) -> Result<Procedure, Failure> {
         let profile = profile();
-        let args = TaskArgs::of(name);
         let with: Vec<_> = with.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let text = written(action(name)?, &with, &profile, &args)?;
         checked(&text, Document::Profile(Box::new(profile)))
@@ -231,6 +248,21 @@ mod tests {
             assert_eq!((procedure.changes, procedure.steps.len()), (changes, 1), "{name} {with:?}");
             assert_eq!(procedure.name.as_str(), format!("task.{name}"));
         }
+    }
+
+    #[test]
+    fn what_can_cut_a_node_off_wants_a_guard() {
+        let with = [("tuning", "net")];
+        let failure = made("tuning.apply", &with).unwrap_err();
+        assert!(format!("{:?}", failure.causes).contains("can cut the node off"), "{:?}", failure.causes);
+        let guard = Some("5m".parse().unwrap());
+        let procedure =
+            made_with("tuning.apply", &with, TaskArgs { guard, ..TaskArgs::of("tuning.apply") }).unwrap();
+        assert_eq!(
+            procedure.timeout.length().as_secs(),
+            15 * 60,
+            "its own ten minutes, and those of the guard"
+        );
     }
 
     #[test]
