@@ -13,8 +13,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use fleet_executor::host::{
-    Activity, Exit, Host, Invocation, LinuxHost, ProcessError, ProcessOutcome, Purpose, Running, UnitError,
-    UnitName,
+    Activity, Exit, Host, Input, Invocation, LinuxHost, ProcessError, ProcessOutcome, Purpose, Running,
+    UnitError, UnitName,
 };
 use fleet_executor::tasks::{CancelFlag, OutputSink};
 use fleet_types::digest::Digest;
@@ -452,4 +452,36 @@ fn a_unit_is_reloaded_by_the_signal_that_its_file_names() {
     wait_for("the reload", || sign.exists());
     assert_eq!(units.state("fw.service").unwrap().main_pid, before);
     units.stop_all().unwrap();
+}
+
+#[test]
+fn files_and_texts_go_in_and_come_out_without_the_agent() {
+    let node = Node::new();
+    node.program("copy", "cat; echo told >&2");
+    let root = node.root();
+    let run = |input: Option<Input>, output: Option<&str>| {
+        let mut invocation = Invocation::new(vec!["copy".to_owned()], LONG);
+        invocation.input = input;
+        invocation.output_file = output.map(PathBuf::from);
+        let running = Running { output: &node.output, cancel: &node.cancel };
+        node.host.processes().run(&invocation, Purpose::ReadOnly, &running)
+    };
+    let large = "0123456789".repeat(20_000);
+    let outcome = run(Some(Input::Text(large.clone())), None).unwrap();
+    assert_eq!(outcome.output, format!("{large}told\n").into_bytes(), "more than a pipe holds");
+    std::fs::write(root.join("in"), "from a file").unwrap();
+    std::fs::write(root.join("out"), "").unwrap();
+    let outcome = run(Some(Input::File("/in".into())), Some("/out")).unwrap();
+    assert_eq!(std::fs::read_to_string(root.join("out")).unwrap(), "from a file");
+    assert_eq!(outcome.output, b"told\n", "errors alone");
+    // What is no longer the empty file that the agent made is never written over, and nothing is started.
+    std::fs::write(root.join("precious"), "").unwrap();
+    std::fs::hard_link(root.join("precious"), root.join("twin")).unwrap();
+    std::os::unix::fs::symlink("precious", root.join("link")).unwrap();
+    for path in ["/out", "/twin", "/link", "/etc", "/none"] {
+        let error = run(Some(Input::File("/in".into())), Some(path)).unwrap_err();
+        assert!(matches!(error, ProcessError::NotStarted { .. }), "{path}: {error}");
+    }
+    assert!(run(Some(Input::File("/link".into())), None).is_err());
+    assert_eq!(std::fs::read_to_string(root.join("out")).unwrap(), "from a file");
 }

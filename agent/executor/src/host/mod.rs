@@ -55,7 +55,7 @@ pub use packages::{
     PackageError, PackageFault, PackageResult, PackageWork, Packages, SetAside, Standing, Wanted,
 };
 pub use processes::{
-    Exit, Invocation, Living, ProcessError, ProcessOutcome, Processes, Purpose, Running, UnitName,
+    Exit, Input, Invocation, Living, ProcessError, ProcessOutcome, Processes, Purpose, Running, UnitName,
 };
 pub use runner::{Supervisor, THIS_PROGRAM};
 pub use system::{

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fleet_types::digest::Digest;
@@ -28,12 +29,35 @@ pub struct Invocation {
     pub run_as: Option<String>,
     /// Limit, measured on boot time, enforced even when the agent is gone.
     pub time_limit: Duration,
+    /// What it reads; none is nothing.
+    pub input: Option<Input>,
+    /// An empty file, a declared path without links, that takes its standard output; what it prints is its errors alone then.
+    pub output_file: Option<PathBuf>,
+}
+
+/// What a program reads from its standard input. Opened by the supervisor, so that a program that runs as another user
+/// reads what only the agent may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// This text; a few dozen kilobytes at most, because the program's record holds it.
+    Text(String),
+    /// A file, a declared path without links.
+    File(PathBuf),
 }
 
 impl Invocation {
     /// A program with its arguments and limit, and nothing else said.
     pub fn new(argv: Vec<String>, time_limit: Duration) -> Self {
-        Self { argv, directory: None, environment: BTreeMap::new(), run_as: None, time_limit }
+        Self {
+            argv,
+            directory: None,
+            environment: BTreeMap::new(),
+            run_as: None,
+            time_limit,
+            input: None,
+            output_file: None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, read_all};
-use super::processes::Invocation;
+use super::processes::{Input, Invocation};
 use super::record::Spec;
 
 /// Folders of programs, in the order of Debian's own `PATH` for root.
@@ -89,6 +89,11 @@ pub(crate) fn resolve(
         environment,
         user,
         time_limit_ms: time_limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        input: match &invocation.input {
+            Some(Input::File(path)) => Some(Input::File(on_machine(files, path))),
+            other => other.clone(),
+        },
+        output_file: invocation.output_file.as_ref().map(|path| on_machine(files, path)),
     })
 }
 

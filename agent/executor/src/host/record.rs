@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::process_id::ProcessId;
-use super::processes::Exit;
+use super::processes::{Exit, Input};
 
 /// Kept of the beginning of a program's output, and as much of its end. Half a megabyte holds the whole output
 /// of nearly every maintenance program; what is larger belongs in files it declares as outputs.
@@ -56,6 +56,12 @@ pub(crate) struct Spec {
     pub(crate) user: Option<(u32, u32)>,
     /// Limit on boot time in milliseconds; none for units.
     pub(crate) time_limit_ms: Option<u64>,
+    /// What it reads, with a path of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) input: Option<Input>,
+    /// The file of this machine that takes its standard output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) output_file: Option<PathBuf>,
 }
 
 /// From here on the program may have run.

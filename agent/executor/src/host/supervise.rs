@@ -11,7 +11,9 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -21,12 +23,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use fleet_types::digest::{Digest, Hasher};
-use rustix::fs::Mode;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use super::clock::{Clock, LinuxClock};
 use super::process_id::{ProcessId, below};
-use super::processes::Exit;
+use super::processes::{Exit, Input};
 use super::record::{Begun, Ended, HEAD_BYTES, Record, RecordLock, Spec, TAIL_BYTES};
 use crate::tasks::CancelFlag;
 
@@ -162,8 +164,15 @@ fn start(record: &Record, spec: &Spec) -> io::Result<(Child, Receiver<Copied>)> 
         .envs(&spec.environment)
         .current_dir(&spec.directory)
         .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
+        .stdin(match &spec.input {
+            None => Stdio::null(),
+            Some(Input::File(path)) => open_plain(path, OFlags::RDONLY)?.into(),
+            Some(Input::Text(text)) => fed(text.clone())?,
+        })
+        .stdout(match &spec.output_file {
+            None => writer.try_clone()?.into(),
+            Some(path) => Stdio::from(empty_file(path)?),
+        })
         .stderr(writer);
     if let Some((uid, gid)) = spec.user {
         // The standard library gives up supplementary groups together with root.
@@ -179,6 +188,41 @@ fn start(record: &Record, spec: &Spec) -> io::Result<(Child, Receiver<Copied>)> 
         let _ = done.send(copy(reader, head));
     });
     Ok((child, output))
+}
+
+/// A pipe that gives this text. It is written beside the program, which may read it late or never.
+fn fed(text: String) -> io::Result<Stdio> {
+    let (reader, mut writer) = io::pipe()?;
+    std::thread::spawn(move || {
+        // A program that ended without reading all of it says by its end what that was worth.
+        let _ = writer.write_all(text.as_bytes());
+    });
+    Ok(reader.into())
+}
+
+/// Opens a file on whose way there is no link: this process may be root where others may write to the folder.
+fn open_plain(path: &Path, flags: OFlags) -> io::Result<File> {
+    let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::openat2(CWD, path, flags, Mode::empty(), how)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!("{} is no regular file", path.display())));
+    }
+    Ok(file)
+}
+
+/// The file that the agent made for a program's output. One that holds something, or has another name too, was put in its
+/// place by somebody else.
+fn empty_file(path: &Path) -> io::Result<File> {
+    let file = open_plain(path, OFlags::WRONLY)?;
+    let found = file.metadata()?;
+    if found.len() > 0 || found.nlink() != 1 {
+        return Err(io::Error::other(format!(
+            "{} is not the empty file that was made for it",
+            path.display()
+        )));
+    }
+    Ok(file)
 }
 
 /// Copies output until its end. What cannot be written (a full disk) is counted all the same: the program must

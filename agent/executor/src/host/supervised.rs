@@ -100,11 +100,10 @@ impl SupervisedUnits {
         }
         let failed = |why: String| UnitError::Failed { unit: unit.to_owned(), why };
         let invocation = Invocation {
-            argv: file.argv.clone(),
             directory: file.directory.clone(),
             environment: file.environment.clone(),
             run_as: file.user.clone(),
-            time_limit: ONESHOT_LIMIT,
+            ..Invocation::new(file.argv.clone(), ONESHOT_LIMIT)
         };
         let spec = program::resolve(&*self.files, &invocation, file.oneshot.then_some(ONESHOT_LIMIT))
             .map_err(failed)?;

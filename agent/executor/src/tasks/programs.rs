@@ -47,11 +47,9 @@ pub(super) fn ready<'a>(
     let argv = command.argv.iter().map(|a| filler.text(&what, a)).collect::<Result<_, _>>()?;
     let directory = command.directory.as_ref().map(|d| filler.text(&what, d)).transpose()?;
     let invocation = Invocation {
-        argv,
         directory,
-        environment: BTreeMap::new(),
         run_as: command.run_as.clone(),
-        time_limit: command.timeout.length(),
+        ..Invocation::new(argv, command.timeout.length())
     };
     Ok(Ready { invocation, filler })
 }
