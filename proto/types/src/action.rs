@@ -176,10 +176,16 @@ impl fmt::Display for Table {
 /// against this list.
 pub const BUILT: &[&str] = &[
     "backup.prune",
+    "backup.restore_test",
     "backup.run",
     "backup.verify",
     "command.run",
     "config.validate",
+    "database.analyze",
+    "database.purge",
+    "database.reindex",
+    "database.report",
+    "database.vacuum",
     "health.check",
     "health.repair",
     "log.configure",
@@ -214,7 +220,14 @@ pub const UNDOES_ITSELF: &[&str] = &[
 ];
 
 /// The built actions whose changes are meant to stay whatever comes after them: an archive is no harm.
-pub const MEANT_TO_STAY: &[&str] = &["backup.run", "log.rotate"];
+pub const MEANT_TO_STAY: &[&str] = &[
+    "backup.restore_test",
+    "backup.run",
+    "database.analyze",
+    "database.reindex",
+    "database.vacuum",
+    "log.rotate",
+];
 
 impl Action {
     /// The action of this name.

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use flate2::bufread::GzDecoder;
@@ -19,7 +19,9 @@ use fleet_types::id::{NodeId, RunId};
 use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::deadline::{Deadline, Halt};
+use super::archive_error::ArchiveError;
+use super::database;
+use super::deadline::Deadline;
 use crate::host::{FileError, FileKind, FileProblem, Files, Found, ReadFile, Stat, WriteFile};
 
 /// Schema of comment and manifest.
@@ -107,31 +109,6 @@ pub(super) struct Manifest {
     /// What was found and is not in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) left_out: Vec<LeftOut>,
-}
-
-/// Why there is no archive, or no good one.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ArchiveError {
-    /// A file could not be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A file was not the same at its end as at its beginning.
-    #[error("{} changed while it was read", .0.display())]
-    Changed(PathBuf),
-    /// The archive cannot be written.
-    #[error("the archive cannot be written: {0}")]
-    Write(#[source] io::Error),
-    /// The archive is not what it should be.
-    #[error("the archive {}: {why}", path.display())]
-    Damaged {
-        /// Where it lies.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// It had to stop.
-    #[error(transparent)]
-    Halted(#[from] Halt),
 }
 
 /// A written or verified archive.
@@ -467,8 +444,11 @@ fn member(found: &Found) -> Member {
     }
 }
 
-/// Whose archive a file is, from its first bytes; none when it is not one of ours.
+/// Whose archive a file is, from its first bytes, or from what lies beside a dump; none when it is not one of ours.
 pub(super) fn label(files: &dyn Files, path: &Path) -> Result<Option<Label>, FileError> {
+    if let Some(dump) = database::manifest_of(files, path)? {
+        return Ok(Some(dump.label));
+    }
     let file = BufReader::new(files.open(path)?);
     let gzip = GzDecoder::new(file);
     let label =
@@ -476,12 +456,16 @@ pub(super) fn label(files: &dyn Files, path: &Path) -> Result<Option<Label>, Fil
     Ok(label.filter(|label: &Label| label.schema == SCHEMA))
 }
 
-/// Reads a whole archive: every member against the manifest, and nothing beside it.
+/// Reads a whole archive: every member against the manifest, and nothing beside it. A dump is held against the digest that it
+/// had when `pg_restore` had read all of it.
 pub(super) fn verify(
     files: &dyn Files,
     path: &Path,
     deadline: Deadline<'_>,
 ) -> Result<Summary, ArchiveError> {
+    if let Some(dump) = database::manifest_of(files, path)? {
+        return database::verify(files, path, &dump, deadline);
+    }
     let damaged = |why: String| ArchiveError::Damaged { path: path.to_owned(), why };
     let broken = |e: io::Error| damaged(format!("it cannot be read: {e}"));
     let file = Hashing::new(files.open(path)?);

@@ -38,12 +38,33 @@ pub(super) fn flag(context: &TaskContext<'_>, name: &str, default: bool) -> Resu
     }
 }
 
+/// A whole number, not below nought.
+pub(super) fn integer(context: &TaskContext<'_>, name: &str, default: u64) -> Result<u64, TaskError> {
+    match context.with.get(name) {
+        None | Some(Value::Null) => Ok(default),
+        Some(Value::String(text)) => text.parse().map_err(|_| wrong(name, "a whole number")),
+        Some(value) => value.as_u64().ok_or_else(|| wrong(name, "a whole number")),
+    }
+}
+
 /// A duration, if given.
 pub(super) fn span(context: &TaskContext<'_>, name: &str) -> Result<Option<Duration>, TaskError> {
     let Some(text) = text(context, name)? else { return Ok(None) };
     text.parse::<Span>()
         .map(|span| Some(span.length()))
         .map_err(|e| TaskError::Declared(format!("parameter {name}: {e}")))
+}
+
+/// One id of a table of the profile, which must be given.
+pub(super) fn id<'a, T>(
+    context: &TaskContext<'a>,
+    name: &str,
+    table: &'a BTreeMap<Id, T>,
+) -> Result<(&'a Id, &'a T), TaskError> {
+    let id = required_text(context, name)?;
+    table
+        .get_key_value(id)
+        .ok_or_else(|| TaskError::Declared(format!("parameter {name}: the profile declares no \"{id}\"")))
 }
 
 /// Ids of a table of the profile, in written order; the word `all` is every id.

@@ -11,16 +11,17 @@ use fleet_types::document::profile::{Backup, BackupKind, VerifyMethod};
 use fleet_types::report::{Artifact, TaskReport};
 use fleet_types::severity::Severity;
 
-use super::archive::{self, ArchiveError, Label, Summary};
+use super::archive::{self, Label, Summary};
+use super::archive_error::ArchiveError;
 use super::args;
 use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
+use super::database::{self, Server};
 use super::deadline::Deadline;
 use super::fill::Filler;
-use super::part::{bounded, change, number, problem, sample};
-use super::retention::{self, checksum_beside};
+use super::part::{bounded, change, number, problem, sample, skipped, skipped_plan};
+use super::retention::{self, checksum_beside, write_checksum};
 use crate::host::{
     FileError, FileKind, FileProblem, Files, Found, check_links, in_background, temporary_beside, walk_trees,
-    write_atomic,
 };
 
 /// The task.
@@ -42,19 +43,11 @@ struct Order<'a> {
 }
 
 fn order<'a>(context: &TaskContext<'a>) -> Result<Option<Order<'a>>, TaskError> {
-    let profile = context.profile;
-    let id = args::required_text(context, "backup")?;
-    let (id, backup) = profile
-        .backups
-        .get_key_value(id)
-        .ok_or_else(|| TaskError::Declared(format!("the profile declares no backup \"{id}\"")))?;
+    let (id, backup) = args::id(context, "backup", &context.profile.backups)?;
     let filler = Filler::new(context);
     let what = format!("backup {id}");
     if !filler.holds(&what, backup.when.as_ref())? {
         return Ok(None);
-    }
-    if backup.kind == BackupKind::Database {
-        return Err(TaskError::Declared(format!("{what}: this build cannot dump databases yet")));
     }
     retention::pattern(context, id.as_str(), backup)?;
     let name = filler.text(&what, &backup.file_name)?;
@@ -72,18 +65,22 @@ fn order<'a>(context: &TaskContext<'a>) -> Result<Option<Order<'a>>, TaskError> 
 impl Change for BackupRun {
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
         let Some(order) = order(context)? else {
-            return Ok(TaskPlan {
-                summary: "skipped: its `when` is false here".into(),
-                ..TaskPlan::default()
-            });
+            return Ok(skipped_plan());
         };
-        let mut report = TaskReport::default();
-        let found = sources(context, &order, &mut report)?;
-        let files = found.iter().filter(|one| one.stat.kind == FileKind::Regular);
-        let (count, bytes) = (files.clone().count(), files.map(|one| one.stat.size).sum::<u64>());
         let path = order.path.display().to_string();
+        let what = format!("backup {}", order.id);
+        let within = if let Some(server) = database_of(context, &order)? {
+            let (origin, bytes, tables) =
+                database::origin(&server).map_err(|error| error.end(&what, TaskReport::default()))?;
+            format!("database {} with {tables} tables, {bytes} bytes", origin.database)
+        } else {
+            let found = sources(context, &order, &mut TaskReport::default())?;
+            let files = found.iter().filter(|one| one.stat.kind == FileKind::Regular);
+            let (count, bytes) = (files.clone().count(), files.map(|one| one.stat.size).sum::<u64>());
+            format!("{count} files, {bytes} bytes")
+        };
         let mut plan = TaskPlan {
-            summary: format!("backup {}: {count} files, {bytes} bytes into {path}", order.id),
+            summary: format!("{what}: {within} into {path}"),
             // The archive's name has the run and the time in it.
             moves: true,
             ..TaskPlan::default()
@@ -100,9 +97,9 @@ impl Change for BackupRun {
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
         let mut report = TaskReport::default();
         let Some(mut order) = order(context)? else {
-            "skipped: its `when` is false here".clone_into(&mut report.summary);
-            return Ok(report);
+            return Ok(skipped());
         };
+        let server = database_of(context, &order)?;
         let files = context.host.files();
         let id = order.id.clone();
         let outcome = place(files, &mut order)
@@ -111,14 +108,16 @@ impl Change for BackupRun {
             .map(|summary| summary.map(|summary| (summary, "taken")));
         let outcome = match outcome {
             Ok(Some(done)) => Ok(done),
-            Ok(None) => {
+            Ok(None) => if let Some(server) = &server {
+                database::make(server, order.backup, &order.path, &order.label)
+            } else {
                 let found = sources(context, &order, &mut report)?;
                 room(files, &order, &found).map_err(ArchiveError::from).and_then(|()| {
                     let deadline = Deadline::of(context);
                     in_background(|| make(files, &order, &found, deadline))
-                        .map(|summary| (summary, "created"))
                 })
             }
+            .map(|summary| (summary, "created")),
             Err(error) => Err(error),
         };
         match outcome {
@@ -129,10 +128,26 @@ impl Change for BackupRun {
                 }
                 Ok(bounded(report))
             }
-            Err(ArchiveError::Halted(halt)) => Err(halt.end(report)),
-            Err(error) => Err(failed(&id, &error, report)),
+            Err(error) => Err(error.end(&format!("backup {id}"), report)),
         }
     }
+}
+
+/// The database that is dumped; none where files are backed up. Where the database itself does not count on this node,
+/// neither does its backup: both are declared with the same `when`, or it is a slip that must be seen.
+fn database_of<'a>(context: &'a TaskContext<'a>, order: &Order<'_>) -> Result<Option<Server<'a>>, TaskError> {
+    let id = match (order.backup.kind, &order.backup.database) {
+        (BackupKind::Files, _) => return Ok(None),
+        (BackupKind::Database, Some(id)) => id,
+        (BackupKind::Database, None) => {
+            return Err(TaskError::Declared(format!("backup {}: it names no database", order.id)));
+        }
+    };
+    Server::of(context, id.as_str())?.map(Some).ok_or_else(|| {
+        let message =
+            format!("backup {}: the `when` of database {id} is false here, its own is true", order.id);
+        TaskError::Declared(message)
+    })
 }
 
 /// Makes the folder, without links from here on, and removes what an interrupted try left in it.
@@ -200,7 +215,7 @@ fn settle(context: &TaskContext<'_>, order: &mut Order<'_>) -> Result<Option<Sum
 fn taken(context: &TaskContext<'_>, order: &Order<'_>) -> Result<Summary, ArchiveError> {
     let files = context.host.files();
     let summary = archive::verify(files, &order.path, Deadline::of(context))?;
-    write_checksum(files, &order.path, &summary)?;
+    write_checksum(files, &order.path, summary.sha256)?;
     Ok(summary)
 }
 
@@ -218,7 +233,7 @@ fn sources(
         let files = context.host.files();
         let found = check_links(files, &source.base())
             .and_then(|()| walk_trees(files, &source))
-            .map_err(|error| failed(order.id, &ArchiveError::File(error), std::mem::take(report)))?;
+            .map_err(|error| ArchiveError::File(error).end(&what, std::mem::take(report)))?;
         if found.is_empty() {
             let message = "the source matches nothing".to_owned();
             report.problems.push(problem(Severity::Medium, "empty_source", source.as_str(), message));
@@ -288,7 +303,7 @@ fn make(
             let why = "it does not read back as it was written".to_owned();
             return Err(ArchiveError::Damaged { path: temporary.clone(), why });
         }
-        write_checksum(files, &order.path, &written)?;
+        write_checksum(files, &order.path, written.sha256)?;
         files.rename(&temporary, &order.path)?;
         files.sync_directory(order.path.parent().unwrap_or(Path::new("/")))?;
         Ok(written)
@@ -303,13 +318,6 @@ fn make(
     made
 }
 
-/// As `sha256sum` writes it, so that people can check it by hand.
-fn write_checksum(files: &dyn Files, path: &Path, summary: &Summary) -> Result<(), FileError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let line = format!("{}  {name}\n", summary.sha256);
-    write_atomic(files, &checksum_beside(path), line.as_bytes(), 0o600)
-}
-
 fn describe(
     context: &TaskContext<'_>,
     order: &Order<'_>,
@@ -319,9 +327,16 @@ fn describe(
 ) {
     let id = order.id.as_str();
     let path = order.path.display().to_string();
+    let (things, archive) = match order.backup.kind {
+        BackupKind::Files => ("files", "archive"),
+        BackupKind::Database => ("tables", "dump"),
+    };
     report.summary = format!(
-        "backup {id}: {} files, {} bytes in an archive of {} bytes",
-        summary.files, summary.content, summary.size
+        "backup {id}: {} {things}, {} bytes in {} {archive} of {} bytes",
+        summary.files,
+        summary.content,
+        if archive == "archive" { "an" } else { "a" },
+        summary.size
     );
     if action == "taken" {
         report.summary.push_str(", finished by an earlier try");
@@ -338,7 +353,7 @@ fn describe(
         report.problems.push(problem(Severity::Low, "hard_links", id, message));
     }
     report.samples.push(sample("backup_size", id, number(summary.size), "bytes"));
-    report.samples.push(sample("backup_files", id, number(summary.files as u64), "count"));
+    report.samples.push(sample(&format!("backup_{things}"), id, number(summary.files as u64), "count"));
     report.artifacts.push(Artifact {
         kind: "backup".to_owned(),
         name: id.to_owned(),
@@ -353,7 +368,10 @@ fn describe(
         report.problems.push(problem(Severity::Medium, code, id, message));
     };
     if order.backup.verify.contains(&VerifyMethod::RestoreTest) {
-        not_built("not_built", "checksum and list were verified; this build has no restore test yet");
+        not_built(
+            "not_built",
+            "checksum and list were verified; a step with backup.restore_test rehearses the restore",
+        );
     }
     if order.backup.copy.is_some() {
         not_built("not_built", "the archive stays on the node; this build makes no copies yet");
@@ -367,29 +385,12 @@ fn prune(context: &TaskContext<'_>, order: &Order<'_>, report: &mut TaskReport) 
     let own = kept.iter().position(|one| one.path == order.path);
     let doomed = retention::doomed(&made, own, &order.backup.keep, context.host.clock().now());
     let doomed: Vec<_> = doomed.into_iter().map(|index| &kept[index]).collect();
-    let freed = retention::remove(context.host.files(), &doomed, report)
-        .map_err(|error| failed(order.id, &ArchiveError::File(error), std::mem::take(report)))?;
+    let freed = retention::remove(context.host.files(), &doomed, report).map_err(|error| {
+        ArchiveError::File(error).end(&format!("backup {}", order.id), std::mem::take(report))
+    })?;
     if !doomed.is_empty() {
         let gone = doomed.len();
         report.summary = format!("{}; {gone} old archives removed, {freed} bytes", report.summary);
     }
     Ok(())
-}
-
-fn failed(id: &Id, error: &ArchiveError, mut report: TaskReport) -> TaskError {
-    let (code, subject) = match error {
-        ArchiveError::File(error) if error.problem == FileProblem::Full => ("disk_full", error.path.clone()),
-        ArchiveError::File(error) => ("unreadable_file", error.path.clone()),
-        ArchiveError::Changed(path) => ("changed_file", path.clone()),
-        ArchiveError::Write(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-            ("disk_full", PathBuf::from(id.as_str()))
-        }
-        ArchiveError::Damaged { path, .. } => ("damaged_backup", path.clone()),
-        ArchiveError::Write(_) | ArchiveError::Halted(_) => ("backup_failed", PathBuf::from(id.as_str())),
-    };
-    let subject = subject.display().to_string();
-    report.problems.push(problem(Severity::High, code, subject, error.to_string()));
-    let message = format!("backup {id} failed: {error}");
-    report.summary.clone_from(&message);
-    TaskError::failed(message, bounded(report))
 }

@@ -391,7 +391,7 @@ fn what_is_not_built_says_so() {
          file_name = \"n-{timestamp}.gz\"\nkeep = { days = 1 }\n",
     );
     let error = bench.apply("backup.run", &bench.with(r#"{"backup":"db"}"#)).unwrap_err();
-    assert!(error.to_string().contains("cannot dump databases yet"));
+    assert_eq!(error.to_string(), "the profile declares no database \"main\"");
     let error = bench.apply("backup.run", &bench.with(r#"{"backup":"none"}"#)).unwrap_err();
     assert!(error.to_string().contains("fact edgefw is not known on this node"), "{error}");
     bench.facts.flags.insert("edgefw".to_owned(), false);

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use fleet_types::document::ids::Id;
-use fleet_types::document::profile::Backup;
+use fleet_types::document::profile::{Backup, BackupKind};
 use fleet_types::report::{Artifact, Problem, TaskReport};
 use fleet_types::severity::Severity;
 
-use super::archive::{self, ArchiveError};
+use super::archive;
+use super::archive_error::ArchiveError;
 use super::contract::{Inspect, TaskContext, TaskError, TaskPlan};
+use super::database::{self, DatabaseError, Server};
 use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{bounded, problem};
@@ -76,6 +78,17 @@ fn verify(
         Err(ArchiveError::Halted(halt)) => return Err(halt.end(std::mem::take(report))),
         Err(error) => return finding(Severity::Critical, "damaged_backup", path, error.to_string()),
     };
+    // The digest says that the dump is what it was; that this node can read it is asked as well.
+    if backup.kind == BackupKind::Database
+        && let Some(server) =
+            backup.database.as_ref().map(|id| Server::of(context, id.as_str())).transpose()?.flatten()
+        && let Err(error) = database::list(&server, &one.path)
+    {
+        let DatabaseError::Halted(halt) = error else {
+            return finding(Severity::Critical, "damaged_backup", path, error.to_string());
+        };
+        return Err(halt.end(std::mem::take(report)));
+    }
     let beside = read_all(files, &checksum_beside(&one.path), MAX_CHECKSUM_BYTES);
     let written = beside.ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
     if written.split_whitespace().next() != Some(summary.sha256.to_string().as_str()) {
@@ -103,7 +116,7 @@ fn verify(
 }
 
 /// By tag, by day in the node's zone, or the newest.
-fn choose<'k>(context: &TaskContext<'_>, kept: &'k [Kept]) -> Result<Option<&'k Kept>, TaskError> {
+pub(super) fn choose<'k>(context: &TaskContext<'_>, kept: &'k [Kept]) -> Result<Option<&'k Kept>, TaskError> {
     if let Some(tag) = args::text(context, "tag")? {
         let tag = Filler::new(context).text("parameter tag", tag)?;
         return Ok(kept.iter().find(|one| one.label.tag == tag));

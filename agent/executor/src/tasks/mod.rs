@@ -5,8 +5,10 @@
 //! (`packages`). Called by the run alone.
 
 mod archive;
+mod archive_error;
 mod args;
 mod backup_prune;
+mod backup_restore_test;
 mod backup_run;
 #[cfg(test)]
 mod backup_tests;
@@ -15,6 +17,12 @@ mod certificate;
 mod command_run;
 mod config_validate;
 mod contract;
+mod database;
+mod database_analyze;
+mod database_purge;
+mod database_reindex;
+mod database_report;
+mod database_vacuum;
 mod deadline;
 mod fill;
 mod health_check;

@@ -3,6 +3,11 @@
 use fleet_types::report::{Change, MAX_PARTS, Problem, Sample, TaskReport};
 use fleet_types::severity::Severity;
 
+use super::contract::TaskPlan;
+
+/// Why nothing is done.
+const SKIPPED: &str = "skipped: its `when` is false here";
+
 /// Something is wrong.
 pub(super) fn problem(
     severity: Severity,
@@ -33,6 +38,16 @@ pub(super) fn change(
 /// A measurement.
 pub(super) fn sample(metric: &str, subject: impl Into<String>, value: f64, unit: &str) -> Sample {
     Sample { metric: metric.to_owned(), subject: subject.into(), value, unit: unit.to_owned() }
+}
+
+/// The plan of a step whose id does not count on this node.
+pub(super) fn skipped_plan() -> TaskPlan {
+    TaskPlan { summary: SKIPPED.to_owned(), ..TaskPlan::default() }
+}
+
+/// Its report.
+pub(super) fn skipped() -> TaskReport {
+    TaskReport { summary: SKIPPED.to_owned(), ..TaskReport::default() }
 }
 
 /// Cuts each list to [`MAX_PARTS`], worst problems first, and says in the summary how much was left out.

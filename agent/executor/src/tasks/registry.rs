@@ -4,11 +4,17 @@
 //! is refused by name before anything starts.
 
 use super::backup_prune::BackupPrune;
+use super::backup_restore_test::BackupRestoreTest;
 use super::backup_run::BackupRun;
 use super::backup_verify::BackupVerify;
 use super::command_run::CommandRun;
 use super::config_validate::ConfigValidate;
 use super::contract::Task;
+use super::database_analyze::DatabaseAnalyze;
+use super::database_purge::DatabasePurge;
+use super::database_reindex::DatabaseReindex;
+use super::database_report::DatabaseReport;
+use super::database_vacuum::DatabaseVacuum;
 use super::health_check::HealthCheck;
 use super::health_repair::HealthRepair;
 use super::log_configure::LogConfigure;
@@ -33,10 +39,16 @@ use super::tuning_revert::TuningRevert;
 /// Every task of this build, by its action, sorted.
 const TASKS: &[(&str, Task)] = &[
     ("backup.prune", Task::Change(&BackupPrune)),
+    ("backup.restore_test", Task::Change(&BackupRestoreTest)),
     ("backup.run", Task::Change(&BackupRun)),
     ("backup.verify", Task::Inspect(&BackupVerify)),
     ("command.run", Task::Change(&CommandRun)),
     ("config.validate", Task::Inspect(&ConfigValidate)),
+    ("database.analyze", Task::Change(&DatabaseAnalyze)),
+    ("database.purge", Task::Change(&DatabasePurge)),
+    ("database.reindex", Task::Change(&DatabaseReindex)),
+    ("database.report", Task::Inspect(&DatabaseReport)),
+    ("database.vacuum", Task::Change(&DatabaseVacuum)),
     ("health.check", Task::Inspect(&HealthCheck)),
     ("health.repair", Task::Change(&HealthRepair)),
     ("log.configure", Task::Change(&LogConfigure)),

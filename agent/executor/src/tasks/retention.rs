@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fleet_types::digest::Digest;
 use fleet_types::document::placeholder::{Piece, pieces};
 use fleet_types::document::profile::{Backup, Keep};
 use fleet_types::report::TaskReport;
@@ -14,11 +15,13 @@ use fleet_types::severity::Severity;
 use fleet_types::time::Timestamp;
 
 use super::archive::{self, Label};
+use super::archive_error::ArchiveError;
 use super::contract::{TaskContext, TaskError};
+use super::database::manifest_beside;
 use super::deadline::Deadline;
 use super::fill::{Filler, glob};
 use super::part::{change, problem};
-use crate::host::{FileError, FileKind, FileProblem, Files, Glob, walk};
+use crate::host::{FileError, FileKind, FileProblem, Files, Glob, walk, write_atomic};
 
 /// An archive on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +104,7 @@ pub(super) fn last_good(
     for (index, one) in kept.iter().enumerate() {
         match archive::verify(files, &one.path, deadline) {
             Ok(_) => return Ok(Some(index)),
-            Err(archive::ArchiveError::Halted(halt)) => return Err(halt.end(std::mem::take(report))),
+            Err(ArchiveError::Halted(halt)) => return Err(halt.end(std::mem::take(report))),
             Err(error) => {
                 let shown = one.path.display().to_string();
                 report.problems.push(problem(Severity::High, "damaged_backup", shown, error.to_string()));
@@ -117,9 +120,11 @@ pub(super) fn remove(files: &dyn Files, doomed: &[&Kept], report: &mut TaskRepor
     let mut freed = 0;
     for one in doomed {
         files.remove_file(&one.path)?;
-        match files.remove_file(&checksum_beside(&one.path)) {
-            Err(error) if error.problem != FileProblem::NotFound => return Err(error),
-            _ => {}
+        for beside in [checksum_beside(&one.path), manifest_beside(&one.path)] {
+            match files.remove_file(&beside) {
+                Err(error) if error.problem != FileProblem::NotFound => return Err(error),
+                _ => {}
+            }
         }
         files.sync_directory(one.path.parent().unwrap_or(Path::new("/")))?;
         freed += one.size;
@@ -139,6 +144,13 @@ pub(super) fn checksum_beside(archive: &Path) -> PathBuf {
     let mut name = archive.file_name().unwrap_or(OsStr::new("")).to_owned();
     name.push(".sha256");
     archive.with_file_name(name)
+}
+
+/// As `sha256sum` writes it, so that people can check it by hand.
+pub(super) fn write_checksum(files: &dyn Files, path: &Path, sha256: Digest) -> Result<(), FileError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let line = format!("{sha256}  {name}\n");
+    write_atomic(files, &checksum_beside(path), line.as_bytes(), 0o600)
 }
 
 #[cfg(test)]

@@ -57,7 +57,6 @@ pub struct Profile {
     pub commands: BTreeMap<Id, Command>,
     /// Databases.
     #[serde(default, rename = "database", skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("x-idle" = crate::idle::NO_ACTION))]
     pub databases: BTreeMap<Id, Database>,
     /// Backups.
     #[serde(default, rename = "backup", skip_serializing_if = "BTreeMap::is_empty")]

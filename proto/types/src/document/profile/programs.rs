@@ -98,7 +98,8 @@ pub struct Database {
     /// Reports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
-        "items" = { "type": "string", "enum": ["bloat", "index_usage", "slow_queries", "sizes"] }
+        "items" = { "type": "string", "enum": ["bloat", "index_usage", "slow_queries", "sizes"] },
+        "x-idle" = "the step with database.report says which"
     ))]
     pub reports: Vec<String>,
 }
@@ -179,7 +180,7 @@ pub struct Backup {
     pub copy: Option<BackupCopy>,
     /// Rehearsal of a restore; overdue is an alert.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = "there is no rehearsal of a restore"))]
+    #[schemars(extend("x-idle" = "nothing rehearses restores by itself, runs of backup.restore_test do"))]
     pub restore_test: Option<RestoreTest>,
 }
 
@@ -191,7 +192,7 @@ pub enum BackupKind {
     #[schemars(extend("x-needs" = [["sources"]], "x-may" = ["exclude"]))]
     Files,
     /// A dump of a database.
-    #[schemars(extend("x-needs" = [["database"]], "x-idle" = "a node cannot dump databases yet"))]
+    #[schemars(extend("x-needs" = [["database"]]))]
     Database,
 }
 
@@ -218,7 +219,7 @@ pub enum VerifyMethod {
     /// The archive's listing is read to its end.
     List,
     /// It is restored into a scratch place.
-    #[schemars(extend("x-idle" = "there is no rehearsal of a restore"))]
+    #[schemars(extend("x-idle" = "backup.run rehearses nothing, runs of backup.restore_test do"))]
     RestoreTest,
 }
 
