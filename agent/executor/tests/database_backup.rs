@@ -205,3 +205,86 @@ fn a_dump_of_another_version_and_a_server_that_is_away_have_named_causes() {
     let (message, report) = node.failure("backup.run", WITH);
     assert_eq!(codes(&report), ["database_unreachable"], "{message}");
 }
+
+#[test]
+fn a_database_is_restored_whole_and_the_former_one_comes_back() {
+    let node = Node::new(PROFILE, TABLES);
+    node.sql(
+        "edgefw",
+        "CREATE ROLE reader; COMMENT ON DATABASE edgefw IS 'the product''s';
+         ALTER DATABASE edgefw SET search_path = public, \"odd; schema\"; ALTER DATABASE edgefw CONNECTION LIMIT 77;
+         REVOKE ALL ON DATABASE edgefw FROM PUBLIC; GRANT CONNECT ON DATABASE edgefw TO reader",
+    );
+    node.apply("backup.run", WITH).unwrap();
+    let properties = "SELECT d.datacl, d.datconnlimit, shobj_description(d.oid, 'pg_database'), s.setconfig
+        FROM pg_database d LEFT JOIN pg_db_role_setting s ON s.setdatabase = d.oid WHERE d.datname = 'edgefw'";
+    let (before, rows) = (node.sql("postgres", properties), "SELECT count(*) FROM audit");
+    node.sql(
+        "edgefw",
+        "DELETE FROM audit WHERE id > 10; DROP TABLE \"odd; schema\".\"It's a \"\"table\"\"\"",
+    );
+    let with = r#"{"backup":"database","date":"latest","mode":"recreate"}"#;
+    let error = node.apply("backup.restore", r#"{"backup":"database","date":"latest"}"#).unwrap_err();
+    assert!(error.to_string().contains("write mode = \"recreate\""), "{error}");
+    // Who is connected is named, and nothing has changed.
+    let mut product = node.client("edgefw");
+    let mut product = product
+        .args(["-c", "SET application_name = 'the product'", "-c", "SELECT pg_sleep(600)"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let connected = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'the product'";
+    wait_for("the product's session", || node.sql("postgres", connected) == "1");
+    let step = Step { limit: Duration::from_secs(20), ..node.step(with) };
+    let Err(TaskError::Failed { message, report, .. }) = step.carry_out("backup.restore") else {
+        panic!("it failed")
+    };
+    assert_eq!(codes(&report), ["sessions_open"]);
+    assert!(message.contains("the product as postgres"), "{message}");
+    assert_eq!((node.databases().as_str(), node.sql("edgefw", rows).as_str()), (ALL, "10"));
+    product.kill().unwrap();
+    product.wait().unwrap();
+    node.sql(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'the product'",
+    );
+    wait_for("the end of the session", || node.sql("postgres", connected) == "0");
+
+    let task =
+        |work: &dyn Fn(&dyn fleet_executor::tasks::Change, &fleet_executor::tasks::TaskContext<'_>)| {
+            let Some(fleet_executor::tasks::Task::Change(task)) =
+                fleet_executor::tasks::find("backup.restore")
+            else {
+                panic!("it changes")
+            };
+            node.step(with).act(|context| work(task, context));
+        };
+    let undo = std::cell::RefCell::new(serde_json::Value::Null);
+    task(&|task, context| *undo.borrow_mut() = task.undo(context).unwrap());
+    // The second time the swap is done already, as after a death right behind it.
+    for _ in 0..2 {
+        node.apply("backup.restore", with).unwrap();
+        assert_eq!(node.sql("edgefw", rows), "5000");
+        assert_eq!(node.sql("postgres", properties), before);
+        assert_eq!(node.databases().split(' ').count(), 5, "{}", node.databases());
+    }
+    for _ in 0..2 {
+        task(&|task, context| drop(task.revert(context, &undo.borrow()).unwrap()));
+        assert_eq!(node.sql("edgefw", rows), "10");
+        assert_eq!((node.databases().as_str(), node.sql("postgres", properties)), (ALL, before.clone()));
+    }
+    // What a run that has ended set aside goes with the next restore; what only has such a name stays.
+    node.sql("postgres", "CREATE DATABASE \"edgefw.fleet-k-1\"; ");
+    node.sql(
+        "postgres",
+        "COMMENT ON DATABASE \"edgefw.fleet-k-1\" IS '{\"fleet\":\"kept\",\"run\":\"r-0000000001\"}'",
+    );
+    node.sql("postgres", "CREATE DATABASE \"edgefw.fleet-k-2\"");
+    node.apply("backup.restore", with).unwrap();
+    let databases = node.databases();
+    assert!(!databases.contains("fleet-k-1 ") && databases.contains("fleet-k-2 "), "{databases}");
+    // A database that is lost altogether comes back as well.
+    node.sql("postgres", "DROP DATABASE edgefw");
+    Step { name: "lost", ..node.step(with) }.carry_out("backup.restore").unwrap();
+    assert_eq!(node.sql("edgefw", rows), "5000");
+}

@@ -176,6 +176,7 @@ impl fmt::Display for Table {
 /// against this list.
 pub const BUILT: &[&str] = &[
     "backup.prune",
+    "backup.restore",
     "backup.restore_test",
     "backup.run",
     "backup.verify",
@@ -210,6 +211,7 @@ pub const BUILT: &[&str] = &[
 
 /// The built actions that put back by themselves what they changed, where a procedure has no `[[rollback]]`; sorted.
 pub const UNDOES_ITSELF: &[&str] = &[
+    "backup.restore",
     "log.configure",
     "package.upgrade",
     "ruleset.apply",

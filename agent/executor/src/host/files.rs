@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use fleet_types::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// What went wrong, as far as callers tell cases apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +119,21 @@ pub struct Stat {
     pub inode: u64,
 }
 
+/// What a file or folder has beside its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dress {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Last change of the content, in seconds since 1970.
+    pub modified_seconds: i64,
+    /// Extended attributes.
+    pub attributes: Vec<(String, Vec<u8>)>,
+}
+
 /// A member of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -201,6 +217,10 @@ pub trait Files: Send + Sync {
 
     /// Puts a file in another's place. No link in the paths is followed.
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError>;
+
+    /// Gives a file or folder an owner (where this process may), permissions, a time, and attributes beside those it has. No link
+    /// in the path is followed, at its last part neither.
+    fn dress(&self, path: &Path, dress: &Dress) -> Result<(), FileError>;
 
     /// Removes a file or link, never a folder. No link in the path is followed.
     fn remove_file(&self, path: &Path) -> Result<(), FileError>;

@@ -17,7 +17,7 @@ use fleet_types::time::Timestamp;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::files::{Entry, FileError, FileKind, FileProblem, Files, ReadFile, Space, Stat, WriteFile};
+use super::files::{Dress, Entry, FileError, FileKind, FileProblem, Files, ReadFile, Space, Stat, WriteFile};
 
 /// `openat2` may ask to be called again when something was renamed meanwhile; so often and no more.
 const RENAME_RETRIES: u32 = 16;
@@ -354,6 +354,29 @@ impl Files for LinuxFiles {
         let (to_parent, to_name) = self.parent("rename to", to, Links::Refuse)?;
         rustix::fs::renameat(&from_parent, from_name, &to_parent, to_name)
             .map_err(|e| FileError::of("rename", from, &e.into()))
+    }
+
+    fn dress(&self, path: &Path, dress: &Dress) -> Result<(), FileError> {
+        let wrap = |e: Errno| FileError::of("set owner and permissions of", path, &e.into());
+        let (parent, name) = self.parent("set owner and permissions of", path, Links::Refuse)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = Self::at("set owner and permissions of", path, &parent, name, flags, Mode::empty())?;
+        let (owner, group) = (rustix::fs::Uid::from_raw(dress.uid), rustix::fs::Gid::from_raw(dress.gid));
+        match rustix::fs::fchown(&file, Some(owner), Some(group)) {
+            // Only root gives files away; on a development node all files are of one user anyway.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(wrap(error)),
+        }
+        for (name, value) in &dress.attributes {
+            rustix::fs::fsetxattr(&file, name.as_str(), value, rustix::fs::XattrFlags::empty())
+                .map_err(wrap)?;
+        }
+        // After the owner, whose change takes bits away.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(dress.mode & 0o7777)).map_err(wrap)?;
+        let time = rustix::fs::Timespec { tv_sec: dress.modified_seconds, tv_nsec: 0 };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::futimens(&file, &times).map_err(wrap)?;
+        rustix::fs::fsync(&file).map_err(wrap)
     }
 
     fn remove_file(&self, path: &Path) -> Result<(), FileError> {

@@ -45,7 +45,8 @@ pub use background::in_background;
 pub use clock::{Clock, LinuxClock};
 pub use contract::Host;
 pub use files::{
-    Entry, FileError, FileKind, FileProblem, Files, ReadFile, Space, Stat, WriteFile, read_all, write_atomic,
+    Dress, Entry, FileError, FileKind, FileProblem, Files, ReadFile, Space, Stat, WriteFile, read_all,
+    write_atomic,
 };
 pub use glob::Glob;
 pub use linux::{HostConfig, HostError, LinuxHost};

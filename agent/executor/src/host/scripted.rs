@@ -19,7 +19,7 @@ use super::linux_files::LinuxFiles;
 use super::notes::FolderNotes;
 use super::scripted_units::UnitTraits;
 use super::{
-    Activity, Clock, CpuTimes, Entry, Exit, FileError, FileProblem, Files, Host, InterfaceCounters,
+    Activity, Clock, CpuTimes, Dress, Entry, Exit, FileError, FileProblem, Files, Host, InterfaceCounters,
     Invocation, Living, LoadAverages, MemoryUse, Mount, Notes, Packages, ProcessError, ProcessOutcome,
     Processes, Purpose, ReadFile, Running, Space, Stat, System, SystemError, Units, WriteFile,
 };
@@ -506,6 +506,11 @@ impl Files for ScriptedFiles {
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
         self.check("rename", to)?;
         self.real.rename(from, to)
+    }
+
+    fn dress(&self, path: &Path, dress: &Dress) -> Result<(), FileError> {
+        self.check("dress", path)?;
+        self.real.dress(path, dress)
     }
 
     fn remove_file(&self, path: &Path) -> Result<(), FileError> {

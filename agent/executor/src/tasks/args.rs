@@ -28,6 +28,18 @@ pub(super) fn required_text<'a>(context: &'a TaskContext<'_>, name: &str) -> Res
     text(context, name)?.ok_or_else(|| wrong(name, "a text"))
 }
 
+/// Texts, one or a list of them; none where it is left out.
+pub(super) fn texts<'a>(context: &'a TaskContext<'_>, name: &str) -> Result<Vec<&'a str>, TaskError> {
+    match context.with.get(name) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![text]),
+        Some(Value::Array(list)) => {
+            list.iter().map(|text| text.as_str().ok_or_else(|| wrong(name, "a list of texts"))).collect()
+        }
+        Some(_) => Err(wrong(name, "a list of texts")),
+    }
+}
+
 /// Yes or no.
 pub(super) fn flag(context: &TaskContext<'_>, name: &str, default: bool) -> Result<bool, TaskError> {
     match context.with.get(name) {

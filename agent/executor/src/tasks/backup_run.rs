@@ -19,6 +19,7 @@ use super::database::{self, Server};
 use super::deadline::Deadline;
 use super::fill::Filler;
 use super::part::{bounded, change, number, problem, sample, skipped, skipped_plan};
+use super::restore_stage::STAGE;
 use super::retention::{self, checksum_beside, write_checksum};
 use crate::host::{
     FileError, FileKind, FileProblem, Files, Found, check_links, in_background, temporary_beside, walk_trees,
@@ -244,7 +245,9 @@ fn sources(
     all.sort_by(|a, b| a.declared.cmp(&b.declared));
     all.dedup_by(|a, b| a.declared == b.declared);
     let own = retention::pattern(context, order.id.as_str(), order.backup)?;
-    all.retain(|one| !own.matches(&one.declared) && one.path != order.path);
+    // Nor is what a restore has set aside.
+    let set_aside = |path: &Path| path.iter().any(|name| name.to_string_lossy().starts_with(STAGE));
+    all.retain(|one| !own.matches(&one.declared) && one.path != order.path && !set_aside(&one.declared));
     for one in &all {
         let shown = one.declared.display().to_string();
         match one.stat.kind {

@@ -8,6 +8,7 @@ mod archive;
 mod archive_error;
 mod args;
 mod backup_prune;
+mod backup_restore;
 mod backup_restore_test;
 mod backup_run;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod database_analyze;
 mod database_purge;
 mod database_reindex;
 mod database_report;
+mod database_restore;
 mod database_vacuum;
 mod deadline;
 mod fill;
@@ -50,6 +52,10 @@ mod packages;
 mod part;
 mod programs;
 mod registry;
+mod restore_listing;
+mod restore_stage;
+#[cfg(test)]
+mod restore_tests;
 mod retention;
 mod ruleset;
 mod ruleset_apply;

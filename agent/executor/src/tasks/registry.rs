@@ -4,6 +4,7 @@
 //! is refused by name before anything starts.
 
 use super::backup_prune::BackupPrune;
+use super::backup_restore::BackupRestore;
 use super::backup_restore_test::BackupRestoreTest;
 use super::backup_run::BackupRun;
 use super::backup_verify::BackupVerify;
@@ -39,6 +40,7 @@ use super::tuning_revert::TuningRevert;
 /// Every task of this build, by its action, sorted.
 const TASKS: &[(&str, Task)] = &[
     ("backup.prune", Task::Change(&BackupPrune)),
+    ("backup.restore", Task::Change(&BackupRestore)),
     ("backup.restore_test", Task::Change(&BackupRestoreTest)),
     ("backup.run", Task::Change(&BackupRun)),
     ("backup.verify", Task::Inspect(&BackupVerify)),

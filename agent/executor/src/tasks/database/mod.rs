@@ -13,6 +13,6 @@ mod tables;
 pub(super) use answer::{DatabaseError, Listener, text};
 pub(super) use dump::{list, make, origin};
 pub(super) use manifest::{DumpManifest, manifest_beside, manifest_of, verify};
-pub(super) use scratch::{Scratch, check_version, restore};
-pub(super) use server::{Server, Session, Work};
+pub(super) use scratch::{MARK, Scratch, check_version, restore};
+pub(super) use server::{MAINTENANCE, MAX_NAME_BYTES, Server, Session, Work};
 pub(super) use tables::{Table, maintain, named};
