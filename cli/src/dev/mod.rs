@@ -16,6 +16,7 @@
 //! | `place`, `context_link` | the folder, the context in the user's file |
 //! | [`launch`], [`config_files`] | how the programs are called and configured; tests start theirs with them |
 //! | [`node_spec`], [`firewall`], [`embedded`] | which nodes, what lies in their roots, documents; for tests too |
+//! | [`packages`] | the firewall as packages, for nodes that apt and dpkg work on; for tests too |
 //! | `programs` | where controller and agent are |
 
 mod bring_up;
@@ -31,6 +32,7 @@ pub mod launch;
 mod ledger;
 mod leftover;
 pub mod node_spec;
+pub mod packages;
 mod place;
 mod process;
 mod programs;
