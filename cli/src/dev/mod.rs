@@ -8,8 +8,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`run()`] | the command: what happens in which order, and the orderly end |
-//! | `bring_up` | controller, operator, nodes |
-//! | `daily`, `hints` | documents, the run, what is shown; what is told at the end |
+//! | `bring_up`, `packaging` | controller, operator, nodes; their packages |
+//! | `daily`, `updates`, `hints` | documents, the runs, what is shown; what is told at the end |
 //! | `stage` | the wait on everything at once, and the lines that tell how far it is |
 //! | `inner` | fleetctl's own commands, called in this process |
 //! | `crew`, `process`, `ledger`, `leftover` | processes: started, watched, noted, ended, cleaned up after |
@@ -33,10 +33,12 @@ mod ledger;
 mod leftover;
 pub mod node_spec;
 pub mod packages;
+mod packaging;
 mod place;
 mod process;
 mod programs;
 mod run;
 mod stage;
+mod updates;
 
 pub use run::run;
