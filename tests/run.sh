@@ -38,6 +38,7 @@ need python3 python3-minimal    # the check of a node's Python scripts is tested
 need awk mawk                   # the stand-in of a firewall's command line, as it is run on a node
 need dpkg-deb dpkg              # packages are tested with the real dpkg and apt, on a root of their own
 need gpg gpg gpg-agent gpgconf  # their archives are signed
+need gpg-agent gpg-agent        # it only recommends it
 
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null 2>&1 ||

@@ -2,7 +2,7 @@
 # Builds the fleet and runs the main job: controller and six agents on this machine, all of it real but the
 # machines themselves. Arguments go to `fleetctl dev`, such as --once or --nodes 4 (see fleetctl dev --help).
 #
-# For Debian 12, Ubuntu and alike with Rust installed (https://rustup.rs). It asks apt-get for a C compiler
+# For Debian 12, Ubuntu and alike with Rust installed (https://rustup.rs). It asks apt-get for a C compiler and for gpg
 # where none is there, and changes nothing else on the machine. Runs from any folder.
 set -eu
 
@@ -41,6 +41,11 @@ need() {
 command -v cargo >/dev/null 2>&1 || PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
 command -v cargo >/dev/null 2>&1 || fail "there is no \"cargo\"" "install Rust: https://rustup.rs"
 need cc gcc libc6-dev
+# The nodes' archive of packages is signed. On other systems than Debian and its like the fleet does without packages.
+if command -v dpkg >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1; then
+    need gpg gpg gpg-agent gpgconf
+    need gpg-agent gpg-agent
+fi
 
 # Relative to where we were called, for cargo and for us.
 target=${CARGO_TARGET_DIR:-$root/target}

@@ -12,6 +12,7 @@ use super::firewall;
 use super::inner::CONTEXT;
 use super::launch::{self, Made};
 use super::node_spec::NodeSpec;
+use super::packages::archive::Archive;
 use super::stage::{Stage, ended};
 use crate::context::ContextStore;
 use crate::environment::Environment;
@@ -125,12 +126,22 @@ impl Stage<'_, '_> {
     }
 
     /// Lays a node out and lets it join.
-    pub async fn join(&mut self, node: &NodeSpec, at: &Served) -> Result<(), Failure> {
+    pub async fn join(
+        &mut self,
+        node: &NodeSpec,
+        packages: Option<&Archive>,
+        at: &Served,
+    ) -> Result<(), Failure> {
         let folder = self.place.node(&node.name);
         self.place.make(&format!("nodes/{}", node.name))?;
         firewall::lay_out(&folder.join("root"), node, (self.session.environment.now)()).map_err(|error| {
             Failure::unexpected(format!("the root of {} cannot be laid out", node.name), &error)
         })?;
+        if let Some(packages) = packages {
+            packages.install(&folder.join("root")).map_err(|error| {
+                Failure::unexpected(format!("{} cannot be given packages", node.name), &error)
+            })?;
+        }
         self.configure(node, at)?;
         let arguments = launch::join_token(node);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--output=json"]).collect();

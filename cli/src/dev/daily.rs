@@ -15,13 +15,13 @@ pub const PROCEDURE: &str = "daily-checks";
 /// Applying is one call with a handful of small documents.
 const APPLY_LIMIT: Duration = Duration::from_mins(1);
 /// The procedure's own limit is 45 minutes; a run that takes longer than this on fresh files hangs.
-const RUN_LIMIT: &str = "15m";
+pub const RUN_LIMIT: &str = "15m";
 /// What does the work of systemd at boot.
 const BOOT_PROCEDURE: &str = "start-services";
 /// All but the second of each pair at once: machines boot when they boot.
 const BOOT_PARALLEL: &str = "200";
 /// A little more, so that the command's own message comes first.
-const RUN_WAIT: Duration = Duration::from_mins(16);
+pub const RUN_WAIT: Duration = Duration::from_mins(16);
 /// Reading a log of a few hundred records.
 const SHOW_LIMIT: Duration = Duration::from_mins(1);
 

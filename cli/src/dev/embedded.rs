@@ -26,6 +26,7 @@ macro_rules! files {
 const DOCUMENTS: &[Embedded] = files! { "profiles/dev":
     0o644 "profile.toml",
     0o644 "procedures/daily-checks.toml",
+    0o644 "procedures/update.toml",
     0o644 "rollout-policy.toml",
     0o644 "schedules.toml",
 };
@@ -36,14 +37,14 @@ const BOOT_DOCUMENTS: &[Embedded] = files! { "dev/documents":
     0o644 "start-services.toml",
 };
 
-/// The root of a node: `deploy/dev/root`. `@NODE@`, `@SITE@`, `@HA_GROUP@` and `@HOST@` are filled in.
+/// The root of a node: `deploy/dev/root`. `@NODE@`, `@SITE@`, `@HA_GROUP@`, `@HOST@` and `@VERSION@` are filled in.
 pub const FIREWALL: &[Embedded] = files! { "dev/root":
-    0o644 "etc/systemd/system/zehrasec-firewall.service",
-    0o644 "etc/systemd/system/zehrasec-web.service",
     0o640 "etc/zehrasec/firewall.json",
     0o640 "etc/zehrasec/rules.json",
     0o755 "etc/zehrasec/scripts/blocklist.py",
     0o755 "etc/zehrasec/scripts/top_talkers.py",
+    0o644 "usr/lib/systemd/system/zehrasec-firewall.service",
+    0o644 "usr/lib/systemd/system/zehrasec-web.service",
     0o755 "usr/local/sbin/zehrasec-cli",
     0o755 "usr/local/sbin/zehrasec-firewalld",
     0o755 "usr/local/sbin/zehrasec-webd",
@@ -52,6 +53,23 @@ pub const FIREWALL: &[Embedded] = files! { "dev/root":
     0o644 "var/lib/zehrasec/events.db",
     0o644 "var/lib/zehrasec/signatures/signatures-base.sig",
 };
+
+/// Later versions of what lies in a root, each with the files that are different in it: `deploy/dev/packages`.
+pub const RELEASES: &[(&str, &[Embedded])] = &[
+    (
+        "1.1",
+        files! { "dev/packages/1.1":
+            0o640 "etc/zehrasec/rules.json",
+        },
+    ),
+    (
+        "1.2",
+        files! { "dev/packages/1.2":
+            0o640 "etc/zehrasec/rules.json",
+            0o755 "usr/local/sbin/zehrasec-firewalld",
+        },
+    ),
+];
 
 /// All documents: where each goes below their folder, and its text.
 pub fn documents() -> impl Iterator<Item = (PathBuf, &'static str)> {
@@ -88,5 +106,10 @@ mod tests {
             let embedded: BTreeSet<_> = files.iter().map(|file| file.path.to_owned()).collect();
             assert_eq!(below(&deploy.join(folder)), embedded, "{folder}");
         }
+        let releases: BTreeSet<_> = RELEASES
+            .iter()
+            .flat_map(|(version, files)| files.iter().map(move |file| format!("{version}/{}", file.path)))
+            .collect();
+        assert_eq!(below(&deploy.join("dev/packages")), releases);
     }
 }

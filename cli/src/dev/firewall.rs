@@ -15,6 +15,8 @@ use fleet_types::time::Timestamp;
 use super::embedded::FIREWALL;
 use super::node_spec::NodeSpec;
 
+/// The version that a root is laid out with.
+pub const INSTALLED: &str = "1.0";
 /// Folders that hold nothing yet.
 const FOLDERS: [&str; 7] = [
     "run/zehrasec",
@@ -69,10 +71,24 @@ pub fn lay_out(root: &Path, node: &NodeSpec, now: Timestamp) -> io::Result<()> {
 }
 
 fn filled(text: &str, node: &NodeSpec) -> String {
-    text.replace("@NODE@", &node.name)
-        .replace("@SITE@", node.site)
-        .replace("@HA_GROUP@", node.pair.as_deref().unwrap_or("none"))
-        .replace("@HOST@", &node.host.to_string())
+    fill(
+        text,
+        [&node.name, node.site, node.pair.as_deref().unwrap_or("none"), &node.host.to_string()],
+        INSTALLED,
+    )
+}
+
+/// A file of the installation as its publisher delivers it: of a version, and of no node yet.
+pub fn of_no_node(text: &str, version: &str) -> String {
+    fill(text, ["unnamed", "unset", "none", "1"], version)
+}
+
+fn fill(text: &str, [node, site, ha_group, host]: [&str; 4], version: &str) -> String {
+    text.replace("@NODE@", node)
+        .replace("@SITE@", site)
+        .replace("@HA_GROUP@", ha_group)
+        .replace("@HOST@", host)
+        .replace("@VERSION@", version)
 }
 
 fn log_text(node: &NodeSpec, last: Timestamp) -> String {

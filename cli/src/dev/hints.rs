@@ -12,13 +12,20 @@ use crate::session::Session;
 
 impl Stage<'_, '_> {
     /// Everything here that a real fleet does not have, or has otherwise.
-    pub fn tell_what_is_simulated(&mut self) {
+    pub fn tell_what_is_simulated(&mut self, has_packages: bool) {
         let folder = self.place.folder().display().to_string();
         self.tell("simulated", "units run under the agent's own supervisor, not systemd");
         self.tell("", "each agent is one process; a real one is two, with an account each");
         self.tell("", "the firewall is a stand-in: real files, no filtering");
         self.tell("", "processor, memory, disks, interfaces are this machine's");
-        self.tell("", "packages are not handled");
+        self.tell(
+            "",
+            if has_packages {
+                "packages: the machine's apt and dpkg, on each node's root alone"
+            } else {
+                "packages are not handled"
+            },
+        );
         self.tell("", "policy is \"enforce\"; a real node starts as \"read_only\"");
         self.tell("", "nodes do not wait for a healthy partner; a real one does");
         self.tell("", format!("all keys lie in one folder: {folder}"));

@@ -8,14 +8,15 @@
 //! | module | holds |
 //! |---|---|
 //! | [`run()`] | the command: what happens in which order, and the orderly end |
-//! | `bring_up` | controller, operator, nodes |
-//! | `daily`, `hints` | documents, the run, what is shown; what is told at the end |
+//! | `bring_up`, `packaging` | controller, operator, nodes; their packages |
+//! | `daily`, `updates`, `hints` | documents, the runs, what is shown; what is told at the end |
 //! | `stage` | the wait on everything at once, and the lines that tell how far it is |
 //! | `inner` | fleetctl's own commands, called in this process |
 //! | `crew`, `process`, `ledger`, `leftover` | processes: started, watched, noted, ended, cleaned up after |
 //! | `place`, `context_link` | the folder, the context in the user's file |
 //! | [`launch`], [`config_files`] | how the programs are called and configured; tests start theirs with them |
 //! | [`node_spec`], [`firewall`], [`embedded`] | which nodes, what lies in their roots, documents; for tests too |
+//! | [`packages`] | the firewall as packages, for nodes that apt and dpkg work on; for tests too |
 //! | `programs` | where controller and agent are |
 
 mod bring_up;
@@ -31,10 +32,13 @@ pub mod launch;
 mod ledger;
 mod leftover;
 pub mod node_spec;
+pub mod packages;
+mod packaging;
 mod place;
 mod process;
 mod programs;
 mod run;
 mod stage;
+mod updates;
 
 pub use run::run;

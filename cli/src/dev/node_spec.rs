@@ -15,6 +15,8 @@ pub struct NodeSpec {
     pub host: u32,
 }
 
+/// The ring of all that do not go first.
+const REST: &str = "rest";
 const SITES: [&str; 2] = ["ams2", "fra1"];
 /// In each site two nodes that stand in for each other are followed by a single one.
 const GROUP: u32 = 3;
@@ -24,6 +26,11 @@ impl NodeSpec {
     pub fn in_words(&self) -> String {
         let pair = self.pair.as_ref().map_or_else(|| "no partner".to_owned(), |pair| format!("pair {pair}"));
         format!("site {}, ring {}, {pair}", self.site, self.ring)
+    }
+
+    /// Is it tried before the rest?
+    pub fn goes_first(&self) -> bool {
+        self.ring != REST
     }
 
     /// Labels as an operator writes them.
@@ -68,7 +75,7 @@ fn ring(index: u32, count: u32) -> &'static str {
     match count - index {
         2 if count > 2 => "test",
         1 if count > 2 => "canary",
-        _ => "rest",
+        _ => REST,
     }
 }
 

@@ -9,6 +9,7 @@
 //!   controller/              its data; ready.json once it serves
 //!   operator/                root key; config.toml and contexts/ as in ~/.config/fleet
 //!   documents/               profile, procedure and schedule, to be changed and applied again
+//!   packages/                the archive that nodes get packages from (see `packages::archive`)
 //!   nodes/NAME/              agent.toml, identity/, state/, work/ and root/: the node's private root
 //!   logs/                    what controller and agents wrote
 //! ```

@@ -11,6 +11,7 @@ use super::daily::PROCEDURE;
 use super::inner::{CONTEXT, Inner};
 use super::leftover;
 use super::node_spec::{NodeSpec, nodes};
+use super::packages::archive::Archive;
 use super::place::Place;
 use super::programs::Programs;
 use super::stage::{Signals, Stage, say};
@@ -58,18 +59,19 @@ pub async fn run(session: &mut Session<'_>, args: &DevArgs) -> Result<ExitCode, 
 async fn play(stage: &mut Stage<'_, '_>, args: &DevArgs) -> Result<ExitCode, Failure> {
     let specs = nodes(stage.place.marker().nodes);
     let operator = operator_name(stage.session);
-    bring_up(stage, &specs, &operator).await?;
+    let packages = bring_up(stage, &specs, &operator).await?;
     stage.apply_documents().await?;
     stage.place.mark_complete()?;
     stage.is_up = true;
     stage.start_services().await?;
     let code = stage.run_on_all(PROCEDURE, "shown by fleetctl dev").await?;
+    let updated = if packages.is_some() { stage.show_updates(&specs).await? } else { 0 };
     let shown = [stage.show("status", &["status"]).await?, stage.show("audit", &["audit", "verify"]).await?];
-    // The run's own code first: it is what `--once` is for.
-    let code = [code, shown[0], shown[1]].into_iter().find(|code| *code != 0).unwrap_or(0);
+    // The runs' own codes first: they are what `--once` is for.
+    let code = [code, updated, shown[0], shown[1]].into_iter().find(|code| *code != 0).unwrap_or(0);
     let exit = ExitCode::ALL.into_iter().find(|exit| exit.number() == code).unwrap_or(ExitCode::Unexpected);
     let link = if args.once { None } else { link(stage) };
-    stage.tell_what_is_simulated();
+    stage.tell_what_is_simulated(packages.is_some());
     let took = stage.since.elapsed().as_secs_f64();
     if args.once {
         stage.tell("done", format!("in {took:.1} s, exit code {}", exit.number()));
@@ -82,9 +84,16 @@ async fn play(stage: &mut Stage<'_, '_>, args: &DevArgs) -> Result<ExitCode, Fai
     Ok(ExitCode::Done)
 }
 
-async fn bring_up(stage: &mut Stage<'_, '_>, specs: &[NodeSpec], operator: &str) -> Result<(), Failure> {
+/// Gives the archive of packages, where nodes have some.
+async fn bring_up(
+    stage: &mut Stage<'_, '_>,
+    specs: &[NodeSpec],
+    operator: &str,
+) -> Result<Option<Archive>, Failure> {
     let folder = stage.place.folder().to_owned();
+    let packages;
     if stage.place.marker().is_complete {
+        packages = stage.packages_of_before(specs)?;
         let at = stage.start_controller().await?;
         stage.correct_context(&at)?;
         for node in specs {
@@ -93,17 +102,23 @@ async fn bring_up(stage: &mut Stage<'_, '_>, specs: &[NodeSpec], operator: &str)
         }
     } else {
         refuse_half_made(&folder)?;
+        // Beside the rest: it takes longer than anything else.
+        let making = stage.begin_packages()?;
         let invite = stage.make_fleet(operator).await?;
         let at = stage.start_controller().await?;
         stage.sign_in(&invite, &at).await?;
+        packages = match making {
+            Some(making) => Some(stage.packages_made(making).await?),
+            None => None,
+        };
         for node in specs {
-            stage.join(node, &at).await?;
+            stage.join(node, packages.as_ref(), &at).await?;
             stage.start_agent(node)?;
         }
     }
     stage.all_online(specs).await?;
     stage.tell("nodes", format!("{} of {} are online", specs.len(), specs.len()));
-    Ok(())
+    Ok(packages)
 }
 
 fn refuse_half_made(folder: &Path) -> Result<(), Failure> {

@@ -5,14 +5,14 @@
 //! asked is an error, never a state. Must not start anything that is not a unit. Called by tasks through `Units`.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fleet_types::time::Timestamp;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use zbus::proxy::CacheProperties;
-use zbus::{Connection, Error, OwnedObjectPath, proxy};
+use zbus::{Connection, Error, OwnedObjectPath, fdo, proxy};
 
 use super::systemd_files;
 use super::units::{
@@ -23,6 +23,9 @@ use super::units::{
 const BUS: &str = "/run/dbus/system_bus_socket";
 /// For one question. systemd answers in milliseconds; a machine that swaps takes seconds.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Before a question is asked again: systemd is back in a tenth of a second or a few.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 #[proxy(
     default_service = "org.freedesktop.systemd1",
@@ -103,12 +106,12 @@ impl Units for SystemdUnits {
 
     fn state(&self, unit: &str) -> Result<UnitState, UnitError> {
         check_unit_name(unit)?;
-        ask(unit, ANSWER_LIMIT, async |bus| state_of(bus, unit).await)
+        look(unit, &async |bus| state_of(bus, unit).await)
     }
 
     fn relations(&self, unit: &str) -> Result<UnitRelations, UnitError> {
         check_unit_name(unit)?;
-        ask(unit, ANSWER_LIMIT, async |bus| systemd_files::relations(bus, unit).await)
+        look(unit, &async |bus| systemd_files::relations(bus, unit).await)
     }
 
     fn start(&self, unit: &str, limit: Duration) -> Result<(), UnitError> {
@@ -132,7 +135,7 @@ impl Units for SystemdUnits {
 
     fn is_enabled(&self, unit: &str) -> Result<bool, UnitError> {
         check_unit_name(unit)?;
-        ask(unit, ANSWER_LIMIT, async |bus| systemd_files::is_enabled(bus, unit).await)
+        look(unit, &async |bus| systemd_files::is_enabled(bus, unit).await)
     }
 
     fn set_enabled(&self, unit: &str, enabled: bool) -> Result<(), UnitError> {
@@ -161,9 +164,39 @@ pub(super) fn ask<T>(
     runtime.block_on(async { timeout(limit, whole).await }).map_err(overran)?
 }
 
+/// A question that changes nothing, asked again while systemd executes itself anew, as it does when its own package is
+/// upgraded: then it forgets what it was asked.
+fn look<T>(unit: &str, talk: &impl AsyncFn(&Connection) -> Result<T, UnitError>) -> Result<T, UnitError> {
+    until_answered(|| ask(unit, ANSWER_LIMIT, talk))
+}
+
+fn until_answered<T>(mut ask: impl FnMut() -> Result<T, UnitError>) -> Result<T, UnitError> {
+    let until = Instant::now() + ANSWER_LIMIT;
+    loop {
+        match ask() {
+            Err(UnitError::Away { .. }) if Instant::now() < until => std::thread::park_timeout(AGAIN_AFTER),
+            answer => return answer,
+        }
+    }
+}
+
+/// Did whom we asked leave before the answer?
+fn is_away(error: &Error) -> bool {
+    const NAMES: [&str; 2] =
+        ["org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected"];
+    match error {
+        Error::MethodError(name, ..) => NAMES.contains(&name.as_str()),
+        Error::FDO(error) => matches!(**error, fdo::Error::NoReply(_) | fdo::Error::Disconnected(_)),
+        _ => false,
+    }
+}
+
 /// What an error of the bus says of a unit.
 pub(super) fn unit_error(unit: &str, error: &Error) -> UnitError {
     let (unit, why) = (unit.to_owned(), error.to_string());
+    if is_away(error) {
+        return UnitError::Away { unit, why };
+    }
     let Error::MethodError(name, said, _) = error else { return UnitError::Failed { unit, why } };
     let why = said.clone().unwrap_or(why);
     match name.as_str().rsplit('.').next() {
@@ -289,6 +322,19 @@ pub(super) async fn job_ended(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_went_away_is_asked_again() {
+        let away = || UnitError::Away { unit: "a.service".to_owned(), why: String::new() };
+        let gone = Error::FDO(Box::new(fdo::Error::NoReply("Message recipient disconnected".to_owned())));
+        assert!(matches!(unit_error("a.service", &gone), UnitError::Away { .. }));
+        let other = Error::FDO(Box::new(fdo::Error::AccessDenied("no".to_owned())));
+        assert!(matches!(unit_error("a.service", &other), UnitError::Failed { .. }));
+        let mut answers = vec![Ok(7), Err(away()), Err(away())];
+        assert_eq!(until_answered(|| answers.pop().unwrap()), Ok(7));
+        let mut answers = vec![Err(UnitError::NotFound("a.service".to_owned())), Err(away())];
+        assert!(matches!(until_answered::<u8>(|| answers.pop().unwrap()), Err(UnitError::NotFound(_))));
+    }
 
     #[test]
     fn words_of_systemd() {

@@ -114,6 +114,14 @@ pub enum UnitError {
         /// What is wrong with its file.
         why: String,
     },
+    /// The service manager went away before it answered, as one does that executes itself anew.
+    #[error("unit {unit}: {why}")]
+    Away {
+        /// The unit.
+        unit: String,
+        /// What the bus says.
+        why: String,
+    },
     /// The effect failed.
     #[error("unit {unit}: {why}")]
     Failed {

@@ -78,7 +78,9 @@ fn unseen(error: &UnitError) -> Verdict {
 /// A wrong name or a broken unit file is the unit's own fault; the other errors say nothing about it.
 const fn standing_of(error: &UnitError) -> Standing {
     match error {
-        UnitError::Unsupported { .. } | UnitError::Failed { .. } => Standing::Unknown,
+        UnitError::Unsupported { .. } | UnitError::Away { .. } | UnitError::Failed { .. } => {
+            Standing::Unknown
+        }
         UnitError::Name(_) | UnitError::NotFound(_) | UnitError::File { .. } => Standing::Bad,
     }
 }

@@ -1,7 +1,7 @@
 //! Work on real Debian nodes with systemd (tests/lab): installed by hand as an operator would, then used.
 
-#[path = "real_node/guard.rs"]
 mod guard;
+mod packages;
 
 use std::path::Path;
 
@@ -48,6 +48,9 @@ const UNITS: [(&str, &str); 4] = [
         "[Service]\nExecStart=/bin/sleep infinity\nExecReload=/bin/sh -c 'echo told >> /var/log/story/told'\n",
     ),
 ];
+
+/// By the product the profile of a firewall is its.
+const LABELS: [&str; 4] = ["--label", "site=lab", "--label", "product=zehrasec"];
 
 /// A profile of units that every Debian has, and of some that it has not.
 const PROFILE: &str = r#"
@@ -155,7 +158,8 @@ impl Story {
 
     /// Installs the agent as the README of a release would say.
     async fn join(&self) -> Result<()> {
-        let token = self.say(&["join-token", "create", "fw-1", "--label", "site=lab", "-q"]).await?;
+        let create = [&["join-token", "create", "fw-1", "-q"][..], &LABELS].concat();
+        let token = self.say(&create).await?;
         self.lab
             .shell("n1", "useradd --system --shell /usr/sbin/nologin fleet-agent; mkdir -p /etc/fleet")
             .await?;
@@ -250,9 +254,14 @@ impl Story {
 
     /// Starts a run and gives its id.
     async fn start(&self, procedure: &str) -> Result<String> {
+        self.start_with(procedure, &[]).await
+    }
+
+    /// The same with parameters.
+    async fn start_with(&self, procedure: &str, params: &[&str]) -> Result<String> {
         let call =
             ["run", "start", procedure, "--node", "fw-1", "--yes", "--reason", "a story", "-o", "name"];
-        Ok(self.say(&call).await?.trim().to_owned())
+        Ok(self.say(&[&call, params].concat()).await?.trim().to_owned())
     }
 
     /// The number of a program that a step has started.
@@ -271,9 +280,13 @@ impl Story {
             Ok(view.item.state.is_terminal().then_some(()))
         })
         .await?;
+        Ok(self.job(run).await?.item.state)
+    }
+
+    /// The run's only job, with its report.
+    async fn job(&self, run: &str) -> Result<JobView> {
         let job = format!("{run}/fw-1");
-        let view: JobView = read_printed(&self.say(&["run", "show", &job, "-o", "json"]).await?)?;
-        Ok(view.item.state)
+        Ok(read_printed(&self.say(&["run", "show", &job, "-o", "json"]).await?)?)
     }
 
     async fn outcome(&self, procedure: &str) -> Result<(Outcome, String)> {
