@@ -36,6 +36,11 @@ command -v cargo >/dev/null 2>&1 || fail "there is no \"cargo\"" "install Rust: 
 need cc gcc libc6-dev           # crates with a little C in them, such as ring
 need python3 python3-minimal    # the check of a node's Python scripts is tested with the real parser
 need awk mawk                   # the stand-in of a firewall's command line, as it is run on a node
+# What is no user's program lies there.
+PATH=$PATH:/usr/sbin:/sbin
+need logrotate logrotate        # judges the files of rotation
+need nft nftables               # judges and loads rule sets, in a network of the test's own
+need pg_ctlcluster postgresql   # a server of the test's own, as an ordinary user
 need dpkg-deb dpkg              # packages are tested with the real dpkg and apt, on a root of their own
 need gpg gpg gpg-agent gpgconf  # their archives are signed
 need gpg-agent gpg-agent        # it only recommends it

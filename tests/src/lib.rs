@@ -25,7 +25,6 @@ pub mod lab;
 pub mod operator_client;
 pub mod orders;
 pub mod own_process;
-pub mod packet_filter;
 pub mod programs;
 pub mod raw_call;
 pub mod sandbox;

@@ -46,6 +46,9 @@ async fn six_nodes_are_checked_updated_and_put_back_as_they_were() -> Result<()>
         "rolled_back  1 of 7 checks are bad: security-status",
         "downgraded zehrasec: 1.2 -> 1.1",
         "exit code 7: rolled back, as it should be",
+        "run start lock-out --node fw-ams2-01",
+        "the guard of fw-ams2-01 heard nobody and undid it",
+        "rules and file are byte for byte as before",
         "nothing needs attention",
         "log whole",
     ] {

@@ -7,7 +7,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use fleet_tests::packet_filter::PacketFilter;
 use fleet_tests::sandbox::{ENFORCE, Sandbox, processes};
 use fleet_tests::wait::{PATIENCE, wait_for, wait_until};
 use fleet_types::id::RunId;
@@ -15,6 +14,7 @@ use fleet_types::job::{EndCause, Outcome};
 use fleet_types::report::{Report, StepState};
 use fleet_types::view::JobView;
 use fleetctl::dev::node_spec::nodes;
+use fleetctl::dev::packet_filter::PacketFilter;
 use rustix::process::{Pid, Signal, kill_process};
 
 const PROFILE: &str = r#"
@@ -74,7 +74,7 @@ impl Story {
         }
         std::fs::create_dir_all(root.join("etc/sysctl.d"))?;
         let to = sandbox.controller.agent_address();
-        let filter = PacketFilter::before(to, &root.join(DROP_ALL)).await?;
+        let filter = PacketFilter::before(to, &root.join(DROP_ALL), |rules| rules.starts_with('1')).await?;
         let config = sandbox.nodes[0].config();
         let text = std::fs::read_to_string(&config)?;
         ensure!(text.contains(&to.to_string()), "the configuration names the controller");

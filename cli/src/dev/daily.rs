@@ -23,7 +23,7 @@ const BOOT_PARALLEL: &str = "200";
 /// A little more, so that the command's own message comes first.
 pub const RUN_WAIT: Duration = Duration::from_mins(16);
 /// Reading a log of a few hundred records.
-const SHOW_LIMIT: Duration = Duration::from_mins(1);
+pub const SHOW_LIMIT: Duration = Duration::from_mins(1);
 
 impl Stage<'_, '_> {
     /// Writes the documents into the fleet's folder and applies them from there.

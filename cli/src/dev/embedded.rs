@@ -26,6 +26,7 @@ macro_rules! files {
 const DOCUMENTS: &[Embedded] = files! { "profiles/dev":
     0o644 "profile.toml",
     0o644 "procedures/daily-checks.toml",
+    0o644 "procedures/lock-out.toml",
     0o644 "procedures/update.toml",
     0o644 "rollout-policy.toml",
     0o644 "schedules.toml",
@@ -48,6 +49,7 @@ pub const FIREWALL: &[Embedded] = files! { "dev/root":
     0o755 "usr/local/sbin/zehrasec-cli",
     0o755 "usr/local/sbin/zehrasec-firewalld",
     0o755 "usr/local/sbin/zehrasec-webd",
+    0o755 "usr/sbin/nft",
     0o644 "var/lib/zehrasec/config/licence.txt",
     0o644 "var/lib/zehrasec/config/objects.json",
     0o644 "var/lib/zehrasec/events.db",

@@ -16,7 +16,8 @@ impl Stage<'_, '_> {
         let folder = self.place.folder().display().to_string();
         self.tell("simulated", "units run under the agent's own supervisor, not systemd");
         self.tell("", "each agent is one process; a real one is two, with an account each");
-        self.tell("", "the firewall is a stand-in: real files, no filtering");
+        self.tell("", "the firewall and its nft are stand-ins: real files, no filtering;");
+        self.tell("", "a relay before one node drops new connections as its rules say");
         self.tell("", "processor, memory, disks, interfaces are this machine's");
         self.tell(
             "",

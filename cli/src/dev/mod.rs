@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`run()`] | the command: what happens in which order, and the orderly end |
 //! | `bring_up`, `packaging` | controller, operator, nodes; their packages |
-//! | `daily`, `updates`, `hints` | documents, the runs, what is shown; what is told at the end |
+//! | `daily`, `updates`, `cut_off`, `hints` | documents, the runs, what is shown; what is told at the end |
 //! | `stage` | the wait on everything at once, and the lines that tell how far it is |
 //! | `inner` | fleetctl's own commands, called in this process |
 //! | `crew`, `process`, `ledger`, `leftover` | processes: started, watched, noted, ended, cleaned up after |
@@ -17,12 +17,14 @@
 //! | [`launch`], [`config_files`] | how the programs are called and configured; tests start theirs with them |
 //! | [`node_spec`], [`firewall`], [`embedded`] | which nodes, what lies in their roots, documents; for tests too |
 //! | [`packages`] | the firewall as packages, for nodes that apt and dpkg work on; for tests too |
+//! | [`packet_filter`] | what cuts a node off from its controller; for tests too |
 //! | `programs` | where controller and agent are |
 
 mod bring_up;
 pub mod config_files;
 mod context_link;
 mod crew;
+mod cut_off;
 mod daily;
 pub mod embedded;
 pub mod firewall;
@@ -34,6 +36,7 @@ mod leftover;
 pub mod node_spec;
 pub mod packages;
 mod packaging;
+pub mod packet_filter;
 mod place;
 mod process;
 mod programs;

@@ -45,7 +45,7 @@ pub async fn run(session: &mut Session<'_>, args: &DevArgs) -> Result<ExitCode, 
     }
     let crew = Crew::new(programs, place.folder());
     let inner = Inner::new(session, &place.path("operator"));
-    let mut stage = Stage { session, place, crew, inner, signals, since, is_up: false };
+    let mut stage = Stage { session, place, crew, inner, signals, since, filters: Vec::new(), is_up: false };
     let outcome = play(&mut stage, args).await;
     if let Err(failure) = &outcome {
         // Said before the end takes its seconds; the whole of it is shown after.
@@ -66,9 +66,10 @@ async fn play(stage: &mut Stage<'_, '_>, args: &DevArgs) -> Result<ExitCode, Fai
     stage.start_services().await?;
     let code = stage.run_on_all(PROCEDURE, "shown by fleetctl dev").await?;
     let updated = if packages.is_some() { stage.show_updates(&specs).await? } else { 0 };
+    let cut_off = stage.show_cut_off(&specs).await?;
     let shown = [stage.show("status", &["status"]).await?, stage.show("audit", &["audit", "verify"]).await?];
     // The runs' own codes first: they are what `--once` is for.
-    let code = [code, updated, shown[0], shown[1]].into_iter().find(|code| *code != 0).unwrap_or(0);
+    let code = [code, updated, cut_off, shown[0], shown[1]].into_iter().find(|code| *code != 0).unwrap_or(0);
     let exit = ExitCode::ALL.into_iter().find(|exit| exit.number() == code).unwrap_or(ExitCode::Unexpected);
     let link = if args.once { None } else { link(stage) };
     stage.tell_what_is_simulated(packages.is_some());
@@ -97,6 +98,7 @@ async fn bring_up(
         let at = stage.start_controller().await?;
         stage.correct_context(&at)?;
         for node in specs {
+            let at = stage.dialled_by(node, specs, &at).await?;
             stage.configure(node, &at)?;
             stage.start_agent(node)?;
         }
@@ -112,6 +114,7 @@ async fn bring_up(
             None => None,
         };
         for node in specs {
+            let at = stage.dialled_by(node, specs, &at).await?;
             stage.join(node, packages.as_ref(), &at).await?;
             stage.start_agent(node)?;
         }

@@ -8,6 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::crew::Crew;
 use super::inner::{Call, Inner, Outcome};
+use super::packet_filter::PacketFilter;
 use super::place::Place;
 use super::process::tail;
 use crate::error::{ExitCode, Failure};
@@ -30,6 +31,8 @@ pub struct Stage<'s, 'a> {
     pub signals: Signals,
     /// When it began.
     pub since: Instant,
+    /// Packet filters before nodes; they let nobody through once they are gone.
+    pub filters: Vec<PacketFilter>,
     /// From here on a process that ends is started again; before, its end is the end of all.
     pub is_up: bool,
 }

@@ -4,12 +4,10 @@
 //! What is expected is judged by what lies on the nodes, not by what was reported alone. The second update is expected to
 //! be rolled back: nothing else counts as a success of the story.
 
-use std::time::Duration;
-
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::view::JobView;
 
-use super::daily::{RUN_LIMIT, RUN_WAIT};
+use super::daily::{RUN_LIMIT, RUN_WAIT, SHOW_LIMIT};
 use super::inner::CONTEXT;
 use super::node_spec::NodeSpec;
 use super::packages::installed::Installed;
@@ -23,8 +21,6 @@ pub const PROCEDURE: &str = "update";
 const FIRST: &str = "canary";
 /// The selector of nodes that go before the rest ([`NodeSpec::goes_first`]).
 const EARLY: &str = "ring!=rest";
-/// Reading a report.
-const SHOW_LIMIT: Duration = Duration::from_mins(1);
 
 impl Stage<'_, '_> {
     /// Both updates; gives the first exit code that is not as it should be.

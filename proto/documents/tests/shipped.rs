@@ -141,7 +141,7 @@ fn wan22() {
 #[test]
 fn dev() {
     let set = parsed("dev");
-    assert_eq!(set.documents.len(), 3);
+    assert_eq!(set.documents.len(), 5);
     assert_eq!(warnings(&set), Vec::<&str>::new());
     one_json(&set);
 }

@@ -226,13 +226,13 @@ mod tests {
     }
 
     fn made(name: &str, with: &[(&str, &str)]) -> Result<Procedure, Failure> {
-        made_with(name, with, TaskArgs::of(name))
+        made_with(name, with, &TaskArgs::of(name))
     }
 
-    fn made_with(name: &str, with: &[(&str, &str)], args: TaskArgs) -> Result<Procedure, Failure> {
+    fn made_with(name: &str, with: &[(&str, &str)], args: &TaskArgs) -> Result<Procedure, Failure> {
         let profile = profile();
         let with: Vec<_> = with.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let text = written(action(name)?, &with, &profile, &args)?;
+        let text = written(action(name)?, &with, &profile, args)?;
         checked(&text, Document::Profile(Box::new(profile)))
     }
 
@@ -257,7 +257,7 @@ mod tests {
         assert!(format!("{:?}", failure.causes).contains("can cut the node off"), "{:?}", failure.causes);
         let guard = Some("5m".parse().unwrap());
         let procedure =
-            made_with("tuning.apply", &with, TaskArgs { guard, ..TaskArgs::of("tuning.apply") }).unwrap();
+            made_with("tuning.apply", &with, &TaskArgs { guard, ..TaskArgs::of("tuning.apply") }).unwrap();
         assert_eq!(
             procedure.timeout.length().as_secs(),
             15 * 60,

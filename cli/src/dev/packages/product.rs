@@ -17,7 +17,7 @@ pub const GOOD: &str = "1.1";
 /// The version whose daemon starts and never becomes ready.
 pub const BROKEN: &str = "1.2";
 /// Where a package has its files; all else in a root is the node's own.
-const PACKAGED: [&str; 2] = ["etc/", "usr/"];
+const PACKAGED: [&str; 3] = ["etc/", "usr/lib/", "usr/local/"];
 /// Below it lie files that an administrator may change.
 const CONFIGURATION: &str = "etc/";
 

@@ -1,11 +1,13 @@
-//! A packet filter between a node and its controller, for stories without a network of their own: a relay on loopback
-//! that refuses new connections while a file of the node's root says so, and lets established ones go on, as `ct state
-//! established accept` does.
+//! What stands in for a node's packet filter: a relay on loopback between one node and the controller, which refuses new
+//! connections while a file of the node's root says so and lets established ones go on, as `ct state established accept`
+//! does. A development node has no network of its own in which nft could do it.
+//!
+//! Called by the story of `fleetctl dev` and by tests.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -18,14 +20,15 @@ pub struct PacketFilter {
 }
 
 impl PacketFilter {
-    /// Relays to `to` unless `file` begins with a 1.
-    pub async fn before(to: SocketAddr, file: &Path) -> Result<Self> {
-        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+    /// Relays to `to`, unless `drops` says of the text of `file` that it drops what is new. A file that is not there drops
+    /// nothing.
+    pub async fn before(to: SocketAddr, file: &Path, drops: fn(&str) -> bool) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let file = file.to_owned();
+        let file: PathBuf = file.to_owned();
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                if !drops(&file) {
+                if !std::fs::read_to_string(&file).is_ok_and(|rules| drops(&rules)) {
                     tokio::spawn(relay(stream, to));
                 }
             }
@@ -43,10 +46,6 @@ impl Drop for PacketFilter {
     fn drop(&mut self) {
         self.accepting.abort();
     }
-}
-
-fn drops(file: &PathBuf) -> bool {
-    std::fs::read(file).is_ok_and(|text| text.starts_with(b"1"))
 }
 
 async fn relay(mut from: TcpStream, to: SocketAddr) {
