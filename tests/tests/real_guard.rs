@@ -7,7 +7,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use fleet_tests::sandbox::node::SandboxNode;
 use fleet_tests::sandbox::{ENFORCE, Sandbox, processes};
+use fleet_tests::small_disk::SmallDisk;
 use fleet_tests::wait::{PATIENCE, wait_for, wait_until};
 use fleet_types::id::RunId;
 use fleet_types::job::{EndCause, Outcome};
@@ -63,9 +65,19 @@ const DROP_ALL: &str = "proc/sys/net/ipv4/drop_all";
 
 impl Story {
     async fn start() -> Result<Self> {
+        Self::start_on(None).await
+    }
+
+    /// The same with what is the agent's own on a disk that can be filled.
+    async fn start_on(disk: Option<&SmallDisk>) -> Result<Self> {
         let mut sandbox = Sandbox::without_nodes().await?;
         let spec = nodes(1).first().context("one node")?.clone();
-        sandbox.join(&spec, ENFORCE).await?;
+        let node = SandboxNode::lay_out(&sandbox.path("nodes"), &spec)?;
+        let node = match disk {
+            Some(disk) => node.keeping_in(disk.path()),
+            None => node,
+        };
+        sandbox.join_as(node, &spec, ENFORCE).await?;
         let root = sandbox.nodes[0].root();
         for (file, value) in [(SOMAXCONN, "128"), (DROP_ALL, "0")] {
             let file = root.join(file);
@@ -190,6 +202,25 @@ async fn t19_the_guard_puts_back_though_the_agent_is_killed() -> Result<()> {
     story.sandbox.nodes[0].kill().await?;
     // Nobody else is there who could.
     wait_until("the guard to put it back", PATIENCE, || story.value(DROP_ALL).starts_with('0')).await?;
+    story.sandbox.nodes[0].start(&[])?;
+    let report = story.report(run).await?;
+    story.assert_put_back(&report, &before);
+    story.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t12_a_guard_puts_back_though_the_disk_is_full() -> Result<()> {
+    let Some(disk) = SmallDisk::mount("a guard on a full disk", 48)? else { return Ok(()) };
+    let mut story = Story::start_on(Some(&disk)).await?;
+    let before = story.state();
+    let run = story.sandbox.start_run("cuts").await?;
+    story.cut().await?;
+    story.sandbox.nodes[0].kill().await?;
+    // Nobody is there who could give up the reserve.
+    disk.fill(0)?;
+    wait_until("the guard to put it back", PATIENCE, || story.value(DROP_ALL).starts_with('0')).await?;
+    wait_until("the guard's end", PATIENCE, || story.guard().is_ok_and(|now| now.is_none())).await?;
+    disk.clear()?;
     story.sandbox.nodes[0].start(&[])?;
     let report = story.report(run).await?;
     story.assert_put_back(&report, &before);

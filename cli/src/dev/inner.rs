@@ -198,7 +198,7 @@ mod tests {
         let text = folder.path().to_str().unwrap();
         let outcome = inner(folder.path()).ask(&["config", "validate", text]).await.unwrap();
         outcome.good("validate").unwrap();
-        assert!(outcome.out.contains("7 files valid"), "{outcome:?}");
+        assert!(outcome.out.contains("8 files valid"), "{outcome:?}");
     }
 
     #[tokio::test]

@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 use super::order::GuardOrder;
 use crate::durable;
 
-/// Room for the result on a full disk: the reports of a step's way back, cut as all reports are.
-const RESULT_ROOM: usize = 256 * 1024;
+/// Room on a full disk for putting back: records of the programs that it starts, notes of tasks, and the result.
+const ROOM: usize = 1024 * 1024;
 
 /// Until when a change may stand unconfirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ impl Pending {
         for decision in [Decision::Confirmed, Decision::Undoing] {
             durable::write_atomically(&self.prepared(decision), decision.word().as_bytes())?;
         }
-        durable::write_atomically(&self.file("room"), &vec![b' '; RESULT_ROOM])?;
+        durable::write_atomically(&self.file("room"), &vec![b' '; ROOM])?;
         for lock in ["lock", "working"] {
             drop(self.lock_file(lock)?);
         }
@@ -201,12 +201,16 @@ impl Pending {
         self.read("console.json").ok().flatten()
     }
 
+    /// Gives up the room that was kept for putting back.
+    pub fn make_room(&self) -> io::Result<()> {
+        match fs::remove_file(self.file("room")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps what putting back came to.
     pub fn write_result(&self, steps: &[StepReport]) -> io::Result<()> {
-        match fs::remove_file(self.file("room")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         self.write("result.json", &steps)
     }
 

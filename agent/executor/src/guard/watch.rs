@@ -76,6 +76,9 @@ pub fn watch(pending: &Pending, host: &Arc<dyn Host>, tasks: &TaskTable) -> io::
         }
     }
     tracing::warn!(run = %order.step.run, step = order.step.step, "nobody confirmed the change: it is put back");
+    if let Err(error) = pending.make_room() {
+        tracing::warn!(%error, "the room that was kept for it cannot be given up");
+    }
     let steps = put_back(&Arc::new(order), host, tasks);
     for step in &steps {
         tracing::warn!(step = step.id, state = ?step.state, summary = step.body.summary, "put back");
