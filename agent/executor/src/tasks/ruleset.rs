@@ -189,6 +189,9 @@ impl<'a> Wanted<'a> {
     ) -> Result<Vec<ReportedChange>, TaskError> {
         let now = self.now(context)?;
         let mut changes = Vec::new();
+        // Of a load that was killed.
+        former.file.sweep(context).map_err(|why| refused(self.id, &why))?;
+        remove(context, &self.beside()).map_err(|error| refused(self.id, &error.to_string()))?;
         let failed = |why: String| {
             let report = TaskReport { changes: Vec::new(), ..TaskReport::default() };
             TaskError::failed(format!("rule set {}: {why}", self.id), report)

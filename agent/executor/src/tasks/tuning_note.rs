@@ -116,6 +116,7 @@ impl PutBack {
     }
 
     fn one(&mut self, context: &TaskContext<'_>, setting: &Setting) -> Result<(), String> {
+        setting.sweep(context)?;
         let now = setting.now(context)?.value;
         if setting.is(now.as_deref()) || setting.is_gone(now.as_deref()) {
             return Ok(());

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::contract::TaskContext;
 use super::part::change;
 use super::tuning_mount;
-use crate::host::{FileError, FileKind, FileProblem, Files, read_all, write_atomic};
+use crate::host::{FileError, FileKind, FileProblem, Files, read_all, temporary_beside, write_atomic};
 
 /// Largest file that is noted and put back; the undo of a step has room for several.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -121,6 +121,19 @@ impl Setting {
             (Place::Fstab { path }, Some(options)) => tuning_mount::write_fstab(files, path, options),
             // A value that was not there before has gone with what had it.
             (Place::Kernel { .. } | Place::Mounted { .. } | Place::Fstab { .. }, None) => Ok(()),
+        }
+    }
+
+    /// Takes away what a writer that was killed left beside the file.
+    pub(super) fn sweep(&self, context: &TaskContext<'_>) -> Result<(), String> {
+        let path = match &self.place {
+            Place::File { path } => path,
+            Place::Fstab { .. } => Path::new(tuning_mount::FSTAB),
+            Place::Kernel { .. } | Place::Mounted { .. } => return Ok(()),
+        };
+        match context.host.files().remove_file(&temporary_beside(path)) {
+            Err(error) if error.problem != FileProblem::NotFound => Err(error.to_string()),
+            _ => Ok(()),
         }
     }
 

@@ -89,6 +89,8 @@ fn settings_are_applied_once_and_put_back_exactly() {
     let drop_in = text(&bench, "/etc/sysctl.d/60-fw.conf");
     assert!(drop_in.ends_with("vm.min_free = 1 2 3\nvm.swappiness = 10\n"), "{drop_in}");
     assert!(bench.apply("tuning.apply", &with).unwrap().changes.is_empty());
+    // What an agent that was killed in the middle of a write left beside the file.
+    bench.file("/etc/sysctl.d/.60-fw.conf.fleet-tmp", b"# half");
     assert_eq!(bench.revert("tuning.apply", &with, &undo).unwrap().changes.len(), 3);
     assert_eq!(text(&bench, "/proc/sys/vm/swappiness"), "60");
     assert_eq!(text(&bench, "/proc/sys/vm/min_free"), "1\t2\t4");
