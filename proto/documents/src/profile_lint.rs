@@ -98,6 +98,13 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, profile: &Profile, known: &Know
             );
         }
     }
+    for (id, ruleset) in &profile.rulesets {
+        if let Some(flaw) = ruleset.flaw() {
+            let path = format!("ruleset/{id}/text");
+            let fix = "write the whole rule set, as /etc/nftables.conf has it";
+            reporter.error(&path, "bad-value", format!("[ruleset.{id}]: {flaw}"), fix);
+        }
+    }
     for (id, alert) in &profile.alerts {
         if let AlertRule::CheckFailed(check) = alert.when.rule()
             && !profile.checks.contains_key(check)

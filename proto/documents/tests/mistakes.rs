@@ -447,3 +447,21 @@ fn variables_that_grow_through_each_other_are_reported_where_they_are_too_long()
     assert!(problems[0].message.ends_with("the expanded text is over 16384 bytes"), "{}", shown(&problems));
     assert_eq!((problems[0].code, problems[0].line), ("bad-placeholder", 8));
 }
+
+#[test]
+fn a_rule_set_that_no_node_could_load_is_found_in_its_file() {
+    let problems = |rules: &str| {
+        let head = "[ruleset.edge]\nkind = \"nftables\"\nfile = \"/etc/nftables.conf\"\n";
+        let text = format!("{PROFILE}{head}text = '''\n{rules}'''\n");
+        let parsed = parse_set(&[SourceFile { name: "profile.toml", text: &text }], &Lint::default());
+        parsed.err().map(|problems| shown(&problems))
+    };
+    assert_eq!(problems("# edge\nflush ruleset\ntable inet filter { }\n"), None);
+    let adds = problems("table inet filter { }\n").unwrap();
+    assert!(
+        adds.contains("does not begin with \"flush ruleset\"") && adds.contains("profile.toml:"),
+        "{adds}"
+    );
+    let long = problems(&format!("flush ruleset\n{}", "# x\n".repeat(20_000))).unwrap();
+    assert!(long.contains("over the limit of 65536"), "{long}");
+}

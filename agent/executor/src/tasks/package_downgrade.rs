@@ -7,8 +7,8 @@ use fleet_types::report::TaskReport;
 use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::package_note::Note;
 use super::package_restore::restore;
-use super::package_upgrade::wait_for_own;
 use super::packages::{declared, is_meant};
+use super::programs::wait_for_own;
 
 /// The action whose notes it reads.
 const UPGRADE: &str = "package.upgrade";

@@ -10,10 +10,10 @@ use fleet_types::severity::Severity;
 
 use super::contract::{TaskContext, TaskError};
 use super::package_note::{Note, beside, there};
-use super::package_upgrade::{mend, part, rehearse, unfinished, unknown};
+use super::package_upgrade::{mend, rehearse, unfinished, unknown};
 use super::packages::{changing, failed, plain, reported, steady};
 use super::part::{bounded, change, problem};
-use super::programs::left;
+use super::programs::{left, part};
 use crate::host::{
     Activity, Direction, FileProblem, InstalledPackages, PackageChange, PackageError, PackageFault, SetAside,
     Standing,

@@ -5,7 +5,6 @@
 //! (security-and-delivery §2.11); after an interruption what is installed says how far it came.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use fleet_types::report::{Change as ReportedChange, TaskReport};
 use fleet_types::severity::Severity;
@@ -16,11 +15,9 @@ use super::package_note::{Note, beside, check_consistent, prepare, there};
 use super::package_restore::restore;
 use super::packages::{changing, come_by, failed, finding, plain, reported, resolve, steady};
 use super::part::{bounded, problem};
+use super::programs::{part, wait_for_own};
 use crate::facts::is_reboot_required;
 use crate::host::{InstalledPackages, KeptFrom, PackageChange, PackageError, PackageFault, Packages};
-
-/// How often is looked whether a program that an earlier life of the agent started has ended: a package takes seconds.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// The task.
 pub(super) struct PackageUpgrade;
@@ -84,32 +81,6 @@ impl Change for PackageUpgrade {
             wait_for_own(context)?;
         }
         restore(context, &[Note::read(undo)?])
-    }
-}
-
-/// Waits for a program of this step that an earlier life of the agent started. Nothing is done beside it.
-pub(super) fn wait_for_own(context: &TaskContext<'_>) -> Result<(), TaskError> {
-    let step = context.step;
-    let of_step =
-        |living: &crate::host::Living| living.run == step.run && living.is_of(step.attempt, &step.step);
-    while context.host.processes().living().iter().any(of_step) {
-        if context.host.clock().instant() >= context.deadline {
-            let message = "a change of packages that began before still runs, and the step's time is over";
-            let report = Box::default();
-            return Err(TaskError::OutcomeUnknown { message: message.to_owned(), report, retry: None });
-        }
-        // Not ended by a cancel, like the change itself.
-        context.host.clock().pause(LOOK_EVERY, &crate::tasks::CancelFlag::default());
-    }
-    Ok(())
-}
-
-/// The name of a program of this try: another one after a restart, since what ran before has ended.
-pub(super) fn part(context: &TaskContext<'_>, name: &str) -> String {
-    if context.job.resumed {
-        format!("{name}-{}", context.host.clock().since_boot().as_millis())
-    } else {
-        name.to_owned()
     }
 }
 

@@ -11,9 +11,12 @@ use fleet_types::document::profile::Command;
 use fleet_types::document::value::Value;
 use fleet_types::report::{MAX_OUTPUT_TAIL_BYTES, TaskReport};
 
-use super::contract::{TaskContext, TaskError};
+use super::contract::{CancelFlag, TaskContext, TaskError};
 use super::fill::Filler;
-use crate::host::{Invocation, ProcessError, ProcessOutcome, Purpose, Running};
+use crate::host::{Invocation, Living, ProcessError, ProcessOutcome, Purpose, Running};
+
+/// How often a program of an earlier life is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A declared command, ready to be started.
 pub(super) struct Ready<'a> {
@@ -69,6 +72,32 @@ pub(super) fn run(
 /// What is left of the step's time.
 pub(super) fn left(context: &TaskContext<'_>) -> Duration {
     context.deadline.saturating_duration_since(context.host.clock().instant())
+}
+
+/// Waits for a program of this step that an earlier life of the agent started. Nothing is done beside it.
+pub(super) fn wait_for_own(context: &TaskContext<'_>) -> Result<(), TaskError> {
+    let step = context.step;
+    let of_step = |living: &Living| living.run == step.run && living.is_of(step.attempt, &step.step);
+    while context.host.processes().living().iter().any(of_step) {
+        if context.host.clock().instant() >= context.deadline {
+            let message = "a program that this step began before still runs, and the step's time is over";
+            let report = Box::default();
+            return Err(TaskError::OutcomeUnknown { message: message.to_owned(), report, retry: None });
+        }
+        // Not ended by a cancel, like the program itself.
+        context.host.clock().pause(LOOK_EVERY, &CancelFlag::default());
+    }
+    Ok(())
+}
+
+/// The name of a program that may be started again when its step is taken up: another one after a restart, since what ran
+/// before has ended, and what it did may have been undone with the machine's memory.
+pub(super) fn part(context: &TaskContext<'_>, name: &str) -> String {
+    if context.job.resumed {
+        format!("{name}-{}", context.host.clock().since_boot().as_millis())
+    } else {
+        name.to_owned()
+    }
 }
 
 /// The end of a task whose program could not be followed.

@@ -24,12 +24,8 @@ use crate::host::{FileError, FileProblem, Invocation, ProcessOutcome, Purpose, U
 
 /// A rule set of tens of thousands of rules loads in seconds.
 const LIMIT: Duration = Duration::from_mins(1);
-/// Longest text that is checked without a file: an argument of a program has 128 KiB (`execve(2)`).
-const MAX_ARGUMENT: usize = 96 * 1024;
 /// Changed lines that a plan shows.
 const SHOWN_LINES: usize = 40;
-/// What every text begins with.
-const FLUSH: &str = "flush ruleset";
 
 /// The rule set of a step.
 pub(super) struct Wanted<'a> {
@@ -44,7 +40,10 @@ pub(super) struct Wanted<'a> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Former {
     pub(super) file: Setting,
-    pub(super) rules: String,
+    /// All of them, with what sets hold; what is loaded on the way back.
+    rules: String,
+    /// The same without what sets hold, which traffic changes by itself; what is compared.
+    shape: String,
 }
 
 /// What ran after a text was loaded, so that it is known later whether it still does.
@@ -64,21 +63,18 @@ impl<'a> Wanted<'a> {
     pub(super) fn of(context: &TaskContext<'a>) -> Result<Self, TaskError> {
         let name = args::required_text(context, "ruleset")?;
         let found = context.profile.rulesets.get_key_value(name);
-        let (id, Ruleset { file, text, .. }) = found.ok_or_else(|| {
+        let (id, ruleset) = found.ok_or_else(|| {
             TaskError::Declared(format!("parameter ruleset: the profile declares no \"{name}\""))
         })?;
         if !context.host.processes().has_program("nft") {
             return Err(refused(id, "this node has no nft; install the package nftables"));
         }
-        let mut statements =
-            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        if statements.next() != Some(FLUSH) {
-            let why =
-                format!("its text does not begin with \"{FLUSH}\", so what was loaded before would stay");
-            return Err(refused(id, &why));
+        if let Some(flaw) = ruleset.flaw() {
+            return Err(refused(id, &flaw));
         }
-        let file = Filler::new(context).path("file", file).map_err(|e| refused(id, &e.to_string()))?;
-        Ok(Self { id, file, text })
+        let file =
+            Filler::new(context).path("file", &ruleset.file).map_err(|e| refused(id, &e.to_string()))?;
+        Ok(Self { id, file, text: &ruleset.text })
     }
 
     /// The file as it is to be.
@@ -89,7 +85,7 @@ impl<'a> Wanted<'a> {
     /// File and rules as they are.
     pub(super) fn now(&self, context: &TaskContext<'_>) -> Result<Former, TaskError> {
         let file = self.setting().now(context).map_err(|why| refused(self.id, &why))?;
-        Ok(Former { file, rules: rules(context, self.id)? })
+        Ok(Former { file, rules: listed(context, self.id, &["-s"])?, shape: shape(context, self.id)? })
     }
 
     /// What differs from what is wanted; empty when file and rules are as they would be after loading it.
@@ -115,17 +111,17 @@ impl<'a> Wanted<'a> {
     pub(super) fn runs(&self, context: &TaskContext<'_>, now: &Former) -> bool {
         let note = context.host.notes().read(&self.note()).ok().flatten();
         let loaded = note.and_then(|bytes| serde_json::from_slice::<Loaded>(&bytes).ok());
-        loaded == Some(self.loaded(&now.rules))
+        loaded == Some(self.loaded(&now.shape))
     }
 
     /// Notes that these rules are what the text came to.
-    pub(super) fn remember(&self, context: &TaskContext<'_>, rules: &str) -> Result<(), String> {
-        let bytes = serde_json::to_vec(&self.loaded(rules)).map_err(|e| e.to_string())?;
+    pub(super) fn remember(&self, context: &TaskContext<'_>, now: &Former) -> Result<(), String> {
+        let bytes = serde_json::to_vec(&self.loaded(&now.shape)).map_err(|e| e.to_string())?;
         context.host.notes().write(&self.note(), &bytes).map_err(|e| e.to_string())
     }
 
-    fn loaded(&self, rules: &str) -> Loaded {
-        Loaded { text: Digest::of(self.text.as_bytes()), rules: Digest::of(rules.as_bytes()) }
+    fn loaded(&self, shape: &str) -> Loaded {
+        Loaded { text: Digest::of(self.text.as_bytes()), rules: Digest::of(shape.as_bytes()) }
     }
 
     fn note(&self) -> String {
@@ -134,10 +130,6 @@ impl<'a> Wanted<'a> {
 
     /// Has nft judge the text without loading it. Nothing is written.
     pub(super) fn check(&self, context: &TaskContext<'_>) -> Result<(), TaskError> {
-        if self.text.len() > MAX_ARGUMENT {
-            let why = format!("its text of {} bytes is over the limit of {MAX_ARGUMENT}", self.text.len());
-            return Err(refused(self.id, &why));
-        }
         let outcome = nft(context, &["-c", self.text], Purpose::ReadOnly)?;
         if outcome.exit.is_success() {
             return Ok(());
@@ -148,8 +140,11 @@ impl<'a> Wanted<'a> {
     }
 
     /// Loads a text from a file beside the declared one, which goes again. A step that is taken up after a restart loads
-    /// once more: whether the earlier load was followed by another nobody knows.
+    /// once more: what was loaded before may have been loaded over, or gone with the machine's memory.
     pub(super) fn load(&self, context: &TaskContext<'_>, text: &str) -> Result<(), TaskError> {
+        if context.job.resumed {
+            programs::wait_for_own(context)?;
+        }
         let beside = self.beside();
         let failed =
             |why: String| TaskError::failed(format!("rule set {}: {why}", self.id), TaskReport::default());
@@ -161,18 +156,16 @@ impl<'a> Wanted<'a> {
         file.write_all(text.as_bytes()).map_err(|e| failed(e.to_string()))?;
         drop(file);
         let path = beside.display().to_string();
-        let parts: &[&str] = if context.job.resumed { &["nft", "nft-anew"] } else { &["nft"] };
-        for part in parts {
-            let name = UnitName::new(context.step, part);
-            let outcome = nft(context, &["-f", &path], Purpose::Effect(&name))?;
-            if !outcome.exit.is_success() {
-                remove(context, &beside).map_err(said)?;
-                let message = format!("rule set {}: nft did not load it: {}", self.id, outcome.exit);
-                let output_tail = programs::tail(&outcome.output);
-                return Err(TaskError::failed(message, TaskReport { output_tail, ..TaskReport::default() }));
-            }
+        let name = UnitName::new(context.step, &programs::part(context, "nft"));
+        let loaded = nft(context, &["-f", &path], Purpose::Effect(&name));
+        remove(context, &beside).map_err(said)?;
+        let outcome = loaded?;
+        if outcome.exit.is_success() {
+            return Ok(());
         }
-        remove(context, &beside).map_err(said)
+        let message = format!("rule set {}: nft did not load it: {}", self.id, outcome.exit);
+        let output_tail = programs::tail(&outcome.output);
+        Err(TaskError::failed(message, TaskReport { output_tail, ..TaskReport::default() }))
     }
 
     fn beside(&self) -> PathBuf {
@@ -189,32 +182,51 @@ impl<'a> Wanted<'a> {
     ) -> Result<Vec<ReportedChange>, TaskError> {
         let now = self.now(context)?;
         let mut changes = Vec::new();
+        let failed =
+            |why: String| TaskError::failed(format!("rule set {}: {why}", self.id), TaskReport::default());
         // Of a load that was killed.
-        former.file.sweep(context).map_err(|why| refused(self.id, &why))?;
-        remove(context, &self.beside()).map_err(|error| refused(self.id, &error.to_string()))?;
-        let failed = |why: String| {
-            let report = TaskReport { changes: Vec::new(), ..TaskReport::default() };
-            TaskError::failed(format!("rule set {}: {why}", self.id), report)
-        };
-        // The rules first: they are what cuts the node off.
-        if now.rules != former.rules {
-            self.load(context, &format!("{FLUSH}\n{}", former.rules))?;
-            if rules(context, self.id)? != former.rules {
-                return Err(failed("the former rules were loaded, and other ones run".to_owned()));
-            }
-            changes.push(change("nftables", "loaded", "other rules", "the former rules"));
-        }
+        former.file.sweep(context).map_err(failed)?;
+        remove(context, &self.beside()).map_err(|error| failed(error.to_string()))?;
+        // The rules first: they are what cuts the node off. The file all the same where they cannot be loaded, so that the
+        // next start of the machine has them.
+        let loaded = self.load_former(context, former, &now);
         if now.file != former.file {
             former.file.write(context).map_err(failed)?;
             changes.push(former.file.change(now.file.value.as_deref()));
         }
+        if loaded? {
+            changes.push(change("nftables", "loaded", "other rules", "the former rules"));
+        }
         Ok(changes)
+    }
+
+    /// Loads the former rules where others run, and verifies that they do then; says whether it had to.
+    fn load_former(
+        &self,
+        context: &TaskContext<'_>,
+        former: &Former,
+        now: &Former,
+    ) -> Result<bool, TaskError> {
+        if now.shape == former.shape {
+            return Ok(false);
+        }
+        self.load(context, &format!("{}\n{}", Ruleset::FLUSH, former.rules))?;
+        if shape(context, self.id)? == former.shape {
+            return Ok(true);
+        }
+        let message = format!("rule set {}: the former rules were loaded, and other ones run", self.id);
+        Err(TaskError::failed(message, TaskReport::default()))
     }
 }
 
-/// The rules that run, without their counters.
-fn rules(context: &TaskContext<'_>, id: &Id) -> Result<String, TaskError> {
-    let outcome = nft(context, &["-s", "list", "ruleset"], Purpose::ReadOnly)?;
+/// The rules that run, without counters and without what sets hold: traffic changes both.
+fn shape(context: &TaskContext<'_>, id: &Id) -> Result<String, TaskError> {
+    listed(context, id, &["-s", "-t"])
+}
+
+/// The rules that run, as nft lists them.
+fn listed(context: &TaskContext<'_>, id: &Id, how: &[&str]) -> Result<String, TaskError> {
+    let outcome = nft(context, &[how, &["list", "ruleset"]].concat(), Purpose::ReadOnly)?;
     if !outcome.exit.is_success() {
         let tail = programs::tail(&outcome.output);
         return Err(refused(

@@ -57,7 +57,7 @@ impl Change for RulesetApply {
         if after.file != wanted.setting() {
             return Err(failed(format!("{} was written, and says something else", wanted.file.display())));
         }
-        wanted.remember(context, &after.rules).map_err(failed)?;
+        wanted.remember(context, &after).map_err(failed)?;
         let summary = format!("rule set {} is loaded and written to {}", wanted.id, wanted.file.display());
         Ok(bounded(TaskReport { summary, changes, ..TaskReport::default() }))
     }

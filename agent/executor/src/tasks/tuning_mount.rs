@@ -228,7 +228,7 @@ pub(super) fn remount(context: &TaskContext<'_>, path: &Path, options: &str) -> 
     let argv = mount.into_iter().chain([path.to_string_lossy().into_owned()]).collect();
     // A name of its own for each list: a program of one name is started once for a step.
     let part = format!("remount-{}", fleet_types::digest::Digest::of(list.as_bytes()));
-    let name = UnitName::new(context.step, &part);
+    let name = UnitName::new(context.step, &programs::part(context, &part));
     match programs::run(context, &Invocation::new(argv, REMOUNT_LIMIT), Purpose::Effect(&name)) {
         Ok(outcome) if outcome.exit == Exit::Status(0) => Ok(()),
         Ok(outcome) => Err(format!("mount: {}; {}", outcome.exit, programs::tail(&outcome.output).trim())),

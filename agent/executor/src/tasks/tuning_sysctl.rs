@@ -140,7 +140,7 @@ pub(super) fn load_command(module: &str) -> Vec<String> {
 
 /// Loads a module; one that is there is left alone.
 pub(super) fn load(context: &TaskContext<'_>, module: &str) -> Result<(), String> {
-    let name = UnitName::new(context.step, &format!("modprobe-{module}"));
+    let name = UnitName::new(context.step, &programs::part(context, &format!("modprobe-{module}")));
     let invocation = Invocation::new(load_command(module), LOAD_LIMIT);
     match programs::run(context, &invocation, Purpose::Effect(&name)) {
         Ok(outcome) if outcome.exit == Exit::Status(0) => Ok(()),

@@ -247,6 +247,29 @@ pub struct Ruleset {
     pub text: String,
 }
 
+impl Ruleset {
+    /// What every text begins with.
+    pub const FLUSH: &'static str = "flush ruleset";
+    /// Longest text, in bytes: nft is handed it as one argument to judge it, of which Linux takes 128 KiB (`execve(2)`), and the
+    /// file that it replaces must fit a step's undo.
+    pub const MAX_TEXT: usize = 64 * 1024;
+
+    /// Why no node could load it, where that can be told from the text alone.
+    pub fn flaw(&self) -> Option<String> {
+        let mut statements =
+            self.text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        if statements.next() != Some(Self::FLUSH) {
+            let flush = Self::FLUSH;
+            return Some(format!(
+                "its text does not begin with \"{flush}\", so what was loaded before would stay"
+            ));
+        }
+        let length = self.text.len();
+        (length > Self::MAX_TEXT)
+            .then(|| format!("its text of {length} bytes is over the limit of {}", Self::MAX_TEXT))
+    }
+}
+
 /// The language of a rule set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
