@@ -65,11 +65,11 @@ const DROP_ALL: &str = "proc/sys/net/ipv4/drop_all";
 
 impl Story {
     async fn start() -> Result<Self> {
-        Self::start_on(None).await
+        Self::start_with(None, "").await
     }
 
-    /// The same with what is the agent's own on a disk that can be filled.
-    async fn start_on(disk: Option<&SmallDisk>) -> Result<Self> {
+    /// The same with what is the agent's own on a disk that can be filled, and more lines of the owner's policy.
+    async fn start_with(disk: Option<&SmallDisk>, policy: &str) -> Result<Self> {
         let mut sandbox = Sandbox::without_nodes().await?;
         let spec = nodes(1).first().context("one node")?.clone();
         let node = SandboxNode::lay_out(&sandbox.path("nodes"), &spec)?;
@@ -77,7 +77,7 @@ impl Story {
             Some(disk) => node.keeping_in(disk.path()),
             None => node,
         };
-        sandbox.join_as(node, &spec, ENFORCE).await?;
+        sandbox.join_as(node, &spec, &format!("{ENFORCE}{policy}")).await?;
         let root = sandbox.nodes[0].root();
         for (file, value) in [(SOMAXCONN, "128"), (DROP_ALL, "0")] {
             let file = root.join(file);
@@ -209,9 +209,25 @@ async fn t19_the_guard_puts_back_though_the_agent_is_killed() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_witness_keeps_a_change_while_no_controller_answers() -> Result<()> {
+    let witness = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    // One that is not there is passed over.
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+    let policy = format!("witness = [\"{gone}\", \"{}\"]\n", witness.local_addr()?);
+    let story = Story::start_with(None, &policy).await?;
+    let run = story.sandbox.start_run("cuts").await?;
+    let report = story.report(run).await?;
+    assert_eq!(report.outcome, Outcome::Succeeded, "{}", report.reason);
+    assert_eq!(story.value(DROP_ALL), "1", "it stays, and so does the link of before");
+    drop(witness);
+    std::fs::write(story.root.join(DROP_ALL), "0")?;
+    story.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn t12_a_guard_puts_back_though_the_disk_is_full() -> Result<()> {
     let Some(disk) = SmallDisk::mount("a guard on a full disk", 48)? else { return Ok(()) };
-    let mut story = Story::start_on(Some(&disk)).await?;
+    let mut story = Story::start_with(Some(&disk), "").await?;
     let before = story.state();
     let run = story.sandbox.start_run("cuts").await?;
     story.cut().await?;

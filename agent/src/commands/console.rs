@@ -20,8 +20,8 @@ pub fn hold(args: &Spoken) -> Result<(), Failure> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).map_err(|error| Failure::of(Exit::Failed, &error))?;
     }
-    let console = spoken(args);
-    fs::write(&file, format!("{console}\n")).map_err(|error| Failure::of(Exit::Failed, &error))?;
+    let line = format!("held by {}, {}: {}\n", who(), clock::now(), args.reason);
+    fs::write(&file, line).map_err(|error| Failure::of(Exit::Failed, &error))?;
     print(format_args!(
         "held: no change starts while {} exists; fleet-agent release ends it",
         file.display()
@@ -43,39 +43,47 @@ pub fn release(configured: &Configured) -> Result<(), Failure> {
 
 /// Confirms the change that the guard holds, in the controller's place.
 pub fn keep(args: &Spoken) -> Result<(), Failure> {
-    let pending = pending(&args.configured)?;
+    let pending = undecided(&args.configured)?;
     let failed = |error: std::io::Error| Failure::of(Exit::Failed, &error);
-    pending.say(&spoken(args)).map_err(failed)?;
+    pending.say(&spoken(args, Decision::Confirmed)).map_err(failed)?;
     match pending.decide(Decision::Confirmed).map_err(failed)? {
         Decision::Confirmed => print("kept: the guard lets the change stay"),
-        Decision::Undoing => {
-            let message = "the guard has begun to put it back, and goes on; start the run again afterwards";
-            return Err(Failure::new(Exit::Failed, message));
-        }
+        Decision::Undoing => return Err(too_late(Decision::Undoing)),
     }
     Ok(())
 }
 
-/// Has the guard put its change back now.
+/// Has the guard put its change back as soon as nobody is making it any more.
 pub fn undo(args: &Spoken) -> Result<(), Failure> {
-    let pending = pending(&args.configured)?;
-    let failed = |error: std::io::Error| Failure::of(Exit::Failed, &error);
-    if pending.decision().map_err(failed)? == Some(Decision::Confirmed) {
-        let message = "it is confirmed already, and stays; a run undoes it, or you do by hand";
-        return Err(Failure::new(Exit::Failed, message));
-    }
-    pending.say(&spoken(args)).map_err(failed)?;
-    pending.end_now().map_err(failed)?;
-    print("the guard puts the change back now; fleet-agent status says when nothing is pending any more");
+    let pending = undecided(&args.configured)?;
+    pending.say(&spoken(args, Decision::Undoing)).map_err(|error| Failure::of(Exit::Failed, &error))?;
+    print("the guard puts the change back; fleet-agent status says when nothing is pending any more");
     Ok(())
 }
 
-/// The change that a guard holds; one at a time.
-fn pending(configured: &Configured) -> Result<Pending, Failure> {
+/// The change that a guard holds, one at a time, while it may still become one or the other.
+fn undecided(configured: &Configured) -> Result<Pending, Failure> {
     let config = settings::load(configured)?;
     let mut all = Pending::all(&Keeper::folder_in(&config.state_directory)).into_iter();
-    all.find(Pending::is_armed)
-        .ok_or_else(|| Failure::new(Exit::Failed, "no change waits to be confirmed on this node"))
+    let pending = all
+        .find(Pending::is_armed)
+        .ok_or_else(|| Failure::new(Exit::Failed, "no change waits to be confirmed on this node"))?;
+    match pending.decision().map_err(|error| Failure::of(Exit::Failed, &error))? {
+        None => Ok(pending),
+        Some(decision) => Err(too_late(decision)),
+    }
+}
+
+fn too_late(decision: Decision) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        match decision {
+            Decision::Confirmed => "it is confirmed already, and stays; a run undoes it, or you do by hand",
+            Decision::Undoing => {
+                "the guard has begun to put it back, and goes on; start the run again afterwards"
+            }
+        },
+    )
 }
 
 fn hold_file(config: &Config) -> PathBuf {
@@ -86,12 +94,12 @@ fn hold_file(config: &Config) -> PathBuf {
         .map_or_else(|| PathBuf::from(file), |root| root.join(file.trim_start_matches('/')))
 }
 
-fn spoken(args: &Spoken) -> Console {
-    // Who became root, where that is known: `sudo(8)`.
-    let who = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    Console {
-        by: who.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw())),
-        reason: args.reason.clone(),
-        at: clock::now(),
-    }
+fn spoken(args: &Spoken, wants: Decision) -> Console {
+    Console { wants, by: who(), reason: args.reason.clone(), at: clock::now() }
+}
+
+/// Who became root, where that is known: `sudo(8)`.
+fn who() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    name.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }

@@ -5,10 +5,10 @@
 //! | `order.json` | what is to be put back; while it is there the change is armed |
 //! | `deadline.json` | until when, on boot time |
 //! | `decision` | `confirmed` or `undoing`: made once, by a link to a file that is there since the arming, so that a full disk stops neither |
-//! | `console.json` | what a person said who decided at the node itself |
+//! | `console.json` | what a person wants who decides at the node itself |
 //! | `result.json` | what putting back came to |
 //! | `lock` | held by the guard's process for as long as it lives |
-//! | `working` | held by the executor while it is at the change: to make it, or to have it confirmed |
+//! | `working` | held by the executor while it makes the change |
 //!
 //! A decision is never changed: what was confirmed is not undone, and what the guard has begun to undo is not confirmed
 //! (security-and-delivery §2.10). Called by the keeper and by the guard.
@@ -56,6 +56,8 @@ impl Deadline {
 /// What a person said at the node's console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Console {
+    /// What is to become of the change.
+    pub wants: Decision,
     /// Who.
     pub by: String,
     /// Why.
@@ -71,7 +73,8 @@ impl fmt::Display for Console {
 }
 
 /// What becomes of the change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// It stays.
     Confirmed,
@@ -136,7 +139,8 @@ impl Pending {
         }
         durable::write_atomically(&self.file("room"), &vec![b' '; ROOM])?;
         for lock in ["lock", "working"] {
-            drop(self.lock_file(lock)?);
+            // Made here alone: a look at a lock must not bring a folder back that is being removed.
+            File::create(self.file(lock))?;
         }
         self.write("deadline.json", deadline)?;
         self.write("order.json", order)?;
@@ -186,19 +190,14 @@ impl Pending {
         decision.map(Some).ok_or_else(|| io::Error::other("the decision says neither of its two words"))
     }
 
-    /// Ends its time.
-    pub fn end_now(&self) -> io::Result<()> {
-        self.set_deadline(&Deadline { boot_id: String::new(), ms: 0 })
-    }
-
     /// Keeps what a person says before they decide.
     pub fn say(&self, console: &Console) -> io::Result<()> {
         self.write("console.json", console)
     }
 
-    /// What a person has said.
-    pub fn said(&self) -> Option<Console> {
-        self.read("console.json").ok().flatten()
+    /// What a person has said who wants it to end so.
+    pub fn said(&self, decision: Decision) -> Option<Console> {
+        self.read::<Console>("console.json").ok().flatten().filter(|said| said.wants == decision)
     }
 
     /// Gives up the room that was kept for putting back.
@@ -240,7 +239,7 @@ impl Pending {
     }
 
     fn try_lock_of(&self, name: &str) -> io::Result<Option<File>> {
-        let file = self.lock_file(name)?;
+        let file = OpenOptions::new().write(true).open(self.file(name))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -267,10 +266,6 @@ impl Pending {
         self.file(&format!("if-{}", decision.word()))
     }
 
-    fn lock_file(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().write(true).create(true).truncate(false).open(self.file(name))
-    }
-
     fn write(&self, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
         durable::write_atomically(&self.file(name), &serde_json::to_vec(value)?)
     }
@@ -278,5 +273,50 @@ impl Pending {
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         let Some(bytes) = durable::read_if_there(&self.file(name))? else { return Ok(None) };
         Ok(Some(serde_json::from_slice(&bytes)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder as an arming leaves it, less the order.
+    fn pending(folder: &Path) -> Pending {
+        let pending = Pending::of(folder, RunId::from_number(7), Attempt(1), "load");
+        durable::make_private_directory(pending.folder()).unwrap();
+        for decision in [Decision::Confirmed, Decision::Undoing] {
+            fs::write(pending.prepared(decision), decision.word()).unwrap();
+        }
+        for lock in ["lock", "working"] {
+            File::create(pending.file(lock)).unwrap();
+        }
+        pending
+    }
+
+    #[test]
+    fn the_first_decision_counts_and_a_wish_is_told_of_where_it_came_true() {
+        let folder = tempfile::tempdir().unwrap();
+        let pending = pending(folder.path());
+        assert_eq!(pending.job(), Some((RunId::from_number(7), Attempt(1))));
+        assert_eq!(pending.decision().unwrap(), None);
+        assert_eq!(pending.decide(Decision::Undoing).unwrap(), Decision::Undoing);
+        let (by, reason) = ("grace".to_owned(), "too late".to_owned());
+        pending.say(&Console { wants: Decision::Confirmed, by, reason, at: Timestamp::clamped(0) }).unwrap();
+        assert_eq!(pending.decide(Decision::Confirmed).unwrap(), Decision::Undoing);
+        assert_eq!(pending.said(Decision::Undoing), None, "nobody asked for what came");
+        assert!(pending.said(Decision::Confirmed).is_some());
+    }
+
+    #[test]
+    fn a_look_at_a_lock_brings_nothing_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let pending = pending(folder.path());
+        let held = pending.begin_work().unwrap().unwrap();
+        assert!(pending.is_worked_on() && !pending.is_watched());
+        drop(held);
+        assert!(!pending.is_worked_on());
+        pending.remove().unwrap();
+        assert!(!pending.is_worked_on() && !pending.is_watched() && pending.begin_work().is_err());
+        assert_eq!(Pending::all(folder.path()), []);
     }
 }

@@ -60,7 +60,10 @@ pub fn watch(pending: &Pending, host: &Arc<dyn Host>, tasks: &TaskTable) -> io::
         }
         let now = clock.since_boot();
         left_alone = (!is_at_work(pending, host, &order)).then(|| left_alone.unwrap_or(now));
-        let is_over = left_alone.is_some_and(|since| now.saturating_sub(since) >= window);
+        // Never beside somebody who is still making it: then the deadline alone counts.
+        let is_over = left_alone.is_some_and(|since| {
+            now.saturating_sub(since) >= window || pending.said(Decision::Undoing).is_some()
+        });
         let left = pending.deadline().filter(|_| !is_over).and_then(|at| at.left(&clock.boot_id(), now));
         match left {
             Some(left) => thread::park_timeout(left.min(LOOK_EVERY)),

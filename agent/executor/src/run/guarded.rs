@@ -4,6 +4,7 @@
 //! undoes anything: a change that nobody confirms, and one whose step failed, is the guard's (security-and-delivery §2.10,
 //! docs/adr/0026). Part of a run.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -176,11 +177,14 @@ impl Run {
         step: &ResolvedStep,
         outcome: Result<TaskReport, Fault>,
     ) -> Result<Option<Result<TaskReport, Fault>>, JournalError> {
+        // Nobody makes it any more: from here on the guard counts, too.
+        self.at_work = None;
         let pending = self.pending(step);
         if step.guard.is_none() || !pending.is_armed() {
             return Ok(Some(outcome));
         }
         self.extend(step.guard.unwrap_or_default() + step.time_limit + self.grace() * 4);
+        self.tell(JobState::Running { step: step.id.clone(), since: self.now() });
         let settled = match &outcome {
             // Of before a restart: it stays, however its second look at it went.
             _ if matches!(pending.decision(), Ok(Some(Decision::Confirmed))) => Settled::Confirmed,
@@ -202,7 +206,9 @@ impl Run {
         let why = match settled {
             Settled::Suspended => return Ok(None),
             Settled::Confirmed => return Ok(Some(outcome.map(|body| kept(body, &pending)))),
-            Settled::PutBack(why) => pending.said().map_or(why, |said| format!("undone {said}")),
+            Settled::PutBack(why) => {
+                pending.said(Decision::Undoing).map_or(why, |said| format!("undone {said}"))
+            }
         };
         if !self.take_result(&pending)? {
             let message = format!("it was not confirmed: {why}; the guard did not say what it put back");
@@ -223,11 +229,10 @@ impl Run {
     }
 
     /// Forgets a guarded change whose step's end is journaled, unless its guard may still be at work.
-    pub(super) fn let_go(&mut self, step: &ResolvedStep) {
+    pub(super) fn let_go(&self, step: &ResolvedStep) {
         if step.guard.is_none() {
             return;
         }
-        self.at_work = None;
         let pending = self.pending(step);
         let at_work = matches!(pending.decision(), Ok(Some(Decision::Undoing)))
             && !matches!(pending.result(), Ok(Some(_)));
@@ -246,8 +251,8 @@ impl Run {
             match pending.decision() {
                 Ok(Some(Decision::Undoing)) => return Ok(self.put_back(step, pending, why)),
                 Ok(Some(Decision::Confirmed)) => {
-                    let by =
-                        pending.said().map_or_else(|| "before a restart".to_owned(), |said| said.to_string());
+                    let said = pending.said(Decision::Confirmed);
+                    let by = said.map_or_else(|| "before a restart".to_owned(), |said| said.to_string());
                     let (run, attempt) = self.key;
                     self.journal(&Entry::Confirmed { run, attempt, step: step.id.clone(), by })?;
                     return Ok(Settled::Confirmed);
@@ -257,7 +262,6 @@ impl Run {
             if self.surroundings.suspend.is_cancelled() {
                 return Ok(Settled::Suspended);
             }
-            self.tell(JobState::Running { step: step.id.clone(), since: self.now() });
             let waited = self.since_boot().saturating_sub(began);
             let by = match self.ask_path(window) {
                 Way::Controller(endpoint) => Some(endpoint),
@@ -352,6 +356,12 @@ impl Run {
             .collect()
     }
 
+    /// The steps that the guard has put back.
+    pub(super) fn undone_by_guard(&self) -> BTreeSet<String> {
+        let steps = self.admitted.resolution().steps.iter();
+        steps.filter(|step| self.guard_undid(&step.id)).map(|step| step.id.clone()).collect()
+    }
+
     /// Did the guard put all of a step back?
     pub(super) fn guard_undid(&self, step: &str) -> bool {
         let reports = self.guard_reports(step);
@@ -371,7 +381,7 @@ pub(super) enum Armed {
 
 /// A report that says who kept the change, where a person did.
 fn kept(mut body: TaskReport, pending: &Pending) -> TaskReport {
-    if let Some(said) = pending.said() {
+    if let Some(said) = pending.said(Decision::Confirmed) {
         body.summary = format!("{}; kept {said}", body.summary);
     }
     body

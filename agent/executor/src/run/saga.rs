@@ -69,8 +69,7 @@ impl Run {
         self.rolling_back = true;
         let admitted = Arc::clone(&self.admitted);
         let resolution = admitted.resolution();
-        let by_guard = resolution.steps.iter().filter(|step| self.guard_undid(&step.id));
-        let mut undone: BTreeSet<String> = by_guard.map(|step| step.id.clone()).collect();
+        let mut undone = self.undone_by_guard();
         let mut rolled = RollbackResult { undone: undone.len(), ..RollbackResult::default() };
         let entries = self.way_back(resolution);
         for (index, (entry, undo)) in entries.iter().enumerate() {
@@ -105,9 +104,7 @@ impl Run {
     /// The end of a job that does not go back: where the guard has put everything back that it changed, it is rolled back
     /// all the same.
     pub(super) fn after_guard(&self, end: End) -> End {
-        let steps = self.admitted.resolution().steps.iter();
-        let undone: BTreeSet<String> =
-            steps.filter(|step| self.guard_undid(&step.id)).map(|step| step.id.clone()).collect();
+        let undone = self.undone_by_guard();
         if undone.is_empty() || !self.left_changed(&undone).is_empty() {
             return end;
         }
