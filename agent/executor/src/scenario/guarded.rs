@@ -52,6 +52,21 @@ async fn a_confirmed_change_stays_and_its_guard_goes() {
 }
 
 #[tokio::test]
+async fn a_plan_says_in_advance_what_becomes_of_it_where_nobody_answers() {
+    for (policy, words) in [
+        ("", "no witness is configured, so it is put back"),
+        ("witness = [\"gateway:22\"]", "gateway:22 confirms"),
+    ] {
+        let mut bench = Bench::new(&format!("mode = \"enforce\"\n{policy}"));
+        let order = bench.order(1, Verb::Plan, guarded("rollback"));
+        let report = run(&mut bench, 0, &order).await;
+        let steps = report.plan.unwrap().steps;
+        assert!(!steps[0].summary.contains("under the guard"), "{}", steps[0].summary);
+        assert!(steps[1].summary.contains(words), "{}", steps[1].summary);
+    }
+}
+
+#[tokio::test]
 async fn where_nothing_would_confirm_it_a_guarded_step_does_not_begin() {
     let mut bench = bench();
     let order = bench.order(1, Verb::Run, guarded("rollback"));

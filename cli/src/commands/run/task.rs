@@ -196,11 +196,15 @@ fn checked(text: &str, profile: Document) -> Result<Procedure, Failure> {
     let lint = Lint { applied: &applied, built_actions: Some(&built), ..Lint::default() };
     let set = parse_set(&[SourceFile { name: "task", text }], &lint).map_err(|problems| {
         let what = "this cannot be a step; nothing was signed";
-        problems
-            .into_iter()
-            .fold(Failure::new(ExitCode::Usage, "config-invalid", what), |failure, problem| {
-                failure.cause(problem.message).fix(problem.fix)
-            })
+        problems.into_iter().fold(
+            Failure::new(ExitCode::Usage, "config-invalid", what),
+            |failure, problem| {
+                // What is a key in a file is a flag here.
+                let is_guard = problem.code == "guard-missing";
+                let fix = if is_guard { "add --guard 10m".to_owned() } else { problem.fix };
+                failure.cause(problem.message).fix(fix)
+            },
+        )
     })?;
     match set.documents.into_iter().next().map(|parsed| parsed.document) {
         Some(Document::Procedure(procedure)) => Ok(*procedure),
@@ -255,6 +259,7 @@ mod tests {
         let with = [("tuning", "net")];
         let failure = made("tuning.apply", &with).unwrap_err();
         assert!(format!("{:?}", failure.causes).contains("can cut the node off"), "{:?}", failure.causes);
+        assert_eq!(failure.fixes, ["add --guard 10m"]);
         let guard = Some("5m".parse().unwrap());
         let procedure =
             made_with("tuning.apply", &with, &TaskArgs { guard, ..TaskArgs::of("tuning.apply") }).unwrap();
