@@ -39,6 +39,7 @@ need awk mawk                   # the stand-in of a firewall's command line, as 
 # What is no user's program lies there.
 PATH=$PATH:/usr/sbin:/sbin
 need logrotate logrotate        # judges the files of rotation
+need grub-editenv grub-common    # writes what a machine boots next
 need nft nftables               # judges and loads rule sets, in a network of the test's own
 need pg_ctlcluster postgresql   # a server of the test's own, as an ordinary user
 need dpkg-deb dpkg              # packages are tested with the real dpkg and apt, on a root of their own

@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use crate::programs::target_directory;
 
-/// Apart from a lab that somebody has up by hand.
-const NAME: &str = "fltt";
-const NET: &str = "10.79.0";
+/// Apart from a lab that somebody has up by hand; with these in the environment two checkouts can have stories at once.
+const NAME: (&str, &str) = ("FLEET_LAB_NAME", "fltt");
+const NET: (&str, &str) = ("FLEET_LAB_NET", "10.79.0");
 /// The base is built with some 150 packages from a mirror, once.
 const BASE_LIMIT: Duration = Duration::from_mins(8);
 const CALL_LIMIT: Duration = Duration::from_mins(2);
@@ -53,8 +53,8 @@ impl Lab {
         command
             .args(arguments)
             .env("FLEET_LAB_DIR", &self.directory)
-            .env("FLEET_LAB_NAME", NAME)
-            .env("FLEET_LAB_NET", NET)
+            .env(NAME.0, of_environment(NAME))
+            .env(NET.0, of_environment(NET))
             .stdin(Stdio::null());
         command
     }
@@ -68,6 +68,11 @@ impl Lab {
         let said = String::from_utf8_lossy(&stdout).into_owned();
         ensure!(status.success(), "{what}: {status}\n{said}\n{}", String::from_utf8_lossy(&stderr));
         Ok(said)
+    }
+
+    /// The address of a node.
+    pub fn address(number: u32) -> String {
+        format!("{}.{}", of_environment(NET), 10 + number)
     }
 
     /// Runs a command on a host, which must succeed; gives what it printed.
@@ -103,6 +108,10 @@ impl Lab {
     pub async fn power(&self, node: &str, what: &str) -> Result<()> {
         self.call("lab-power", &[node, what], CALL_LIMIT).await.map(drop)
     }
+}
+
+fn of_environment((name, otherwise): (&str, &str)) -> String {
+    std::env::var(name).unwrap_or_else(|_| otherwise.to_owned())
 }
 
 impl Drop for Lab {

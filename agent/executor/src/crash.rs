@@ -16,6 +16,8 @@ pub enum CrashPoint {
     AfterStepBegin,
     /// The guard holds the step, the task has not been called.
     AfterArmed,
+    /// That the machine is to be restarted is journaled, and it has not been asked to.
+    AfterRestartNoted,
     /// A guarded step is done and journaled as such, nobody has confirmed it.
     AfterApplied,
     /// The task has ended, its end is not journaled.
@@ -27,7 +29,7 @@ pub enum CrashPoint {
 /// The text names no crash point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown crash point; known are after_accepted, after_step_begin, after_armed, after_applied, before_step_end and after_finished"
+    "unknown crash point; known are after_accepted, after_step_begin, after_armed, after_restart_noted, after_applied, before_step_end and after_finished"
 )]
 pub struct CrashPointError;
 
@@ -39,6 +41,7 @@ impl FromStr for CrashPoint {
             "after_accepted" => Ok(Self::AfterAccepted),
             "after_step_begin" => Ok(Self::AfterStepBegin),
             "after_armed" => Ok(Self::AfterArmed),
+            "after_restart_noted" => Ok(Self::AfterRestartNoted),
             "after_applied" => Ok(Self::AfterApplied),
             "before_step_end" => Ok(Self::BeforeStepEnd),
             "after_finished" => Ok(Self::AfterFinished),

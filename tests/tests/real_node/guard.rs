@@ -4,7 +4,7 @@ use anyhow::Result;
 use fleet_tests::wait::{PATIENCE, wait_for};
 use fleet_types::job::{EndCause, JobState, Outcome};
 
-use super::Story;
+use super::{Story, restart};
 
 const UNIT: &str = include_str!("../../../deploy/systemd/fleet-guard.service");
 
@@ -111,5 +111,6 @@ async fn t18_t19_a_packet_filter_that_cuts_a_real_node_off_is_put_back() -> Resu
     put_back(&story, &run, &before).await?;
     story.online().await?;
     assert_eq!(story.outcome("good").await?.0, Outcome::Succeeded, "and the node works on");
+    restart::is_done_once_and_confirmed(&story).await?;
     story.controller.stop().await
 }

@@ -2,6 +2,7 @@
 
 mod guard;
 mod packages;
+mod restart;
 
 use std::path::Path;
 
@@ -27,6 +28,9 @@ drain = "1s"
 [policy]
 mode = "enforce"
 max_disruptive_jobs = { count = 50, within = "24h" }
+allow_actions = ["*"]
+reboot = "always"
+reboot_cooldown = "1s"
 "#;
 
 const UNIT: &str =

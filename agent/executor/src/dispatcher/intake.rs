@@ -315,6 +315,7 @@ impl Dispatcher {
             held: is_held(parts.host.as_ref(), &owners.hold_file),
             load: load_part(parts.host.as_ref()),
             disruptive_jobs: parts.table.disruptive_since(self.now().minus(within)),
+            up_for: parts.host.clock().since_boot(),
             package_damage: parts.host.packages().damage(),
             safe_mode: self.safe_mode(),
         }

@@ -31,6 +31,9 @@ pub struct GuardOrder {
     pub packages: PackageRules,
     /// How long an unconfirmed change may stand, in milliseconds.
     pub window_ms: u64,
+    /// The step restarts the machine: its deadline counts anew in the boot after that.
+    #[serde(default)]
+    pub restarts: bool,
     /// What is done, in this order. One that fails does not stop the next.
     pub entries: Vec<UndoEntry>,
 }

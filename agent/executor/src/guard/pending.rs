@@ -6,6 +6,7 @@
 //! | `deadline.json` | until when, on boot time |
 //! | `decision` | `confirmed` or `undoing`: made once, by a link to a file that is there since the arming, so that a full disk stops neither |
 //! | `console.json` | what a person wants who decides at the node itself |
+//! | `restarted.json` | in which boot putting back had the machine restarted |
 //! | `result.json` | what putting back came to |
 //! | `lock` | held by the guard's process for as long as it lives |
 //! | `working` | held by the executor while it makes the change |
@@ -27,9 +28,13 @@ use serde::{Deserialize, Serialize};
 
 use super::order::GuardOrder;
 use crate::durable;
+use crate::host::Clock;
 
 /// Room on a full disk for putting back: records of the programs that it starts, notes of tasks, and the result.
 const ROOM: usize = 1024 * 1024;
+/// After a restart of the machine the agent comes up within this time: a firewall with many interfaces waits two minutes for
+/// its network (`systemd-networkd-wait-online(8)`), and its own services come before it.
+const START_ALLOWANCE: Duration = Duration::from_mins(5);
 
 /// Until when a change may stand unconfirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,12 +43,15 @@ pub struct Deadline {
     pub boot_id: String,
     /// Milliseconds since that boot.
     pub ms: u64,
+    /// It was made in the boot after the restart that its step asked for: in one after that it is over.
+    #[serde(default)]
+    pub anew: bool,
 }
 
 impl Deadline {
     /// At this time of the present boot.
     pub fn at(boot_id: String, since_boot: Duration) -> Self {
-        Self { boot_id, ms: u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX) }
+        Self { boot_id, ms: u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX), anew: false }
     }
 
     /// How long there is still; none when it is over.
@@ -166,6 +174,30 @@ impl Pending {
     /// Sets another deadline; the guard looks several times a second.
     pub fn set_deadline(&self, deadline: &Deadline) -> io::Result<()> {
         self.write("deadline.json", deadline)
+    }
+
+    /// How long a change may still stand unconfirmed; none when that is over. After the restart that its step asked for that
+    /// is counted anew, once, from the first look in the new boot (security-and-delivery §2.10).
+    pub fn left(&self, order: &GuardOrder, clock: &dyn Clock) -> Option<Duration> {
+        let deadline = self.deadline()?;
+        let (boot_id, now) = (clock.boot_id(), clock.since_boot());
+        if deadline.boot_id == boot_id || deadline.anew || !order.restarts {
+            return deadline.left(&boot_id, now);
+        }
+        let left = Duration::from_millis(order.window_ms) + START_ALLOWANCE;
+        let anew = Deadline { anew: true, ..Deadline::at(boot_id, now + left) };
+        // What cannot be counted is over.
+        self.set_deadline(&anew).is_ok().then_some(left)
+    }
+
+    /// Keeps the boot in which putting back has the machine restarted.
+    pub fn note_restart(&self, boot_id: &str) -> io::Result<()> {
+        self.write("restarted.json", boot_id)
+    }
+
+    /// The boot in which putting back had the machine restarted.
+    pub fn restarted_from(&self) -> Option<String> {
+        self.read("restarted.json").ok().flatten()
     }
 
     /// Decides, unless it was decided: gives what counts.

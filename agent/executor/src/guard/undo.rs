@@ -24,12 +24,28 @@ impl OutputSink for Unheard {
     fn write(&self, _: &[u8]) {}
 }
 
-/// Puts everything of an order back and says what came of it.
-pub fn put_back(order: &Arc<GuardOrder>, host: &Arc<dyn Host>, tasks: &TaskTable) -> Vec<StepReport> {
-    (0..order.entries.len()).map(|index| one(order, index, host, tasks)).collect()
+/// Has the machine restarted within this time and does not come back; gives why it did.
+pub type Restart<'a> = &'a dyn Fn(Duration) -> String;
+
+/// Puts everything of an order back and says what came of it. `restarted` is the boot in which it had the machine restarted
+/// before.
+pub fn put_back(
+    order: &Arc<GuardOrder>,
+    host: &Arc<dyn Host>,
+    tasks: &TaskTable,
+    restarted: Option<&str>,
+    restart: Restart<'_>,
+) -> Vec<StepReport> {
+    (0..order.entries.len()).map(|index| one(order, index, host, tasks, (restarted, restart))).collect()
 }
 
-fn one(order: &Arc<GuardOrder>, index: usize, host: &Arc<dyn Host>, tasks: &TaskTable) -> StepReport {
+fn one(
+    order: &Arc<GuardOrder>,
+    index: usize,
+    host: &Arc<dyn Host>,
+    tasks: &TaskTable,
+    (restarted, restart): (Option<&str>, Restart<'_>),
+) -> StepReport {
     let entry = order.entries[index].clone();
     let (started, began) = (host.clock().now(), host.clock().since_boot());
     let (state, cause, mut body) = match tasks.get(&entry.action) {
@@ -37,7 +53,13 @@ fn one(order: &Arc<GuardOrder>, index: usize, host: &Arc<dyn Host>, tasks: &Task
             let why = format!("this agent has no task for {}", entry.action);
             (StepState::Failed, Some(EndCause::StepFailed), said(why))
         }
-        Some(task) => judged(&entry, call(order, index, host, task)),
+        Some(task) => match call(order, index, host, task, restarted.map(str::to_owned)) {
+            Called::Answered(Err(TaskError::Restart)) => {
+                let why = restart(Duration::from_millis(entry.limit_ms));
+                (StepState::Failed, Some(EndCause::OutcomeUnknown), said(why))
+            }
+            called => judged(&entry, called),
+        },
     };
     cut_parts(&mut body);
     let took = host.clock().since_boot().saturating_sub(began);
@@ -56,14 +78,25 @@ fn one(order: &Arc<GuardOrder>, index: usize, host: &Arc<dyn Host>, tasks: &Task
     }
 }
 
-fn call(order: &Arc<GuardOrder>, index: usize, host: &Arc<dyn Host>, task: Task) -> Called<TaskReport> {
+fn call(
+    order: &Arc<GuardOrder>,
+    index: usize,
+    host: &Arc<dyn Host>,
+    task: Task,
+    restarted_from: Option<String>,
+) -> Called<TaskReport> {
     let (order, on) = (Arc::clone(order), Arc::clone(host));
     let limit = Duration::from_millis(order.entries[index].limit_ms);
     on_thread(host, "the guard", limit + GRACE, move || {
         let entry = &order.entries[index];
         let mut step = order.step.clone();
         step.step.clone_from(&entry.id);
-        let job = JobView { noted: order.noted.clone(), resumed: true, packages: order.packages.clone() };
+        let job = JobView {
+            noted: order.noted.clone(),
+            resumed: true,
+            packages: order.packages.clone(),
+            restarted_from,
+        };
         let context = TaskContext {
             host: &*on,
             profile: &order.profile,
@@ -94,7 +127,7 @@ fn judged(entry: &UndoEntry, called: Called<TaskReport>) -> (StepState, Option<E
                 TaskError::Failed { report, .. } | TaskError::Cancelled(report) => {
                     (EndCause::StepFailed, *report)
                 }
-                TaskError::Declared(_) => (EndCause::StepFailed, TaskReport::default()),
+                TaskError::Declared(_) | TaskError::Restart => (EndCause::StepFailed, TaskReport::default()),
             };
             (StepState::Failed, Some(cause), TaskReport { summary: message, ..body })
         }

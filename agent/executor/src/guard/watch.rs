@@ -60,11 +60,13 @@ pub fn watch(pending: &Pending, host: &Arc<dyn Host>, tasks: &TaskTable) -> io::
         }
         let now = clock.since_boot();
         left_alone = (!is_at_work(pending, host, &order)).then(|| left_alone.unwrap_or(now));
-        // Never beside somebody who is still making it: then the deadline alone counts.
+        // Never beside somebody who is still making it: then the deadline alone counts. As it does while the machine goes
+        // down and comes up.
         let is_over = left_alone.is_some_and(|since| {
-            now.saturating_sub(since) >= window || pending.said(Decision::Undoing).is_some()
+            (!order.restarts && now.saturating_sub(since) >= window)
+                || pending.said(Decision::Undoing).is_some()
         });
-        let left = pending.deadline().filter(|_| !is_over).and_then(|at| at.left(&clock.boot_id(), now));
+        let left = if is_over { None } else { pending.left(&order, clock) };
         match left {
             Some(left) => thread::park_timeout(left.min(LOOK_EVERY)),
             None => match pending.decide(Decision::Undoing) {
@@ -82,7 +84,8 @@ pub fn watch(pending: &Pending, host: &Arc<dyn Host>, tasks: &TaskTable) -> io::
     if let Err(error) = pending.make_room() {
         tracing::warn!(%error, "the room that was kept for it cannot be given up");
     }
-    let steps = put_back(&Arc::new(order), host, tasks);
+    let restart = |limit| restart(pending, host, limit);
+    let steps = put_back(&Arc::new(order), host, tasks, pending.restarted_from().as_deref(), &restart);
     for step in &steps {
         tracing::warn!(step = step.id, state = ?step.state, summary = step.body.summary, "put back");
     }
@@ -112,6 +115,22 @@ pub fn watch_all(folder: &Path, host: &Arc<dyn Host>, tasks: &TaskTable) -> io::
         });
         ended.collect::<io::Result<Vec<_>>>().map(drop)
     })
+}
+
+/// Has the machine restarted, and waits to be ended with it; the next guard goes on. Gives why that did not come.
+fn restart(pending: &Pending, host: &Arc<dyn Host>, limit: Duration) -> String {
+    let clock = host.clock();
+    if let Err(error) = pending.note_restart(&clock.boot_id()) {
+        return format!("a restart of the machine cannot be noted, and was not asked for: {error}");
+    }
+    if let Err(error) = host.units().restart_machine() {
+        return format!("the machine was not restarted: {error}");
+    }
+    let asked = clock.since_boot();
+    while clock.since_boot().saturating_sub(asked) < limit {
+        thread::park_timeout(LOOK_EVERY);
+    }
+    format!("the machine was asked to restart and did not go down within {} s", limit.as_secs())
 }
 
 /// Is the executor at the change, or a program that it started for the job? The step's own time covers both; when they are

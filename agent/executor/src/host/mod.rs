@@ -34,6 +34,7 @@ mod supervised;
 mod system;
 mod systemd;
 mod systemd_files;
+mod systemd_restart;
 mod transient;
 mod unit_file;
 mod units;

@@ -30,6 +30,8 @@ use crate::tasks::CancelFlag;
 pub enum Answer {
     /// Ends so, having printed this.
     Ends(Exit, String),
+    /// The real program of this machine is run.
+    Real,
     /// Cannot be started.
     NotStarted(String),
     /// Nobody saw how it ended.
@@ -78,6 +80,8 @@ pub struct Script {
     pub unit_calls: Vec<String>,
     /// What else is special of units.
     pub unit_traits: UnitTraits,
+    /// The kernel's release.
+    pub kernel: String,
     /// Processors.
     pub cores: u32,
     /// Processor time at each reading; the last one stays.
@@ -146,6 +150,7 @@ impl ScriptedHost {
             package_damage: None,
             unit_calls: Vec::new(),
             unit_traits: UnitTraits::default(),
+            kernel: "6.1.0".to_owned(),
             cores: 4,
             cpu: VecDeque::from([CpuTimes { busy: 100, total: 1000 }, CpuTimes { busy: 110, total: 1100 }]),
             memory: MemoryUse { total: 8 << 30, available: 6 << 30 },
@@ -263,6 +268,17 @@ impl Clock for ScriptedHost {
     }
 }
 
+/// How the real program ends, and what it prints.
+fn really(argv: &[String]) -> Answer {
+    let output = match std::process::Command::new(&argv[0]).args(&argv[1..]).output() {
+        Ok(output) => output,
+        Err(error) => return Answer::NotStarted(error.to_string()),
+    };
+    let said = [output.stdout, output.stderr].concat();
+    let status = output.status.code().unwrap_or(-1);
+    Answer::Ends(Exit::Status(status), String::from_utf8_lossy(&said).into_owned())
+}
+
 impl Processes for ScriptedHost {
     fn run(
         &self,
@@ -283,6 +299,10 @@ impl Processes for ScriptedHost {
                 },
             );
         drop(script);
+        let answer = match answer {
+            Some(Answer::Real) => Some(really(&invocation.argv)),
+            answer => answer,
+        };
         match answer {
             Some(Answer::Ends(exit, text)) => {
                 running.output.write(text.as_bytes());
@@ -299,7 +319,7 @@ impl Processes for ScriptedHost {
                 Err(ProcessError::OutcomeUnknown { program, why: "the script says so".to_owned() })
             }
             Some(Answer::NotStarted(why)) => Err(ProcessError::NotStarted { program, why }),
-            None => {
+            None | Some(Answer::Real) => {
                 Err(ProcessError::NotStarted { program, why: "no such program in the script".to_owned() })
             }
         }
@@ -373,7 +393,7 @@ impl System for ScriptedHost {
     }
 
     fn names(&self) -> (String, String, String) {
-        ("scripted".to_owned(), "6.1.0".to_owned(), "x86_64".to_owned())
+        ("scripted".to_owned(), self.script().kernel.clone(), "x86_64".to_owned())
     }
 }
 

@@ -30,6 +30,10 @@ pub struct UnitTraits {
     pub enabled: BTreeSet<String>,
     /// Units that cannot be reloaded.
     pub no_reload: BTreeSet<String>,
+    /// Who holds a restart of the machine up.
+    pub against_restart: Vec<String>,
+    /// How often it is still starting when it is asked.
+    pub booting: u32,
     /// When units were started.
     pub started: BTreeMap<String, Timestamp>,
 }
@@ -123,5 +127,25 @@ impl Units for ScriptedHost {
     fn load_files(&self) -> Result<(), UnitError> {
         self.script().unit_calls.push("load files".to_owned());
         Ok(())
+    }
+
+    fn against_restart(&self) -> Result<Vec<String>, UnitError> {
+        Ok(self.script().unit_traits.against_restart.clone())
+    }
+
+    fn restart_machine(&self) -> Result<(), UnitError> {
+        let mut script = self.script();
+        script.unit_calls.push("restart the machine".to_owned());
+        if script.unit_traits.stuck.contains("reboot.target") {
+            return Err(failed("reboot.target", "access denied"));
+        }
+        Ok(())
+    }
+
+    fn is_booting(&self) -> Result<bool, UnitError> {
+        let traits = &mut self.script().unit_traits;
+        let left = traits.booting;
+        traits.booting = left.saturating_sub(1);
+        Ok(left > 0)
     }
 }

@@ -14,10 +14,10 @@ use tokio_stream::StreamExt as _;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, Error, OwnedObjectPath, fdo, proxy};
 
-use super::systemd_files;
 use super::units::{
     Activity, LastRun, UnitError, UnitRelations, UnitState, Units, UnitsKind, check_unit_name,
 };
+use super::{systemd_files, systemd_restart};
 
 /// The bus; Debian starts it with the first sockets.
 const BUS: &str = "/run/dbus/system_bus_socket";
@@ -39,6 +39,8 @@ pub(super) trait Manager {
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reload_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    #[zbus(property)]
+    fn system_state(&self) -> zbus::Result<String>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
 }
@@ -145,6 +147,23 @@ impl Units for SystemdUnits {
 
     fn load_files(&self) -> Result<(), UnitError> {
         ask("systemd", ANSWER_LIMIT, async |bus| systemd_files::load_files(bus).await)
+    }
+
+    fn against_restart(&self) -> Result<Vec<String>, UnitError> {
+        ask("systemd", ANSWER_LIMIT, async |bus| systemd_restart::against(bus).await)
+    }
+
+    fn restart_machine(&self) -> Result<(), UnitError> {
+        ask("systemd", ANSWER_LIMIT, async |bus| systemd_restart::restart(bus).await)
+    }
+
+    fn is_booting(&self) -> Result<bool, UnitError> {
+        look("systemd", &async |bus: &Connection| {
+            let wrong = |error: Error| unit_error("systemd", &error);
+            let manager = ManagerProxy::builder(bus).cache_properties(CacheProperties::No).build();
+            let state = manager.await.map_err(wrong)?.system_state().await.map_err(wrong)?;
+            Ok(matches!(state.as_str(), "initializing" | "starting"))
+        })
     }
 }
 

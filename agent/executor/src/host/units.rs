@@ -172,11 +172,32 @@ pub trait Units: Send + Sync {
     /// Takes up unit files that were changed.
     fn load_files(&self) -> Result<(), UnitError>;
 
+    /// What holds a restart of the machine up, in words of those who do (`systemd-inhibit(1)`).
+    fn against_restart(&self) -> Result<Vec<String>, UnitError> {
+        Err(no_restart())
+    }
+
+    /// Asks for an orderly restart of the machine and does not wait for it.
+    fn restart_machine(&self) -> Result<(), UnitError> {
+        Err(no_restart())
+    }
+
+    /// Is the machine still starting?
+    fn is_booting(&self) -> Result<bool, UnitError> {
+        Err(no_restart())
+    }
+
     /// Stops every unit that this backend started: the end of a development fleet. A backend that does not
     /// own its units (systemd) stops none.
     fn stop_all(&self) -> Result<(), UnitError> {
         Ok(())
     }
+}
+
+/// A backend that does not own the machine neither restarts it nor knows of its start.
+fn no_restart() -> UnitError {
+    let why = "only systemd restarts the machine in order".to_owned();
+    UnitError::Unsupported { unit: "reboot.target".to_owned(), why }
 }
 
 /// Is this the name of a unit? `systemd.unit(5)`: letters, digits and `:-_.\@`, with a suffix. No slash, so

@@ -105,12 +105,14 @@ pub enum Entry {
         /// Which controller, or which witness.
         by: String,
     },
-    /// Reserved for reboots, done when the boot id has changed.
+    /// The machine is about to be restarted; done when the boot id has changed.
     RebootRequested {
         /// The run.
         run: RunId,
         /// The attempt.
         attempt: Attempt,
+        /// The step that asks for it.
+        step: String,
         /// Boot id before it.
         boot_id: String,
     },

@@ -28,6 +28,8 @@ pub struct StepRecord {
     pub began: Timestamp,
     /// The same on boot time.
     pub began_boot: Option<BootTime>,
+    /// The boot in which it last had the machine restarted.
+    pub restarted_from: Option<String>,
     /// What it said at its end.
     pub report: Option<StepReport>,
 }
@@ -66,6 +68,7 @@ impl JobRecord {
                         undo: undo.clone(),
                         began: *at,
                         began_boot: boot.clone(),
+                        restarted_from: None,
                         report: None,
                     });
                 }
@@ -81,6 +84,7 @@ impl JobRecord {
                         undo: serde_json::Value::Null,
                         began: report.started.unwrap_or(Timestamp::clamped(0)),
                         began_boot: None,
+                        restarted_from: None,
                         report: Some(report.as_ref().clone()),
                     });
                 }
@@ -99,10 +103,12 @@ impl JobRecord {
                 self.cancelled = Some(reason.clone());
                 self.stopped_at = Some(*at);
             }
-            Entry::GuardArmed { .. }
-            | Entry::Applied { .. }
-            | Entry::Confirmed { .. }
-            | Entry::RebootRequested { .. } => {}
+            Entry::RebootRequested { step, boot_id, .. } => {
+                if let Some(known) = self.steps.iter_mut().find(|known| known.id == *step) {
+                    known.restarted_from = Some(boot_id.clone());
+                }
+            }
+            Entry::GuardArmed { .. } | Entry::Applied { .. } | Entry::Confirmed { .. } => {}
         }
     }
 

@@ -4,11 +4,12 @@
 //! because the way back of a node's own job is always allowed (security-and-delivery §1.17).
 
 use std::path::Path;
+use std::time::Duration;
 
 use fleet_types::label::Labels;
 
 use super::glob::any_matches;
-use super::local::{LocalPolicy, Mode};
+use super::local::{LocalPolicy, Mode, Reboot};
 use super::refusal::Refusal;
 use crate::resolve::{Resolution, ResolvedStep};
 
@@ -23,6 +24,8 @@ pub struct NodeConditions {
     pub load: Option<f64>,
     /// Disruptive jobs that began within the policy's time.
     pub disruptive_jobs: usize,
+    /// Since when the machine is up.
+    pub up_for: Duration,
     /// Why the database of packages is not consistent, if it is not.
     pub package_damage: Option<String>,
     /// Why the executor starts no changes, if it does not.
@@ -50,6 +53,9 @@ pub fn judge(
     // Undo and final entries need none: they lead back to what is known.
     for step in resolution.active() {
         refusals.extend(against_unguarded(step, resolution));
+    }
+    if let Some(step) = resolution.active().find(|step| step.effects.restarts) {
+        against_restart(step, policy, conditions, &mut refusals);
     }
     if resolution.is_disruptive() {
         against_disruption(policy, conditions, labels, &mut refusals);
@@ -165,6 +171,34 @@ pub(super) fn against_step(step: &ResolvedStep, policy: &LocalPolicy, refusals: 
             let message = format!("step {id} would write {path}, which reaches into {protected}");
             refuse("protected-path", message, REMEDY);
         }
+    }
+}
+
+/// Rules against a restart of the machine (security-and-delivery §2.12).
+fn against_restart(
+    step: &ResolvedStep,
+    policy: &LocalPolicy,
+    conditions: &NodeConditions,
+    refusals: &mut Vec<Refusal>,
+) {
+    let id = &step.id;
+    let why = match policy.reboot {
+        Reboot::Always => None,
+        Reboot::Never => Some("never"),
+        // Asked for here and answered by nobody: this build has neither windows on the node nor sign-offs.
+        Reboot::Window => Some("inside a window alone, and this build knows none"),
+        Reboot::Ask => Some("after a sign-off alone, and this build has none"),
+    };
+    if let Some(why) = why {
+        let message = format!("step {id} restarts the machine, local policy allows that {why}");
+        let remedy = "set reboot = \"always\" in the node's agent.toml";
+        refusals.push(Refusal::new("reboot-not-allowed", message, remedy));
+    }
+    if conditions.up_for < policy.reboot_cooldown.length() {
+        let (up, asked) = (conditions.up_for.as_secs(), policy.reboot_cooldown.as_str());
+        let message =
+            format!("the machine was started {up} s ago, local policy asks for {asked} between two restarts");
+        refusals.push(Refusal::new("reboot-cooldown", message, "wait, or lower reboot_cooldown"));
     }
 }
 

@@ -65,7 +65,7 @@ pub enum RequireSignature {
     All,
 }
 
-/// When the node may be rebooted. This build has no action that reboots.
+/// When the node may be rebooted. This build has neither windows on the node nor sign-offs: both refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reboot {
@@ -238,7 +238,7 @@ impl LocalPolicy {
     }
 
     /// Keys that are written, that this build cannot honour, and that would hold changes back: while there
-    /// are any, changes are refused. Keys about things this build cannot do (reboots, the
+    /// are any, changes are refused. Keys about things this build cannot do (the
     /// guard's witnesses) are not among them: those things are refused anyway.
     pub fn not_built(&self) -> Vec<&'static str> {
         if self.local_window.is_some() { vec!["local_window"] } else { Vec::new() }

@@ -1,4 +1,4 @@
-//! What a step can effects: does it change the node, can it cut it off, what does it run, stop and write.
+//! What a step can effect: does it change the node, can it cut it off, what does it run, stop and write.
 //!
 //! Pure, from the signed profile and the catalogue alone; the judge holds it against local policy. Where
 //! something is not known, it is taken to be the worse.
@@ -20,6 +20,8 @@ pub struct Effects {
     pub changes: bool,
     /// Can it cut the node off?
     pub touches_network: bool,
+    /// Does it restart the machine?
+    pub restarts: bool,
     /// Does it disturb what the node does for others?
     pub disruptive: bool,
     /// Ids of `[command.*]` that it runs.
@@ -53,6 +55,7 @@ pub fn of(
     effects.touches_network = action.guard == Answer::Yes
         || commands.iter().any(|command| command.touches_network)
         || (action.guard == Answer::ById && ids_touch_network(action, &ids, profile));
+    effects.restarts = action.name == "reboot";
     // health.repair is not among them: it starts what is down and leaves alone what runs.
     let stops = matches!(action.name, "service.stop" | "service.restart");
     if stops {

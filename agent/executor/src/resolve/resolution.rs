@@ -26,7 +26,7 @@ use super::values::PlaceholderValues;
 use super::{arguments, parameters};
 use crate::identity::NodeIdentity;
 use crate::policy::Refusal;
-use crate::tasks::{NEED_PACKAGES, NEED_UNITS, Reversal, Task};
+use crate::tasks::{NEED_PACKAGES, NEED_SYSTEMD, NEED_UNITS, Reversal, Task};
 
 /// What is resolved.
 #[derive(Debug)]
@@ -343,6 +343,11 @@ impl Resolver<'_> {
                 parts.id, action.name
             );
             return Err(Refusal::new("no-package-manager", message, "take the step out for this node"));
+        }
+        if self.input.tasks.no_systemd() && NEED_SYSTEMD.contains(&action.name) {
+            let message =
+                format!("step {}: {} needs systemd, which does not run this node", parts.id, action.name);
+            return Err(Refusal::new("no-systemd", message, "take the step out for this node"));
         }
         let built = self.input.tasks.get(action.name).filter(|_| action.runs_on != Where::Controller);
         let task = built.ok_or_else(|| refuse("action-not-built", "is not built into this agent"))?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::host::Host;
+use crate::host::{Host, UnitsKind};
 use crate::tasks::{self, Task};
 
 /// The tasks by action.
@@ -14,6 +14,7 @@ pub struct TaskTable {
     tasks: BTreeMap<&'static str, Task>,
     no_units: Option<&'static str>,
     no_packages: bool,
+    no_systemd: bool,
 }
 
 impl std::fmt::Debug for TaskTable {
@@ -39,12 +40,16 @@ impl TaskTable {
         if self.no_packages {
             self.tasks.retain(|action, _| !tasks::NEED_PACKAGES.contains(action));
         }
+        self.no_systemd = host.units().kind() != UnitsKind::Systemd;
+        if self.no_systemd {
+            self.tasks.retain(|action, _| !tasks::NEED_SYSTEMD.contains(action));
+        }
         self
     }
 
     /// These tasks and no others, on a machine whose units and packages can be asked.
     pub fn of(tasks: impl IntoIterator<Item = (&'static str, Task)>) -> Self {
-        Self { tasks: tasks.into_iter().collect(), no_units: None, no_packages: false }
+        Self { tasks: tasks.into_iter().collect(), no_units: None, no_packages: false, no_systemd: false }
     }
 
     /// The task of an action.
@@ -60,6 +65,11 @@ impl TaskTable {
     /// Does this node have no package manager that this build speaks to?
     pub const fn no_packages(&self) -> bool {
         self.no_packages
+    }
+
+    /// Is it not systemd that runs this node?
+    pub const fn no_systemd(&self) -> bool {
+        self.no_systemd
     }
 
     /// The actions, sorted.

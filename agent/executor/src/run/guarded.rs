@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fleet_types::job::{EndCause, JobState};
-use fleet_types::report::{StepReport, StepState, TaskReport};
+use fleet_types::report::{Problem, StepReport, StepState, TaskReport};
+use fleet_types::severity::Severity;
 
 use super::life::Run;
 use super::path::{ANSWER_LIMIT, Way};
@@ -17,7 +18,7 @@ use super::step::{Fault, millis};
 use crate::guard::{Deadline, Decision, GuardOrder, ORDER_VERSION, Pending, UndoEntry};
 use crate::journal::{Entry, JournalError};
 use crate::resolve::ResolvedStep;
-use crate::tasks::CancelFlag;
+use crate::tasks::{CancelFlag, Task};
 
 /// Pause between two questions: a controller that was down for a moment is found, and one that is busy is left alone.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -27,6 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const WORK_PATIENCE: Duration = Duration::from_secs(5);
 /// What the guard has beyond the limits of its entries: starting anew after it was killed, and a disk that is slow.
 const GUARD_MARGIN: Duration = Duration::from_mins(3);
+
+/// Making a confirmed change lasting is writing a word somewhere.
+const KEEP_LIMIT: Duration = Duration::from_mins(1);
 
 /// What a change came to.
 pub(super) enum Settled {
@@ -167,6 +171,7 @@ impl Run {
             noted: view.noted,
             packages: view.packages,
             window_ms: millis(step.guard.unwrap_or_default()),
+            restarts: step.effects.restarts,
             entries,
         }
     }
@@ -205,7 +210,9 @@ impl Run {
         };
         let why = match settled {
             Settled::Suspended => return Ok(None),
-            Settled::Confirmed => return Ok(Some(outcome.map(|body| kept(body, &pending)))),
+            Settled::Confirmed => {
+                return Ok(Some(outcome.map(|body| self.lasting(step, kept(body, &pending)))));
+            }
             Settled::PutBack(why) => {
                 pending.said(Decision::Undoing).map_or(why, |said| format!("undone {said}"))
             }
@@ -226,6 +233,25 @@ impl Run {
             }
             Err(fault) => Fault { message: format!("{}; {how}", fault.message), ..fault },
         })))
+    }
+
+    /// Has a confirmed change made lasting; what is left undone of that stands in the report.
+    fn lasting(&self, step: &ResolvedStep, mut body: TaskReport) -> TaskReport {
+        let Some(Task::Change(change)) = step.task else { return body };
+        let undo = self.record.step(&step.id).map(|known| known.undo.clone()).unwrap_or_default();
+        let kept = self.call(step, (1, true), KEEP_LIMIT, true, move |context| change.keep(context, &undo));
+        if let Err(fault) = kept {
+            let found = Problem {
+                severity: Severity::High,
+                code: "not_lasting".to_owned(),
+                subject: step.id.clone(),
+                message: format!("it was confirmed, and not made lasting: {}", fault.message),
+                evidence: String::new(),
+                remedy: "look at the node before it is restarted".to_owned(),
+            };
+            body.problems.push(found);
+        }
+        body
     }
 
     /// Forgets a guarded change whose step's end is journaled, unless its guard may still be at work.
@@ -302,11 +328,12 @@ impl Run {
     /// unconfirmed change up. Where it cannot be written the one before counts.
     fn shorten(&self, pending: &Pending, from_now: Duration) {
         let clock = self.surroundings.host.clock();
-        let left = pending.deadline().and_then(|at| at.left(&clock.boot_id(), clock.since_boot()));
-        if left.is_none_or(|left| left <= from_now) {
+        let Some(before) = pending.deadline() else { return };
+        if before.left(&clock.boot_id(), clock.since_boot()).is_none_or(|left| left <= from_now) {
             return;
         }
-        if let Err(error) = pending.set_deadline(&self.deadline(from_now)) {
+        let nearer = Deadline { anew: before.anew, ..self.deadline(from_now) };
+        if let Err(error) = pending.set_deadline(&nearer) {
             tracing::error!(%error, "the guard's deadline cannot be moved; the one before counts");
         }
     }

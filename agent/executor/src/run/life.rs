@@ -350,7 +350,8 @@ impl Run {
             let action = steps.iter().find(|step| step.id == known.id)?.action.clone();
             Some(NotedUndo { step: known.id.clone(), action, undo: known.undo.clone() })
         });
-        JobView { noted: noted.collect(), resumed, packages: package_rules(&self.surroundings.policy.now()) }
+        let packages = package_rules(&self.surroundings.policy.now());
+        JobView { noted: noted.collect(), resumed, packages, restarted_from: None }
     }
 
     pub(super) fn identity(&self, step: &str, try_number: u32) -> StepIdentity {

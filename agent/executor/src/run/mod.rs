@@ -11,6 +11,7 @@ mod limits;
 mod output;
 mod path;
 mod planning;
+mod restart;
 mod saga;
 mod step;
 mod task_thread;

@@ -14,7 +14,7 @@ use super::life::Run;
 use super::task_thread::{Call, Called, call};
 use crate::journal::{BootTime, Entry, JournalError, StepRecord};
 use crate::resolve::ResolvedStep;
-use crate::tasks::{Change, RetryKind, Reversal, Task, TaskError};
+use crate::tasks::{Change, JobView, RetryKind, Reversal, Task, TaskError};
 
 /// What is done with a step's task.
 #[derive(Clone, Copy)]
@@ -36,11 +36,13 @@ pub(super) struct Fault {
     pub(super) message: String,
     pub(super) body: Box<TaskReport>,
     pub(super) retry: Option<RetryKind>,
+    /// Its task asks for a restart of the machine.
+    pub(super) restart: bool,
 }
 
 impl Fault {
     pub(super) fn new(cause: EndCause, message: impl Into<String>) -> Self {
-        Self { cause, message: message.into(), body: Box::default(), retry: None }
+        Self { cause, message: message.into(), body: Box::default(), retry: None, restart: false }
     }
 }
 
@@ -51,12 +53,13 @@ impl From<TaskError> for Fault {
             TaskError::Failed { report: body, retry, .. } => {
                 let timed_out = retry == Some(RetryKind::Timeout);
                 let cause = if timed_out { EndCause::TimedOut } else { EndCause::StepFailed };
-                Self { cause, message, body, retry }
+                Self { body, retry, ..Self::new(cause, message) }
             }
-            TaskError::Cancelled(body) => Self { cause: EndCause::Cancelled, message, body, retry: None },
+            TaskError::Cancelled(body) => Self { body, ..Self::new(EndCause::Cancelled, message) },
             TaskError::OutcomeUnknown { report: body, retry, .. } => {
-                Self { cause: EndCause::OutcomeUnknown, message, body, retry }
+                Self { body, retry, ..Self::new(EndCause::OutcomeUnknown, message) }
             }
+            TaskError::Restart => Self { restart: true, ..Self::new(EndCause::StepFailed, message) },
             TaskError::Declared(_) => Self::new(EndCause::StepFailed, message),
         }
     }
@@ -65,7 +68,7 @@ impl From<TaskError> for Fault {
 impl Run {
     /// Carries one step out and journals its end. `limit` is the time that is left for it, counted from its
     /// begin where an earlier life of the executor began it. None when the executor stops while the step's change waits
-    /// to be confirmed.
+    /// to be confirmed, or while the machine goes down for it.
     pub(super) fn carry_step(
         &mut self,
         step: &ResolvedStep,
@@ -110,6 +113,10 @@ impl Run {
                 };
                 let left = limit.saturating_sub(self.since_boot().saturating_sub(entered));
                 match tried {
+                    Err(fault) if fault.restart => match self.restart_machine(step, left)? {
+                        Some(fault) => break Err(fault),
+                        None => return Ok(None),
+                    },
                     Err(fault) if self.waits_to_retry(step, &fault, try_number, left) => try_number += 1,
                     ended => break ended,
                 }
@@ -258,7 +265,7 @@ impl Run {
         }
     }
 
-    fn call<T: Send + 'static>(
+    pub(super) fn call<T: Send + 'static>(
         &self,
         step: &ResolvedStep,
         (try_number, resumed): (u32, bool),
@@ -271,7 +278,10 @@ impl Run {
             identity: self.identity(&step.id, try_number),
             limit,
             changing,
-            job: self.job_view(resumed),
+            job: JobView {
+                restarted_from: self.record.step(&step.id).and_then(|known| known.restarted_from.clone()),
+                ..self.job_view(resumed)
+            },
             // The way back is not stopped by the cancel that caused it.
             cancel: if self.is_on_way_out() {
                 crate::tasks::CancelFlag::default()

@@ -47,7 +47,7 @@ async fn a_confirmed_change_stays_and_its_guard_goes() {
     let order = bench.order(1, Verb::Run, guarded("rollback"));
     let report = run(&mut bench, usize::MAX, &order).await;
     assert_eq!(report.outcome, Outcome::Succeeded, "{}", report.reason);
-    assert_eq!(bench.tasks.calls(), ["undo one", "apply one", "undo two", "apply two"]);
+    assert_eq!(bench.tasks.calls(), ["undo one", "apply one", "undo two", "apply two", "keep two"]);
     assert_eq!(left(&bench), []);
 }
 

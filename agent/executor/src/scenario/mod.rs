@@ -12,6 +12,7 @@ mod left_over;
 mod limits;
 mod lost_state;
 mod plans;
+mod rebooting;
 mod refusals;
 mod restarts;
 mod scripted;

@@ -33,6 +33,8 @@ pub enum Does {
     Prints(usize),
     /// Ends well; its plan finds something else than before.
     FindsOther,
+    /// Asks for a restart of the machine and ends well in the boot after it.
+    Restarts,
 }
 
 /// A scripted task that nothing undoes.
@@ -82,6 +84,7 @@ impl Tasks {
             ("service.assert_active", Task::Inspect(self)),
             ("service.restart", Task::Change(self)),
             ("command.run", Task::Change(&WithoutUndo)),
+            ("reboot", Task::Change(self)),
         ])
     }
 
@@ -141,6 +144,10 @@ impl Tasks {
         let report = TaskReport { summary: format!("{verb} done"), ..TaskReport::default() };
         match does {
             Does::Well | Does::NotesLong | Does::FindsOther => Ok(report),
+            Does::Restarts => match &context.job.restarted_from {
+                Some(boot) if *boot != context.host.clock().boot_id() => Ok(report),
+                _ => Err(TaskError::Restart),
+            },
             Does::Fails => Err(TaskError::failed("it does not work", report)),
             Does::IsLocked => Err(TaskError::Failed {
                 message: "the lock is busy".to_owned(),
@@ -209,6 +216,11 @@ impl Change for Tasks {
 
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
         self.play("apply", context)
+    }
+
+    fn keep(&self, context: &TaskContext<'_>, undo: &serde_json::Value) -> Result<(), TaskError> {
+        assert!(undo.get("of").is_some());
+        self.play("keep", context).map(drop)
     }
 
     fn revert(&self, context: &TaskContext<'_>, undo: &serde_json::Value) -> Result<TaskReport, TaskError> {

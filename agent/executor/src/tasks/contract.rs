@@ -85,6 +85,8 @@ pub struct JobView {
     pub resumed: bool,
     /// What the node's owner allows of packages now.
     pub packages: PackageRules,
+    /// The boot in which this step last had the machine restarted.
+    pub restarted_from: Option<String>,
 }
 
 /// What a task is handed.
@@ -154,6 +156,10 @@ pub enum TaskError {
         /// May the same step be tried again all the same, where its author asks for that by name.
         retry: Option<RetryKind>,
     },
+    /// All is ready for it: the machine is to be restarted now. The task is called again in the next boot and learns
+    /// of it by [`JobView::restarted_from`].
+    #[error("the machine is to be restarted")]
+    Restart,
 }
 
 /// Kinds of failure that `retries.only_on` names.
@@ -219,6 +225,11 @@ pub trait Change: Send + Sync {
 
     /// Does it and verifies that it is done.
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError>;
+
+    /// Makes lasting what a guarded `apply` left to be confirmed; doing it twice changes nothing the second time.
+    fn keep(&self, _context: &TaskContext<'_>, _undo: &serde_json::Value) -> Result<(), TaskError> {
+        Ok(())
+    }
 
     /// Puts back what `undo` noted, and verifies it. Applying it twice changes nothing the second time.
     fn revert(&self, _context: &TaskContext<'_>, _undo: &serde_json::Value) -> Result<TaskReport, TaskError> {

@@ -14,6 +14,7 @@ mod backup_run;
 #[cfg(test)]
 mod backup_tests;
 mod backup_verify;
+mod boot_loader;
 mod certificate;
 mod command_run;
 mod config_validate;
@@ -51,6 +52,9 @@ mod package_upgrade;
 mod packages;
 mod part;
 mod programs;
+mod reboot;
+#[cfg(test)]
+mod reboot_tests;
 mod registry;
 mod restore_listing;
 mod restore_stage;
@@ -87,5 +91,5 @@ pub use contract::{
     TaskContext, TaskError, TaskPlan,
 };
 pub use log_rotation::{ROTATION_TIMER, log_file};
-pub use registry::{NEED_PACKAGES, NEED_UNITS, built, find};
+pub use registry::{NEED_PACKAGES, NEED_SYSTEMD, NEED_UNITS, built, find};
 pub use tuning_apply::tuning_files;

@@ -4,6 +4,7 @@
 //! (security-and-delivery §1.19).
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fleet_types::document::ids::{Id, Key};
@@ -72,6 +73,11 @@ pub(super) fn run(
 /// What is left of the step's time.
 pub(super) fn left(context: &TaskContext<'_>) -> Duration {
     context.deadline.saturating_duration_since(context.host.clock().instant())
+}
+
+/// Where a file lies on this machine, for programs that do not know of the node's root.
+pub(super) fn on_machine(context: &TaskContext<'_>, path: &Path) -> PathBuf {
+    context.host.files().root().join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// Waits for a program of this step that an earlier life of the agent started. Nothing is done beside it.

@@ -27,6 +27,7 @@ use super::package_download::PackageDownload;
 use super::package_list_updates::PackageListUpdates;
 use super::package_refresh::PackageRefresh;
 use super::package_upgrade::PackageUpgrade;
+use super::reboot::Reboot;
 use super::ruleset_apply::RulesetApply;
 use super::ruleset_check::RulesetCheck;
 use super::ruleset_revert::RulesetRevert;
@@ -62,6 +63,7 @@ const TASKS: &[(&str, Task)] = &[
     ("package.list_updates", Task::Inspect(&PackageListUpdates)),
     ("package.refresh", Task::Inspect(&PackageRefresh)),
     ("package.upgrade", Task::Change(&PackageUpgrade)),
+    ("reboot", Task::Change(&Reboot)),
     ("ruleset.apply", Task::Change(&RulesetApply)),
     ("ruleset.check", Task::Inspect(&RulesetCheck)),
     ("ruleset.revert", Task::Change(&RulesetRevert)),
@@ -80,6 +82,9 @@ pub const NEED_UNITS: &[&str] =
 /// Actions on packages.
 pub const NEED_PACKAGES: &[&str] =
     &["package.downgrade", "package.download", "package.list_updates", "package.refresh", "package.upgrade"];
+
+/// Actions that only systemd carries out.
+pub const NEED_SYSTEMD: &[&str] = &["reboot"];
 
 /// Every task of this build with its action.
 pub fn built() -> impl Iterator<Item = (&'static str, Task)> {
@@ -114,7 +119,7 @@ mod tests {
             assert_eq!(names, listed, "what documents are told of ways back");
         }
         assert!(find("backup.nonsense").is_none());
-        assert!(NEED_UNITS.iter().chain(NEED_PACKAGES).all(|name| find(name).is_some()));
+        assert!(NEED_UNITS.iter().chain(NEED_PACKAGES).chain(NEED_SYSTEMD).all(|name| find(name).is_some()));
         assert!(names.iter().all(|name| !name.starts_with("package.") || NEED_PACKAGES.contains(name)));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use fleet_types::report::Problem;
@@ -152,15 +152,10 @@ fn line_of(bytes: &[u8], at: usize) -> usize {
     bytes[..at.min(bytes.len())].split(|b| *b == b'\n').count()
 }
 
-/// Where a file lies on this machine, for programs that do not know of the node's root.
-fn on_machine(context: &TaskContext<'_>, path: &Path) -> PathBuf {
-    context.host.files().root().join(path.strip_prefix("/").unwrap_or(path))
-}
-
 fn call(context: &TaskContext<'_>, front: &[&str], files: &[Found]) -> Result<ProcessOutcome, Box<Problem>> {
     let mut argv: Vec<String> = front.iter().map(|word| (*word).to_owned()).collect();
     for one in files {
-        let path = on_machine(context, &one.path);
+        let path = programs::on_machine(context, &one.path);
         let Some(text) = path.to_str() else {
             return Err(Box::new(invalid(&one.declared, 0, "its name is no UTF-8")));
         };
@@ -195,7 +190,7 @@ pub(super) fn python(context: &TaskContext<'_>, found: &[Found]) -> Vec<Problem>
             else {
                 continue;
             };
-            let of = files.iter().find(|one| on_machine(context, &one.path) == Path::new(path));
+            let of = files.iter().find(|one| programs::on_machine(context, &one.path) == Path::new(path));
             if let Some(one) = of {
                 said += 1;
                 problems.push(invalid(&one.declared, number.parse().unwrap_or(0), message));

@@ -246,6 +246,7 @@ impl Lab {
         let job = JobView {
             noted: self.noted.borrow().clone(),
             resumed: self.resumed.get(),
+            restarted_from: None,
             packages: package_rules(&self.policy.borrow()),
         };
         let profile = self.profile.borrow();

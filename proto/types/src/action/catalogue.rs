@@ -385,6 +385,17 @@ pub const CATALOGUE: &[Action] = &[
         runs_on: Node,
     },
     Action {
+        name: "reboot",
+        parameters: &[
+            optional("only_if", Takes::Word(&["required", "always"]), "required"),
+            optional("fallback", Takes::Word(&["required", "none"]), "required"),
+        ],
+        one_of: &[],
+        changes: Yes,
+        guard: Yes,
+        runs_on: Node,
+    },
+    Action {
         name: "report.render",
         parameters: &[required("report", Takes::ReportId), optional("append_to", Takes::Path, "")],
         one_of: &[],
