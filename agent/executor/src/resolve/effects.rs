@@ -15,6 +15,7 @@ use crate::tasks::{ROTATION_TIMER, log_file, tuning_files};
 
 /// The effects of one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a question of its own to local policy
 pub struct Effects {
     /// Does it change the node?
     pub changes: bool,

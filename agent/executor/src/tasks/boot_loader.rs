@@ -164,52 +164,47 @@ fn release_of(line: &str) -> Option<String> {
 impl Trial {
     /// Has it booted once, and the kernel that runs whenever that does not come to its end.
     pub(super) fn prepare(&self, context: &TaskContext<'_>) -> Result<(), TaskError> {
-        self.set(context, "prepare", &[(SAVED, Some(&self.former_entry)), (ONCE, Some(&self.entry))])
+        set(context, "prepare", &[(SAVED, Some(&self.former_entry)), (ONCE, Some(&self.entry))])
     }
 
     /// It stays: what was booted by default is so again.
     pub(super) fn keep(&self, context: &TaskContext<'_>) -> Result<(), TaskError> {
         let saved = self.saved.as_ref().map(|_| self.entry.as_str());
-        self.set(context, "keep", &[(SAVED, saved), (ONCE, None)])
+        set(context, "keep", &[(SAVED, saved), (ONCE, None)])
     }
 
     /// The former kernel is booted from now on.
     pub(super) fn pin_former(&self, context: &TaskContext<'_>) -> Result<(), TaskError> {
-        self.set(context, "pin", &[(SAVED, Some(&self.former_entry)), (ONCE, None)])
+        set(context, "pin", &[(SAVED, Some(&self.former_entry)), (ONCE, None)])
     }
 
     /// All is as it was before.
     pub(super) fn forget(&self, context: &TaskContext<'_>) -> Result<(), TaskError> {
-        self.set(context, "forget", &[(SAVED, self.saved.as_deref()), (ONCE, None)])
+        set(context, "forget", &[(SAVED, self.saved.as_deref()), (ONCE, None)])
     }
+}
 
-    /// Writes variables and sees that they are written; nothing where they are so already.
-    fn set(
-        &self,
-        context: &TaskContext<'_>,
-        part: &str,
-        wanted: &[(&str, Option<&str>)],
-    ) -> Result<(), TaskError> {
-        let is = |now: &BTreeMap<String, String>| {
-            wanted
-                .iter()
-                .all(|(name, value)| now.get(*name).map(String::as_str).filter(|v| !v.is_empty()) == *value)
-        };
-        if is(&variables(context)?) {
-            return Ok(());
-        }
-        for (name, value) in wanted {
-            let argument = value.map_or_else(|| (*name).to_owned(), |value| format!("{name}={value}"));
-            let verb = if value.is_some() { "set" } else { "unset" };
-            let unit = UnitName::new(context.step, &programs::part(context, &format!("{part}-{name}")));
-            edit(context, &[verb, &argument], Purpose::Effect(&unit))?;
-        }
-        let now = variables(context)?;
-        if is(&now) {
-            return Ok(());
-        }
-        Err(TaskError::failed(format!("{BLOCK} was written and says {now:?}"), TaskReport::default()))
+/// Writes variables and sees that they are written; nothing where they are so already.
+fn set(context: &TaskContext<'_>, part: &str, wanted: &[(&str, Option<&str>)]) -> Result<(), TaskError> {
+    let is = |now: &BTreeMap<String, String>| {
+        wanted
+            .iter()
+            .all(|(name, value)| now.get(*name).map(String::as_str).filter(|v| !v.is_empty()) == *value)
+    };
+    if is(&variables(context)?) {
+        return Ok(());
     }
+    for (name, value) in wanted {
+        let argument = value.map_or_else(|| (*name).to_owned(), |value| format!("{name}={value}"));
+        let verb = if value.is_some() { "set" } else { "unset" };
+        let unit = UnitName::new(context.step, &programs::part(context, &format!("{part}-{name}")));
+        edit(context, &[verb, &argument], Purpose::Effect(&unit))?;
+    }
+    let now = variables(context)?;
+    if is(&now) {
+        return Ok(());
+    }
+    Err(TaskError::failed(format!("{BLOCK} was written and says {now:?}"), TaskReport::default()))
 }
 
 fn variables(context: &TaskContext<'_>) -> Result<BTreeMap<String, String>, TaskError> {

@@ -194,7 +194,7 @@ impl Change for Reboot {
             let summary = format!("kernel {kernel} runs again, and is booted from now on");
             let message = format!("kernel {} is installed and not booted any more", trial.release);
             let mut pinned = problem(Severity::Medium, "kernel_pinned", "node", message);
-            pinned.remedy = "remove it, or choose it with grub-set-default".to_owned();
+            "remove it, or choose it with grub-set-default".clone_into(&mut pinned.remedy);
             return Ok(TaskReport { summary, problems: vec![pinned], ..TaskReport::default() });
         }
         if is_back(context) {

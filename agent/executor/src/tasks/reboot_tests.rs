@@ -149,8 +149,8 @@ fn what_was_prepared_and_not_restarted_is_forgotten() {
 
 #[test]
 fn nothing_is_restarted_that_nobody_asked_for_or_that_could_not_come_back() {
-    let menu = |from: &str, to: &str| MENU.replace(from, to);
     type Break = fn(&Bench);
+    let menu = |from: &str, to: &str| MENU.replace(from, to);
     let breaks: [(&str, Break, &str); 7] = [
         ("{}", |b| b.host.script().unit_traits.systemd = false, "only systemd"),
         ("{}", |b| b.host.script().package_damage = Some("half".to_owned()), "not installed whole: half"),
