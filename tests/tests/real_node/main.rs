@@ -1,6 +1,7 @@
 //! Work on real Debian nodes with systemd (tests/lab): installed by hand as an operator would, then used.
 
 mod guard;
+mod installed;
 mod packages;
 mod restart;
 

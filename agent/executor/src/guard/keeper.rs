@@ -22,6 +22,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Starts the guard's process for a folder.
 pub trait StartGuard: Send + Sync {
+    /// Lays down what a guard needs of its own, in the state's folder, before a change is armed.
+    fn prepare(&self, _state: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Starts it and does not wait for it.
     fn start(&self, folder: &Path) -> io::Result<()>;
 }
@@ -55,6 +60,8 @@ impl Keeper {
             let of = other.job().map_or_else(|| "an unknown run".to_owned(), |(run, _)| format!("run {run}"));
             return Err(format!("it still holds a change of {of}, see {}", other.folder().display()));
         }
+        let state = self.folder.parent().unwrap_or(Path::new("/"));
+        self.guards.prepare(state).map_err(|error| format!("its program cannot be laid down: {error}"))?;
         durable::make_private_directory(&self.folder)
             .and_then(|()| pending.arm(order, deadline))
             .map_err(|error| format!("its order cannot be written: {error}"))?;

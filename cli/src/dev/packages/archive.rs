@@ -70,21 +70,54 @@ impl Archive {
     ) -> Result<Self, PackagingError> {
         let archive = Self { folder: folder.to_owned() };
         make_folder(&archive.packages())?;
-        let mut paragraphs = Vec::new();
         for product in products {
-            let path = archive.build(product, caller)?;
-            let bytes = fs::read(&path).map_err(PackagingError::at(&path))?;
-            let (control, file, size) = (product.control(), product.file_name(), bytes.len());
+            archive.build(product, caller)?;
+        }
+        if let Some(first) = products.first() {
+            archive.install_in_template(first, caller)?;
+        }
+        archive.publish(now, caller)?;
+        Ok(archive)
+    }
+
+    /// Makes an archive of packages that are built already, and no system that has one of them installed.
+    pub fn of(
+        folder: &Path,
+        packages: &[PathBuf],
+        now: Timestamp,
+        caller: &Caller,
+    ) -> Result<Self, PackagingError> {
+        let archive = Self { folder: folder.to_owned() };
+        make_folder(&archive.packages())?;
+        for package in packages {
+            let to = archive.packages().join(package.file_name().unwrap_or_default());
+            fs::copy(package, &to).map_err(PackagingError::at(package))?;
+        }
+        archive.publish(now, caller)?;
+        Ok(archive)
+    }
+
+    /// Lists the packages that lie there and signs the list.
+    fn publish(&self, now: Timestamp, caller: &Caller) -> Result<(), PackagingError> {
+        let folder = self.packages();
+        let entries = fs::read_dir(&folder).map_err(PackagingError::at(&folder))?;
+        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
+        paths.sort_unstable();
+        let mut paragraphs = Vec::new();
+        for path in &paths {
+            let about = tempfile::tempdir_in(&self.folder).map_err(PackagingError::at(&self.folder))?;
+            caller.run(Caller::command("dpkg-deb").arg("--control").arg(path).arg(about.path()))?;
+            let control = about.path().join("control");
+            let control = fs::read_to_string(&control).map_err(PackagingError::at(&control))?;
+            let bytes = fs::read(path).map_err(PackagingError::at(path))?;
+            let (file, size) = (path.file_name().unwrap_or_default().to_string_lossy(), bytes.len());
             paragraphs
                 .push(format!("{control}Filename: ./{file}\nSize: {size}\nSHA256: {}\n", Digest::of(&bytes)));
         }
         let list = paragraphs.join("\n");
-        write(&archive.packages().join("Packages"), list.as_bytes(), 0o644)?;
-        if let Some(first) = products.first() {
-            archive.install_in_template(first, caller)?;
-        }
-        archive.sign(&statement(&list, now), caller)?;
-        Ok(archive)
+        write(&folder.join("Packages"), list.as_bytes(), 0o644)?;
+        self.sign(&statement(&list, now), caller)
     }
 
     /// Makes a root that was laid out a system whose database knows the first version as installed.
@@ -111,8 +144,8 @@ impl Archive {
         self.folder.join("archive")
     }
 
-    /// Builds a package; gives its file.
-    fn build(&self, product: &Product, caller: &Caller) -> Result<PathBuf, PackagingError> {
+    /// Builds a package.
+    fn build(&self, product: &Product, caller: &Caller) -> Result<(), PackagingError> {
         let tree = tempfile::tempdir_in(&self.folder).map_err(PackagingError::at(&self.folder))?;
         let control = tree.path().join("DEBIAN");
         write(&control.join("control"), product.control().as_bytes(), 0o644)?;
@@ -129,8 +162,7 @@ impl Archive {
         let mut command = Caller::command("dpkg-deb");
         // Text of a few kilobytes is not worth compressing.
         command.args(["--root-owner-group", "-Znone", "--build"]).arg(tree.path()).arg(&path);
-        caller.run(&mut command)?;
-        Ok(path)
+        caller.run(&mut command)
     }
 
     fn install_in_template(&self, product: &Product, caller: &Caller) -> Result<(), PackagingError> {
@@ -192,7 +224,7 @@ impl Drop for Key<'_> {
 fn statement(list: &str, now: Timestamp) -> String {
     let at = jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default();
     format!(
-        "Origin: {ORIGIN}\nLabel: {ORIGIN}\nSuite: stable\nCodename: dev\nArchitectures: all\nDate: {}\n\
+        "Origin: {ORIGIN}\nLabel: {ORIGIN}\nSuite: stable\nCodename: dev\nArchitectures: all amd64 arm64\nDate: {}\n\
          SHA256:\n {} {} Packages\n",
         at.strftime("%a, %d %b %Y %H:%M:%S UTC"),
         Digest::of(list.as_bytes()),
