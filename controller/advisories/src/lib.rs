@@ -8,8 +8,18 @@
 //! | module | holds |
 //! |---|---|
 //! | `cvss` | from a vector to a score and its band |
+//! | `advisory` | what is published: packages, ranges, scores |
+//! | `import` | reading it, whole or not at all |
+//! | `inventory` | what is on a node |
+//! | `matching` | which advisory concerns which node, and why |
+//! | `clock` | until when it must be gone |
 
+pub mod advisory;
+pub mod clock;
 pub mod cvss;
+pub mod import;
+pub mod inventory;
+pub mod matching;
 
 /// The order and validity of package versions; they are with the types, because the agent needs them too.
 pub use fleet_types::package_version as version;
