@@ -194,6 +194,21 @@ fn of_two_forms_the_later_counts_and_a_contradiction_is_refused() {
 }
 
 #[test]
+fn a_list_twice_is_one_list_and_two_that_differ_are_refused() {
+    let list = |day: &str| {
+        format!(
+            r#"{{"catalogVersion":"1","count":1,"vulnerabilities":[{{"cveID":"CVE-2024-3094","dateAdded":"{day}",
+            "knownRansomwareCampaignUse":"Known"}}]}}"#
+        )
+    };
+    let (one, other) = (list("2024-04-01"), list("2024-04-02"));
+    let twice = import(&[("a", one.as_bytes()), ("b", one.as_bytes())]).unwrap();
+    assert!(twice.set.exploited.values().all(|listed| listed.ransomware) && twice.set.exploited.len() == 1);
+    let refused = import(&[("a", one.as_bytes()), ("b", other.as_bytes())]).unwrap_err();
+    assert_eq!(refused, ["b: CVE-2024-3094 is there twice, and the two differ"]);
+}
+
+#[test]
 fn what_cannot_be_used_is_said_with_its_place_and_the_rest_counts() {
     let document = br#"{"id":"X-1","modified":"2024-10-24T00:00:00Z","severity":[{"type":"CVSS_V3","score":"9.8"}],"affected":[
         {"package":{"ecosystem":"Gentoo","name":"a"},"ranges":[]},

@@ -224,10 +224,15 @@ impl AdvisorySet {
     }
 }
 
-fn insert_once<V>(into: &mut BTreeMap<Cve, V>, entries: Vec<(Cve, V)>) -> Result<(), String> {
+/// Takes entries. The same one twice is one; two that differ contradict each other.
+fn insert_once<V: PartialEq>(into: &mut BTreeMap<Cve, V>, entries: Vec<(Cve, V)>) -> Result<(), String> {
     for (cve, value) in entries {
-        if into.insert(cve, value).is_some() {
-            return Err(format!("{cve} is there twice"));
+        match into.entry(cve) {
+            Entry::Vacant(room) => {
+                room.insert(value);
+            }
+            Entry::Occupied(there) if *there.get() == value => {}
+            Entry::Occupied(_) => return Err(format!("{cve} is there twice, and the two differ")),
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry as Slot;
 use fleet_types::package_version::PackageFormat;
 
 use super::finding::{Finding, Standing};
-use super::index::{Entry, Index, OfRelease};
+use super::index::{Entry, Index, Named, OfRelease, holds};
 use super::kernel::{self, Role};
 use crate::advisory::KnownBy;
 use crate::inventory::{Available, Inventory, NodeState, Package};
@@ -44,7 +44,7 @@ pub fn find<'a>(index: &Index<'a>, inventory: &'a Inventory, state: &'a NodeStat
         |package: &Package| running.is_some_and(|running| kernel::is_running(package, format, running));
     let kernel_known = images.iter().any(|image| is_running(image));
     let mut node = Node { format, state, images: &images, found: HashMap::new() };
-    let release = index.of(inventory.distribution());
+    let release = index.of(inventory.distribution(), format);
     if let Some(release) = release {
         for package in inventory.packages() {
             match kernel::role(package, format) {
@@ -81,33 +81,36 @@ struct Node<'a, 'n> {
 impl<'a> Node<'a, '_> {
     fn package(&mut self, release: &OfRelease<'a>, package: &'a Package) {
         let state = self.state;
-        // The version of the source where services still run it, the package itself being newer.
+        let newer = state.available.get_key_value(&package.name);
+        // What services still run of it, the package itself being newer.
         let old = state.old_files.get(&package.name).and_then(|old| old.source_version.as_deref());
-        for (entry, version) in entries(release, package) {
-            if self.holds(entry, version) {
-                let newer = state.available.get_key_value(&package.name);
+        for (named, version) in named(release, package) {
+            for entry in named.holding(version, self.format) {
                 let standing = self.fix(entry, version, newer.into_iter());
                 self.note(entry, package, version, standing);
-            } else if let Some(old) = old
-                && self.holds(entry, old)
-            {
-                self.note(entry, package, version, Standing::ServicesRunOldFiles { running: old });
+            }
+            if let Some(old) = old {
+                for entry in named.holding(old, self.format).filter(|entry| !holds(*entry, version)) {
+                    self.note(entry, package, version, Standing::ServicesRunOldFiles { running: old });
+                }
             }
         }
     }
 
     fn kernel(&mut self, release: &OfRelease<'a>, package: &'a Package) {
-        for (entry, version) in entries(release, package) {
-            if !self.holds(entry, version) {
-                continue;
-            }
+        let held = named(release, package)
+            .flat_map(|(named, version)| {
+                named.holding(version, self.format).map(move |entry| (entry, version))
+            })
+            .collect::<Vec<_>>();
+        for (entry, version) in held {
             // The newest is booted next.
             let of_this = self.images.iter().filter(|image| match entry.affected.known_by {
                 KnownBy::Source => kernel::named(image).0 == entry.affected.package,
                 KnownBy::Binary => image.name == entry.affected.package,
             });
             let newest = of_this.max_by(|a, b| self.format.order(&a.version, &b.version));
-            let next = newest.filter(|image| !self.holds(entry, &image.version));
+            let next = newest.filter(|image| !holds(entry, &image.version));
             let standing = next.map_or_else(
                 || {
                     let newer = self.state.available.iter();
@@ -117,15 +120,6 @@ impl<'a> Node<'a, '_> {
             );
             self.note(entry, package, version, standing);
         }
-    }
-
-    /// A build of a module stream and one outside of it are two packages of one name.
-    fn holds(&self, entry: Entry<'a>, version: &str) -> bool {
-        let is_module = |version: &str| version.contains(".module");
-        let fix = entry.affected.ranges.first().and_then(|range| range.fixed());
-        let comparable =
-            self.format != PackageFormat::Rpm || fix.is_none_or(|fix| is_module(fix) == is_module(version));
-        comparable && entry.affected.format == self.format && entry.affected.holds(version)
     }
 
     /// What would end it: of what the node's archives have that is newer, something that is not affected.
@@ -141,7 +135,7 @@ impl<'a> Node<'a, '_> {
                 // Kernels of dpkg are signed in a source package of its own: see `kernel::named`.
                 KnownBy::Source | KnownBy::Binary => &available.version,
             };
-            !self.holds(entry, version)
+            !holds(entry, version)
         });
         match (in_archive, entry.affected.fix_for(version)) {
             (Some((_, available)), _) => Standing::FixInArchive { available },
@@ -166,10 +160,13 @@ impl<'a> Node<'a, '_> {
     }
 }
 
-/// The entries that name a package, each with the version of it that they speak of.
-fn entries<'a>(release: &OfRelease<'a>, package: &'a Package) -> impl Iterator<Item = (Entry<'a>, &'a str)> {
+/// The entries that name a package, with the version of it that they speak of.
+fn named<'r, 'a>(
+    release: &'r OfRelease<'a>,
+    package: &'a Package,
+) -> impl Iterator<Item = (&'r Named<'a>, &'a str)> {
     let (source, source_version) = kernel::named(package);
-    let by_source = release.of_source(&source).iter().map(move |entry| (*entry, source_version));
-    let by_binary = release.of_binary(&package.name).iter().map(|entry| (*entry, package.version.as_str()));
-    by_source.chain(by_binary)
+    let by_source = release.of_source(&source).map(|named| (named, source_version));
+    let by_binary = release.of_binary(&package.name).map(|named| (named, package.version.as_str()));
+    by_source.into_iter().chain(by_binary)
 }

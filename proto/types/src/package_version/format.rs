@@ -204,21 +204,20 @@ mod tests {
     }
 
     proptest! {
-        /// An order that is none sorts differently from run to run; matching then finds and loses holes.
+        /// Sorting by an order that is none may panic, and matching finds and loses holes.
         #[test]
         fn both_orders_are_orders(
             a in "[0-9]{0,2}[a-c~^.+:-]{0,3}[0-9]{0,2}[A-b~^]{0,2}",
             b in "[0-9]{0,2}[a-c~^.+:-]{0,3}[0-9]{0,2}[A-b~^]{0,2}",
             c in "[0-9]{0,2}[a-c~^.+:-]{0,3}[0-9]{0,2}[A-b~^]{0,2}",
         ) {
-            let format = PackageFormat::Dpkg;
-            prop_assert_eq!(format.order(&a, &a), Ordering::Equal);
-            prop_assert_eq!(format.order(&a, &b), format.order(&b, &a).reverse());
-            if format.order(&a, &b).is_le() && format.order(&b, &c).is_le() {
-                prop_assert!(format.order(&a, &c).is_le(), "{a} {b} {c}");
+            for format in [PackageFormat::Dpkg, PackageFormat::Rpm] {
+                prop_assert_eq!(format.order(&a, &a), Ordering::Equal);
+                prop_assert_eq!(format.order(&a, &b), format.order(&b, &a).reverse());
+                if format.order(&a, &b).is_le() && format.order(&b, &c).is_le() {
+                    prop_assert!(format.order(&a, &c).is_le(), "{format} {a} {b} {c}");
+                }
             }
-            prop_assert_eq!(PackageFormat::Rpm.order(&a, &a), Ordering::Equal);
-            prop_assert_eq!(PackageFormat::Rpm.order(&a, &b), PackageFormat::Rpm.order(&b, &a).reverse());
         }
 
         #[test]
