@@ -68,8 +68,12 @@ impl Affected {
             || self.versions.iter().any(|listed| self.format.order(version, listed).is_eq())
     }
 
-    /// The fix for this version: the end of the range that it is in. None where no fix is known.
+    /// The fix for a version that is affected: the end of the range that it is in. None where no fix is known.
     pub fn fix_for(&self, version: &str) -> Option<&str> {
-        self.ranges.iter().find(|range| range.holds(version, self.format)).and_then(Range::fixed)
+        match self.ranges.as_slice() {
+            // The most frequent form; there is nothing to choose.
+            [only] if self.versions.is_empty() => only.fixed(),
+            ranges => ranges.iter().find(|range| range.holds(version, self.format)).and_then(Range::fixed),
+        }
     }
 }
