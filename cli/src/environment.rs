@@ -102,6 +102,13 @@ impl Environment {
         self
     }
 
+    /// The same with this at its input, and no terminal.
+    #[must_use]
+    pub fn with_input(mut self, input: impl BufRead + Send + 'static) -> Self {
+        self.input = shared(input);
+        self
+    }
+
     /// A variable; an empty one counts as not set.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
@@ -134,11 +141,23 @@ impl Environment {
     /// The thread that reads is joined by nobody: a read from a keyboard cannot be ended, and Ctrl-C does not wait
     /// for it.
     pub async fn read_answer(&self) -> std::io::Result<String> {
+        self.on_input(read_line).await
+    }
+
+    /// Reads what the input has next, a buffer of it at most; nothing at its end. Ctrl-C does not wait for it either.
+    pub async fn read_input(&self) -> std::io::Result<Vec<u8>> {
+        self.on_input(read_some).await
+    }
+
+    async fn on_input<T: Send + 'static>(
+        &self,
+        read: fn(&mut dyn BufRead) -> std::io::Result<T>,
+    ) -> std::io::Result<T> {
         let input = Arc::clone(&self.input);
         let (done, answer) = oneshot::channel();
         std::thread::spawn(move || {
             let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = done.send(read_line(&mut **input));
+            let _ = done.send(read(&mut **input));
         });
         answer.await.map_err(std::io::Error::other)?
     }
@@ -161,6 +180,20 @@ fn read_line(input: &mut dyn BufRead) -> std::io::Result<String> {
     let mut line = Vec::new();
     input.take(MAX_ANSWER_BYTES).read_until(b'\n', &mut line)?;
     Ok(String::from_utf8_lossy(&line).trim().to_owned())
+}
+
+fn read_some(input: &mut dyn BufRead) -> std::io::Result<Vec<u8>> {
+    loop {
+        match input.fill_buf() {
+            Ok(buffer) => {
+                let bytes = buffer.to_vec();
+                input.consume(bytes.len());
+                return Ok(bytes);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// A pipe without a reader says so at its writing end (poll(2): `POLLERR`).

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::{
     AuditCommand, BackupCommand, CompletionArgs, ConfigCommand, DevArgs, DocumentCommand, ExplainArgs,
-    GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, RunCommand, StatusArgs,
+    GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, PatchCommand, RunCommand, StatusArgs,
 };
 
 /// Maintain a fleet of Linux firewalls.
@@ -57,6 +57,9 @@ pub enum Command {
     /// Carry procedures out, and look at how it goes.
     #[command(subcommand)]
     Run(RunCommand),
+    /// What must be patched, and how urgent it is.
+    #[command(subcommand)]
+    Patch(PatchCommand),
     /// Look at the backups on the nodes.
     #[command(subcommand)]
     Backup(BackupCommand),

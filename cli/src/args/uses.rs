@@ -47,6 +47,8 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["run", "logs"], &[]),
     (&["run", "wait"], &[]),
     (&["run", "cancel"], &[CHANGE]),
+    (&["patch", "score"], &[]),
+    (&["patch", "compare-versions"], &[]),
     (&["backup", "list"], &[TARGETS, WATCH]),
     (&["audit", "list"], &[]),
     (&["audit", "verify"], &[]),
@@ -99,7 +101,7 @@ fn own_flags(leaf: Command, flags: &[Arg], groups: &[Group]) -> Command {
 const PLANNED: &[(&str, &str)] = &[
     (
         "",
-        "admin advisory alert baseline cert context doctor incident operator patch rollout signoff site support-bundle tuning verify",
+        "admin advisory alert baseline cert context doctor incident operator rollout signoff site support-bundle tuning verify",
     ),
     ("node", "label approve replace logs wait import export"),
     ("join-token", "list revoke"),
@@ -107,6 +109,7 @@ const PLANNED: &[(&str, &str)] = &[
     ("profile", "diff"),
     ("procedure", "lint"),
     ("run", "retry rollback report"),
+    ("patch", "list show plan sla hold"),
     ("schedule", "next history pause resume trigger"),
     ("backup", "run verify diff restore-test restore"),
     ("audit", "show export prove prune"),

@@ -3,10 +3,12 @@
 use fleet_types::document::DocumentKind;
 
 use super::{
-    audit, backup, completion, config, document, explain, join_token, login, node, node_orders, run as runs,
-    status, version, whoami,
+    audit, backup, completion, config, document, explain, join_token, login, node, node_orders, patch,
+    run as runs, status, version, whoami,
 };
-use crate::args::{AuditCommand, BackupCommand, Command, ConfigCommand, JoinTokenCommand, NodeCommand};
+use crate::args::{
+    AuditCommand, BackupCommand, Command, ConfigCommand, JoinTokenCommand, NodeCommand, PatchCommand,
+};
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
 
@@ -36,6 +38,10 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Profile(command) => document::run(session, DocumentKind::Profile, command).await,
         Command::Schedule(command) => document::run(session, DocumentKind::Schedule, command).await,
         Command::Run(command) => runs::run(session, command).await,
+        Command::Patch(PatchCommand::Score) => patch::score(session).await,
+        Command::Patch(PatchCommand::CompareVersions { format }) => {
+            patch::compare_versions(session, (*format).into()).await
+        }
         Command::Backup(BackupCommand::List) => backup::list(session).await,
         Command::Audit(AuditCommand::List { limit, action, object }) => {
             audit::list(session, *limit, action, object).await

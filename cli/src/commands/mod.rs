@@ -17,6 +17,7 @@ mod login_trust;
 mod node;
 mod node_orders;
 mod paging;
+mod patch;
 mod run;
 mod status;
 mod version;

@@ -17,6 +17,7 @@ pub mod idle;
 pub mod job;
 pub mod label;
 pub mod merkle;
+pub mod package_version;
 pub mod plan;
 pub mod report;
 pub mod request;

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
+use fleet_types::package_version::dpkg;
+
 use super::super::clock::{Clock, LinuxClock};
 use super::super::files::Files;
 use super::super::packages::{
@@ -20,7 +22,7 @@ use super::super::processes::Processes;
 use super::copies::Copies;
 use super::programs::{Programs, complaint, left};
 use super::store::{Store, copy};
-use super::{database, parse, repack, version};
+use super::{database, parse, repack};
 
 /// Where apt keeps archives that it fetched.
 const CACHE: &str = "/var/cache/apt/archives";
@@ -312,7 +314,7 @@ fn direction(from: Option<&Build>, to: Option<&Build>) -> Option<Direction> {
         (None, None) => return None,
         (None, Some(_)) => Direction::Added,
         (Some(_), None) => Direction::Removed,
-        (Some(from), Some(to)) => match version::compare(&to.version, &from.version) {
+        (Some(from), Some(to)) => match dpkg::order(&to.version, &from.version) {
             Ordering::Greater => Direction::Upgraded,
             Ordering::Less => Direction::Downgraded,
             Ordering::Equal => Direction::Reinstalled,

@@ -3,7 +3,7 @@
 //! `backend` carries the trait out, `programs` starts the programs and names the causes of their failures, `parse` reads
 //! what they print, `store` keeps archives, `copies` keeps contents of
 //! configuration files, `repack` makes one from installed files, `database` looks at dpkg's files
-//! without a program, `version` is the order of versions. Nothing outside of this folder knows apt's words.
+//! without a program. Nothing outside of this folder knows apt's words.
 
 mod backend;
 mod copies;
@@ -12,6 +12,5 @@ mod parse;
 mod programs;
 mod repack;
 mod store;
-mod version;
 
 pub(super) use backend::AptPackages;
