@@ -2,11 +2,19 @@
 
 use anyhow::{Context as _, Result, ensure};
 use fleet_tests::sandbox::{Sandbox, agreement};
-use fleet_types::view::{AuditItem, JobView, Page};
+use fleet_tests::wait::{PATIENCE, wait_for};
+use fleet_types::view::{AuditItem, BackupItem, JobView, Page};
 use fleetctl::dev::node_spec::nodes;
 
 /// Columns of the narrowest terminal that outputs are made for.
 const COLUMNS: usize = 80;
+
+/// The backup whose archives a node has, as `NODE/BACKUP`.
+async fn backup_of(sandbox: &Sandbox, node: &str) -> Result<String> {
+    let page: Page<BackupItem> = sandbox.operator.json(&["backup", "list", "--node", node]).await?;
+    let archive = page.items.first().context("it has no archive")?;
+    Ok(format!("{}/{}", archive.node, archive.backup))
+}
 
 async fn code(sandbox: &Sandbox, expected: i32, arguments: &[&str]) -> Result<String> {
     let said = sandbox.operator.ask(arguments).await?;
@@ -135,6 +143,19 @@ async fn outputs_fit_a_narrow_terminal_a_program_and_a_pipe() -> Result<()> {
         }
         let _: serde_json::Value = sandbox.operator.json(arguments).await?;
     }
+    // What changed since the archive before, as the nodes listed it; their output may be slower than their reports.
+    let rules = sandbox.nodes[0].root().join("var/lib/zehrasec/config/objects.json");
+    std::fs::write(&rules, "[]")?;
+    let again = sandbox.start_run("short").await?;
+    sandbox.ended(again).await?;
+    let of = backup_of(&sandbox, "fw-ams2-01").await?;
+    let differs = wait_for("the listings of two archives", PATIENCE, async || {
+        let said = sandbox.operator.ask(&["backup", "diff", &of, "--detailed-exitcode"]).await?;
+        ensure!(said.code == Some(20), "{said:?}");
+        Ok(Some(said.out))
+    })
+    .await?;
+    assert!(differs.contains("config/objects.json: size ") && differs.contains("1 changed"), "{differs}");
     // A reader that goes away after the first line is no failure worth a word.
     let mut child = sandbox
         .operator

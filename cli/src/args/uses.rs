@@ -48,6 +48,7 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["run", "wait"], &[]),
     (&["run", "cancel"], &[CHANGE]),
     (&["backup", "list"], &[TARGETS, WATCH]),
+    (&["backup", "diff"], &[]),
     (&["audit", "list"], &[]),
     (&["audit", "verify"], &[]),
     (&["explain"], &[]),
@@ -108,7 +109,7 @@ const PLANNED: &[(&str, &str)] = &[
     ("procedure", "lint"),
     ("run", "retry rollback report"),
     ("schedule", "next history pause resume trigger"),
-    ("backup", "run verify diff restore-test restore"),
+    ("backup", "run verify restore-test restore"),
     ("audit", "show export prove prune"),
 ];
 

@@ -519,6 +519,9 @@ pub struct BackupRecord {
     pub verified: bool,
     /// The run.
     pub run: RunId,
+    /// The newest run in whose output its listing may stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed_in: Option<RunId>,
 }
 record!(BackupRecord, "backup", 1);
 

@@ -67,6 +67,7 @@ fn item(record: BackupRecord) -> BackupItem {
         made: record.made,
         verified: record.verified,
         run: record.run,
+        listed_in: record.listed_in,
     }
 }
 
@@ -104,6 +105,7 @@ mod tests {
                     made: Timestamp::clamped(made),
                     verified: true,
                     run: RunId::from_number(1),
+                    listed_in: None,
                 };
                 batch = batch.put_record(keys::backup(id, made, &record.sha256).unwrap(), &record).unwrap();
             }

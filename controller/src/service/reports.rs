@@ -14,7 +14,7 @@ use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, Generation, NodeId, RunId};
 use fleet_types::job::{JobState, Outcome, Phase, check_reachable};
 use fleet_types::plan::NodePlan;
-use fleet_types::report::{MAX_REPORT_BYTES, NOT_AVAILABLE, Problem, Report, StepState};
+use fleet_types::report::{MAX_REPORT_BYTES, NOT_AVAILABLE, Problem, Report, StepReport, StepState};
 use fleet_types::seal::Kind as SealKind;
 use fleet_types::severity::Severity;
 use fleet_types::time::Timestamp;
@@ -317,7 +317,12 @@ async fn store(
     // Storing the reports of jobs that were offered goes on from the reserve when space is short (§3.4).
     batch = batch.using_reserve();
     for backup in backups_of(agent, report) {
-        batch = batch.put_record(keys::backup(node, backup.made.as_millis(), &backup.sha256)?, &backup)?;
+        let key = keys::backup(node, backup.made.as_millis(), &backup.sha256)?;
+        // Who looked at an archive did not make it.
+        let known = context.repo.get::<BackupRecord>(&key).await?.map(|known| known.record);
+        let run = known.as_ref().map_or(backup.run, |known| known.run);
+        let listed_in = backup.listed_in.or(known.and_then(|known| known.listed_in));
+        batch = batch.put_record(key, &BackupRecord { run, listed_in, ..backup })?;
     }
     let found = health_of(report, now);
     let newest = found.clone().filter(|found| known.health.is_none_or(|known| known.at <= found.at));
@@ -464,15 +469,21 @@ fn health_of(report: &Report, now: Timestamp) -> Option<Health> {
 /// Most archives that one report adds to the list of backups.
 const MAX_BACKUPS: usize = 20;
 
+/// Archives that were made, and those that were listed anew.
 fn backups_of(agent: &Agent, report: &Report) -> Vec<BackupRecord> {
+    let names_archives = |step: &&StepReport| match step.action.as_str() {
+        "backup.run" => step.state == StepState::Succeeded,
+        "backup.verify" => step.output.is_some(),
+        _ => false,
+    };
     report
         .steps
         .iter()
-        .filter(|step| step.action == "backup.run" && step.state == StepState::Succeeded)
-        .flat_map(|step| &step.body.artifacts)
-        .filter(|artifact| artifact.kind == "backup")
+        .filter(names_archives)
+        .flat_map(|step| step.body.artifacts.iter().map(move |artifact| (step, artifact)))
+        .filter(|(_, artifact)| artifact.kind == "backup")
         .take(MAX_BACKUPS)
-        .map(|artifact| BackupRecord {
+        .map(|(step, artifact)| BackupRecord {
             node: agent.node,
             node_name: agent.name.clone(),
             backup: artifact.name.clone(),
@@ -482,6 +493,7 @@ fn backups_of(agent: &Agent, report: &Report) -> Vec<BackupRecord> {
             made: artifact.made,
             verified: artifact.verified,
             run: report.job.run,
+            listed_in: step.output.map(|_| report.job.run),
         })
         .collect()
 }

@@ -487,6 +487,9 @@ pub struct BackupItem {
     pub verified: bool,
     /// The run that made it.
     pub run: RunId,
+    /// The newest run in whose output its listing may stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed_in: Option<RunId>,
 }
 
 /// A record of the audit log.

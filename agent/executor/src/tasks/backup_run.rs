@@ -124,6 +124,10 @@ impl Change for BackupRun {
         match outcome {
             Ok((summary, action)) => {
                 describe(context, &order, &summary, action, &mut report);
+                // The controller keeps it with the output, so that archives are compared when the node is down.
+                if let Some(listing) = &summary.listing {
+                    context.output.write(listing.as_bytes());
+                }
                 if order.prune {
                     prune(context, &order, &mut report)?;
                 }

@@ -102,6 +102,11 @@ fn verify(
         let message = format!("the archive is of {}, over {} s old", one.label.made, limit.as_secs());
         return finding(Severity::High, "stale_backup", path, message);
     }
+    if args::flag(context, "listing", false)?
+        && let Some(listing) = &summary.listing
+    {
+        context.output.write(listing.as_bytes());
+    }
     report.artifacts.push(Artifact {
         kind: "backup".to_owned(),
         name: id.to_string(),

@@ -108,6 +108,7 @@ pub const CATALOGUE: &[Action] = &[
             optional("tag", Takes::Text, ""),
             optional("date", Takes::Date, "latest"),
             optional("max_age", Takes::Duration, ""),
+            optional("listing", Takes::Bool, "false"),
         ],
         one_of: &[],
         changes: No,

@@ -2,14 +2,14 @@
 
 use fleet_types::view::{BackupItem, Page};
 
-use super::{paging, watching};
+use crate::commands::{paging, watching};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Cell, Column, Table, Times, Tone, units};
 use crate::session::Session;
 use crate::targets;
 
 /// Most archives of one list.
-const MAX_LISTED: usize = 100_000;
+pub(super) const MAX_LISTED: usize = 100_000;
 
 /// Lists archives.
 pub async fn list(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
