@@ -60,6 +60,7 @@ mod restore_listing;
 mod restore_stage;
 #[cfg(test)]
 mod restore_tests;
+mod restore_validate;
 mod retention;
 mod ruleset;
 mod ruleset_apply;
@@ -74,6 +75,7 @@ mod service_stop;
 #[cfg(test)]
 mod service_tests;
 mod syntax;
+mod syntax_yaml;
 #[cfg(test)]
 mod testing;
 mod tuning_apply;

@@ -75,6 +75,7 @@ pub const CATALOGUE: &[Action] = &[
             optional("date", Takes::Date, ""),
             optional("only", Takes::Texts, ""),
             optional("mode", Takes::Word(&["over", "recreate"]), "over"),
+            optional("validators", Takes::Ids(Table::Validator), ""),
         ],
         one_of: &[&["tag", "date"]],
         changes: Yes,
@@ -166,7 +167,10 @@ pub const CATALOGUE: &[Action] = &[
     },
     Action {
         name: "config.validate",
-        parameters: &[required("validators", Takes::Ids(Table::Validator))],
+        parameters: &[
+            required("validators", Takes::Ids(Table::Validator)),
+            optional("candidate", Takes::Path, ""),
+        ],
         one_of: &[],
         changes: No,
         guard: No,
