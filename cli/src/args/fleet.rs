@@ -1,5 +1,7 @@
 //! Commands that look at nodes, backups and the audit log.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use fleet_types::id::Name;
 use fleet_types::time::Span;
@@ -78,6 +80,15 @@ pub enum BackupCommand {
         /// Exit with 20 where something differs.
         #[arg(long)]
         detailed_exitcode: bool,
+    },
+    /// Write the encrypted copy of an archive into a file; its owners decrypt it with age.
+    Fetch {
+        /// The archive.
+        #[arg(value_name = "NODE/BACKUP[@WHEN]")]
+        archive: String,
+        /// The file, which must not be there yet [default: ./NODE-BACKUP-TIME.age].
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
     },
 }
 

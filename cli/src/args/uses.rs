@@ -49,6 +49,7 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["run", "cancel"], &[CHANGE]),
     (&["backup", "list"], &[TARGETS, WATCH]),
     (&["backup", "diff"], &[]),
+    (&["backup", "fetch"], &[]),
     (&["audit", "list"], &[]),
     (&["audit", "verify"], &[]),
     (&["explain"], &[]),

@@ -37,6 +37,9 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Schedule(command) => document::run(session, DocumentKind::Schedule, command).await,
         Command::Run(command) => runs::run(session, command).await,
         Command::Backup(BackupCommand::List) => backup::list(session).await,
+        Command::Backup(BackupCommand::Fetch { archive, to }) => {
+            backup::fetch(session, archive, to.as_deref()).await
+        }
         Command::Backup(BackupCommand::Diff { from, to, detailed_exitcode }) => {
             backup::diff(session, from, to.as_deref(), *detailed_exitcode).await
         }

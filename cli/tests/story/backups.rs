@@ -5,7 +5,7 @@ use fleet_types::id::RunId;
 use fleet_types::listing::{self, Entry, EntryKind};
 use fleet_types::report::{Artifact, StepReport};
 use fleet_types::time::Timestamp;
-use fleet_types::view::BackupItem;
+use fleet_types::view::{BackupItem, CopyItem};
 
 use crate::fixtures::{self, HOSTILE, is_harmless};
 use crate::world::World;
@@ -42,6 +42,7 @@ fn name_archives(steps: &mut Vec<StepReport>) {
                 made: Timestamp::clamped(0),
                 tag: String::new(),
                 verified: true,
+                copy: None,
             }];
         }
     }
@@ -161,4 +162,51 @@ fn what_cannot_be_compared_says_why_and_what_to_do() {
     refused(4, "too long to be kept: it has 20000 entries");
     world.state(|state| state.output.retain(|(step, _)| step != "older"));
     refused(4, &format!("{} did not list it", RunId::from_number(5)));
+}
+
+#[test]
+fn z04_a_copy_is_fetched_whole_or_not_at_all() {
+    const COPY: &[u8] = b"age-encryption.org/v1 and what follows";
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fw-1.age");
+    let to = file.to_str().unwrap();
+    let fetch = || world.run(&["backup", "fetch", "fw-1/config", "--to", to]);
+    let with = |copy: Option<CopyItem>, bytes: &[u8]| {
+        world.state(|state| {
+            state.backups[0].copy = copy;
+            state.copies = [(Digest::of(NEWER).as_bytes().to_vec(), bytes.to_vec())].into();
+        });
+    };
+    let copy = CopyItem {
+        size: COPY.len() as u64,
+        sha256: Digest::of(COPY),
+        stored: Some(Timestamp::clamped(0)),
+        gone: None,
+    };
+    for (copy, why) in [
+        (None, "declares none"),
+        (Some(CopyItem { stored: None, ..copy.clone() }), "waits on its node"),
+        (Some(CopyItem { gone: copy.stored, ..copy.clone() }), "given up by the retention"),
+    ] {
+        with(copy, COPY);
+        let ended = fetch();
+        assert_eq!((ended.code, ended.err.contains(why)), (4, true), "{}", ended.err);
+    }
+    // Damaged where it lies, or longer than it says.
+    for bytes in [&b"age-encryption.org/v1 and what is wrong"[..], &[COPY, b"x"].concat(), &COPY[1..]] {
+        with(Some(copy.clone()), bytes);
+        let ended = fetch();
+        assert_eq!((ended.code, ended.err.contains("is damaged")), (12, true), "{}", ended.err);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing stays");
+    }
+    with(Some(copy), COPY);
+    let ended = fetch();
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{}", ended.err);
+    assert!(ended.out.contains(&format!("age --decrypt -i KEY -o ARCHIVE {to}")), "{}", ended.out);
+    assert_eq!(std::fs::read(&file).unwrap(), COPY);
+    let again = fetch();
+    assert_eq!((again.code, again.err.contains("is there already")), (2, true), "{}", again.err);
+    let wide = world.run(&["backup", "list", "-o", "wide"]);
+    assert!(wide.out.contains("stored"), "{}", wide.out);
 }

@@ -60,6 +60,8 @@ pub struct State {
     pub audit: Vec<Vec<u8>>,
     /// Archives that reports have named.
     pub backups: Vec<view::BackupItem>,
+    /// Their encrypted copies, by digest of the archive.
+    pub copies: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Output of a job: step, bytes.
     pub output: Vec<(String, Vec<u8>)>,
     /// Streams of output end with an error after so many parts.
@@ -87,6 +89,7 @@ impl State {
             watches: VecDeque::new(),
             audit: Vec::new(),
             backups: fixtures::backups(),
+            copies: BTreeMap::new(),
             output: Vec::new(),
             output_breaks_after: None,
             edit_report: |_| {},
@@ -497,6 +500,16 @@ impl OperatorService for Fake {
         let mut backups = self.state.lock().unwrap().backups.clone();
         backups.retain(|backup| chosen(backup.node.clone()));
         page("fleet/v1/backup-list", backups)
+    }
+
+    async fn read_copy(
+        &self,
+        request: Request<pb::ReadCopyRequest>,
+    ) -> Result<Response<pb::ReadCopyReply>, Status> {
+        let asked = request.get_ref();
+        let copies = &self.state.lock().unwrap().copies;
+        let rest = &copies[&asked.archive][usize::try_from(asked.offset).unwrap()..];
+        Ok(Response::new(pb::ReadCopyReply { data: rest[..rest.len().min(7)].to_vec() }))
     }
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {

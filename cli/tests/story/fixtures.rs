@@ -231,6 +231,7 @@ pub fn backups() -> Vec<BackupItem> {
         verified: n == 1,
         run: RunId::from_number(5),
         listed_in: None,
+        copy: None,
     };
     vec![backup(1), backup(2)]
 }

@@ -28,7 +28,8 @@ use crate::fleet::node_cache::Known;
 use crate::repo::audited::AuditEntry;
 use crate::repo::reader::{BatchExt as _, Stored};
 use crate::repo::records::{
-    BackupRecord, HealthRecord, JobRecord, Mark, NodeRecord, ReportRecord, RunRecord, StoredReport,
+    BackupRecord, CopyRecord, HealthRecord, JobRecord, Mark, NodeRecord, ReportRecord, RunRecord,
+    StoredReport,
 };
 use crate::repo::{jobs, keys};
 
@@ -321,8 +322,14 @@ async fn store(
         // Who looked at an archive did not make it.
         let known = context.repo.get::<BackupRecord>(&key).await?.map(|known| known.record);
         let run = known.as_ref().map_or(backup.run, |known| known.run);
-        let listed_in = backup.listed_in.or(known.and_then(|known| known.listed_in));
-        batch = batch.put_record(key, &BackupRecord { run, listed_in, ..backup })?;
+        let listed_in = backup.listed_in.or(known.as_ref().and_then(|known| known.listed_in));
+        // Nor does it make the copy another one, and one that is here stays known.
+        let of_before = known.and_then(|known| known.copy);
+        let copy = match (of_before, backup.copy) {
+            (Some(known), Some(named)) if known.sha256 != named.sha256 => Some(named),
+            (known, named) => known.or(named),
+        };
+        batch = batch.put_record(key, &BackupRecord { run, listed_in, copy, ..backup })?;
     }
     let found = health_of(report, now);
     let newest = found.clone().filter(|found| known.health.is_none_or(|known| known.at <= found.at));
@@ -472,7 +479,8 @@ const MAX_BACKUPS: usize = 20;
 /// Archives that were made, and those that were listed anew.
 fn backups_of(agent: &Agent, report: &Report) -> Vec<BackupRecord> {
     let names_archives = |step: &&StepReport| match step.action.as_str() {
-        "backup.run" => step.state == StepState::Succeeded,
+        // Where the copy failed, the archive is a good one all the same: it is named only then.
+        "backup.run" => step.state != StepState::Skipped,
         "backup.verify" => step.output.is_some(),
         _ => false,
     };
@@ -494,6 +502,14 @@ fn backups_of(agent: &Agent, report: &Report) -> Vec<BackupRecord> {
             verified: artifact.verified,
             run: report.job.run,
             listed_in: step.output.map(|_| report.job.run),
+            copy: artifact.copy.as_ref().map(|copy| CopyRecord {
+                sha256: copy.sha256,
+                size: copy.size,
+                keep_days: copy.keep_days,
+                keep_count: copy.keep_count,
+                stored: None,
+                gone: None,
+            }),
         })
         .collect()
 }

@@ -22,6 +22,7 @@ use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::archive_error::ArchiveError;
+use super::contract::OutputSink;
 use super::database;
 use super::deadline::Deadline;
 use crate::host::{FileError, FileKind, FileProblem, Files, Found, ReadFile, Stat, WriteFile};
@@ -165,6 +166,16 @@ pub(super) struct Summary {
     pub(super) label: Label,
     /// What is in it, for people and for comparing it; none where nobody counted.
     pub(super) listing: Option<String>,
+}
+
+impl Summary {
+    /// Prints what is in it: the controller keeps it with the output, so that archives are compared when the node is down.
+    pub(super) fn list(&self, output: &dyn OutputSink) {
+        if let Some(listing) = &self.listing {
+            // Behind what a program of the server may have left without an end.
+            output.write(format!("\n{listing}").as_bytes());
+        }
+    }
 }
 
 /// Counts and digests what goes through.

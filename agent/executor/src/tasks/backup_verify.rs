@@ -102,10 +102,8 @@ fn verify(
         let message = format!("the archive is of {}, over {} s old", one.label.made, limit.as_secs());
         return finding(Severity::High, "stale_backup", path, message);
     }
-    if args::flag(context, "listing", false)?
-        && let Some(listing) = &summary.listing
-    {
-        context.output.write(listing.as_bytes());
+    if args::flag(context, "listing", false)? {
+        summary.list(context.output);
     }
     report.artifacts.push(Artifact {
         kind: "backup".to_owned(),
@@ -116,6 +114,7 @@ fn verify(
         made: one.label.made,
         tag: one.label.tag.clone(),
         verified: true,
+        copy: None,
     });
     Ok(Ok(()))
 }

@@ -4,9 +4,11 @@
 //! (`args`), fill in placeholders (`fill`), start declared commands (`programs`) and work out which packages are meant
 //! (`packages`). Called by the run alone.
 
+mod age;
 mod archive;
 mod archive_error;
 mod args;
+mod backup_copy;
 mod backup_prune;
 mod backup_restore;
 mod backup_restore_test;

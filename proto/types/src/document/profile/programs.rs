@@ -176,7 +176,6 @@ pub struct Backup {
     pub touches_network: bool,
     /// A copy off the node, encrypted on it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = "archives stay on the node"))]
     pub copy: Option<BackupCopy>,
     /// Rehearsal of a restore; overdue is an alert.
     #[serde(skip_serializing_if = "Option::is_none")]
