@@ -29,6 +29,7 @@ mod database_report;
 mod database_restore;
 mod database_vacuum;
 mod deadline;
+mod disk_report;
 mod fill;
 mod health_check;
 mod health_probe;

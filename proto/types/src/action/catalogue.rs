@@ -1,6 +1,6 @@
 //! The table of actions, one entry each, sorted by name.
 //!
-//! Source: the action catalogue; `plan_only` of `log.prune` is ours (ADR 0003).
+//! Source: the action catalogue; `plan_only` of `log.prune` (ADR 0003) and `disk.report` are ours.
 
 use super::Answer::{ById, No, Yes};
 use super::Where::{Both, Controller, Node};
@@ -225,6 +225,18 @@ pub const CATALOGUE: &[Action] = &[
         ],
         one_of: &[],
         changes: Yes,
+        guard: No,
+        runs_on: Node,
+    },
+    Action {
+        name: "disk.report",
+        parameters: &[
+            optional("paths", Takes::Paths, ""),
+            optional("trees", Takes::Integer, "20"),
+            optional("other_file_systems", Takes::Bool, "false"),
+        ],
+        one_of: &[],
+        changes: No,
         guard: No,
         runs_on: Node,
     },
