@@ -32,6 +32,7 @@ use crate::fleet::sessions::Sessions;
 use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::{self, Keyring};
 use crate::repo::audited::AuditedCommits;
+use crate::repo::copy_files::CopyFiles;
 use crate::repo::keys;
 use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
@@ -174,6 +175,11 @@ pub async fn open_context(
         denied: DenyList::new(Denied::default()),
         settings: config.settings.clone(),
         output: OutputFiles::new(config.data_directory.join("output"), config.settings.output_floor_bytes),
+        copies: CopyFiles::new(
+            config.copies_directory.clone(),
+            config.settings.output_floor_bytes,
+            config.copies_quota_bytes,
+        ),
         trust: Trust::new(bundle, signed),
         operators: Operators::default(),
     };

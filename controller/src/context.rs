@@ -19,6 +19,7 @@ use crate::fleet::sessions::Sessions;
 use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::Keyring;
 use crate::repo::audited::AuditedCommits;
+use crate::repo::copy_files::CopyFiles;
 use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::repo::records::{FleetRecord, OperatorRecord};
@@ -59,6 +60,8 @@ pub struct Context {
     pub settings: Settings,
     /// Output of steps.
     pub output: OutputFiles,
+    /// Encrypted copies of backups.
+    pub copies: CopyFiles,
     /// The newest trust bundle.
     pub trust: Trust,
     /// Operators in memory: asked on every call.

@@ -2,11 +2,20 @@
 
 use anyhow::{Context as _, Result, ensure};
 use fleet_tests::sandbox::{Sandbox, agreement};
-use fleet_types::view::{AuditItem, JobView, Page};
+use fleet_tests::wait::{PATIENCE, wait_for};
+use fleet_types::digest::Digest;
+use fleet_types::view::{AuditItem, BackupItem, JobView, Page};
 use fleetctl::dev::node_spec::nodes;
 
 /// Columns of the narrowest terminal that outputs are made for.
 const COLUMNS: usize = 80;
+
+/// The backup whose archives a node has, as `NODE/BACKUP`.
+async fn backup_of(sandbox: &Sandbox, node: &str) -> Result<String> {
+    let page: Page<BackupItem> = sandbox.operator.json(&["backup", "list", "--node", node]).await?;
+    let archive = page.items.first().context("it has no archive")?;
+    Ok(format!("{}/{}", archive.node, archive.backup))
+}
 
 async fn code(sandbox: &Sandbox, expected: i32, arguments: &[&str]) -> Result<String> {
     let said = sandbox.operator.ask(arguments).await?;
@@ -135,6 +144,19 @@ async fn outputs_fit_a_narrow_terminal_a_program_and_a_pipe() -> Result<()> {
         }
         let _: serde_json::Value = sandbox.operator.json(arguments).await?;
     }
+    // What changed since the archive before, as the nodes listed it; their output may be slower than their reports.
+    let rules = sandbox.nodes[0].root().join("var/lib/zehrasec/config/objects.json");
+    std::fs::write(&rules, "[]")?;
+    let again = sandbox.start_run("short").await?;
+    sandbox.ended(again).await?;
+    let of = backup_of(&sandbox, "fw-ams2-01").await?;
+    let differs = wait_for("the listings of two archives", PATIENCE, async || {
+        let said = sandbox.operator.ask(&["backup", "diff", &of, "--detailed-exitcode"]).await?;
+        ensure!(said.code == Some(20), "{said:?}");
+        Ok(Some(said.out))
+    })
+    .await?;
+    assert!(differs.contains("config/objects.json: size ") && differs.contains("1 changed"), "{differs}");
     // A reader that goes away after the first line is no failure worth a word.
     let mut child = sandbox
         .operator
@@ -145,5 +167,42 @@ async fn outputs_fit_a_narrow_terminal_a_program_and_a_pipe() -> Result<()> {
     drop(child.stdout.take());
     let ended = child.wait_with_output().await?;
     assert!(ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+    sandbox.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn z04_a_copy_leaves_the_node_although_the_controller_dies_on_the_way() -> Result<()> {
+    // The recipient of age's own documentation: nobody here has its key.
+    const KEY: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    let mut sandbox = Sandbox::start(1).await?;
+    let profile = sandbox.path("documents/profile.toml");
+    let text = std::fs::read_to_string(&profile)?;
+    let with_copy = format!("[backup.config]\ncopy = {{ to = \"artifacts\", encrypt_to = [\"{KEY}\"] }}\n");
+    std::fs::write(&profile, text.replacen("[backup.config]\n", &with_copy, 1))?;
+    code(&sandbox, 0, &["config", "apply", profile.to_str().context("an odd name")?, "--yes"]).await?;
+    // Many pieces: nothing of it can be packed.
+    let mut random = vec![0; 3 << 20];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+    std::fs::write(sandbox.nodes[0].root().join("var/lib/zehrasec/config/objects.json"), random)?;
+    let run = sandbox.start_run("short").await?;
+    sandbox.ended(run).await?;
+    sandbox.controller.kill().await?;
+    sandbox.controller.start().await?;
+    let of = backup_of(&sandbox, "fw-ams2-01").await?;
+    let stored = wait_for("the copy to be at the controller", PATIENCE, async || {
+        let page: Page<BackupItem> = sandbox.operator.json(&["backup", "list"]).await?;
+        let copy = page.items[0].copy.clone().context("no copy is named")?;
+        Ok(copy.stored.is_some().then_some(copy))
+    })
+    .await?;
+    let file = sandbox.path("fetched.age");
+    let to = file.to_str().context("an odd name")?;
+    code(&sandbox, 0, &["backup", "fetch", &of, "--to", to]).await?;
+    let fetched = std::fs::read(&file)?;
+    assert_eq!((Digest::of(&fetched), fetched.len() as u64), (stored.sha256, stored.size));
+    assert!(fetched.starts_with(b"age-encryption.org/v1\n") && fetched.len() > 3 << 20);
+    let left = sandbox.nodes[0].archives()?;
+    assert!(!left.iter().any(|name| name.contains(".age")), "the controller has it: {left:?}");
+    code(&sandbox, 2, &["backup", "fetch", &of, "--to", to]).await?;
     sandbox.finish().await
 }

@@ -14,6 +14,7 @@ use fleet_types::facts::NodeFacts;
 use fleet_types::seal::{PublicKey, SigningKey};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::copies::CopyHub;
 use crate::damage::{self, REMEDY};
 use crate::dispatcher::{Dispatcher, Parts};
 use crate::documents::{DocumentStore, ReportStore};
@@ -220,6 +221,7 @@ impl Executor {
 pub(crate) struct Open {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) runs: RunSurroundings,
+    pub(crate) copies: Arc<CopyHub>,
     pub(crate) events: mpsc::Receiver<RunEvent>,
     pub(crate) beat: Duration,
     report_key: Option<PublicKey>,
@@ -258,6 +260,7 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
     let (sender, events) = mpsc::channel(RUN_EVENTS);
     let journal = Arc::new(journal);
     let output = OutputHub::new(config.step_output_limit);
+    let copies = CopyHub::open(&directory, Arc::clone(&config.host));
     let (abandoned, suspend) = (Abandoned::default(), CancelFlag::default());
     let (guard, paths) = (Keeper::new(&directory, config.guards), PathDesk::default());
     let public = report_key.as_ref().map(SigningKey::public);
@@ -291,11 +294,12 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         documents,
         reports,
         output,
+        copies: Arc::clone(&copies),
         abandoned,
         overrun_grace: config.overrun_grace,
         suspend,
         guard,
         paths,
     });
-    Ok(Open { dispatcher, runs, events, beat: config.beat, report_key: public })
+    Ok(Open { dispatcher, runs, copies, events, beat: config.beat, report_key: public })
 }

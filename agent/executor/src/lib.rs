@@ -6,6 +6,7 @@
 //! `dispatcher` decides, `policy` refuses, `resolve` prepares, `run` acts, `journal` remembers.
 
 pub mod causes;
+pub mod copies;
 #[cfg(any(test, feature = "crash-points"))]
 pub mod crash;
 pub mod damage;

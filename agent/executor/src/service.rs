@@ -9,11 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use fleet_proto::pb::executor_message::Body as ToCore;
-use fleet_proto::pb::{Alive, CoreMessage, ExecutorMessage, Leaving, OutputChunk};
+use fleet_proto::pb::{self, Alive, CoreMessage, ExecutorMessage, Leaving, OutputChunk};
+use fleet_types::digest::Digest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::copies::{CopyHub, CopyPiece};
 use crate::dispatcher::{Effect, Event};
 use crate::executor::Open;
 use crate::run::{OutputHub, OutputPiece, Run, RunSurroundings};
@@ -45,10 +47,10 @@ struct Core {
 }
 
 impl Core {
-    fn new(socket: Socket, output: Arc<OutputHub>) -> io::Result<Self> {
+    fn new(socket: Socket, output: Arc<OutputHub>, copies: Arc<CopyHub>) -> io::Result<Self> {
         let (sender, receiver) = ExecutorPort::bind(socket)?.split();
         let (control, from_loop) = mpsc::channel(CONTROL_QUEUE);
-        let writer = tokio::spawn(write(sender, from_loop, output));
+        let writer = tokio::spawn(write(sender, from_loop, output, copies));
         Ok(Self { control, receiver, writer, silent: 0 })
     }
 }
@@ -58,6 +60,7 @@ struct Service {
     /// Has the core been let go because it takes nothing any more?
     given_up: bool,
     runs: RunSurroundings,
+    copies: Arc<CopyHub>,
 }
 
 /// What the loop hears from the agent's binary, and tells it.
@@ -72,12 +75,12 @@ pub struct Outside {
 
 /// Serves until drained, or until the journal is closed.
 pub async fn serve(opened: Open, first: Socket, outside: Outside) {
-    let Open { mut dispatcher, runs, mut events, beat, .. } = opened;
+    let Open { mut dispatcher, runs, copies, mut events, beat, .. } = opened;
     let Outside { mut cores, mut drained, hung } = outside;
     let mut beats = interval_at(Instant::now() + beat, beat);
     // Beats that were missed are not made up for: nobody could have answered them.
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut service = Service { core: None, given_up: false, runs };
+    let mut service = Service { core: None, given_up: false, runs, copies };
     service.connect(first);
     let recovered = dispatcher.recover();
     let mut effects = vec![Effect::Send(dispatcher.ready())];
@@ -141,7 +144,7 @@ enum Next {
 
 impl Service {
     fn connect(&mut self, socket: Socket) {
-        match Core::new(socket, Arc::clone(&self.runs.output)) {
+        match Core::new(socket, Arc::clone(&self.runs.output), Arc::clone(&self.copies)) {
             Ok(core) => self.core = Some(core),
             // Its other end closes with this one: whoever started that core starts another.
             Err(error) => tracing::error!(%error, "the socket to the core cannot be used"),
@@ -249,11 +252,23 @@ fn chunk(piece: OutputPiece) -> OutputChunk {
     }
 }
 
-/// Writes to the core: control first, output when there is none.
+fn copy_piece(piece: CopyPiece) -> pb::CopyPiece {
+    pb::CopyPiece {
+        made_ms: piece.made.as_millis(),
+        archive: piece.archive.as_bytes().to_vec(),
+        sha256: piece.sha256.as_bytes().to_vec(),
+        offset: piece.offset,
+        data_sha256: Digest::of(&piece.data).as_bytes().to_vec(),
+        data: piece.data,
+    }
+}
+
+/// Writes to the core: control first, output when there is none, copies when there is neither.
 async fn write(
     mut sender: Sender<ExecutorMessage>,
     mut control: mpsc::Receiver<ToCore>,
     output: Arc<OutputHub>,
+    copies: Arc<CopyHub>,
 ) {
     let (chunks, mut from_pump) = mpsc::channel(OUTPUT_QUEUE);
     let pump = tokio::spawn(async move {
@@ -272,6 +287,7 @@ async fn write(
                 None => break,
             },
             Some(piece) = from_pump.recv() => ToCore::Output(chunk(piece)),
+            piece = copies.next_piece() => ToCore::Copy(copy_piece(piece)),
         };
         if let Err(error) = sender.send(&ExecutorMessage { body: Some(body) }).await {
             tracing::warn!(%error, "the core cannot be told");

@@ -257,6 +257,10 @@ impl AgentService for Service {
         Ok(Response::new(pb::ConfirmReply { nonce: request.into_inner().nonce }))
     }
 
+    async fn put_copy(&self, _: Request<pb::CopyPiece>) -> Result<Response<pb::CopyTaken>, Status> {
+        Err(Status::unimplemented("no copies here"))
+    }
+
     async fn output(
         &self,
         request: Request<Streaming<pb::OutputChunk>>,

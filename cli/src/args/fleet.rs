@@ -1,5 +1,7 @@
 //! Commands that look at nodes, backups and the audit log.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use fleet_types::id::Name;
 use fleet_types::time::Span;
@@ -64,6 +66,30 @@ pub enum JoinTokenCommand {
 pub enum BackupCommand {
     /// List the archives on the nodes, as their reports say; -l, --site and --node narrow it down.
     List,
+    /// Show what differs between two archives, of one node or of two; no node is asked.
+    ///
+    /// NODE/BACKUP is the newest archive; NODE/BACKUP@WHEN another one, by its day (2026-11-28, UTC), its run or the
+    /// beginning of its digest.
+    Diff {
+        /// An archive; alone, it is compared with the one before it.
+        #[arg(value_name = "NODE/BACKUP[@WHEN]")]
+        from: String,
+        /// The archive that it is compared with.
+        #[arg(value_name = "NODE/BACKUP[@WHEN]")]
+        to: Option<String>,
+        /// Exit with 20 where something differs.
+        #[arg(long)]
+        detailed_exitcode: bool,
+    },
+    /// Write the encrypted copy of an archive into a file; its owners decrypt it with age.
+    Fetch {
+        /// The archive.
+        #[arg(value_name = "NODE/BACKUP[@WHEN]")]
+        archive: String,
+        /// The file, which must not be there yet [default: ./NODE-BACKUP-TIME.age].
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
 }
 
 /// `audit`.

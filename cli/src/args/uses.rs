@@ -50,6 +50,8 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["patch", "score"], &[]),
     (&["patch", "compare-versions"], &[]),
     (&["backup", "list"], &[TARGETS, WATCH]),
+    (&["backup", "diff"], &[]),
+    (&["backup", "fetch"], &[]),
     (&["audit", "list"], &[]),
     (&["audit", "verify"], &[]),
     (&["explain"], &[]),
@@ -111,7 +113,7 @@ const PLANNED: &[(&str, &str)] = &[
     ("run", "retry rollback report"),
     ("patch", "list show plan sla hold"),
     ("schedule", "next history pause resume trigger"),
-    ("backup", "run verify diff restore-test restore"),
+    ("backup", "run verify restore-test restore"),
     ("audit", "show export prove prune"),
 ];
 

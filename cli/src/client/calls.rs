@@ -35,7 +35,7 @@ macro_rules! ask {
             let mut service = $client.service();
             async move { service.$method(request).await }
         };
-        read_view(&$client.unary($request, send).await?)
+        read_view(&$client.unary($request, send).await?.json)
     }};
 }
 
@@ -207,6 +207,21 @@ impl Client {
             idempotency_key: clock::idempotency_key(),
         };
         ask!(self, cancel_run, request)
+    }
+
+    /// A piece of the encrypted copy of an archive; empty at its end.
+    pub async fn read_copy(&self, archive: &view::BackupItem, offset: u64) -> Result<Vec<u8>, Failure> {
+        let request = pb::ReadCopyRequest {
+            node: archive.node.to_string(),
+            made_ms: archive.made.as_millis(),
+            archive: archive.sha256.as_bytes().to_vec(),
+            offset,
+        };
+        let send = |request| {
+            let mut service = self.service();
+            async move { service.read_copy(request).await }
+        };
+        Ok(self.unary(request, send).await?.data)
     }
 
     /// A page of the backups of the nodes that match a selector.

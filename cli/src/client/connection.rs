@@ -7,7 +7,7 @@ use fleet_certs::slots::{IdentityDir, SlotError};
 use fleet_certs::tls::{MutualClient, TlsClock, TlsError, publish};
 use fleet_certs::{CertFault, PeerIdentity, ServerName};
 use fleet_proto::pb::operator_service_client::OperatorServiceClient;
-use fleet_proto::{MAX_MESSAGE_BYTES, convert, pb};
+use fleet_proto::{MAX_MESSAGE_BYTES, convert};
 use fleet_types::time::Timestamp;
 use serde::de::DeserializeOwned;
 use tonic::transport::{Channel, Endpoint};
@@ -118,19 +118,19 @@ impl Client {
         }
     }
 
-    pub(super) async fn unary<R, F>(
+    pub(super) async fn unary<R, T, F>(
         &self,
         message: R,
         call: impl Fn(Request<R>) -> F,
-    ) -> Result<Vec<u8>, Failure>
+    ) -> Result<T, Failure>
     where
         R: Clone,
-        F: Future<Output = Result<Response<pb::View>, Status>>,
+        F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut is_repeated = false;
         loop {
             match self.limited(call(self.request(message.clone()))).await {
-                Ok(response) => return Ok(response.into_inner().json),
+                Ok(response) => return Ok(response.into_inner()),
                 Err(status) if status.code() == Code::Unavailable && !is_repeated => is_repeated = true,
                 Err(status) => return Err(self.failed(&status)),
             }

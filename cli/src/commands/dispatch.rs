@@ -43,6 +43,12 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
             patch::compare_versions(session, (*format).into()).await
         }
         Command::Backup(BackupCommand::List) => backup::list(session).await,
+        Command::Backup(BackupCommand::Fetch { archive, to }) => {
+            backup::fetch(session, archive, to.as_deref()).await
+        }
+        Command::Backup(BackupCommand::Diff { from, to, detailed_exitcode }) => {
+            backup::diff(session, from, to.as_deref(), *detailed_exitcode).await
+        }
         Command::Audit(AuditCommand::List { limit, action, object }) => {
             audit::list(session, *limit, action, object).await
         }

@@ -58,6 +58,10 @@ pub struct State {
     pub watches: VecDeque<Watch>,
     /// Stored audit records.
     pub audit: Vec<Vec<u8>>,
+    /// Archives that reports have named.
+    pub backups: Vec<view::BackupItem>,
+    /// Their encrypted copies, by digest of the archive.
+    pub copies: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Output of a job: step, bytes.
     pub output: Vec<(String, Vec<u8>)>,
     /// Streams of output end with an error after so many parts.
@@ -84,6 +88,8 @@ impl State {
             end: RunState::Succeeded,
             watches: VecDeque::new(),
             audit: Vec::new(),
+            backups: fixtures::backups(),
+            copies: BTreeMap::new(),
             output: Vec::new(),
             output_breaks_after: None,
             edit_report: |_| {},
@@ -462,12 +468,14 @@ impl OperatorService for Fake {
 
     async fn read_output(
         &self,
-        _: Request<pb::ReadOutputRequest>,
+        request: Request<pb::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
         let mut state = self.state.lock().unwrap();
+        let only = &request.get_ref().step;
         let mut parts: Vec<_> = state
             .output
             .iter()
+            .filter(|(step, _)| only.is_empty() || step == only)
             .map(|(step, data)| Ok(pb::OutputPart { step: step.clone(), offset: 0, data: data.clone() }))
             .collect();
         if let Some(after) = state.output_breaks_after.take() {
@@ -489,8 +497,19 @@ impl OperatorService for Fake {
         let nodes = fixtures::nodes();
         let chosen =
             |name| nodes.iter().any(|node| node.name == name && selector.matches(&node.name, &node.labels));
-        let backups = fixtures::backups().into_iter().filter(|backup| chosen(backup.node.clone()));
-        page("fleet/v1/backup-list", backups.collect())
+        let mut backups = self.state.lock().unwrap().backups.clone();
+        backups.retain(|backup| chosen(backup.node.clone()));
+        page("fleet/v1/backup-list", backups)
+    }
+
+    async fn read_copy(
+        &self,
+        request: Request<pb::ReadCopyRequest>,
+    ) -> Result<Response<pb::ReadCopyReply>, Status> {
+        let asked = request.get_ref();
+        let copies = &self.state.lock().unwrap().copies;
+        let rest = &copies[&asked.archive][usize::try_from(asked.offset).unwrap()..];
+        Ok(Response::new(pb::ReadCopyReply { data: rest[..rest.len().min(7)].to_vec() }))
     }
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {

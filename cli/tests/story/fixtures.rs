@@ -230,6 +230,8 @@ pub fn backups() -> Vec<BackupItem> {
         made: clock::now(),
         verified: n == 1,
         run: RunId::from_number(5),
+        listed_in: None,
+        copy: None,
     };
     vec![backup(1), backup(2)]
 }

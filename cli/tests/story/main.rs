@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on may panic")]
 
 mod audit;
+mod backups;
 mod documents;
 mod fake;
 mod fixtures;

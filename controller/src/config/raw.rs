@@ -13,6 +13,8 @@ pub struct RawConfig {
     /// See default.toml.
     pub storage: RawStorage,
     /// See default.toml.
+    pub copies: RawCopies,
+    /// See default.toml.
     pub limits: RawLimits,
     /// See default.toml.
     pub timers: RawTimers,
@@ -38,6 +40,16 @@ pub struct RawServer {
 pub struct RawStorage {
     /// See default.toml.
     pub backend: Option<String>,
+}
+
+/// `[copies]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawCopies {
+    /// See default.toml.
+    pub directory: Option<String>,
+    /// See default.toml.
+    pub quota_per_node: Option<String>,
 }
 
 /// `[limits]`

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use fleet_certs::ServerName;
 use fleet_rollout::Limits;
+use fleet_types::document::size::Size;
 
-use super::raw::RawConfig;
+use super::raw::{RawConfig, RawCopies};
 use crate::settings::Settings;
 
 const DEFAULTS: &str = include_str!("default.toml");
@@ -29,6 +30,10 @@ pub struct Config {
     pub server_names: Vec<String>,
     /// URL of the store.
     pub store_url: String,
+    /// Where encrypted copies of backups lie.
+    pub copies_directory: PathBuf,
+    /// What those of one node may take.
+    pub copies_quota_bytes: u64,
     /// Timers and limits.
     pub settings: Settings,
     /// Filter of the log.
@@ -133,6 +138,8 @@ impl Config {
                 String::new()
             }
         };
+        let (copies_directory, copies_quota_bytes) =
+            copies(raw.copies, defaults.copies, &data_directory, &mut report);
         let mut limit = |key: &str, number: Option<u32>| {
             let limit = number.and_then(NonZeroU32::new).filter(|limit| limit.get() <= MAX_CHANGING);
             if let (Some(number), None) = (number, limit) {
@@ -171,11 +178,29 @@ impl Config {
             enrol_listen,
             server_names,
             store_url,
+            copies_directory,
+            copies_quota_bytes,
             settings,
             log_level,
             log_format,
         })
     }
+}
+
+/// Where encrypted copies lie, and what those of one node may take.
+fn copies(
+    raw: RawCopies,
+    defaults: RawCopies,
+    data_directory: &Path,
+    report: &mut impl FnMut(&str, String),
+) -> (PathBuf, u64) {
+    let directory = raw.directory.map_or_else(|| data_directory.join("copies"), PathBuf::from);
+    if !directory.is_absolute() {
+        report("copies.directory", "must be an absolute path".to_owned());
+    }
+    let quota = raw.quota_per_node.or(defaults.quota_per_node).unwrap_or_default();
+    let quota = quota.parse::<Size>().map_err(|error| report("copies.quota_per_node", error.to_string()));
+    (directory, quota.map_or(0, |size| size.bytes()))
 }
 
 #[cfg(test)]
@@ -193,13 +218,15 @@ mod tests {
 
     #[test]
     fn all_problems_come_at_once_and_unknown_keys_have_a_place() {
-        let text = "data_directory = \"x\"\n[server]\nagent_listen = \"a\"\nserver_names = [\"-\"]\n[storage]\nbackend = \"postgresql\"\n[limits]\nmax_changing_per_site = 0\n[timers]\nscale = 0\n[log]\nformat = \"xml\"";
+        let text = "data_directory = \"x\"\n[server]\nagent_listen = \"a\"\nserver_names = [\"-\"]\n[storage]\nbackend = \"postgresql\"\n[copies]\ndirectory = \"x\"\nquota_per_node = \"much\"\n[limits]\nmax_changing_per_site = 0\n[timers]\nscale = 0\n[log]\nformat = \"xml\"";
         let problems = Config::from_text("c.toml", text).unwrap_err().problems;
         for key in [
             "data_directory",
             "server.agent_listen",
             "server.server_names",
             "storage.backend",
+            "copies.directory",
+            "copies.quota_per_node",
             "limits.max_changing_per_site",
             "timers.scale",
             "log.format",

@@ -10,6 +10,7 @@ use fleet_proto::pb;
 use fleet_proto::pb::agent_service_server::AgentService;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, NodeId};
+use fleet_types::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,16 +23,19 @@ use super::status::{to_status, unreadable};
 use super::{peer, refusals::Refusals};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
+use crate::repo::copy_files::Progress;
 use crate::repo::keys;
 use crate::repo::output_files::OutputOf;
 use crate::repo::records::{InboxRecord, RunRecord};
 use crate::service::output::{self, Allowed};
-use crate::service::{caller::Agent, documents};
+use crate::service::{caller::Agent, copies, documents};
 
 /// Messages to a node that are under way: more would only wait in HTTP/2's window.
 const OUTGOING: usize = 32;
 /// Answers under way.
 const ANSWERS: usize = 8;
+/// Largest piece of a copy.
+const MAX_PIECE_BYTES: usize = 256 * 1024;
 /// What nobody guesses, and no more than that.
 const NONCE_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
 
@@ -87,6 +91,17 @@ impl AgentService for Agents {
             return Err(Status::invalid_argument("nonce: give 16 to 64 bytes"));
         }
         Ok(Response::new(pb::ConfirmReply { nonce }))
+    }
+
+    async fn put_copy(&self, request: Request<pb::CopyPiece>) -> Result<Response<pb::CopyTaken>, Status> {
+        let (agent, _) = peer::agent(&self.context, &request)?;
+        let taken = take_copy(&self.context, &agent, request.into_inner()).await.map_err(|error| {
+            if error.kind == Kind::Refused {
+                self.refusals.count_actor("copy", agent.actor(), &error.detail.message);
+            }
+            to_status(error)
+        })?;
+        Ok(Response::new(taken))
     }
 
     async fn output(
@@ -160,6 +175,28 @@ async fn store_output(
         }
     }
     Ok(())
+}
+
+async fn take_copy(context: &Context, agent: &Agent, piece: pb::CopyPiece) -> Result<pb::CopyTaken> {
+    if piece.data.len() > MAX_PIECE_BYTES {
+        return Err(ControllerError::invalid("copy.data", "larger than 256 KiB"));
+    }
+    if Digest::of(&piece.data).as_bytes().as_slice() != piece.data_sha256 {
+        return Err(ControllerError::invalid("copy.data_sha256", "not the digest of the data"));
+    }
+    let arrived = copies::Arrived {
+        made: Timestamp::clamped(piece.made_ms),
+        archive: convert::digest("copy.archive", &piece.archive)?,
+        sha256: convert::digest("copy.sha256", &piece.sha256)?,
+        offset: piece.offset,
+        data: piece.data,
+    };
+    let progress = copies::take(context, agent, arrived).await?;
+    let (offset, kept) = match progress {
+        Progress::At(offset) => (offset, false),
+        Progress::Whole => (0, true),
+    };
+    Ok(pb::CopyTaken { sha256: piece.sha256, offset, kept })
 }
 
 async fn take_chunk(

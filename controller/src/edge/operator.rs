@@ -28,7 +28,7 @@ use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
-    audit, backups, documents, enrolment, holds, limits, output, run_views, runs, trust, views,
+    audit, backups, copies, documents, enrolment, holds, limits, output, run_views, runs, trust, views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -268,6 +268,17 @@ impl OperatorService for Operators {
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {
         let r = request.get_ref();
         view(backups::list(&self.context, &r.selector, &r.after, views::page_size(r.limit)).await)
+    }
+
+    async fn read_copy(
+        &self,
+        request: Request<pb::ReadCopyRequest>,
+    ) -> Result<Response<pb::ReadCopyReply>, Status> {
+        let r = request.get_ref();
+        let archive = convert::digest("copy.archive", &r.archive).map_err(|error| to_status(error.into()))?;
+        let data =
+            copies::read(&self.context, &r.node, r.made_ms, archive, r.offset).await.map_err(to_status)?;
+        Ok(Response::new(pb::ReadCopyReply { data }))
     }
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {

@@ -519,8 +519,38 @@ pub struct BackupRecord {
     pub verified: bool,
     /// The run.
     pub run: RunId,
+    /// The newest run in whose output its listing may stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed_in: Option<RunId>,
+    /// Its encrypted copy, as the report named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyRecord>,
 }
 record!(BackupRecord, "backup", 1);
+
+impl BackupRecord {
+    /// Is its copy here?
+    pub fn has_copy(&self) -> bool {
+        self.copy.as_ref().is_some_and(|copy| copy.stored.is_some() && copy.gone.is_none())
+    }
+}
+
+/// An encrypted copy of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRecord {
+    /// Digest of the encrypted file.
+    pub sha256: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Days that it is kept.
+    pub keep_days: Option<u32>,
+    /// Copies that are kept.
+    pub keep_count: Option<u32>,
+    /// When it was here whole.
+    pub stored: Option<Timestamp>,
+    /// When it was given up by its retention.
+    pub gone: Option<Timestamp>,
+}
 
 /// The answer to a mutating call, kept so that a repeated call gets the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 use fleet_store::Direction;
 use fleet_types::id::NodeId;
 use fleet_types::label::Selector;
-use fleet_types::view::{BackupItem, Page};
+use fleet_types::view::{BackupItem, CopyItem, Page};
 
 use super::views;
 use crate::context::Context;
@@ -67,6 +67,13 @@ fn item(record: BackupRecord) -> BackupItem {
         made: record.made,
         verified: record.verified,
         run: record.run,
+        listed_in: record.listed_in,
+        copy: record.copy.map(|copy| CopyItem {
+            size: copy.size,
+            sha256: copy.sha256,
+            stored: copy.stored,
+            gone: copy.gone,
+        }),
     }
 }
 
@@ -104,6 +111,8 @@ mod tests {
                     made: Timestamp::clamped(made),
                     verified: true,
                     run: RunId::from_number(1),
+                    listed_in: None,
+                    copy: None,
                 };
                 batch = batch.put_record(keys::backup(id, made, &record.sha256).unwrap(), &record).unwrap();
             }

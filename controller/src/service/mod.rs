@@ -28,6 +28,7 @@
 pub mod audit;
 pub mod backups;
 pub mod caller;
+pub mod copies;
 pub mod documents;
 pub mod enrolment;
 pub mod hints;

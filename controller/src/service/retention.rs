@@ -9,7 +9,8 @@
 //! | jobs without a run: written for one that was never made | a day |
 //! | answers to idempotency keys | 30 days |
 //! | join tokens and invites | 30 days from their end |
-//! | records of backup archives | 400 days: a year of monthly archives |
+//! | records of backup archives | 400 days: a year of monthly archives; longer where a copy is here |
+//! | encrypted copies of backups | as their profile says, never the newest of a backup |
 //! | documents, the audit log | for ever: what was signed and what was done |
 //!
 //! A sweep works in small commits, oldest first, and can be stopped anywhere: what is half taken away is found again
@@ -26,6 +27,7 @@ use fleet_store::{Direction, Key, chunks};
 use fleet_types::id::RunId;
 use fleet_types::time::Timestamp;
 
+use super::copies;
 use super::limits::CLOCK_AHEAD;
 use crate::context::Context;
 use crate::error::Result;
@@ -63,10 +65,11 @@ pub async fn sweep(context: &Context) -> Result<Swept> {
     swept.bodies += bodies::take(context, now).await?;
     let token = |token: &TokenRecord| is_over(token.expires, TOKENS, now);
     let invite = |invite: &InviteRecord| is_over(invite.expires, TOKENS, now);
-    let backup = |backup: &BackupRecord| is_over(backup.made, BACKUPS, now);
+    let backup = |backup: &BackupRecord| is_over(backup.made, BACKUPS, now) && !backup.has_copy();
     swept.others += take_answers(context, now).await?;
     swept.others += take_records(context, keys::JOIN_TOKENS, token).await?;
     swept.others += take_records(context, keys::INVITES, invite).await?;
+    swept.others += copies::sweep(context, now).await?;
     swept.others += take_records(context, keys::BACKUPS, backup).await?;
     Ok(swept)
 }

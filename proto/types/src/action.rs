@@ -187,6 +187,7 @@ pub const BUILT: &[&str] = &[
     "database.reindex",
     "database.report",
     "database.vacuum",
+    "disk.report",
     "health.check",
     "health.repair",
     "log.configure",
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn names_are_unique_sorted_and_well_formed() {
         assert!(CATALOGUE.windows(2).all(|pair| pair[0].name < pair[1].name));
-        assert_eq!(CATALOGUE.len(), 57);
+        assert_eq!(CATALOGUE.len(), 58);
         for action in CATALOGUE {
             assert!(
                 action.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'.' || b == b'_'),

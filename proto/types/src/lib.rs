@@ -16,6 +16,7 @@ pub mod id;
 pub mod idle;
 pub mod job;
 pub mod label;
+pub mod listing;
 pub mod merkle;
 pub mod package_version;
 pub mod plan;

@@ -258,4 +258,24 @@ pub struct Artifact {
     pub tag: String,
     /// Verified after writing?
     pub verified: bool,
+    /// Its encrypted copy, which goes to the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<ArtifactCopy>,
+}
+
+/// An encrypted copy of a file, on its way off the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactCopy {
+    /// Where it lies on the node until the controller has it.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Digest of the encrypted file.
+    pub sha256: Digest,
+    /// Days that copies are kept, as the profile says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<u32>,
+    /// Copies that are kept; with both, both must agree before one goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_count: Option<u32>,
 }

@@ -487,6 +487,27 @@ pub struct BackupItem {
     pub verified: bool,
     /// The run that made it.
     pub run: RunId,
+    /// The newest run in whose output its listing may stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed_in: Option<RunId>,
+    /// Its encrypted copy off the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyItem>,
+}
+
+/// An encrypted copy of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyItem {
+    /// Bytes.
+    pub size: u64,
+    /// Digest of the encrypted file.
+    pub sha256: Digest,
+    /// When the controller had it whole; none while it is on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<Timestamp>,
+    /// When the controller gave it up by its retention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Timestamp>,
 }
 
 /// A record of the audit log.

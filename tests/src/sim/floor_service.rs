@@ -230,6 +230,10 @@ impl AgentService for Floor {
         Err(Status::unimplemented("the floor has no guards"))
     }
 
+    async fn put_copy(&self, _: Request<pb::CopyPiece>) -> Result<Response<pb::CopyTaken>, Status> {
+        Err(Status::unimplemented("the floor takes no copies"))
+    }
+
     async fn output(
         &self,
         _: Request<Streaming<pb::OutputChunk>>,

@@ -17,6 +17,7 @@ use fleet_types::time::Timestamp;
 
 use super::state::Dispatcher;
 use crate::causes::chain as chain_of;
+use crate::copies::copies_of;
 use crate::documents::StoredReport;
 use crate::journal::{Entry, Finished, JobKey};
 use crate::run::{Draft, fit};
@@ -91,6 +92,10 @@ impl Dispatcher {
         // A job has one report, however often its end is asked for.
         if self.parts.table.get(&key).is_some_and(|job| job.finished.is_some()) {
             return;
+        }
+        // Before the report, which names them: a copy that no list has would never leave.
+        if let Err(error) = self.parts.copies.add(copies_of(&draft.steps)) {
+            tracing::error!(%error, "copies of backups cannot be put on their way; they stay on this node");
         }
         match self.store_report(key, assignment, request_ends, &mut draft) {
             Ok(()) => {

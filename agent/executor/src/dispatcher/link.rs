@@ -9,6 +9,7 @@ use fleet_types::trust::SignedDispatch;
 
 use super::state::{Dispatcher, job_key};
 use crate::causes::chain;
+use crate::copies::CopyAnswer;
 use crate::damage;
 use crate::journal::{Entry, JobKey};
 use crate::policy::LinkTrust;
@@ -27,6 +28,7 @@ impl Dispatcher {
                 self.mend_reports();
                 self.send_reconcile();
                 self.parts.output.send_again(false);
+                self.parts.copies.link_up();
             }
             Err(reason) => {
                 tracing::error!(%reason, "the link is refused");
@@ -72,6 +74,7 @@ impl Dispatcher {
         self.pending.clear();
         self.wanted.clear();
         self.parts.output.link_down();
+        self.parts.copies.link_down();
     }
 
     /// The next Hello needs the newest numbers.
@@ -90,6 +93,16 @@ impl Dispatcher {
             (true, true) => Way::Nobody(problem),
         };
         self.parts.paths.answer(id, way);
+    }
+
+    /// What became of a piece of a copy.
+    pub(super) fn on_copy(&self, answer: pb::CopyAnswer) {
+        let pb::CopyAnswer { taken, error, refused } = answer;
+        let pb::CopyTaken { sha256, offset, kept } = taken.unwrap_or_default();
+        // One that names no copy is of none that waits.
+        let Ok(sha256) = Digest::from_slice(&sha256) else { return };
+        let error = Some(error).filter(|error| !error.is_empty());
+        self.parts.copies.answered(&CopyAnswer { sha256, offset, kept, error, refused });
     }
 
     pub(super) fn on_trust_update(&mut self, update: &pb::TrustUpdate) {

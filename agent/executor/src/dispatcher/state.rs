@@ -20,6 +20,7 @@ use fleet_types::time::Timestamp;
 use super::event::{Effect, Event};
 use super::tidy::Tidied;
 use crate::causes::chain;
+use crate::copies::CopyHub;
 use crate::documents::{DocumentStore, ReportStore};
 use crate::guard::Keeper;
 use crate::host::Host;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub reports: ReportStore,
     /// Output of steps.
     pub output: Arc<OutputHub>,
+    /// Copies of backups on their way.
+    pub copies: Arc<CopyHub>,
     /// Threads left behind.
     pub abandoned: Abandoned,
     /// How long after its deadline a task may still answer.
@@ -182,6 +185,7 @@ impl Dispatcher {
                     self.parts.output.stored(key, &stored.step, stored.offset);
                 }
             }
+            Event::Core(FromCore::Copy(answer)) => self.on_copy(answer),
             // Of a stream of before the link it is nothing new.
             Event::Core(FromCore::OutputLost(lost)) if self.link.is_some() => {
                 self.parts.output.send_again(lost.refused);

@@ -167,6 +167,9 @@ impl Space {
 pub trait ReadFile: Read + Send {
     /// What the open file is now: not what its path may mean by now.
     fn stat(&self) -> Result<Stat, FileError>;
+
+    /// Reads on from there.
+    fn seek_to(&mut self, offset: u64) -> Result<(), FileError>;
 }
 
 /// A new file that is written.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek as _, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -153,6 +153,11 @@ impl ReadFile for LinuxReadFile {
         rustix::fs::fstat(&self.file)
             .map(|stat| stat_of(&stat))
             .map_err(|e| FileError::of("stat", &self.path, &e.into()))
+    }
+
+    fn seek_to(&mut self, offset: u64) -> Result<(), FileError> {
+        let moved = self.file.seek(SeekFrom::Start(offset));
+        moved.map(drop).map_err(|e| FileError::of("read", &self.path, &e))
     }
 }
 

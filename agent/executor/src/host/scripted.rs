@@ -431,6 +431,10 @@ impl ReadFile for ScriptedRead {
     fn stat(&self) -> Result<Stat, FileError> {
         self.real.stat()
     }
+
+    fn seek_to(&mut self, offset: u64) -> Result<(), FileError> {
+        self.real.seek_to(offset)
+    }
 }
 
 struct ScriptedWrite {

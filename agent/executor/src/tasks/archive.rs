@@ -8,6 +8,7 @@
 //! final name; that is the business of `backup_run`.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,10 +17,12 @@ use flate2::bufread::GzDecoder;
 use flate2::{Compression, GzBuilder};
 use fleet_types::digest::{Digest, Hasher};
 use fleet_types::id::{NodeId, RunId};
+use fleet_types::listing::{self, Entry, EntryKind};
 use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::archive_error::ArchiveError;
+use super::contract::OutputSink;
 use super::database;
 use super::deadline::Deadline;
 use crate::host::{FileError, FileKind, FileProblem, Files, Found, ReadFile, Stat, WriteFile};
@@ -90,6 +93,37 @@ pub(super) struct Member {
     pub(super) same_as: Option<String>,
 }
 
+impl Member {
+    /// As a listing has it.
+    fn entry(&self) -> Entry {
+        let raw = self.raw_path.as_deref().and_then(fleet_types::digest::unhex);
+        Entry {
+            kind: match self.kind.as_str() {
+                "directory" => EntryKind::Directory,
+                "link" => EntryKind::Link,
+                _ => EntryKind::File,
+            },
+            mode: Some(format!("{:04o}", self.mode)),
+            owner: Some(format!("{}:{}", self.uid, self.gid)),
+            size: self.size,
+            sha256: self.sha256,
+            path: raw.map_or_else(|| self.path.clone(), |raw| exact(&raw)),
+            target: self.target.clone(),
+        }
+    }
+}
+
+/// A path that is no UTF-8, each byte of it to be seen.
+fn exact(path: &[u8]) -> String {
+    path.utf8_chunks().fold(String::new(), |mut text, chunk| {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+        text
+    })
+}
+
 /// Something that was found and is not in the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LeftOut {
@@ -130,6 +164,18 @@ pub(super) struct Summary {
     pub(super) left_out: Vec<LeftOut>,
     /// Whose it is.
     pub(super) label: Label,
+    /// What is in it, for people and for comparing it; none where nobody counted.
+    pub(super) listing: Option<String>,
+}
+
+impl Summary {
+    /// Prints what is in it: the controller keeps it with the output, so that archives are compared when the node is down.
+    pub(super) fn list(&self, output: &dyn OutputSink) {
+        if let Some(listing) = &self.listing {
+            // Behind what a program of the server may have left without an end.
+            output.write(format!("\n{listing}").as_bytes());
+        }
+    }
 }
 
 /// Counts and digests what goes through.
@@ -217,6 +263,10 @@ fn summary(size: u64, sha256: Digest, files: usize, manifest: Manifest) -> Summa
         content: manifest.members.iter().map(|m| m.size).sum(),
         links: manifest.members.iter().filter(|m| m.kind == "link").count(),
         same: manifest.members.iter().filter(|m| m.same_as.is_some()).count(),
+        listing: Some(listing::write(
+            sha256,
+            &manifest.members.iter().map(Member::entry).collect::<Vec<_>>(),
+        )),
         left_out: manifest.left_out,
         label: manifest.label,
     }

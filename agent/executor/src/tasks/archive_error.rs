@@ -32,6 +32,9 @@ pub(super) enum ArchiveError {
         /// What is wrong.
         why: String,
     },
+    /// What is in it is not valid; the report has all that is wrong.
+    #[error("{0}; nothing was put in place")]
+    Invalid(String),
     /// The database server, or one of its programs.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -46,7 +49,7 @@ impl ArchiveError {
         let plain = Path::new(subject);
         let (code, of) = match &self {
             Self::Halted(halt) => return halt.end(report),
-            Self::Database(_) => ("", plain),
+            Self::Database(_) | Self::Invalid(_) => ("", plain),
             Self::File(error) if error.problem == FileProblem::Full => ("disk_full", error.path.as_path()),
             Self::File(error) => ("unreadable_file", error.path.as_path()),
             Self::Changed(path) => ("changed_file", path.as_path()),
@@ -57,7 +60,9 @@ impl ArchiveError {
         if let Self::Database(error) = self {
             return error.end(subject, report);
         }
-        report.problems.push(problem(Severity::High, code, of.display().to_string(), self.to_string()));
+        if !code.is_empty() {
+            report.problems.push(problem(Severity::High, code, of.display().to_string(), self.to_string()));
+        }
         let message = format!("{subject} failed: {self}");
         report.summary.clone_from(&message);
         TaskError::failed(message, bounded(report))

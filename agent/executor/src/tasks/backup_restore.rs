@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use fleet_types::document::ids::Id;
-use fleet_types::document::profile::{Backup, BackupKind};
+use fleet_types::document::profile::{Backup, BackupKind, Validator};
 use fleet_types::report::TaskReport;
 use fleet_types::severity::Severity;
 use serde_json::{Value, json};
 
 use super::archive_error::ArchiveError;
 use super::backup_verify::choose;
+use super::config_validate::{Candidate, takes_candidates};
 use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::database::{DatabaseError, Server};
 use super::database_restore::DatabaseRestore;
@@ -24,8 +25,8 @@ use super::part::{bounded, change, problem, skipped, skipped_plan};
 use super::restore_listing::{self, Item, Scope};
 use super::restore_stage::{self, Move, STAGE, Step};
 use super::retention::{self, Kept};
-use super::{archive, args};
-use crate::host::{FileError, FileKind, FileProblem, Files, check_links, in_background, walk_trees};
+use super::{archive, args, restore_validate};
+use crate::host::{FileError, FileKind, FileProblem, Files, Found, check_links, in_background, walk_trees};
 
 /// The task.
 pub(super) struct BackupRestore;
@@ -38,6 +39,8 @@ struct Order<'a> {
     scope: Scope,
     /// Files that are not in the archive go.
     recreate: bool,
+    /// What looks at the files before they are put in place.
+    validators: Vec<(&'a Id, &'a Validator)>,
 }
 
 fn order<'a>(context: &'a TaskContext<'a>) -> Result<Option<Order<'a>>, TaskError> {
@@ -65,7 +68,14 @@ fn order<'a>(context: &'a TaskContext<'a>) -> Result<Option<Order<'a>>, TaskErro
         "recreate" => true,
         other => return Err(TaskError::Declared(format!("parameter mode: there is no mode \"{other}\""))),
     };
-    Ok(Some(Order { context, id, backup, scope: Scope { sources, only }, recreate }))
+    let mut validators = Vec::new();
+    if context.with.contains_key("validators") {
+        validators = args::ids(context, "validators", &context.profile.validators, false)?;
+    }
+    for (id, validator) in &validators {
+        takes_candidates(id, validator)?;
+    }
+    Ok(Some(Order { context, id, backup, scope: Scope { sources, only }, recreate, validators }))
 }
 
 /// A source or what is in it: an absolute path, or one that begins with the last names of a source, as `config/rules` does below
@@ -319,6 +329,22 @@ impl Order<'_> {
         Ok(())
     }
 
+    /// The files that are to be put in place, where they were unpacked.
+    fn candidates(&self, items: &[Item], steps: &[Step]) -> Result<Vec<Candidate>, FileError> {
+        let puts = steps.iter().filter(|step| step.change == Move::Put);
+        let staged: BTreeMap<&Path, PathBuf> =
+            puts.map(|step| (step.path.as_path(), step.new_file())).collect();
+        let mut candidates = Vec::new();
+        for item in items {
+            if let Some(path) = staged.get(self.place(&item.path)?.as_path()) {
+                let stat = self.files().stat(path)?;
+                let file = Found { declared: item.path.clone(), path: path.clone(), stat };
+                candidates.push(Candidate { place: item.path.clone(), file });
+            }
+        }
+        Ok(candidates)
+    }
+
     /// Carries it out. Where it fails, what was there is there again.
     fn restore(&self, report: &mut TaskReport) -> Result<(), ArchiveError> {
         let files = self.files();
@@ -338,6 +364,10 @@ impl Order<'_> {
                 restore_stage::remove(files, stage)?;
             }
             let unpacked = in_background(|| self.stage(&archive, &items, &steps))
+                .and_then(|()| {
+                    let candidates = self.candidates(&items, &steps)?;
+                    restore_validate::check(self.context, &self.validators, &candidates, report)
+                })
                 .and_then(|()| restore_stage::write_moves(files, &first, &steps));
             if let Err(error) = unpacked {
                 // Nothing is in place yet; what cannot be removed now is removed by the next restore.

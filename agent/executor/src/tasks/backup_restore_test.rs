@@ -151,6 +151,7 @@ fn rehearse(
         made: newest.label.made,
         tag: newest.label.tag.clone(),
         verified: true,
+        copy: None,
     });
     Ok(())
 }

@@ -11,9 +11,9 @@ use fleet_types::document::profile::{Backup, BackupKind, VerifyMethod};
 use fleet_types::report::{Artifact, TaskReport};
 use fleet_types::severity::Severity;
 
+use super::age::Recipient;
 use super::archive::{self, Label, Summary};
 use super::archive_error::ArchiveError;
-use super::args;
 use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::database::{self, Server};
 use super::deadline::Deadline;
@@ -21,6 +21,7 @@ use super::fill::Filler;
 use super::part::{bounded, change, number, problem, sample, skipped, skipped_plan};
 use super::restore_stage::STAGE;
 use super::retention::{self, checksum_beside, write_checksum};
+use super::{args, backup_copy};
 use crate::host::{
     FileError, FileKind, FileProblem, Files, Found, check_links, in_background, temporary_beside, walk_trees,
 };
@@ -41,6 +42,8 @@ struct Order<'a> {
     stamp: String,
     label: Label,
     prune: bool,
+    /// Whom its copy is encrypted to, where one is to be made.
+    recipients: Option<Vec<Recipient>>,
 }
 
 fn order<'a>(context: &TaskContext<'a>) -> Result<Option<Order<'a>>, TaskError> {
@@ -60,7 +63,9 @@ fn order<'a>(context: &TaskContext<'a>) -> Result<Option<Order<'a>>, TaskError> 
     };
     let label = Label::new(id.as_str(), &tag, step.run, step.node, step.job_started);
     let stamp = filler.text(&what, "{timestamp}")?;
-    Ok(Some(Order { id, backup, path, stamp, label, prune: args::flag(context, "prune", true)? }))
+    let recipients = backup_copy::recipients(context, id, backup)?;
+    let prune = args::flag(context, "prune", true)?;
+    Ok(Some(Order { id, backup, path, stamp, label, prune, recipients }))
 }
 
 impl Change for BackupRun {
@@ -124,6 +129,10 @@ impl Change for BackupRun {
         match outcome {
             Ok((summary, action)) => {
                 describe(context, &order, &summary, action, &mut report);
+                summary.list(context.output);
+                if let Err(error) = copy(context, &order, &summary, &mut report) {
+                    return Err(error.end(&format!("backup {id}: the archive is good, its copy"), report));
+                }
                 if order.prune {
                     prune(context, &order, &mut report)?;
                 }
@@ -366,6 +375,7 @@ fn describe(
         made: context.step.job_started,
         tag: order.label.tag.clone(),
         verified: true,
+        copy: None,
     });
     let mut not_built = |code: &str, message: &str| {
         report.problems.push(problem(Severity::Medium, code, id, message));
@@ -376,9 +386,23 @@ fn describe(
             "checksum and list were verified; a step with backup.restore_test rehearses the restore",
         );
     }
-    if order.backup.copy.is_some() {
-        not_built("not_built", "the archive stays on the node; this build makes no copies yet");
+}
+
+/// Makes the encrypted copy, where one is declared.
+fn copy(
+    context: &TaskContext<'_>,
+    order: &Order<'_>,
+    summary: &Summary,
+    report: &mut TaskReport,
+) -> Result<(), ArchiveError> {
+    let (Some(copy), Some(recipients)) = (&order.backup.copy, &order.recipients) else { return Ok(()) };
+    let archive = (order.path.as_path(), summary.size);
+    let made = in_background(|| backup_copy::make(context, copy, recipients, archive))?;
+    report.summary = format!("{}; a copy of {} bytes is encrypted", report.summary, made.size);
+    if let Some(artifact) = report.artifacts.last_mut() {
+        artifact.copy = Some(made);
     }
+    Ok(())
 }
 
 /// Retention after a good new archive, which is the last good one.

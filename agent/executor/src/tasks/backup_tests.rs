@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::time::Duration;
 
+use fleet_types::digest::Digest;
 use fleet_types::id::RunId;
+use fleet_types::listing;
 use fleet_types::report::TaskReport;
 use fleet_types::severity::Severity;
 
@@ -96,7 +98,7 @@ fn an_archive_holds_what_is_declared_and_reads_back() {
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     let member = &manifest["members"][1];
     assert_eq!(member["path"], "/etc/edgefw/firewall.json");
-    assert_eq!(member["sha256"], fleet_types::digest::Digest::of(b"{\"a\":1}").to_string());
+    assert_eq!(member["sha256"], Digest::of(b"{\"a\":1}").to_string());
 
     let verify = bench.with(r#"{"backups":["config"]}"#);
     assert_eq!(bench.apply("backup.verify", &verify).unwrap().artifacts[0].sha256, artifact.sha256);
@@ -108,6 +110,38 @@ fn an_archive_holds_what_is_declared_and_reads_back() {
     assert_eq!(codes(&bench.failure("backup.verify", &other).1), ["no_backup"]);
     bench.host.clock().pause(days(9), &bench.cancel);
     assert_eq!(codes(&bench.failure("backup.verify", &verify).1), ["stale_backup"]);
+}
+
+#[test]
+fn w05_an_archive_is_listed_so_that_it_can_be_compared() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (bench, with) = bench();
+    let odd = std::ffi::OsStr::from_bytes(b"a\xff\nb");
+    std::fs::write(bench.at("/etc/edgefw").join(odd), "odd").unwrap();
+    std::os::unix::fs::symlink("firewall.json", bench.at("/etc/edgefw/link")).unwrap();
+    let archive = bench.apply("backup.run", &with).unwrap().artifacts[0].sha256;
+    let made = listing::read(&bench.printed.text(), archive).unwrap();
+    let found: Vec<_> = made.iter().map(|entry| (entry.kind.as_str(), entry.path.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            ("directory", "/etc/edgefw"),
+            ("file", "/etc/edgefw/a\\xff\nb"),
+            ("file", "/etc/edgefw/firewall.json"),
+            ("link", "/etc/edgefw/link"),
+            ("directory", "/etc/edgefw/scripts"),
+            ("file", "/etc/edgefw/scripts/x.py"),
+            ("file", "/var/log/fw.log"),
+        ]
+    );
+    assert_eq!(made[2].sha256, Some(Digest::of(b"{\"a\":1}")));
+    assert_eq!(made[3].target.as_deref(), Some("firewall.json"));
+    // Who verifies it lists it where that is asked for, and only there.
+    let printed = bench.printed.text();
+    bench.apply("backup.verify", &bench.with(r#"{"backups":["config"]}"#)).unwrap();
+    assert_eq!(bench.printed.text(), printed);
+    bench.apply("backup.verify", &bench.with(r#"{"backups":["config"],"listing":true}"#)).unwrap();
+    assert_eq!(bench.printed.text(), printed.repeat(2));
 }
 
 #[test]

@@ -102,6 +102,9 @@ fn verify(
         let message = format!("the archive is of {}, over {} s old", one.label.made, limit.as_secs());
         return finding(Severity::High, "stale_backup", path, message);
     }
+    if args::flag(context, "listing", false)? {
+        summary.list(context.output);
+    }
     report.artifacts.push(Artifact {
         kind: "backup".to_owned(),
         name: id.to_string(),
@@ -111,6 +114,7 @@ fn verify(
         made: one.label.made,
         tag: one.label.tag.clone(),
         verified: true,
+        copy: None,
     });
     Ok(Ok(()))
 }

@@ -135,6 +135,7 @@ fn artifact(
         made,
         tag: context.step.run.to_string(),
         verified: false,
+        copy: None,
     })
 }
 

@@ -4,9 +4,11 @@
 //! (`args`), fill in placeholders (`fill`), start declared commands (`programs`) and work out which packages are meant
 //! (`packages`). Called by the run alone.
 
+mod age;
 mod archive;
 mod archive_error;
 mod args;
+mod backup_copy;
 mod backup_prune;
 mod backup_restore;
 mod backup_restore_test;
@@ -27,6 +29,7 @@ mod database_report;
 mod database_restore;
 mod database_vacuum;
 mod deadline;
+mod disk_report;
 mod fill;
 mod health_check;
 mod health_probe;
@@ -60,6 +63,7 @@ mod restore_listing;
 mod restore_stage;
 #[cfg(test)]
 mod restore_tests;
+mod restore_validate;
 mod retention;
 mod ruleset;
 mod ruleset_apply;
@@ -74,6 +78,7 @@ mod service_stop;
 #[cfg(test)]
 mod service_tests;
 mod syntax;
+mod syntax_yaml;
 #[cfg(test)]
 mod testing;
 mod tuning_apply;

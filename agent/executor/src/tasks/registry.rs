@@ -16,6 +16,7 @@ use super::database_purge::DatabasePurge;
 use super::database_reindex::DatabaseReindex;
 use super::database_report::DatabaseReport;
 use super::database_vacuum::DatabaseVacuum;
+use super::disk_report::DiskReport;
 use super::health_check::HealthCheck;
 use super::health_repair::HealthRepair;
 use super::log_configure::LogConfigure;
@@ -52,6 +53,7 @@ const TASKS: &[(&str, Task)] = &[
     ("database.reindex", Task::Change(&DatabaseReindex)),
     ("database.report", Task::Inspect(&DatabaseReport)),
     ("database.vacuum", Task::Change(&DatabaseVacuum)),
+    ("disk.report", Task::Inspect(&DiskReport)),
     ("health.check", Task::Inspect(&HealthCheck)),
     ("health.repair", Task::Change(&HealthRepair)),
     ("log.configure", Task::Change(&LogConfigure)),

@@ -12,7 +12,8 @@ use super::archive::{Label, Manifest, Member};
 use super::restore_stage::STAGE;
 use super::testing::{Bench, With};
 use super::{TaskError, restore_stage};
-use crate::host::{FileProblem, Host};
+use crate::host::scripted::Answer;
+use crate::host::{Exit, FileProblem, Host};
 
 const PROFILE: &str = r#"
     [backup.config]
@@ -128,6 +129,65 @@ fn recreate_leaves_what_was_archived_and_what_no_backup_holds() {
     assert_eq!(tree(&bench), expected);
     bench.revert("backup.restore", &with, &undo).unwrap();
     assert_eq!(tree(&bench), before);
+}
+
+#[test]
+fn w05_what_is_not_valid_is_never_put_in_place() {
+    let (mut bench, archived) = changed();
+    bench.profile = toml::from_str(&format!(
+        "schema = \"fleet/v1\"\nname = \"edge\"\nversion = 1\n{PROFILE}{}",
+        r#"
+        [validator.main]
+        kind = "json"
+        path = "/etc/edgefw/firewall.json"
+        [validator.rules]
+        kind = "toml"
+        paths = ["/etc/edgefw/rules/*.rule"]
+        [validator.others]
+        kind = "json"
+        paths = ["/etc/edgefw/cache/*", "/opt/other"]
+        [command.check]
+        argv = ["edgefw-cli", "--file", "/etc/edgefw/firewall.json"]
+        timeout = "5s"
+        changes = false
+        [validator.product]
+        kind = "command"
+        command = "check"
+        path = "/etc/edgefw/firewall.json"
+        [validator.there]
+        kind = "file_exists"
+        path = "/etc/edgefw/firewall.json"
+        "#
+    ))
+    .unwrap();
+    let with = |ids: &str| bench.with(&LATEST.replace('}', &format!(r#","validators":[{ids}]}}"#)));
+    let before = tree(&bench);
+    let (message, report) = bench.failure("backup.restore", &with(r#""main","rules""#));
+    assert!(message.contains("not valid by main, rules; nothing was put in place"), "{message}");
+    let subjects: Vec<_> = report.problems.iter().map(|p| p.subject.as_str()).collect();
+    assert_eq!(
+        subjects,
+        ["/etc/edgefw/firewall.json:1", "/etc/edgefw/rules/a.rule:1", "/etc/edgefw/rules/b.rule:1"],
+        "where they were to be"
+    );
+    assert_eq!(tree(&bench), before);
+    assert!(stages(&bench).is_empty());
+    // The product's own checker is shown the file that is yet to be put in place.
+    bench.host.answer(
+        "edgefw-cli",
+        [Answer::Ends(Exit::Status(1), "rule 7".into()), Answer::Ends(Exit::Status(0), String::new())],
+    );
+    let (_, report) = bench.failure("backup.restore", &with(r#""product""#));
+    assert_eq!(report.problems[0].evidence, "rule 7");
+    let shown = bench.host.script().started[0][2].clone();
+    assert!(shown.starts_with("/etc/.fleet-restore-") && shown.contains("/new-"), "{shown}");
+    assert_eq!(tree(&bench), before);
+    let error = bench.apply("backup.restore", &with(r#""there""#)).unwrap_err();
+    assert!(error.to_string().contains("looks at what is in place"), "{error}");
+    // What is put nowhere is nobody's candidate.
+    bench.apply("backup.restore", &with(r#""product","others""#)).unwrap();
+    let after = tree(&bench);
+    assert!(archived.iter().all(|(path, was)| after.get(path) == Some(was)));
 }
 
 #[test]

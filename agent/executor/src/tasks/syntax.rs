@@ -13,7 +13,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 
 use super::contract::TaskContext;
 use super::part::problem;
-use super::programs;
+use super::{programs, syntax_yaml};
 use crate::host::{Files, Found, Invocation, ProcessError, ProcessOutcome, Purpose, read_all};
 
 /// Largest file that is looked at. Rule sets of busy firewalls have a few megabytes.
@@ -60,6 +60,14 @@ pub(super) fn json(files: &dyn Files, found: &[Found]) -> Vec<Problem> {
     each(files, found, |bytes| {
         encoding(bytes)?;
         serde_json::from_slice::<Unique>(bytes).map(|_| ()).map_err(|e| (e.line(), e.to_string()))
+    })
+}
+
+/// Files parse as YAML, and no mapping has a key twice.
+pub(super) fn yaml(files: &dyn Files, found: &[Found]) -> Vec<Problem> {
+    each(files, found, |bytes| {
+        encoding(bytes)?;
+        syntax_yaml::check(utf8(bytes)?)
     })
 }
 
@@ -139,13 +147,15 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 /// Files parse as TOML 1.0.
 pub(super) fn toml(files: &dyn Files, found: &[Found]) -> Vec<Problem> {
     each(files, found, |bytes| {
-        let text =
-            std::str::from_utf8(bytes).map_err(|e| (line_of(bytes, e.valid_up_to()), e.to_string()))?;
-        text.parse::<toml::Table>().map(|_| ()).map_err(|e| {
+        toml::from_str::<toml::Table>(utf8(bytes)?).map(|_| ()).map_err(|e| {
             let line = e.span().map_or(0, |span| line_of(bytes, span.start));
             (line, e.message().to_owned())
         })
     })
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, (usize, String)> {
+    std::str::from_utf8(bytes).map_err(|e| (line_of(bytes, e.valid_up_to()), "it is no UTF-8".to_owned()))
 }
 
 fn line_of(bytes: &[u8], at: usize) -> usize {

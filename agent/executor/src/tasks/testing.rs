@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use fleet_types::document::profile::Profile;
@@ -18,10 +19,20 @@ use crate::host::scripted::ScriptedHost;
 /// Parameters of a step.
 pub(super) type With = BTreeMap<String, serde_json::Value>;
 
-struct Nowhere;
+/// What steps printed.
+#[derive(Default)]
+pub(super) struct Printed(Mutex<Vec<u8>>);
 
-impl OutputSink for Nowhere {
-    fn write(&self, _bytes: &[u8]) {}
+impl Printed {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl OutputSink for Printed {
+    fn write(&self, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
 }
 
 pub(super) struct Bench {
@@ -32,6 +43,7 @@ pub(super) struct Bench {
     pub(super) cancel: CancelFlag,
     pub(super) placeholders: BTreeMap<String, String>,
     pub(super) job: JobView,
+    pub(super) printed: Printed,
     folder: tempfile::TempDir,
 }
 
@@ -61,6 +73,7 @@ impl Bench {
             cancel: CancelFlag::default(),
             placeholders: BTreeMap::new(),
             job: JobView::default(),
+            printed: Printed::default(),
             folder,
         }
     }
@@ -114,7 +127,7 @@ impl Bench {
             step: &self.step,
             placeholders: &self.placeholders,
             job: &self.job,
-            output: &Nowhere,
+            output: &self.printed,
             cancel: &self.cancel,
             deadline: Instant::now() + Duration::from_mins(1),
         }

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::copies;
 use super::dial::Dialer;
 use super::documents::Fetched;
 use super::ending::{Ended, Lost};
@@ -38,6 +39,8 @@ pub(super) struct Live<'a> {
     /// Until when the executor must have answered `LinkUp`; none once it has.
     pub(super) answer_due: Option<Instant>,
     pub(super) fetches: JoinSet<Fetched>,
+    /// The piece of a copy that is under way; one at most.
+    pub(super) copies: JoinSet<pb::CopyAnswer>,
     pub(super) output: Option<OutputStream>,
     /// Not before this is a broken output stream opened again.
     pub(super) output_after: Instant,
@@ -62,6 +65,8 @@ pub async fn run(
     state.outbox.on_link_up();
     state.wanted.on_link_up(now);
     state.output.clear();
+    // The executor asks anew where to go on.
+    state.copy = None;
     channel.to.push(core_message::Body::LinkUp(pb::LinkUp {
         generation: link.welcome.generation,
         link_epoch: link.epoch,
@@ -78,6 +83,7 @@ pub async fn run(
         last_reply: now,
         answer_due: Some(now + timers.hello),
         fetches: JoinSet::new(),
+        copies: JoinSet::new(),
         output: None,
         output_after: now,
         flush_until: None,
@@ -103,6 +109,7 @@ enum Event {
     SessionReady,
     Fetched(Option<Fetched>),
     PathChecked(pb::PathChecked),
+    Copy(Option<pb::CopyAnswer>),
     Output(Option<Heard>),
     /// There is room on the output stream; false when it has ended.
     OutputReady(bool),
@@ -117,6 +124,11 @@ impl Live<'_> {
             }
             self.state.wanted.start(now, &self.link.clients.documents, &mut self.fetches);
             self.state.paths.start(self.dialer);
+            if self.copies.is_empty()
+                && let Some(piece) = self.state.copy.take()
+            {
+                self.copies.spawn(copies::put(self.link.clients.documents.clone(), piece));
+            }
             if self.output.is_none() && !self.state.output.is_empty() && now >= self.output_after {
                 self.output = Some(OutputStream::open(self.link.clients.control.clone()));
             }
@@ -146,6 +158,7 @@ impl Live<'_> {
             }
             Some(done) = self.fetches.join_next() => Event::Fetched(done.ok()),
             answer = self.state.paths.answered() => Event::PathChecked(answer),
+            Some(done) = self.copies.join_next() => Event::Copy(done.ok()),
             said = output_stream::heard(said) => Event::Output(said),
             ready = output_stream::has_room(pieces), if !self.state.output.is_empty() => Event::OutputReady(ready),
             () = sleep_until(next) => Event::Check,
@@ -173,6 +186,7 @@ impl Live<'_> {
                 }
             }
             Event::PathChecked(answer) => self.channel.to.push(core_message::Body::Path(answer)),
+            Event::Copy(answer) => self.channel.to.push(core_message::Body::Copy(answer.unwrap_or_default())),
             Event::Output(heard) => self.on_output(heard),
             Event::OutputReady(false) => self.on_output(None),
             Event::OutputReady(true) => {

@@ -11,12 +11,14 @@
 //! | [`session`] | numbers and checks of the session's messages; pure |
 //! | [`state`] | everything that outlives a link: outbox, output on its way, wanted documents, facts for Hello |
 //! | [`documents`] | fetching what the executor needs |
+//! | [`copies`] | pieces of encrypted copies of backups |
 //! | [`path`] | whether the way to a controller is open, asked while a guard holds a change |
 //! | [`output_stream`] | the output's own stream |
 //!
 //! Generated messages are known here, in the outbox and at the channel, nowhere else in the agent. Losing the
 //! controller changes nothing for the executor but a message that says so.
 
+pub mod copies;
 pub mod dial;
 pub mod documents;
 pub mod ending;

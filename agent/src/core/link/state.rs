@@ -21,6 +21,8 @@ pub struct LinkState {
     pub outbox: Outbox,
     /// Output that waits for room on its stream.
     pub output: Waiting,
+    /// The piece of a copy that is to be sent; one at a time.
+    pub copy: Option<pb::CopyPiece>,
     /// Documents that the executor needs.
     pub wanted: Wanted,
     /// Whether the way to a controller is open.
@@ -39,6 +41,7 @@ impl LinkState {
         Self {
             outbox: Outbox::new(timers.report_resend),
             output: Waiting::default(),
+            copy: None,
             wanted: Wanted::new(timers.document),
             paths: PathChecks::default(),
             hello,
@@ -117,6 +120,10 @@ impl LinkState {
                 if !self.output.push(chunk) {
                     warn!("the executor sends more output than it may have under way; it is dropped");
                 }
+                Ok(())
+            }
+            Body::Copy(piece) => {
+                self.copy = Some(piece);
                 Ok(())
             }
             Body::CheckPath(question) => {

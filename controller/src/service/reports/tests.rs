@@ -38,6 +38,10 @@ impl Reporter {
     }
 
     fn on(&mut self, context: &Context, job: JobId) -> Arrived {
+        self.with_steps(context, job, &json!([]))
+    }
+
+    fn with_steps(&mut self, context: &Context, job: JobId, steps: &serde_json::Value) -> Arrived {
         let run = job.run;
         self.sequence += 1;
         let report = json!({
@@ -45,7 +49,7 @@ impl Reporter {
             "request": Digest::of(b"request"), "sequence": self.sequence, "previous": self.previous,
             "outcome": "succeeded", "reason": "", "started": 1_790_000_000_000_u64,
             "ended": 1_790_000_000_000_u64, "boot": {"id": "boot", "ended_ms": 1}, "working_ms": 1,
-            "steps": [],
+            "steps": steps,
         });
         let report: Report = serde_json::from_value(report).unwrap();
         let payload = canonical::to_vec(&report).unwrap();
@@ -102,6 +106,44 @@ async fn a_report_on_another_stage_than_was_given_holds_its_node() {
     let arrived = node.on(context, JobId { stage: Stage(1), ..job.id() });
     report(context, &node.agent, &arrived).await.unwrap_err();
     assert!(matches!(context.node_cache.get(node.agent.node).unwrap().record.state, NodeState::Held(_)));
+}
+
+#[tokio::test]
+async fn an_archive_that_is_listed_anew_stays_that_of_the_run_that_made_it() {
+    let now = Timestamp::clamped(1_800_000_000_000);
+    let test = TestContext::at(Arc::new(MemoryStore::new()), Clock::manual(now)).await;
+    let context = &test.context;
+    let mut node = Reporter::new(context).await;
+    let runs = [1, 2, 3].map(|number| RunId::new(now, number));
+    let key = keys::backup(node.agent.node, 1_700_000_000_000, &Digest::of(b"archive")).unwrap();
+    let known = async || {
+        let known = context.repo.get::<BackupRecord>(&key).await.unwrap().unwrap().record;
+        (known.run, known.listed_in)
+    };
+    // An agent of before lists nothing; a look that lists nothing changes nothing.
+    for (run, action, output, expected) in [
+        (runs[0], "backup.run", None, (runs[0], None)),
+        (runs[1], "backup.verify", Some(Digest::of(b"listing")), (runs[0], Some(runs[1]))),
+        (runs[2], "backup.verify", None, (runs[0], Some(runs[1]))),
+    ] {
+        let batch = context.audited.batch();
+        let job = JobRecord { state: JobState::Offered, ..job_record(run, &node.agent) };
+        let record =
+            RunRecord { authority: Authority::Request(Digest::of(b"request")), ..run_record(run, now) };
+        let batch = batch.put_record(keys::job(run, node.agent.node).unwrap(), &job).unwrap();
+        let batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
+        context.audited.commit(batch, vec![]).await.unwrap();
+        let steps = json!([{
+            "id": "s", "title": "", "action": action, "state": "succeeded", "started": null, "took_ms": 1,
+            "tries": 1, "output": output, "summary": "", "artifacts": [{
+                "kind": "backup", "name": "config", "path": "/b/x", "size": 1, "sha256": Digest::of(b"archive"),
+                "made": 1_700_000_000_000_u64, "verified": true,
+            }],
+        }]);
+        let arrived = node.with_steps(context, job.id(), &steps);
+        report(context, &node.agent, &arrived).await.unwrap();
+        assert_eq!(known().await, expected, "{action}");
+    }
 }
 
 #[tokio::test]

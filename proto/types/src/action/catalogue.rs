@@ -1,6 +1,6 @@
 //! The table of actions, one entry each, sorted by name.
 //!
-//! Source: the action catalogue; `plan_only` of `log.prune` is ours (ADR 0003).
+//! Source: the action catalogue; `plan_only` of `log.prune` (ADR 0003) and `disk.report` are ours.
 
 use super::Answer::{ById, No, Yes};
 use super::Where::{Both, Controller, Node};
@@ -75,6 +75,7 @@ pub const CATALOGUE: &[Action] = &[
             optional("date", Takes::Date, ""),
             optional("only", Takes::Texts, ""),
             optional("mode", Takes::Word(&["over", "recreate"]), "over"),
+            optional("validators", Takes::Ids(Table::Validator), ""),
         ],
         one_of: &[&["tag", "date"]],
         changes: Yes,
@@ -108,6 +109,7 @@ pub const CATALOGUE: &[Action] = &[
             optional("tag", Takes::Text, ""),
             optional("date", Takes::Date, "latest"),
             optional("max_age", Takes::Duration, ""),
+            optional("listing", Takes::Bool, "false"),
         ],
         one_of: &[],
         changes: No,
@@ -165,7 +167,10 @@ pub const CATALOGUE: &[Action] = &[
     },
     Action {
         name: "config.validate",
-        parameters: &[required("validators", Takes::Ids(Table::Validator))],
+        parameters: &[
+            required("validators", Takes::Ids(Table::Validator)),
+            optional("candidate", Takes::Path, ""),
+        ],
         one_of: &[],
         changes: No,
         guard: No,
@@ -220,6 +225,18 @@ pub const CATALOGUE: &[Action] = &[
         ],
         one_of: &[],
         changes: Yes,
+        guard: No,
+        runs_on: Node,
+    },
+    Action {
+        name: "disk.report",
+        parameters: &[
+            optional("paths", Takes::Paths, ""),
+            optional("trees", Takes::Integer, "20"),
+            optional("other_file_systems", Takes::Bool, "false"),
+        ],
+        one_of: &[],
+        changes: No,
         guard: No,
         runs_on: Node,
     },

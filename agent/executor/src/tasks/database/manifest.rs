@@ -8,6 +8,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use fleet_types::digest::{Digest, Hasher};
+use fleet_types::listing::{self, Entry, EntryKind};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{FileError, FileProblem, Files, read_all};
@@ -86,8 +87,17 @@ impl DumpManifest {
             same: 0,
             left_out: Vec::new(),
             label: self.label.clone(),
+            listing: self.rows.as_ref().map(|rows| {
+                let tables: Vec<Entry> = rows.iter().map(|(name, rows)| table(name, *rows)).collect();
+                listing::write(self.sha256, &tables)
+            }),
         }
     }
+}
+
+fn table(name: &str, rows: u64) -> Entry {
+    let (mode, owner, sha256, target) = (None, None, None, None);
+    Entry { kind: EntryKind::Table, mode, owner, size: rows, sha256, path: name.to_owned(), target }
 }
 
 /// Where the manifest of a dump lies.

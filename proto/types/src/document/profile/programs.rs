@@ -176,7 +176,6 @@ pub struct Backup {
     pub touches_network: bool,
     /// A copy off the node, encrypted on it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = "archives stay on the node"))]
     pub copy: Option<BackupCopy>,
     /// Rehearsal of a restore; overdue is an alert.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -334,8 +333,8 @@ impl Validator {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ValidatorKind {
-    /// A declared command exits with 0.
-    #[schemars(extend("x-needs" = [["command"]]))]
+    /// A declared command exits with 0. With a path it looks at that file: a candidate takes its place in the command.
+    #[schemars(extend("x-needs" = [["command"]], "x-may" = ["path"]))]
     Command,
     /// A service is as expected.
     #[schemars(extend("x-needs" = [["service"]]))]
@@ -347,7 +346,7 @@ pub enum ValidatorKind {
     #[schemars(extend("x-needs" = [["path", "paths"]]))]
     Json,
     /// Files parse as YAML.
-    #[schemars(extend("x-needs" = [["path", "paths"]], "x-idle" = "a node has no reader of YAML yet"))]
+    #[schemars(extend("x-needs" = [["path", "paths"]]))]
     Yaml,
     /// Files parse as TOML.
     #[schemars(extend("x-needs" = [["path", "paths"]]))]

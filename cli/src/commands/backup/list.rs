@@ -1,15 +1,15 @@
 //! `fleetctl backup list`.
 
-use fleet_types::view::{BackupItem, Page};
+use fleet_types::view::{BackupItem, CopyItem, Page};
 
-use super::{paging, watching};
+use crate::commands::{paging, watching};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Cell, Column, Table, Times, Tone, units};
 use crate::session::Session;
 use crate::targets;
 
 /// Most archives of one list.
-const MAX_LISTED: usize = 100_000;
+pub(super) const MAX_LISTED: usize = 100_000;
 
 /// Lists archives.
 pub async fn list(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
@@ -27,6 +27,16 @@ pub async fn list(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
     .await
 }
 
+/// Whether its encrypted copy is off the node.
+fn copy_of(backup: &BackupItem) -> Cell {
+    match &backup.copy {
+        None => "-".into(),
+        Some(CopyItem { gone: Some(_), .. }) => "gone".into(),
+        Some(CopyItem { stored: Some(_), .. }) => Cell::toned(Tone::Good, "stored"),
+        Some(_) => Cell::toned(Tone::Warn, "waiting"),
+    }
+}
+
 fn answer(page: &Page<BackupItem>, times: &Times) -> Answer {
     let mut table = Table::new(&[
         Column::whole("NODE"),
@@ -35,6 +45,7 @@ fn answer(page: &Page<BackupItem>, times: &Times) -> Answer {
         Column::number("SIZE"),
         Column::whole("VERIFIED"),
         Column::whole("RUN"),
+        Column::whole("COPY").wide(),
         Column::text("PATH"),
         Column::whole("SHA256").wide(),
     ]);
@@ -48,6 +59,7 @@ fn answer(page: &Page<BackupItem>, times: &Times) -> Answer {
             units::bytes(backup.size).into(),
             verified,
             backup.run.to_string().into(),
+            copy_of(backup),
             backup.path.as_str().into(),
             backup.sha256.to_string().into(),
         ]);
