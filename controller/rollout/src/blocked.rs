@@ -1,7 +1,7 @@
 //! Why a node is not going: every reason, typed, in words that an operator can act on.
 //!
-//! Must never answer with a bare no (examples.md, Deciding 7). Called for showing, and by `apply` for the
-//! rules that it checks again.
+//! Which reasons there are now is what `rules` says. Must never answer with a bare no (examples.md, Deciding 7).
+//! Called for showing.
 
 use std::fmt;
 
@@ -9,7 +9,6 @@ use fleet_types::id::NodeId;
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::time::Timestamp;
 
-use crate::event::{Mode, Presence};
 use crate::holds::{Holder, Scope};
 use crate::moment::Moment;
 use crate::state::Rollout;
@@ -140,16 +139,7 @@ impl Rollout {
                 return Vec::new();
             }
         }
-        let mut reasons = self.starts_blocked(now.wall);
-        match self.jobs[index].presence {
-            Presence::Offline => reasons.push(BlockReason::Offline),
-            Presence::Held => reasons.push(BlockReason::Held),
-            Presence::Online => {}
-        }
-        reasons.extend(self.pair_blocked(index));
-        reasons.extend(self.site_full(index));
-        reasons.extend(self.fleet_full());
-        reasons.extend(self.cap_reached());
+        let mut reasons = self.reasons(index, now.wall);
         if reasons.is_empty() && !self.in_turn().any(|turn| turn.index == index) {
             let free = self.free_slots().min(self.fleet.free()).min(self.places_of(index).free());
             reasons.push(BlockReason::TurnNotCome { free });
@@ -161,15 +151,13 @@ impl Rollout {
     /// are blocked otherwise. Who it is that has taken the places of the fleet is left out: that changes with each
     /// of their jobs.
     pub fn general_block(&self, now: Moment) -> Vec<BlockReason> {
-        let mut reasons = self.starts_blocked(now.wall);
-        reasons.extend(self.fleet_full().map(|reason| match reason {
+        let unnamed = |reason| match reason {
             BlockReason::NoPlace { scope, taken, at_most, .. } => {
                 BlockReason::NoPlace { scope, taken, at_most, by: Vec::new() }
             }
             other => other,
-        }));
-        reasons.extend(self.cap_reached());
-        reasons
+        };
+        self.run_reasons(now.wall).into_iter().map(unnamed).collect()
     }
 
     /// Are all places of a site taken?
@@ -182,67 +170,8 @@ impl Rollout {
         self.ready.taken(self.plan.sites.of[index])
     }
 
-    pub(crate) fn site_full(&self, index: usize) -> Option<BlockReason> {
-        self.places_of(index).reason(|| Scope::Site(self.plan.nodes[index].site.clone()))
-    }
-
-    pub(crate) fn fleet_full(&self) -> Option<BlockReason> {
-        self.fleet.reason(|| Scope::Fleet)
-    }
-
     /// Nodes whose turn has not come.
     pub fn queued(&self) -> impl Iterator<Item = NodeId> {
         self.queued.iter().map(|index| self.plan.nodes[*index].node)
-    }
-
-    fn cap_reached(&self) -> Option<BlockReason> {
-        let (in_flight, at_most) = (self.in_flight.len(), self.plan.max_parallel);
-        (in_flight >= at_most).then_some(BlockReason::CapReached { in_flight, at_most })
-    }
-
-    /// The reasons that hold for every queued node.
-    pub(crate) fn starts_blocked(&self, now: Timestamp) -> Vec<BlockReason> {
-        let mut reasons = Vec::new();
-        match &self.mode {
-            Mode::Going => {}
-            Mode::Halting { reason } => reasons.push(BlockReason::Halting { reason: reason.clone() }),
-        }
-        let (not_before, not_after) = (self.plan.not_before, self.plan.not_after);
-        if now < not_before {
-            reasons.push(BlockReason::BeforeStart { not_before });
-        }
-        if now >= not_after {
-            reasons.push(BlockReason::AfterLastStart { not_after });
-        }
-        reasons.extend(self.failed_too_often());
-        reasons
-    }
-
-    /// Have so many jobs failed, were rolled back or got lost that none may start any more? A job that was refused,
-    /// cancelled or came too late has changed nothing, and says nothing of the next node.
-    pub(crate) fn failed_too_often(&self) -> Option<BlockReason> {
-        use Outcome::{Failed, Lost, RollbackFailed, RolledBack};
-        let at_most = self.plan.max_failures?;
-        let failed = self.tally.count(&[Failed, RolledBack, RollbackFailed, Lost]);
-        (failed >= at_most).then_some(BlockReason::FailedTooOften { failed, at_most })
-    }
-
-    /// The pair rule (security-and-delivery §2.14): never two nodes of a pair in change at once, over all runs.
-    fn pair_blocked(&self, index: usize) -> Option<BlockReason> {
-        if let Some(partner) = self.partner_in_flight(index) {
-            return Some(BlockReason::PartnerInFlight { partner });
-        }
-        let pair = &self.pairs[self.plan.pairs.of[index]?];
-        if let Some(holder) = &pair.held {
-            return Some(BlockReason::PairHeld { holder: holder.clone() });
-        }
-        let next = pair.next.filter(|next| *next != index)?;
-        Some(BlockReason::PartnerFirst { partner: self.plan.nodes[next].name.clone() })
-    }
-
-    /// Another node of the same pair that is in flight, where the pair rule holds.
-    pub(crate) fn partner_in_flight(&self, index: usize) -> Option<String> {
-        let pair = &self.pairs[self.plan.pairs.of[index]?];
-        pair.in_flight.iter().find(|other| **other != index).map(|other| self.plan.nodes[*other].name.clone())
     }
 }

@@ -20,7 +20,8 @@
 //! | `taken` | the places of one limit |
 //! | `lanes` | who could go next, where some sites are full |
 //! | `wanted` | what should be so now |
-//! | `blocked` | every reason why a node is not going |
+//! | `rules` | the one list of rules that answer "may this node go now?" |
+//! | `blocked` | every reason why a node is not going, in words |
 //! | `summary` | the run as one line: state, tally, counts |
 //! | `invariant` | the named invariants |
 
@@ -33,6 +34,7 @@ mod lanes;
 mod moment;
 mod plan;
 mod restore;
+mod rules;
 mod silence;
 mod state;
 mod summary;

@@ -50,6 +50,11 @@ impl Job {
         self.contact.is_some()
     }
 
+    /// Has its turn not come?
+    pub(crate) const fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Queued)
+    }
+
     /// From when its silence counts; `None` for one that is not in flight, and for one of which a connected node
     /// says that it has it.
     fn silent_from(&self) -> Option<Mono> {
@@ -166,7 +171,7 @@ impl Rollout {
             self.in_flight.insert(index);
         }
         self.silent.extend(job.silent_from().map(|from| (from, index)));
-        let candidate = job.phase == Phase::Queued && job.presence == Presence::Online;
+        let candidate = Self::is_candidate(&job);
         match self.plan.pairs.of[index] {
             Some(pair) => {
                 if candidate {
@@ -241,8 +246,7 @@ impl Rollout {
     /// Of a pair, only the first candidate may be ready, and only while nobody is in flight and nobody holds it.
     fn choose_next_of(&mut self, pair: usize) {
         let pair = &mut self.pairs[pair];
-        let next =
-            pair.candidates.first().copied().filter(|_| pair.in_flight.is_empty() && pair.held.is_none());
+        let next = pair.candidates.first().copied().filter(|_| pair.is_free());
         if next != pair.next {
             if let Some(old) = pair.next {
                 self.ready.remove(self.plan.sites.of[old], old);

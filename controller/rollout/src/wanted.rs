@@ -76,10 +76,10 @@ pub(crate) struct Turn {
 impl Rollout {
     /// What should be so at `now`. After its parts were saved and applied, ask again: answers are pages.
     pub fn wanted(&self, now: Moment) -> Wanted {
-        let offer = if self.starts_blocked(now.wall).is_empty() {
-            self.in_turn().map(|turn| self.offer(&turn)).collect()
-        } else {
+        let offer = if self.is_shut(now.wall) {
             Vec::new()
+        } else {
+            self.in_turn().map(|turn| self.offer(&turn)).collect()
         };
         let cancel = match self.mode {
             Mode::Halting { .. } => self.in_flight.iter().map(|index| self.plan.nodes[*index].node).collect(),
