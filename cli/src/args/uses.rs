@@ -47,6 +47,11 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["run", "logs"], &[]),
     (&["run", "wait"], &[]),
     (&["run", "cancel"], &[CHANGE]),
+    (&["rollout", "status"], &[WATCH]),
+    (&["rollout", "pause"], &[CHANGE]),
+    (&["rollout", "resume"], &[CHANGE]),
+    (&["rollout", "promote"], &[CHANGE]),
+    (&["rollout", "abort"], &[CHANGE]),
     (&["backup", "list"], &[TARGETS, WATCH]),
     (&["audit", "list"], &[]),
     (&["audit", "verify"], &[]),
@@ -99,7 +104,7 @@ fn own_flags(leaf: Command, flags: &[Arg], groups: &[Group]) -> Command {
 const PLANNED: &[(&str, &str)] = &[
     (
         "",
-        "admin advisory alert baseline cert context doctor incident operator patch rollout signoff site support-bundle tuning verify",
+        "admin advisory alert baseline cert context doctor incident operator patch signoff site support-bundle tuning verify",
     ),
     ("node", "label approve replace logs wait import export"),
     ("join-token", "list revoke"),
@@ -107,6 +112,7 @@ const PLANNED: &[(&str, &str)] = &[
     ("profile", "diff"),
     ("procedure", "lint"),
     ("run", "retry rollback report"),
+    ("rollout", "start list rollback retry history report"),
     ("schedule", "next history pause resume trigger"),
     ("backup", "run verify diff restore-test restore"),
     ("audit", "show export prove prune"),

@@ -36,6 +36,7 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Profile(command) => document::run(session, DocumentKind::Profile, command).await,
         Command::Schedule(command) => document::run(session, DocumentKind::Schedule, command).await,
         Command::Run(command) => runs::run(session, command).await,
+        Command::Rollout(command) => runs::rollout(session, command).await,
         Command::Backup(BackupCommand::List) => backup::list(session).await,
         Command::Audit(AuditCommand::List { limit, action, object }) => {
             audit::list(session, *limit, action, object).await

@@ -22,6 +22,7 @@ impl Rollout {
                 let changed = self.hold(place, holder.as_ref());
                 Ok(if changed { Applied::Changed } else { Applied::Repeated })
             }
+            Event::Ring { ring, what } => self.on_ring(now, *ring, what),
             Event::Job { node, what } => self.on_job(now, *node, *what),
         }
     }

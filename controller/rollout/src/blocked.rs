@@ -7,6 +7,7 @@ use std::fmt;
 
 use fleet_types::id::NodeId;
 use fleet_types::job::{Outcome, Phase};
+use fleet_types::run::RingState;
 use fleet_types::time::Timestamp;
 
 use crate::holds::{Holder, Scope};
@@ -28,6 +29,34 @@ pub enum BlockReason {
     Halting {
         /// Why.
         reason: String,
+    },
+    /// An operator paused the rollout.
+    Paused {
+        /// Who, and why.
+        reason: String,
+    },
+    /// A ring halted, and nothing starts in any.
+    RingHalted {
+        /// Its name.
+        ring: String,
+        /// Why.
+        because: String,
+    },
+    /// A ring before its own is not done.
+    RingWaits {
+        /// The name of the ring that is waited for.
+        ring: String,
+        /// Where that stands.
+        state: RingState,
+    },
+    /// As many nodes of its ring as are allowed are in flight.
+    RingFull {
+        /// The name of the ring.
+        ring: String,
+        /// Nodes in flight.
+        in_flight: u32,
+        /// How many may be.
+        at_most: u32,
     },
     /// The first start lies ahead.
     BeforeStart {
@@ -96,6 +125,12 @@ impl fmt::Display for BlockReason {
             Self::NotInRun => f.write_str("not part of this run"),
             Self::AlreadyEnded { outcome } => write!(f, "already ended: {}", outcome.as_str()),
             Self::Halting { reason } => write!(f, "run is ending: {reason}"),
+            Self::Paused { reason } => write!(f, "rollout is paused: {reason}"),
+            Self::RingHalted { ring, because } => write!(f, "ring {ring} halted: {because}"),
+            Self::RingWaits { ring, state } => write!(f, "waits for ring {ring}, which is {state}"),
+            Self::RingFull { ring, in_flight, at_most } => {
+                write!(f, "ring {ring}: {in_flight} of {at_most} nodes in flight")
+            }
             Self::BeforeStart { not_before } => write!(f, "starts at {not_before} at the earliest"),
             Self::AfterLastStart { not_after } => write!(f, "too late: last start was {not_after}"),
             Self::Offline => f.write_str("offline"),
@@ -142,6 +177,7 @@ impl Rollout {
         let mut reasons = self.reasons(index, now.wall);
         if reasons.is_empty() && !self.in_turn().any(|turn| turn.index == index) {
             let free = self.free_slots().min(self.fleet.free()).min(self.places_of(index).free());
+            let free = free.min(self.ring_slots(self.plan.nodes[index].ring));
             reasons.push(BlockReason::TurnNotCome { free });
         }
         reasons
@@ -158,6 +194,17 @@ impl Rollout {
             other => other,
         };
         self.run_reasons(now.wall).into_iter().map(unnamed).collect()
+    }
+
+    /// What keeps every queued node of each ring from going, in the order of the rings.
+    pub fn ring_blocks(&self) -> Vec<Vec<BlockReason>> {
+        (0..self.rings.len()).map(|ring| self.ring_reasons(ring)).collect()
+    }
+
+    /// Queued nodes of a ring.
+    pub fn queued_of_ring(&self, ring: usize) -> impl Iterator<Item = NodeId> {
+        let range = self.plan.ring_range(ring);
+        self.queued.range(range).map(|index| self.plan.nodes[*index].node)
     }
 
     /// Are all places of a site taken?

@@ -20,6 +20,8 @@ use crate::taken::Taken;
 enum Says {
     /// Every node of the run.
     Run(fn(&Asked<'_>) -> Option<BlockReason>),
+    /// Every node of a ring.
+    Ring(fn(&Rollout, usize) -> Option<BlockReason>),
     /// One node, by its place in the plan.
     Node(fn(&Asked<'_>, usize) -> Option<BlockReason>),
 }
@@ -41,16 +43,20 @@ struct Asked<'a> {
 
 /// All rules, in the order in which they are told. Whose turn it is comes behind them: it is not a rule but the order
 /// of the plan among those whom no rule holds back.
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 14] = [
     Rule { says: Says::Run(run_ends), guards: false },
+    Rule { says: Says::Run(paused), guards: false },
+    Rule { says: Says::Run(ring_halted), guards: false },
     Rule { says: Says::Run(first_start), guards: false },
     Rule { says: Says::Run(last_start), guards: false },
     Rule { says: Says::Run(run_failures), guards: false },
+    Rule { says: Says::Ring(ring_order), guards: true },
     Rule { says: Says::Node(link), guards: false },
     Rule { says: Says::Node(pair_in_flight), guards: true },
     Rule { says: Says::Node(pair_held), guards: true },
     Rule { says: Says::Node(site_places), guards: true },
     Rule { says: Says::Run(fleet_places), guards: true },
+    Rule { says: Says::Ring(ring_slots), guards: true },
     Rule { says: Says::Run(slots), guards: true },
 ];
 
@@ -65,6 +71,15 @@ impl Rollout {
     pub(crate) fn run_reasons(&self, now: Timestamp) -> Vec<BlockReason> {
         let asked = Asked { rollout: self, now, own: None };
         RULES.iter().filter_map(|rule| rule.says.of_run(&asked)).collect()
+    }
+
+    /// The rules that keep every queued node of a ring from going.
+    pub(crate) fn ring_reasons(&self, ring: usize) -> Vec<BlockReason> {
+        let of_ring = |rule: &Rule| match rule.says {
+            Says::Ring(says) => says(self, ring),
+            Says::Run(_) | Says::Node(_) => None,
+        };
+        RULES.iter().filter_map(of_ring).collect()
     }
 
     /// May no node of the run go, whichever it is? Costs no more than the first rule that says so.
@@ -90,6 +105,7 @@ impl Says {
     fn of(self, asked: &Asked<'_>, index: usize) -> Option<BlockReason> {
         match self {
             Self::Run(says) => says(asked),
+            Self::Ring(says) => says(asked.rollout, asked.rollout.plan.nodes[index].ring),
             Self::Node(says) => says(asked, index),
         }
     }
@@ -97,7 +113,7 @@ impl Says {
     fn of_run(self, asked: &Asked<'_>) -> Option<BlockReason> {
         match self {
             Self::Run(says) => says(asked),
-            Self::Node(_) => None,
+            Self::Ring(_) | Self::Node(_) => None,
         }
     }
 }
@@ -121,9 +137,40 @@ impl Asked<'_> {
 /// An operator ended the run.
 fn run_ends(asked: &Asked<'_>) -> Option<BlockReason> {
     match &asked.rollout.mode {
-        Mode::Going => None,
+        Mode::Going | Mode::Paused { .. } => None,
         Mode::Halting { reason } => Some(BlockReason::Halting { reason: reason.clone() }),
     }
+}
+
+/// An operator stopped new starts for a while.
+fn paused(asked: &Asked<'_>) -> Option<BlockReason> {
+    match &asked.rollout.mode {
+        Mode::Going | Mode::Halting { .. } => None,
+        Mode::Paused { reason } => Some(BlockReason::Paused { reason: reason.clone() }),
+    }
+}
+
+/// A halted rollout starts nothing, in whatever ring.
+fn ring_halted(asked: &Asked<'_>) -> Option<BlockReason> {
+    let (ring, because) = asked.rollout.halted()?;
+    Some(BlockReason::RingHalted { ring: ring.to_owned(), because })
+}
+
+/// Never a node of a later ring while an earlier one is not done.
+fn ring_order(rollout: &Rollout, ring: usize) -> Option<BlockReason> {
+    if rollout.is_begun(ring) {
+        return None;
+    }
+    let waits_for = rollout.first_not_done();
+    let name = rollout.plan.rings[waits_for].name.clone();
+    Some(BlockReason::RingWaits { ring: name, state: rollout.rings[waits_for].progress.state })
+}
+
+/// No more of a ring at once than its policy says.
+fn ring_slots(rollout: &Rollout, ring: usize) -> Option<BlockReason> {
+    let (in_flight, at_most) = (rollout.rings[ring].counts.in_flight, rollout.plan.rings[ring].at_once);
+    let name = || rollout.plan.rings[ring].name.clone();
+    (in_flight >= at_most).then(|| BlockReason::RingFull { ring: name(), in_flight, at_most })
 }
 
 /// The request is not valid yet.
