@@ -52,6 +52,8 @@ pub struct Order {
     pub nodes: Vec<NodeId>,
     /// The plan that it starts, if it is one.
     pub plan: Option<BoundPlan>,
+    /// Digest of the rollout policy that it follows, if there is one.
+    pub rollout_policy: Option<Digest>,
     /// At most so many at once.
     pub max_parallel: u32,
     /// No new starts after so many failures.
@@ -111,6 +113,7 @@ impl Signer {
             selector: order.selector,
             nodes: NodeList::of(&nodes),
             plan: order.plan,
+            rollout_policy: order.rollout_policy,
             max_parallel: order.max_parallel,
             max_failures: order.max_failures,
             not_before: now.minus(BACK_DATED),
@@ -156,6 +159,7 @@ mod tests {
             selector: "ring=test".to_owned(),
             nodes: vec![node(3), node(1), node(2), node(1)],
             plan: None,
+            rollout_policy: None,
             max_parallel: 2,
             max_failures: Some(1),
             procedure_revision: Some(3),

@@ -98,7 +98,7 @@ fn errors_are_json_where_json_was_asked_for() {
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     for (args, what) in [
-        (&["rollout", "list"][..], "\"fleetctl rollout\" is not built yet"),
+        (&["rollout", "list"][..], "\"fleetctl rollout list\" is not built yet"),
         (&["run", "retry", "r-0000000000"], "\"fleetctl run retry\" is not built yet"),
         (&["audit", "--context", "x", "prove"], "\"fleetctl audit prove\" is not built yet"),
     ] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fleet_rollout::{
     Event, Holds, JobFact, KnownJob, Limits, Mode, Moment, Mono, Plan, PlanInput, PlannedNode, Presence,
-    Reported, Rollout,
+    Reported, RingProgress, Rollout, Tolerance,
 };
 use fleet_types::id::NodeId;
 use fleet_types::job::JobState;
@@ -20,6 +20,7 @@ use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::open_runs::{OpenRun, RunModel};
 use crate::repo::reader::Stored;
 use crate::repo::records::{JobRecord, RunRecord};
+use crate::repo::rollout_record::{RingRecord, RolloutRecord};
 
 /// Code of the error that no later reading will mend: the records of a run contradict each other.
 pub const UNLOADABLE: &str = "run-unloadable";
@@ -40,12 +41,16 @@ fn plan<'a>(run: &RunRecord, limits: Limits, jobs: impl Iterator<Item = &'a JobR
         not_after: run.not_after,
         job_limit: Duration::from_millis(run.job_limit_ms),
         max_failures: run.max_failures,
+        rings: run.rollout.iter().flat_map(|rollout| &rollout.rings).map(RingRecord::input).collect(),
+        tolerance: run.rollout.as_ref().map_or_else(Tolerance::default, RolloutRecord::tolerance),
         nodes: jobs
             .map(|job| PlannedNode {
                 node: job.node,
                 name: job.node_name.to_string(),
                 pair: job.pair.clone(),
                 site: job.site.clone(),
+                // More rings than this machine can count are more than the plan takes.
+                ring: usize::try_from(job.ring).unwrap_or(usize::MAX),
             })
             .collect(),
     };
@@ -103,6 +108,7 @@ pub fn rollout(
 ) -> Result<Rollout> {
     let mode = match run.state {
         RunState::Halting => Mode::Halting { reason: run.stopped_because.clone() },
+        _ if !run.paused_because.is_empty() => Mode::Paused { reason: run.paused_because.clone() },
         _ => Mode::Going,
     };
     let before = known.before.as_ref().map(|open| open.read());
@@ -115,12 +121,15 @@ pub fn rollout(
         let live = before.and_then(|job| job.live);
         (job.node, KnownJob { fact, live, presence: presence(context, job.node) })
     });
-    let plan = plan(run, context.settings.changing, jobs())?;
+    let limits = context.settings.changing;
+    let limits = run.rollout.as_ref().map_or(limits, |rollout| rollout.limits(limits));
+    let plan = plan(run, limits, jobs())?;
     let held: Vec<_> = plan
         .scopes()
         .flat_map(|scope| holds.of(&scope).map(|(place, by)| (place, by.clone())).collect::<Vec<_>>())
         .collect();
-    let mut rollout = Rollout::restore(plan, mode, anchor, known.listening_since, jobs_known, held)
+    let rings = rings(context, run, before);
+    let mut rollout = Rollout::restore(plan, mode, anchor, known.listening_since, jobs_known, held, rings)
         .map_err(contradiction)?;
     for job in jobs().filter(|job| job.state.outcome().is_none()) {
         if let Some(event) = said(context, job) {
@@ -128,6 +137,21 @@ pub fn rollout(
         }
     }
     Ok(rollout)
+}
+
+/// What is stored of the rings. Of one that soaks time counts from now on, or, where this process has watched it, from
+/// when it did.
+fn rings(context: &Context, run: &RunRecord, before: Option<&Rollout>) -> Vec<(RingProgress, Mono)> {
+    let now = context.clock.moment().mono;
+    let watched: Vec<_> = before.into_iter().flat_map(Rollout::known_rings).collect();
+    let stored: Vec<RingProgress> = match &run.rollout {
+        Some(rollout) => rollout.rings.iter().map(RingRecord::progress).collect(),
+        None => vec![RingProgress::begin(0)],
+    };
+    let since = |number: usize, progress: &RingProgress| {
+        watched.get(number).filter(|(was, _)| was == progress).map_or(now, |(_, since)| *since)
+    };
+    stored.into_iter().enumerate().map(|(n, progress)| (progress.clone(), since(n, &progress))).collect()
 }
 
 /// What a node said last of an offered job, and when.

@@ -157,6 +157,8 @@ pub fn run_record(run: RunId, now: Timestamp) -> RunRecord {
         tally: Tally::new(1),
         ended: None,
         bodies_gone: None,
+        rollout: None,
+        paused_because: String::new(),
     }
 }
 
@@ -169,6 +171,7 @@ pub fn job_record(run: RunId, agent: &Agent) -> JobRecord {
         index: 0,
         pair: None,
         site: "-".to_owned(),
+        ring: 0,
         stage: Stage::FIRST,
         attempt: Attempt(1),
         state: JobState::Queued,

@@ -134,6 +134,7 @@ pub fn sign_request(key: &SigningKey, fleet: FleetId, order: &Order, now: Timest
         selector: "product=scripted".to_owned(),
         nodes: NodeList::of(&nodes),
         plan: None,
+        rollout_policy: None,
         max_parallel: order.max_parallel,
         max_failures: None,
         procedure_revision: None,

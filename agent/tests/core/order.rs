@@ -58,6 +58,7 @@ impl Order {
             selector: String::new(),
             nodes: NodeList::of(&[node]),
             plan: None,
+            rollout_policy: None,
             max_parallel: 1,
             max_failures: None,
             procedure_revision: None,

@@ -17,7 +17,7 @@ pub use fleet::{AuditCommand, BackupCommand, JoinTokenCommand, NodeCommand, Stat
 pub use global::GlobalFlags;
 pub use parse::{MAX_VALID_FOR, span};
 pub use patch::{PatchCommand, VersionFormat};
-pub use run::{HowToRun, RunCommand, StartArgs, TaskArgs, WhatToRun};
+pub use run::{HowToRun, RolloutCommand, RunCommand, StartArgs, TaskArgs, WhatToRun};
 pub use setup::{CompletionArgs, DevArgs, LoginArgs};
 pub use tree::{Cli, Command};
 pub use uses::{is_hidden, is_planned, unused_flag, with_own_flags, words_of};

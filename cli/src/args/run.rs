@@ -83,6 +83,9 @@ pub struct StartArgs {
     /// The profile to use [default: the one the procedure names].
     #[arg(long, value_name = "NAME")]
     pub profile: Option<Name>,
+    /// Go ring by ring, as this applied rollout policy says.
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<Name>,
     /// How.
     #[command(flatten)]
     pub how: HowToRun,
@@ -104,6 +107,36 @@ pub struct HowToRun {
     /// No node starts later than this after now, at most 24h.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse::validity)]
     pub valid_for: Span,
+}
+
+/// `rollout`.
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// Show the rings of a rollout, and why nodes wait.
+    Status {
+        /// The run.
+        run: RunId,
+    },
+    /// Start nothing new for a while; what runs goes on.
+    Pause {
+        /// The run.
+        run: RunId,
+    },
+    /// Go on after a pause or a halt; what has failed so far is excused.
+    Resume {
+        /// The run.
+        run: RunId,
+    },
+    /// Let the next ring begin, where the policy leaves that to an operator.
+    Promote {
+        /// The run.
+        run: RunId,
+    },
+    /// End a rollout: what runs is finished or undone, the rest is cancelled.
+    Abort {
+        /// The run.
+        run: RunId,
+    },
 }
 
 /// `run task`.

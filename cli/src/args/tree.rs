@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use super::{
     AuditCommand, BackupCommand, CompletionArgs, ConfigCommand, DevArgs, DocumentCommand, ExplainArgs,
-    GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, PatchCommand, RunCommand, StatusArgs,
+    GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, PatchCommand, RolloutCommand, RunCommand,
+    StatusArgs,
 };
 
 /// Maintain a fleet of Linux firewalls.
@@ -42,7 +43,7 @@ pub enum Command {
     /// Make the tokens with which nodes join.
     #[command(subcommand)]
     JoinToken(JoinTokenCommand),
-    /// Check and apply documents: profiles, procedures, schedules as files.
+    /// Check and apply documents: profiles, procedures, schedules, rollout policies as files.
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Look at applied procedures.
@@ -60,6 +61,9 @@ pub enum Command {
     /// What must be patched, and how urgent it is.
     #[command(subcommand)]
     Patch(PatchCommand),
+    /// Follow and steer runs that go ring by ring.
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Look at the backups on the nodes.
     #[command(subcommand)]
     Backup(BackupCommand),

@@ -49,6 +49,11 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["run", "cancel"], &[CHANGE]),
     (&["patch", "score"], &[]),
     (&["patch", "compare-versions"], &[]),
+    (&["rollout", "status"], &[WATCH]),
+    (&["rollout", "pause"], &[CHANGE]),
+    (&["rollout", "resume"], &[CHANGE]),
+    (&["rollout", "promote"], &[CHANGE]),
+    (&["rollout", "abort"], &[CHANGE]),
     (&["backup", "list"], &[TARGETS, WATCH]),
     (&["backup", "diff"], &[]),
     (&["backup", "fetch"], &[]),
@@ -103,7 +108,7 @@ fn own_flags(leaf: Command, flags: &[Arg], groups: &[Group]) -> Command {
 const PLANNED: &[(&str, &str)] = &[
     (
         "",
-        "admin advisory alert baseline cert context doctor incident operator rollout signoff site support-bundle tuning verify",
+        "admin advisory alert baseline cert context doctor incident operator signoff site support-bundle tuning verify",
     ),
     ("node", "label approve replace logs wait import export"),
     ("join-token", "list revoke"),
@@ -112,6 +117,7 @@ const PLANNED: &[(&str, &str)] = &[
     ("procedure", "lint"),
     ("run", "retry rollback report"),
     ("patch", "list show plan sla hold"),
+    ("rollout", "start list rollback retry history report"),
     ("schedule", "next history pause resume trigger"),
     ("backup", "run verify restore-test restore"),
     ("audit", "show export prove prune"),

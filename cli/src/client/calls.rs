@@ -224,6 +224,17 @@ impl Client {
         Ok(self.unary(request, send).await?.data)
     }
 
+    /// Pauses a rollout, lets it go on, or lets its next ring begin.
+    pub async fn steer_run(&self, run: RunId, action: &str, reason: &str) -> Result<view::Done, Failure> {
+        let request = pb::SteerRunRequest {
+            run: run.to_string(),
+            action: action.to_owned(),
+            reason: reason.to_owned(),
+            idempotency_key: clock::idempotency_key(),
+        };
+        ask!(self, steer_run, request)
+    }
+
     /// A page of the backups of the nodes that match a selector.
     pub async fn backups(
         &self,

@@ -42,6 +42,7 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Patch(PatchCommand::CompareVersions { format }) => {
             patch::compare_versions(session, (*format).into()).await
         }
+        Command::Rollout(command) => runs::rollout(session, command).await,
         Command::Backup(BackupCommand::List) => backup::list(session).await,
         Command::Backup(BackupCommand::Fetch { archive, to }) => {
             backup::fetch(session, archive, to.as_deref()).await

@@ -492,6 +492,12 @@ impl OperatorService for Fake {
         view(&view::Done { schema: "fleet/v1/done".into(), message })
     }
 
+    async fn steer_run(&self, request: Request<pb::SteerRunRequest>) -> Reply {
+        let r = request.into_inner();
+        let message = format!("run {}: {} because {}", r.run, r.action, r.reason);
+        view(&view::Done { schema: "fleet/v1/done".into(), message })
+    }
+
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {
         let selector: fleet_types::label::Selector = request.get_ref().selector.parse().unwrap();
         let nodes = fixtures::nodes();

@@ -8,9 +8,7 @@ use std::time::Duration;
 use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::Phase;
 
-use crate::blocked::BlockReason;
 use crate::event::{Applied, Event, EventError, JobEvent, Presence};
-use crate::holds::Holder;
 use crate::invariant::{self, Invariant};
 use crate::moment::Moment;
 use crate::state::{Contact, Job, Rollout};
@@ -24,6 +22,7 @@ impl Rollout {
                 let changed = self.hold(place, holder.as_ref());
                 Ok(if changed { Applied::Changed } else { Applied::Repeated })
             }
+            Event::Ring { ring, what } => self.on_ring(now, *ring, what),
             Event::Job { node, what } => self.on_job(now, *node, *what),
         }
     }
@@ -60,22 +59,9 @@ impl Rollout {
     /// Queued to offered. Only the rules that protect the fleet are checked again (security-and-delivery
     /// §2.14): an offer that was saved just before a cancel is a fact and is taken.
     fn take_slot(&mut self, now: Moment, index: usize, attempt: Attempt) -> Result<(), EventError> {
-        let refusal = |reason| EventError::NotAdmitted {
-            run: self.plan.run,
-            node: self.plan.nodes[index].node,
-            reason,
-        };
-        if self.in_flight.len() >= self.plan.max_parallel {
-            return Err(refusal(BlockReason::CapReached {
-                in_flight: self.in_flight.len(),
-                at_most: self.plan.max_parallel,
-            }));
-        }
-        if let Some(partner) = self.partner_in_flight(index) {
-            return Err(refusal(BlockReason::PartnerInFlight { partner }));
-        }
-        if let Some(reason) = self.held_by_others(index, attempt) {
-            return Err(refusal(reason));
+        if let Some(reason) = self.refusal(index, attempt, now.wall) {
+            let node = self.plan.nodes[index].node;
+            return Err(EventError::NotAdmitted { run: self.plan.run, node, reason });
         }
         let ends = self.ends_if_begun_last(now);
         self.change(index, |job| {
@@ -86,21 +72,6 @@ impl Rollout {
         debug_assert!(self.in_flight.len() <= self.plan.max_parallel, "{:?}", Invariant::CapHolds);
         debug_assert!(self.partner_in_flight(index).is_none(), "{:?}", Invariant::OneOfAPair);
         Ok(())
-    }
-
-    /// What a job needs and others hold. Its own holds were made in the commit of its offer, and may be told before
-    /// it.
-    fn held_by_others(&self, index: usize, attempt: Attempt) -> Option<BlockReason> {
-        let (run, node) = (self.plan.run, self.plan.nodes[index].node);
-        let is_own = |holder: &Holder| holder.run == run && holder.node == node && holder.attempt == attempt;
-        let pair = self.plan.pairs.of[index].and_then(|pair| self.pairs[pair].held.as_ref());
-        if let Some(holder) = pair.filter(|holder| !is_own(holder)) {
-            return Some(BlockReason::PairHeld { holder: holder.clone() });
-        }
-        if let Some(reason) = self.site_full(index).filter(|_| !self.places_of(index).has(is_own)) {
-            return Some(reason);
-        }
-        self.fleet_full().filter(|_| !self.fleet.has(is_own))
     }
 
     /// The node spoke of its job: it may have gone on, and its time ends where it says. A node that does not say

@@ -1,15 +1,15 @@
 //! Why a node is not going: every reason, typed, in words that an operator can act on.
 //!
-//! Must never answer with a bare no (examples.md, Deciding 7). Called for showing, and by `apply` for the
-//! rules that it checks again.
+//! Which reasons there are now is what `rules` says. Must never answer with a bare no (examples.md, Deciding 7).
+//! Called for showing.
 
 use std::fmt;
 
 use fleet_types::id::NodeId;
 use fleet_types::job::{Outcome, Phase};
+use fleet_types::run::RingState;
 use fleet_types::time::Timestamp;
 
-use crate::event::{Mode, Presence};
 use crate::holds::{Holder, Scope};
 use crate::moment::Moment;
 use crate::state::Rollout;
@@ -29,6 +29,34 @@ pub enum BlockReason {
     Halting {
         /// Why.
         reason: String,
+    },
+    /// An operator paused the rollout.
+    Paused {
+        /// Who, and why.
+        reason: String,
+    },
+    /// A ring halted, and nothing starts in any.
+    RingHalted {
+        /// Its name.
+        ring: String,
+        /// Why.
+        because: String,
+    },
+    /// A ring before its own is not done.
+    RingWaits {
+        /// The name of the ring that is waited for.
+        ring: String,
+        /// Where that stands.
+        state: RingState,
+    },
+    /// As many nodes of its ring as are allowed are in flight.
+    RingFull {
+        /// The name of the ring.
+        ring: String,
+        /// Nodes in flight.
+        in_flight: u32,
+        /// How many may be.
+        at_most: u32,
     },
     /// The first start lies ahead.
     BeforeStart {
@@ -97,6 +125,12 @@ impl fmt::Display for BlockReason {
             Self::NotInRun => f.write_str("not part of this run"),
             Self::AlreadyEnded { outcome } => write!(f, "already ended: {}", outcome.as_str()),
             Self::Halting { reason } => write!(f, "run is ending: {reason}"),
+            Self::Paused { reason } => write!(f, "rollout is paused: {reason}"),
+            Self::RingHalted { ring, because } => write!(f, "ring {ring} halted: {because}"),
+            Self::RingWaits { ring, state } => write!(f, "waits for ring {ring}, which is {state}"),
+            Self::RingFull { ring, in_flight, at_most } => {
+                write!(f, "ring {ring}: {in_flight} of {at_most} nodes in flight")
+            }
             Self::BeforeStart { not_before } => write!(f, "starts at {not_before} at the earliest"),
             Self::AfterLastStart { not_after } => write!(f, "too late: last start was {not_after}"),
             Self::Offline => f.write_str("offline"),
@@ -140,18 +174,10 @@ impl Rollout {
                 return Vec::new();
             }
         }
-        let mut reasons = self.starts_blocked(now.wall);
-        match self.jobs[index].presence {
-            Presence::Offline => reasons.push(BlockReason::Offline),
-            Presence::Held => reasons.push(BlockReason::Held),
-            Presence::Online => {}
-        }
-        reasons.extend(self.pair_blocked(index));
-        reasons.extend(self.site_full(index));
-        reasons.extend(self.fleet_full());
-        reasons.extend(self.cap_reached());
+        let mut reasons = self.reasons(index, now.wall);
         if reasons.is_empty() && !self.in_turn().any(|turn| turn.index == index) {
             let free = self.free_slots().min(self.fleet.free()).min(self.places_of(index).free());
+            let free = free.min(self.ring_slots(self.plan.nodes[index].ring));
             reasons.push(BlockReason::TurnNotCome { free });
         }
         reasons
@@ -161,15 +187,24 @@ impl Rollout {
     /// are blocked otherwise. Who it is that has taken the places of the fleet is left out: that changes with each
     /// of their jobs.
     pub fn general_block(&self, now: Moment) -> Vec<BlockReason> {
-        let mut reasons = self.starts_blocked(now.wall);
-        reasons.extend(self.fleet_full().map(|reason| match reason {
+        let unnamed = |reason| match reason {
             BlockReason::NoPlace { scope, taken, at_most, .. } => {
                 BlockReason::NoPlace { scope, taken, at_most, by: Vec::new() }
             }
             other => other,
-        }));
-        reasons.extend(self.cap_reached());
-        reasons
+        };
+        self.run_reasons(now.wall).into_iter().map(unnamed).collect()
+    }
+
+    /// What keeps every queued node of each ring from going, in the order of the rings.
+    pub fn ring_blocks(&self) -> Vec<Vec<BlockReason>> {
+        (0..self.rings.len()).map(|ring| self.ring_reasons(ring)).collect()
+    }
+
+    /// Queued nodes of a ring.
+    pub fn queued_of_ring(&self, ring: usize) -> impl Iterator<Item = NodeId> {
+        let range = self.plan.ring_range(ring);
+        self.queued.range(range).map(|index| self.plan.nodes[*index].node)
     }
 
     /// Are all places of a site taken?
@@ -182,67 +217,8 @@ impl Rollout {
         self.ready.taken(self.plan.sites.of[index])
     }
 
-    pub(crate) fn site_full(&self, index: usize) -> Option<BlockReason> {
-        self.places_of(index).reason(|| Scope::Site(self.plan.nodes[index].site.clone()))
-    }
-
-    pub(crate) fn fleet_full(&self) -> Option<BlockReason> {
-        self.fleet.reason(|| Scope::Fleet)
-    }
-
     /// Nodes whose turn has not come.
     pub fn queued(&self) -> impl Iterator<Item = NodeId> {
         self.queued.iter().map(|index| self.plan.nodes[*index].node)
-    }
-
-    fn cap_reached(&self) -> Option<BlockReason> {
-        let (in_flight, at_most) = (self.in_flight.len(), self.plan.max_parallel);
-        (in_flight >= at_most).then_some(BlockReason::CapReached { in_flight, at_most })
-    }
-
-    /// The reasons that hold for every queued node.
-    pub(crate) fn starts_blocked(&self, now: Timestamp) -> Vec<BlockReason> {
-        let mut reasons = Vec::new();
-        match &self.mode {
-            Mode::Going => {}
-            Mode::Halting { reason } => reasons.push(BlockReason::Halting { reason: reason.clone() }),
-        }
-        let (not_before, not_after) = (self.plan.not_before, self.plan.not_after);
-        if now < not_before {
-            reasons.push(BlockReason::BeforeStart { not_before });
-        }
-        if now >= not_after {
-            reasons.push(BlockReason::AfterLastStart { not_after });
-        }
-        reasons.extend(self.failed_too_often());
-        reasons
-    }
-
-    /// Have so many jobs failed, were rolled back or got lost that none may start any more? A job that was refused,
-    /// cancelled or came too late has changed nothing, and says nothing of the next node.
-    pub(crate) fn failed_too_often(&self) -> Option<BlockReason> {
-        use Outcome::{Failed, Lost, RollbackFailed, RolledBack};
-        let at_most = self.plan.max_failures?;
-        let failed = self.tally.count(&[Failed, RolledBack, RollbackFailed, Lost]);
-        (failed >= at_most).then_some(BlockReason::FailedTooOften { failed, at_most })
-    }
-
-    /// The pair rule (security-and-delivery §2.14): never two nodes of a pair in change at once, over all runs.
-    fn pair_blocked(&self, index: usize) -> Option<BlockReason> {
-        if let Some(partner) = self.partner_in_flight(index) {
-            return Some(BlockReason::PartnerInFlight { partner });
-        }
-        let pair = &self.pairs[self.plan.pairs.of[index]?];
-        if let Some(holder) = &pair.held {
-            return Some(BlockReason::PairHeld { holder: holder.clone() });
-        }
-        let next = pair.next.filter(|next| *next != index)?;
-        Some(BlockReason::PartnerFirst { partner: self.plan.nodes[next].name.clone() })
-    }
-
-    /// Another node of the same pair that is in flight, where the pair rule holds.
-    pub(crate) fn partner_in_flight(&self, index: usize) -> Option<String> {
-        let pair = &self.pairs[self.plan.pairs.of[index]?];
-        pair.in_flight.iter().find(|other| **other != index).map(|other| self.plan.nodes[*other].name.clone())
     }
 }

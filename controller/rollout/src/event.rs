@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
+use fleet_types::run::RingState;
 
 use crate::blocked::BlockReason;
 use crate::holds::{Holder, Place};
+use crate::ring::RingEvent;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,13 @@ pub enum Event {
         place: Place,
         /// Whose job; none when it is free.
         holder: Option<Holder>,
+    },
+    /// A step of a ring was saved ([`crate::Wanted::ring`]).
+    Ring {
+        /// Its number.
+        ring: usize,
+        /// What happened to it.
+        what: RingEvent,
     },
 }
 
@@ -131,6 +140,7 @@ impl fmt::Display for Event {
             Self::Job { what, .. } => what.fmt(f),
             Self::Held { place, holder: Some(_) } => write!(f, "{} held", place.scope),
             Self::Held { place, holder: None } => write!(f, "{} free", place.scope),
+            Self::Ring { ring, what } => write!(f, "ring {ring} {what}"),
         }
     }
 }
@@ -167,6 +177,11 @@ pub enum Mode {
     /// New starts are allowed.
     #[default]
     Going,
+    /// An operator stopped new starts, until they say otherwise: what is in flight goes on.
+    Paused {
+        /// Who, and why.
+        reason: String,
+    },
     /// The run ends: no new starts, and what is in flight is asked to stop.
     Halting {
         /// Why.
@@ -225,6 +240,18 @@ pub enum EventError {
         current: Attempt,
         /// The try that the event names.
         got: Attempt,
+    },
+    /// The table of rings has no such pair.
+    #[error("ring {ring} of run {run} is {} and cannot be {event}", state.map_or("unknown", RingState::as_str))]
+    Ring {
+        /// The run.
+        run: RunId,
+        /// The number of the ring.
+        ring: usize,
+        /// Where it stands; `None` for a ring that there is not.
+        state: Option<RingState>,
+        /// What was said to have happened.
+        event: RingEvent,
     },
     /// The offer would break the cap, the pair rule or a limit over all runs. It was not wanted; reload the run from
     /// its records.

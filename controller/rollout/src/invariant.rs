@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 
 use fleet_types::id::{Attempt, NodeId};
 use fleet_types::job::{Outcome, Phase};
-use fleet_types::run::RunState;
+use fleet_types::run::{RingState, RunState};
 
 use crate::event::Presence;
 use crate::holds::{Place, Scope};
@@ -24,6 +24,10 @@ pub enum Invariant {
     CapHolds,
     /// Never two nodes of a pair in flight in a run that changes nodes.
     OneOfAPair,
+    /// Never more of a ring in flight than its policy allows, and none of a ring that has not begun.
+    RingHolds,
+    /// A node is given its turn only while every ring before its own is done and none has halted.
+    RingsInOrder,
     /// Of pair, site and fleet only places are given that are free, each once, and no more than a limit allows.
     LimitsHold,
     /// A job that was offered is not offered again in the same attempt: attempts only rise, and nothing
@@ -68,6 +72,7 @@ pub fn check(rollout: &Rollout) -> Result<(), Violation> {
         let other = planned.pair.as_deref().and_then(|pair| pairs.insert(pair, planned.node));
         ensure(other.is_none(), Invariant::OneOfAPair, || format!("{} and {other:?}", planned.node))?;
     }
+    rings_hold(rollout)?;
     limits_hold(rollout)?;
     let counts = rollout.counts;
     let counted = usize::try_from(counts.queued + counts.in_flight() + counts.ended).unwrap_or(usize::MAX);
@@ -157,6 +162,29 @@ pub(crate) fn debug_check(rollout: &Rollout, index: usize) {
         "{:?}",
         Invariant::IndexesAgree
     );
+}
+
+/// What is in flight, and who goes next, held against the rings one by one.
+fn rings_hold(rollout: &Rollout) -> Result<(), Violation> {
+    let state = |ring: usize| rollout.rings[ring].progress.state;
+    for ring in 0..rollout.rings.len() {
+        let of_ring = |index: &&usize| rollout.plan.nodes[**index].ring == ring;
+        let in_flight = rollout.in_flight.iter().filter(of_ring).count();
+        let at_once = usize::try_from(rollout.plan.rings[ring].at_once).unwrap_or(usize::MAX);
+        let begun = in_flight == 0 || state(ring) != RingState::Pending;
+        ensure(in_flight <= at_once && begun, Invariant::RingHolds, || {
+            format!("{in_flight} of ring {ring} in flight, at most {at_once}, and it is {}", state(ring))
+        })?;
+    }
+    if rollout.is_shut(rollout.plan.not_before) {
+        return Ok(());
+    }
+    for turn in rollout.in_turn() {
+        let own = rollout.plan.nodes[turn.index].ring;
+        let in_order = (0..own).all(|ring| state(ring) == RingState::Done) && state(own) != RingState::Halted;
+        ensure(in_order, Invariant::RingsInOrder, || format!("{} of ring {own} goes", turn.index))?;
+    }
+    Ok(())
 }
 
 /// Who goes next, held against the limits without the indexes that said so.

@@ -11,6 +11,8 @@
 //! | `plan` | what was asked for: nodes, pairs, limits; fixed for the life of the run |
 //! | `event` | what can happen, and the answers to it |
 //! | `table` | the one table: phase × event |
+//! | `ring` | what a policy asks of a ring, where it stands, and the table of its states |
+//! | `rings` | which step of a ring is wanted, and how long one has soaked |
 //! | `state` | the rollout's data and its indexes |
 //! | `restore` | a rollout from records |
 //! | `apply` | carrying out what the table says |
@@ -20,7 +22,8 @@
 //! | `taken` | the places of one limit |
 //! | `lanes` | who could go next, where some sites are full |
 //! | `wanted` | what should be so now |
-//! | `blocked` | every reason why a node is not going |
+//! | `rules` | the one list of rules that answer "may this node go now?" |
+//! | `blocked` | every reason why a node is not going, in words |
 //! | `summary` | the run as one line: state, tally, counts |
 //! | `invariant` | the named invariants |
 
@@ -33,6 +36,9 @@ mod lanes;
 mod moment;
 mod plan;
 mod restore;
+mod ring;
+mod rings;
+mod rules;
 mod silence;
 mod state;
 mod summary;
@@ -46,6 +52,10 @@ pub use holds::{Holder, Holds, Limits, Place, Scope};
 pub use moment::{Moment, Mono};
 pub use plan::{MAX_NODES, Plan, PlanInput, PlanProblem, PlannedNode};
 pub use restore::{JobFact, KnownJob, Live, RestoreError};
+pub use ring::{
+    MAX_RINGS, MIN_SAMPLE, RingCounts, RingEvent, RingInput, RingPlan, RingProgress, RingStep, Tolerance,
+};
+pub use rings::{RingStatus, SOAK_SAVED_EVERY};
 pub use silence::LOST_GRACE;
 pub use state::Rollout;
 pub use summary::{Counts, Summary};

@@ -4,12 +4,14 @@
 //! Must never change after [`Plan::new`]. Called by whoever starts or reloads a run.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::time::Timestamp;
 
 use crate::holds::{Limits, Scope};
+use crate::ring::{MAX_RINGS, RingInput, RingPlan, Tolerance};
 
 /// More nodes than this in one run are a mistake; ten times the largest fleet that is measured.
 pub const MAX_NODES: usize = 1_000_000;
@@ -25,6 +27,8 @@ pub struct PlannedNode {
     pub pair: Option<String>,
     /// Its site (label `site`).
     pub site: String,
+    /// The number of its ring, from 0.
+    pub ring: usize,
 }
 
 /// The parts of a plan before they are checked.
@@ -47,6 +51,10 @@ pub struct PlanInput {
     pub job_limit: Duration,
     /// New starts end once so many jobs have failed, were rolled back or got lost; `None` for no such limit.
     pub max_failures: Option<u32>,
+    /// The rings of a rollout policy, in their order. None at all is the plain run: one ring of which nothing is asked.
+    pub rings: Vec<RingInput>,
+    /// How many failures a ring may have.
+    pub tolerance: Tolerance,
     /// The selected nodes, in any order.
     pub nodes: Vec<PlannedNode>,
 }
@@ -83,10 +91,16 @@ pub enum PlanProblem {
     /// Nothing could ever start.
     #[error("at most 0 failures lets none start: allow at least 1, or set no limit")]
     NoFailures,
+    /// More than [`MAX_RINGS`].
+    #[error("{0} rings: a rollout has at most {MAX_RINGS}")]
+    TooManyRings(usize),
+    /// A node of a ring that there is not.
+    #[error("node {0} is in ring {1}, and there are {2}")]
+    NoSuchRing(NodeId, usize, usize),
 }
 
-/// A checked plan. Nodes are held in the order of their ids, which is also the order in which they go, so
-/// that a plan rebuilt from records in any order is the same plan.
+/// A checked plan. Nodes are held in the order in which they go, by ring and in it by id, so that a plan rebuilt from
+/// records in any order is the same plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub(crate) run: RunId,
@@ -97,6 +111,9 @@ pub struct Plan {
     pub(crate) job_limit: Duration,
     pub(crate) max_failures: Option<u32>,
     pub(crate) nodes: Vec<PlannedNode>,
+    /// Places in `nodes`, in the order of their ids. 100,000 nodes are far below its numbers.
+    by_id: Vec<u32>,
+    pub(crate) rings: Vec<RingPlan>,
     /// None at all in a run that only reads.
     pub(crate) limits: Limits,
     /// Where the pair rule holds.
@@ -151,16 +168,32 @@ impl Plan {
     pub fn new(input: PlanInput) -> Result<Self, Vec<PlanProblem>> {
         let mut problems = Vec::new();
         let mut nodes = input.nodes;
-        nodes.sort_by_key(|n| n.node);
+        nodes.sort_by_key(|n| (n.ring, n.node));
         if nodes.is_empty() {
             problems.push(PlanProblem::NoNodes);
         }
         if nodes.len() > MAX_NODES {
             problems.push(PlanProblem::TooManyNodes(nodes.len()));
         }
-        for chunk in nodes.chunk_by(|a, b| a.node == b.node).filter(|c| c.len() > 1) {
-            problems.push(PlanProblem::Twice(chunk[0].node));
+        let mut by_id: Vec<u32> = (0..).take(nodes.len()).collect();
+        let id = |index: &u32| nodes[*index as usize].node;
+        by_id.sort_by_key(id);
+        for chunk in by_id.chunk_by(|a, b| id(a) == id(b)).filter(|c| c.len() > 1) {
+            problems.push(PlanProblem::Twice(id(&chunk[0])));
         }
+        let plain = RingInput {
+            name: "all".to_owned(),
+            max_parallel: None,
+            soak: Duration::ZERO,
+            success_percent: 0,
+            is_manual: false,
+        };
+        let rings = if input.rings.is_empty() { vec![plain] } else { input.rings };
+        if rings.len() > MAX_RINGS {
+            problems.push(PlanProblem::TooManyRings(rings.len()));
+        }
+        let stray = nodes.iter().filter(|n| n.ring >= rings.len());
+        problems.extend(stray.map(|n| PlanProblem::NoSuchRing(n.node, n.ring, rings.len())));
         let nameless = nodes.iter().filter(|n| n.pair.as_deref() == Some(""));
         problems.extend(nameless.map(|n| PlanProblem::EmptyPair(n.node)));
         if input.max_parallel == 0 {
@@ -179,6 +212,12 @@ impl Plan {
             return Err(problems);
         }
         let limits = if input.changes { input.limits } else { Limits::default() };
+        let rings = rings.iter().enumerate().map(|(number, ring)| {
+            let of_ring = nodes.iter().filter(|n| n.ring == number).count();
+            // MAX_NODES is far below.
+            RingPlan::new(ring, input.tolerance, u32::try_from(of_ring).unwrap_or(u32::MAX))
+        });
+        let rings = rings.collect();
         let pairs = Groups::new(&nodes, |node| node.pair.as_deref().filter(|_| input.changes));
         let sites = Groups::new(&nodes, |node| limits.site.map(|_| node.site.as_str()));
         Ok(Self {
@@ -191,6 +230,8 @@ impl Plan {
             job_limit: input.job_limit,
             max_failures: input.max_failures,
             nodes,
+            by_id,
+            rings,
             limits,
             pairs,
             sites,
@@ -236,6 +277,13 @@ impl Plan {
 
     /// The place of a node in the plan.
     pub(crate) fn index(&self, node: NodeId) -> Option<usize> {
-        self.nodes.binary_search_by_key(&node, |n| n.node).ok()
+        let id = |index: &u32| self.nodes[*index as usize].node;
+        self.by_id.binary_search_by_key(&node, id).ok().map(|at| self.by_id[at] as usize)
+    }
+
+    /// Where the nodes of a ring lie.
+    pub(crate) fn ring_range(&self, ring: usize) -> Range<usize> {
+        let begin = self.nodes.partition_point(|n| n.ring < ring);
+        begin..self.nodes.partition_point(|n| n.ring <= ring)
     }
 }

@@ -12,6 +12,8 @@ use crate::event::{Mode, Presence, Reported};
 use crate::holds::{Holder, Place};
 use crate::moment::{Moment, Mono};
 use crate::plan::Plan;
+use crate::ring::RingProgress;
+use crate::rings::Ring;
 use crate::state::{Contact, Job, Rollout};
 
 /// What a stored job record says (security-and-delivery §2.2: the offer and the end are stored).
@@ -73,6 +75,9 @@ pub enum RestoreError {
     /// Two records of a node.
     #[error("there are two job records of node {0}")]
     Twice(NodeId),
+    /// Not as many rings as the plan has.
+    #[error("progress of {0} rings is stored, and the run's plan has {1}")]
+    Rings(usize, usize),
     /// No record of a node; the denominator is fixed, so nothing may be assumed.
     #[error("there is no job record of node {0}, which is in the run's plan")]
     Missing(NodeId),
@@ -84,7 +89,8 @@ impl Rollout {
     /// `anchor` is now, or that of the rollout which this one replaces in the same process. `listening_since` is
     /// since when this process has listened to nodes without a break: for [`crate::LOST_GRACE`] from then nobody
     /// is `lost`, so that what ended during an outage of the controller can be reported. `held` are the places
-    /// that the store says are taken. Records that break the cap, the pair rule or a limit are taken as they are (facts are
+    /// that the store says are taken. `rings` is what is stored of each ring, and from when the time of one that soaks counts
+    /// beyond that: now, or what the rollout that this one replaces says. Records that break the cap, the pair rule or a limit are taken as they are (facts are
     /// facts); nothing is offered until they no longer do.
     pub fn restore(
         plan: Plan,
@@ -93,8 +99,15 @@ impl Rollout {
         listening_since: Mono,
         known: impl IntoIterator<Item = (NodeId, KnownJob)>,
         held: impl IntoIterator<Item = (Place, Holder)>,
+        rings: impl IntoIterator<Item = (RingProgress, Mono)>,
     ) -> Result<Self, RestoreError> {
         let mut rollout = Self::empty(plan, mode, anchor, listening_since);
+        let rings: Vec<Ring> =
+            rings.into_iter().map(|(progress, since)| Ring::new(progress, since)).collect();
+        if rings.len() != rollout.rings.len() {
+            return Err(RestoreError::Rings(rings.len(), rollout.rings.len()));
+        }
+        rollout.rings = rings;
         for (place, holder) in held {
             rollout.hold(&place, Some(&holder));
         }

@@ -16,6 +16,8 @@ use crate::holds::{Holder, Place, Scope};
 use crate::lanes::Lanes;
 use crate::moment::{Moment, Mono};
 use crate::plan::Plan;
+use crate::ring::RingProgress;
+use crate::rings::Ring;
 use crate::summary::Counts;
 use crate::taken::Taken;
 
@@ -48,6 +50,11 @@ impl Job {
 
     pub(crate) const fn in_flight(&self) -> bool {
         self.contact.is_some()
+    }
+
+    /// Has its turn not come?
+    pub(crate) const fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Queued)
     }
 
     /// From when its silence counts; `None` for one that is not in flight, and for one of which a connected node
@@ -94,6 +101,7 @@ pub struct Rollout {
     pub(crate) pairs: Vec<Pair>,
     /// The places of the fleet.
     pub(crate) fleet: Taken,
+    pub(crate) rings: Vec<Ring>,
 }
 
 impl Rollout {
@@ -137,11 +145,14 @@ impl Rollout {
             tally: Tally::new(u32::try_from(nodes).unwrap_or(u32::MAX)),
             counts: Counts::default(),
             queued: BTreeSet::new(),
-            ready: Lanes::new(plan.sites.count(), plan.limits),
+            ready: Lanes::new(plan.rings.len(), plan.sites.count(), plan.limits),
             in_flight: BTreeSet::new(),
             silent: BTreeSet::new(),
             pairs: vec![Pair::default(); plan.pairs.count()],
             fleet: Taken::new(plan.limits.fleet),
+            rings: (0..plan.rings.len())
+                .map(|ring| Ring::new(RingProgress::begin(ring), anchor.mono))
+                .collect(),
             plan,
         }
     }
@@ -155,6 +166,7 @@ impl Rollout {
 
     pub(crate) fn attach(&mut self, index: usize) {
         let job = self.jobs[index];
+        self.rings[self.plan.nodes[index].ring].count(&job, true);
         *self.counts.of(job.phase) += 1;
         if let Phase::Ended(outcome) = job.phase {
             self.tally.add(outcome);
@@ -166,7 +178,7 @@ impl Rollout {
             self.in_flight.insert(index);
         }
         self.silent.extend(job.silent_from().map(|from| (from, index)));
-        let candidate = job.phase == Phase::Queued && job.presence == Presence::Online;
+        let candidate = Self::is_candidate(&job);
         match self.plan.pairs.of[index] {
             Some(pair) => {
                 if candidate {
@@ -177,13 +189,14 @@ impl Rollout {
                 }
                 self.choose_next_of(pair);
             }
-            None if candidate => self.ready.add(self.plan.sites.of[index], index),
+            None if candidate => self.ready.add(self.lane(index), index),
             None => {}
         }
     }
 
     fn detach(&mut self, index: usize) {
         let job = self.jobs[index];
+        self.rings[self.plan.nodes[index].ring].count(&job, false);
         *self.counts.of(job.phase) -= 1;
         self.queued.remove(&index);
         self.in_flight.remove(&index);
@@ -196,7 +209,7 @@ impl Rollout {
                 self.pairs[pair].in_flight.remove(&index);
                 self.choose_next_of(pair);
             }
-            None => self.ready.remove(self.plan.sites.of[index], index),
+            None => self.ready.remove(self.lane(index), index),
         }
     }
 
@@ -238,19 +251,28 @@ impl Rollout {
         true
     }
 
-    /// Of a pair, only the first candidate may be ready, and only while nobody is in flight and nobody holds it.
+    fn lane(&self, index: usize) -> (usize, Option<usize>) {
+        lane(&self.plan, index)
+    }
+
+    /// Of a pair, only the first candidate may be ready, and only while nobody is in flight and nobody holds it. The
+    /// first is one of the earliest ring.
     fn choose_next_of(&mut self, pair: usize) {
-        let pair = &mut self.pairs[pair];
-        let next =
-            pair.candidates.first().copied().filter(|_| pair.in_flight.is_empty() && pair.held.is_none());
+        let (plan, pair) = (&self.plan, &mut self.pairs[pair]);
+        let next = pair.candidates.first().copied().filter(|_| pair.is_free());
         if next != pair.next {
             if let Some(old) = pair.next {
-                self.ready.remove(self.plan.sites.of[old], old);
+                self.ready.remove(lane(plan, old), old);
             }
             if let Some(next) = next {
-                self.ready.add(self.plan.sites.of[next], next);
+                self.ready.add(lane(plan, next), next);
             }
             pair.next = next;
         }
     }
+}
+
+/// Ring and limited site of a node.
+fn lane(plan: &Plan, index: usize) -> (usize, Option<usize>) {
+    (plan.nodes[index].ring, plan.sites.of[index])
 }

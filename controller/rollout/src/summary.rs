@@ -85,6 +85,8 @@ impl Rollout {
         }
         match self.mode {
             Mode::Halting { .. } => RunState::Halting,
+            Mode::Paused { .. } => RunState::Paused,
+            Mode::Going if self.halted().is_some() => RunState::Paused,
             Mode::Going => {
                 let counts = &self.counts;
                 let at_barrier = counts.waiting == counts.in_flight();

@@ -18,6 +18,7 @@ use fleet_types::time::Timestamp;
 use crate::event::Mode;
 use crate::holds::{Place, Scope};
 use crate::moment::Moment;
+use crate::ring::RingStep;
 use crate::state::{Job, Rollout};
 
 /// At most this many offers, and as many ends, in one answer. Each is up to five writes (record, inbox, pair, site,
@@ -27,6 +28,8 @@ pub const PAGE: usize = 200;
 /// What should be so now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wanted {
+    /// Save this step of a ring, apply it at the same moment, and ask again: what it allows is offered then.
+    pub ring: Option<RingStep>,
     /// Save these offers, apply `Offered`, then deliver. At most [`PAGE`].
     pub offer: Vec<Offer>,
     /// Save these ends, apply `Ended`. At most [`PAGE`].
@@ -38,7 +41,7 @@ pub struct Wanted {
 impl Wanted {
     /// Is nothing to be done?
     pub fn is_empty(&self) -> bool {
-        self.offer.is_empty() && self.end.is_empty() && self.cancel.is_empty()
+        self.ring.is_none() && self.offer.is_empty() && self.end.is_empty() && self.cancel.is_empty()
     }
 }
 
@@ -76,16 +79,17 @@ pub(crate) struct Turn {
 impl Rollout {
     /// What should be so at `now`. After its parts were saved and applied, ask again: answers are pages.
     pub fn wanted(&self, now: Moment) -> Wanted {
-        let offer = if self.starts_blocked(now.wall).is_empty() {
-            self.in_turn().map(|turn| self.offer(&turn)).collect()
-        } else {
+        let ring = self.ring_step(now);
+        let offer = if self.is_shut(now.wall) {
             Vec::new()
+        } else {
+            self.in_turn().map(|turn| self.offer(&turn)).collect()
         };
         let cancel = match self.mode {
             Mode::Halting { .. } => self.in_flight.iter().map(|index| self.plan.nodes[*index].node).collect(),
-            Mode::Going => Vec::new(),
+            Mode::Going | Mode::Paused { .. } => Vec::new(),
         };
-        Wanted { offer, end: self.ends(now), cancel }
+        Wanted { ring, offer, end: self.ends(now), cancel }
     }
 
     /// Slots that nobody holds.
@@ -93,11 +97,11 @@ impl Rollout {
         self.plan.max_parallel.saturating_sub(self.in_flight.len())
     }
 
-    /// The next page of nodes that may go, as far as presence, pairs, limits and the cap say.
+    /// The next page of nodes that may go, as far as presence, pairs, limits, rings and the cap say.
     pub(crate) fn in_turn(&self) -> impl Iterator<Item = Turn> {
         let mut fleet = self.fleet.numbers();
         let at_most = self.free_slots().min(self.fleet.free()).min(PAGE);
-        let turns = self.ready.in_turn().take(at_most);
+        let turns = self.ready.in_turn(self.begun()).take(at_most);
         turns.map(move |(index, site)| Turn { index, site, fleet: fleet.next() })
     }
 
@@ -118,7 +122,7 @@ impl Rollout {
         });
         let queued = match &self.mode {
             Mode::Halting { reason } => Some((Outcome::Cancelled, format!("the run was ended: {reason}"))),
-            Mode::Going => self.starts_over(now.wall),
+            Mode::Going | Mode::Paused { .. } => self.starts_over(now.wall),
         };
         let never_began = queued.into_iter().flat_map(|(outcome, reason)| {
             self.queued.iter().map(move |index| {

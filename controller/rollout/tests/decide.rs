@@ -12,7 +12,7 @@ use fleet_rollout::{
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
 use fleet_types::run::RunState;
-use support::{FIRST, at, input, known, mono, node, now, plan, planned, rollout, singles};
+use support::{FIRST, at, input, known, mono, node, now, one_ring, plan, planned, rollout, singles};
 
 /// A rollout with everyone online.
 fn online(plan: Plan) -> Rollout {
@@ -137,7 +137,8 @@ fn what_has_not_started_by_the_last_start_expires() {
 fn a_cancel_ends_what_is_queued_and_stops_what_is_in_flight() {
     let halting = Mode::Halting { reason: "wrong file".to_owned() };
     let jobs = [(node(1), known(Phase::Running, FIRST)), (node(2), known(Phase::Queued, FIRST))];
-    let mut rollout = Rollout::restore(plan(2, singles(2)), halting, now(0), mono(0), jobs, []).unwrap();
+    let mut rollout =
+        Rollout::restore(plan(2, singles(2)), halting, now(0), mono(0), jobs, [], one_ring()).unwrap();
     let wanted = rollout.wanted(now(1));
     assert_eq!(wanted.cancel, [node(1)]);
     assert_eq!(ends(&rollout, now(1)), [(Outcome::Cancelled, "the run was ended: wrong file".to_owned())]);
@@ -263,7 +264,7 @@ fn a_standstill_of_the_controller_is_not_held_against_the_nodes() {
     let fact = JobFact::Offered { attempt: FIRST, at: at(0) };
     let restore = |at: u64| {
         let known = [(node(1), fact.into())];
-        Rollout::restore(plan(1, singles(1)), Mode::Going, now(at), mono(at), known, []).unwrap()
+        Rollout::restore(plan(1, singles(1)), Mode::Going, now(at), mono(at), known, [], one_ring()).unwrap()
     };
     assert_eq!(look_in(&restore(90_000), 90_000), Some(600 + GRACE));
     assert_eq!(look_in(&restore(300), 300), Some(3_300 + 600 + GRACE));
@@ -329,7 +330,7 @@ fn starts_end_after_so_many_failures() {
 fn records_must_fit_the_plan_and_are_taken_as_they_are() {
     let restore = |known: &[u32]| {
         let known = known.iter().map(|n| (node(*n), JobFact::Queued.into()));
-        Rollout::restore(plan(1, singles(2)), Mode::Going, now(0), mono(0), known, []).map(|_| ())
+        Rollout::restore(plan(1, singles(2)), Mode::Going, now(0), mono(0), known, [], one_ring()).map(|_| ())
     };
     assert_eq!(restore(&[2, 1]), Ok(()));
     assert_eq!(restore(&[1]), Err(RestoreError::Missing(node(2))));

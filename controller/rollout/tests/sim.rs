@@ -1,5 +1,5 @@
 //! The simulated fleet: random links, lost offers, repeated and overtaken reports, crashes of the
-//! controller between any two of its steps, cancels, limits of sites and fleet that operators change; the invariants are checked after each event, and at the
+//! controller between any two of its steps, rings with soaks and budgets, pauses, cancels, limits of sites and fleet that operators change; the invariants are checked after each event, and at the
 //! end everyone has ended and so has the run.
 //!
 //! `FLEET_SIM_SEEDS=100000 cargo nextest run -p fleet-rollout --test sim` tries that many seeds.
@@ -7,7 +7,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_types::job::Outcome;
 use support::World;
@@ -41,11 +41,26 @@ fn simulate(seed: u64, is_limited: bool) -> World {
 /// Simulates, and sees to it that the seeds reach every way to end.
 fn simulate_all(seeds: impl Iterator<Item = u64>) {
     let mut ended: BTreeMap<Outcome, u32> = BTreeMap::new();
+    let mut rings = BTreeSet::new();
     for seed in seeds {
-        for (outcome, count) in simulate(seed, true).outcomes() {
+        let mut world = simulate(seed, true);
+        rings.append(&mut world.ring_events);
+        for (outcome, count) in world.outcomes() {
             *ended.entry(outcome).or_default() += count;
         }
     }
+    // All that can happen while there are no gates.
+    let expected = [
+        "approved",
+        "enough succeeded",
+        "gates pass",
+        "opened",
+        "resumed",
+        "soak noted",
+        "soaked",
+        "stopped",
+    ];
+    assert_eq!(rings.iter().map(String::as_str).collect::<Vec<_>>(), expected);
     println!("{ended:?}");
     assert!(Outcome::ALL.iter().all(|outcome| ended.contains_key(outcome)), "not reached: {ended:?}");
 }

@@ -7,7 +7,7 @@ mod support;
 use fleet_rollout::{Applied, Event, EventError, JobFact, Mode, Presence, Reported, Rollout};
 use fleet_types::id::Attempt;
 use fleet_types::job::{Outcome, Phase};
-use support::{FIRST, all_phases, at, mono, node, now, plan, rollout, singles};
+use support::{FIRST, all_phases, at, mono, node, now, one_ring, plan, rollout, singles};
 
 fn job_events(attempt: Attempt) -> Vec<Event> {
     let mut events = vec![Event::offered(node(1), attempt)];
@@ -90,9 +90,16 @@ fn the_attempt_must_be_the_known_one() {
         }
     }
     let second = JobFact::Offered { attempt: Attempt(2), at: at(0) };
-    let mut rollout =
-        Rollout::restore(plan(1, singles(1)), Mode::Going, now(0), mono(0), [(node(1), second.into())], [])
-            .unwrap();
+    let mut rollout = Rollout::restore(
+        plan(1, singles(1)),
+        Mode::Going,
+        now(0),
+        mono(0),
+        [(node(1), second.into())],
+        [],
+        one_ring(),
+    )
+    .unwrap();
     // What is left over from the first attempt is kept beside, and changes nothing.
     let late = rollout.apply(now(1), &Event::ended(node(1), FIRST, Outcome::Failed));
     assert_eq!(late, Ok(Applied::Late));

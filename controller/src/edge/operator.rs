@@ -28,7 +28,8 @@ use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
-    audit, backups, copies, documents, enrolment, holds, limits, output, run_views, runs, trust, views,
+    audit, backups, copies, documents, enrolment, holds, limits, output, rollouts, run_views, runs, trust,
+    views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -263,6 +264,21 @@ impl OperatorService for Operators {
             schema: "fleet/v1/done".to_owned(),
             message: format!("run {run} starts nothing new; what runs is asked to stop"),
         }))
+    }
+
+    async fn steer_run(&self, request: Request<pb::SteerRunRequest>) -> Reply {
+        let caller = peer::operator(&self.context, &request)?;
+        let r = request.get_ref();
+        limits::check_reason(&r.reason).map_err(to_status)?;
+        let (run, steer) = (run_id(&r.run)?, r.action.parse().map_err(to_status)?);
+        let said = (r.reason.as_str(), r.idempotency_key.as_str());
+        let done = rollouts::steer(&self.context, &caller, run, steer, said).await;
+        view(
+            done.map(|done| Done {
+                schema: "fleet/v1/done".to_owned(),
+                message: format!("run {run}: {done}"),
+            }),
+        )
     }
 
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {

@@ -36,6 +36,8 @@ pub struct RunModel {
     changed_at: HashMap<NodeId, u64>,
     /// What keeps every queued job from going, when they were numbered last.
     general: Vec<BlockReason>,
+    /// The same of each ring.
+    rings: Vec<Vec<BlockReason>>,
     /// Sites all of whose places were taken then, and those of which a place was taken or became free since.
     full_sites: BTreeSet<String>,
     moved_sites: BTreeSet<String>,
@@ -57,6 +59,7 @@ impl RunModel {
             changes: before.map(|before| before.changes.clone()).unwrap_or_default(),
             changed_at: before.map(|before| before.changed_at.clone()).unwrap_or_default(),
             general: before.map(|before| before.general.clone()).unwrap_or_default(),
+            rings: before.map(|before| before.rings.clone()).unwrap_or_default(),
             full_sites: before.map(|before| before.full_sites.clone()).unwrap_or_default(),
             moved_sites: BTreeSet::new(),
         };
@@ -117,7 +120,7 @@ impl RunModel {
                 self.moved_sites.insert(site.clone());
                 (None, None)
             }
-            Event::Held { place: Place { scope: Scope::Fleet, .. }, .. } => (None, None),
+            Event::Held { place: Place { scope: Scope::Fleet, .. }, .. } | Event::Ring { .. } => (None, None),
         };
         let mates = pair.map(|pair| plan.nodes_of_pair(pair).to_vec());
         self.touch(node.into_iter().chain(mates.unwrap_or_default()));
@@ -154,6 +157,14 @@ impl RunModel {
                 self.touch(queued);
             }
         }
+        let rings = self.rollout.ring_blocks();
+        for (ring, blocks) in rings.iter().enumerate() {
+            if self.rings.get(ring).map_or(&[][..], Vec::as_slice) != blocks {
+                let queued: Vec<NodeId> = self.rollout.queued_of_ring(ring).collect();
+                self.touch(queued);
+            }
+        }
+        self.rings = rings;
         let general = self.rollout.general_block(now);
         if general != self.general {
             self.general = general;

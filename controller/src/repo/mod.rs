@@ -23,3 +23,4 @@ mod older_stores;
 pub mod output_files;
 pub mod reader;
 pub mod records;
+pub mod rollout_record;

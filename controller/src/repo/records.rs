@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::codec::Record;
+use super::rollout_record::RolloutRecord;
 
 macro_rules! record {
     ($name:ident, $what:literal, $version:literal) => {
@@ -365,6 +366,12 @@ pub struct RunRecord {
     /// When the bodies of its reports and the output of its steps were taken away.
     #[serde(default)]
     pub bodies_gone: Option<Timestamp>,
+    /// The rollout policy that it follows; none for a plain run of one ring, and in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutRecord>,
+    /// Who paused it, and why; empty while it is not paused.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub paused_because: String,
 }
 record!(RunRecord, "run", 1);
 
@@ -383,6 +390,9 @@ pub struct JobRecord {
     pub pair: Option<String>,
     /// Its site when the run was made.
     pub site: String,
+    /// The number of its ring, from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub ring: u32,
     /// The stage that it has reached.
     #[serde(default, skip_serializing_if = "Stage::is_first")]
     pub stage: Stage,
@@ -413,6 +423,12 @@ pub struct JobRecord {
     pub health: Option<Health>,
 }
 record!(JobRecord, "job", 1);
+
+/// Is it the first ring, which is not written?
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+const fn is_first(ring: &u32) -> bool {
+    *ring == 0
+}
 
 impl JobRecord {
     /// Its name.

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use fleet_rollout::{Applied, Event, Holds, Moment, PAGE, Place, Wanted};
+use fleet_rollout::{Applied, Event, Holds, Moment, PAGE, Place, RingEvent, RingStep, Wanted};
 use fleet_store::MAX_BATCH_OPERATIONS;
 use fleet_types::id::NodeId;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::merkle;
 use fleet_types::request::node_leaf;
-use fleet_types::run::RunState;
+use fleet_types::run::{RingState, RunState};
 use tokio::time::Instant;
 
 use super::active::Active;
@@ -102,9 +102,14 @@ pub async fn settle(
     cancel_retries: &mut CancelRetries,
 ) -> Result<bool> {
     loop {
-        let wanted = active.open.read().rollout().wanted(context.clock.moment());
+        let now = context.clock.moment();
+        let wanted = active.open.read().rollout().wanted(now);
         if !wanted.end.is_empty() {
             save_ends(context, active, &wanted).await?;
+            continue;
+        }
+        if let Some(step) = &wanted.ring {
+            save_ring(context, active, now, step).await?;
             continue;
         }
         if !wanted.offer.is_empty() {
@@ -155,6 +160,37 @@ async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Resul
         context.sessions.clear_live(record.node, run);
         active.open.write().put_job(record, write_id);
     }
+    Ok(())
+}
+
+/// Writes how far a ring has come, and tells the engine of the same moment: what passes meanwhile is not lost to a soak.
+async fn save_ring(context: &Context, active: &Active, now: Moment, step: &RingStep) -> Result<()> {
+    let Stored { mut record, write_id } = active.run();
+    let (run, subject) = (record.run, record.authority.digest());
+    let rings = record.rollout.as_mut().map(|rollout| &mut rollout.rings);
+    let ring = rings
+        .and_then(|rings| rings.get_mut(step.ring))
+        .ok_or_else(|| rebuild::contradiction("a ring moves that its record does not have"))?;
+    ring.note(&step.progress);
+    // What passes in between in one pass, or is a mark of time, is no news to whoever reads the log.
+    let news = match step.progress.state {
+        RingState::Open | RingState::Soaking | RingState::Done | RingState::Halted => {
+            (step.event != RingEvent::SoakNoted).then(|| match ring.because.as_str() {
+                "" => format!("{}: {}", ring.name, ring.state),
+                because => format!("{}: {}: {because}", ring.name, ring.state),
+            })
+        }
+        RingState::Pending | RingState::Judging | RingState::AwaitingApproval => None,
+    };
+    let leaf = |news: String| {
+        AuditEntry::new(context.audited.actor(), "rollout.ring", format!("run/{run}"))
+            .subject(subject)
+            .because(news.chars().take(200).collect::<String>())
+    };
+    let batch = context.audited.batch().using_reserve().replace_record(keys::run(run)?, write_id, &record)?;
+    let write_id = context.audited.commit(batch, news.map(leaf).into_iter().collect()).await?;
+    apply_at(active, now, &Event::Ring { ring: step.ring, what: step.event.clone() })?;
+    active.open.write().run = Stored { record, write_id };
     Ok(())
 }
 

@@ -29,6 +29,7 @@ const START: i64 = 1_800_000_000_000;
 const PAIR: &str = "ams2-edge";
 
 mod limits;
+mod rings;
 
 /// A controller on a manual clock, and what its loop holds.
 struct World {

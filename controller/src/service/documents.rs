@@ -218,6 +218,7 @@ fn description(document: &Document) -> &str {
         Document::Profile(profile) => &profile.description,
         Document::Procedure(procedure) => &procedure.description,
         Document::Schedule(_) => "",
+        Document::RolloutPolicy(policy) => &policy.description,
     }
 }
 

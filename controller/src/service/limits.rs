@@ -91,6 +91,7 @@ mod tests {
             selector: "site=a".to_owned(),
             nodes: NodeList { count: 1, root: Digest::of(b"nodes") },
             plan: None,
+            rollout_policy: None,
             max_parallel: 1,
             max_failures: None,
             procedure_revision: None,

@@ -43,6 +43,7 @@ pub mod places;
 pub mod presence;
 pub mod reports;
 pub mod retention;
+pub mod rollouts;
 pub mod run_views;
 pub mod runs;
 pub mod trust;

@@ -384,6 +384,7 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: Timestamp) -> 
         index: 0,
         pair: None,
         site: "-".to_owned(),
+        ring: 0,
         stage: report.job.stage,
         attempt: report.attempt,
         state: ended(report),

@@ -1,15 +1,16 @@
 //! What operators see of runs and jobs. Stored records, with what is only known in memory laid over them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use fleet_rollout::{BlockReason, Counts, Rollout};
+use fleet_rollout::{BlockReason, Counts, RingStatus, Rollout};
 use fleet_store::Direction;
 use fleet_types::canonical;
 use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
 use fleet_types::request::Request;
 use fleet_types::run::{RunState, Tally};
-use fleet_types::view::{JobItem, JobView, Page, Presence, RunItem, RunView};
+use fleet_types::view::{JobItem, JobView, Page, Presence, RingNodes, RingView, RunItem, RunView};
 
 use super::{documents, reports, runs, views};
 use crate::context::Context;
@@ -17,6 +18,7 @@ use crate::error::{ControllerError, Result};
 use crate::fleet::open_runs::{OpenRun, RunModel};
 use crate::repo::keys;
 use crate::repo::records::{JobRecord, Mark, RunRecord};
+use crate::repo::rollout_record::RingRecord;
 
 fn item(record: &RunRecord, tally: Tally) -> RunItem {
     RunItem {
@@ -93,6 +95,13 @@ fn run_view(context: &Context, stored: RunRecord, open: Option<&RunModel>) -> Ru
         let is_early = summary.state.is_terminal() && !stored.state.is_terminal();
         run_item.state = if is_early { RunState::Running } else { summary.state };
     }
+    let now = context.clock.moment();
+    let rings = open
+        .filter(|_| stored.rollout.is_some())
+        .map(|open| open.rollout().rings(now).map(ring_view).collect());
+    let ended_rings =
+        || stored.rollout.iter().flat_map(|rollout| &rollout.rings).map(ended_ring_view).collect();
+    let rings = rings.unwrap_or_else(ended_rings);
     let counts = summary.map_or_else(Counts::default, |summary| summary.counts);
     let mut open: BTreeMap<String, u32> = counts.open().map(|(phase, n)| (phase.to_owned(), n)).collect();
     if stored.state == RunState::Planned && open.is_empty() {
@@ -110,12 +119,48 @@ fn run_view(context: &Context, stored: RunRecord, open: Option<&RunModel>) -> Ru
         plan: None,
         max_failures: stored.max_failures,
         max_parallel: stored.max_parallel,
+        policy: stored.rollout.map(|rollout| rollout.policy).unwrap_or_default(),
+        rings,
+        paused_because: stored.paused_because,
         not_before: Some(stored.not_before),
         not_after: stored.not_after,
         skipped: stored.skipped,
         skipped_count: stored.skipped_count,
         open,
         stopped_because: stored.stopped_because,
+    }
+}
+
+fn ring_view(ring: RingStatus<'_>) -> RingView {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    RingView {
+        name: ring.plan.name.clone(),
+        state: ring.state,
+        nodes: Some(RingNodes {
+            all: ring.plan.nodes,
+            needed: ring.plan.needed,
+            succeeded: ring.counts.succeeded,
+            failed: ring.counts.failed,
+            in_flight: ring.counts.in_flight,
+            ended: ring.counts.ended,
+        }),
+        soak_ms: milliseconds(ring.plan.soak),
+        soaked_ms: milliseconds(ring.soaked),
+        is_manual: ring.plan.is_manual,
+        because: ring.because.to_owned(),
+    }
+}
+
+/// Of a run that has ended, or that the runner has not read yet.
+fn ended_ring_view(ring: &RingRecord) -> RingView {
+    RingView {
+        name: ring.name.clone(),
+        state: ring.state,
+        nodes: None,
+        soak_ms: ring.soak_ms,
+        soaked_ms: ring.soaked_ms,
+        is_manual: ring.is_manual,
+        because: ring.because.clone(),
     }
 }
 

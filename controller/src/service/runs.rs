@@ -21,7 +21,8 @@ use fleet_types::view::{Presence, Skipped, Target, Targets};
 
 use super::caller::Operator;
 use super::idempotency::Once;
-use super::{documents, hints, limits};
+use super::rollouts::Rings;
+use super::{documents, hints, limits, rollouts};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
@@ -112,6 +113,7 @@ struct Start {
     request: Request,
     procedure: Procedure,
     nodes: Vec<Known>,
+    rings: Option<Rings>,
 }
 
 /// Takes a signed request and makes its run.
@@ -193,6 +195,7 @@ async fn write(
         .nodes(record.nodes_root)
         .detail("procedure", procedure_in_words(&record))
         .detail("params", params_in_words(&start.request.params))
+        .detail("policy", record.rollout.as_ref().map_or("", |rollout| &rollout.policy))
         .detail("plan", start.request.plan.as_ref().map_or_else(String::new, |plan| plan.run.to_string()))
         .detail("nodes", names_in_words(start.nodes.iter().map(|node| node.record.name.as_str())))
         .idempotency(idempotency_key)
@@ -296,7 +299,8 @@ async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<St
         return Err(ControllerError::invalid("request.params", why));
     }
     let nodes = check_nodes(context, node_ids, &procedure)?;
-    Ok(Start { request, procedure: *procedure, nodes })
+    let rings = rollouts::rings(context, &request, &nodes).await?;
+    Ok(Start { request, procedure: *procedure, nodes, rings })
 }
 
 /// Every node exists, is enrolled, and has what the procedure needs; else all that are amiss, by name.
@@ -368,6 +372,12 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
                 index,
                 pair: known.record.labels.pair().map(str::to_owned),
                 site: known.record.labels.site().to_owned(),
+                ring: start
+                    .rings
+                    .as_ref()
+                    .and_then(|rings| rings.of.get(index as usize))
+                    .copied()
+                    .unwrap_or(0),
                 stage: Stage::FIRST,
                 attempt: Attempt(1),
                 state: JobState::Queued,
@@ -421,15 +431,28 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         tally: Tally::new(request.nodes.count),
         ended: None,
         bodies_gone: None,
+        rollout: start.rings.as_ref().map(|rings| rings.record.clone()),
+        paused_because: String::new(),
     }
 }
 
 /// Does a run's record fit into one value, also when the runner has written how it ended?
-fn fits(record: &RunRecord) -> Result<bool> {
+pub(super) fn fits(record: &RunRecord) -> Result<bool> {
     let (end, mut tally) = (Some(record.started), record.tally.clone());
     tally.ended.extend(Outcome::ALL.map(|outcome| (outcome, tally.nodes)));
-    let longest =
-        RunRecord { state: RunState::RolledBack, tally, ended: end, bodies_gone: end, ..record.clone() };
+    let mut rollout = record.rollout.clone();
+    // Of several rings that halt only one is told; its reason is numbers and words of ours.
+    if let Some(ring) = rollout.iter_mut().flat_map(|rollout| &mut rollout.rings).next() {
+        ring.because = "x".repeat(rollouts::MAX_BECAUSE_BYTES);
+    }
+    let longest = RunRecord {
+        rollout,
+        state: RunState::RolledBack,
+        tally,
+        ended: end,
+        bodies_gone: end,
+        ..record.clone()
+    };
     Ok(codec::encode(&longest)?.len() <= MAX_VALUE_BYTES)
 }
 

@@ -25,7 +25,7 @@ impl<'a> Known<'a> {
             Document::Procedure(procedure) => {
                 self.procedures.insert(procedure.name.as_str(), procedure);
             }
-            Document::Schedule(_) => {}
+            Document::Schedule(_) | Document::RolloutPolicy(_) => {}
         }
     }
 

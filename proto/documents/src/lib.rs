@@ -19,6 +19,7 @@ mod procedure_lint;
 mod profile_lint;
 mod read;
 mod reporter;
+mod rollout_policy_lint;
 mod schedule_lint;
 mod schema;
 mod set;

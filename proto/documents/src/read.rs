@@ -18,7 +18,7 @@ use crate::text_check::quoted;
 use crate::unbuilt::Unbuilt;
 use crate::walk::{Reference, TemplateUse, Walk};
 use crate::{path_check, placeholder_check};
-use crate::{procedure_lint, profile_lint, schedule_lint, stand_in};
+use crate::{procedure_lint, profile_lint, rollout_policy_lint, schedule_lint, stand_in};
 
 /// A good document, with what an operator should still know about it.
 #[derive(Debug, Clone)]
@@ -39,8 +39,6 @@ pub(crate) struct Read {
     pub file: String,
     pub problems: Vec<Problem>,
     pub document: Option<Document>,
-    /// The name of a rollout policy, when the file is one.
-    pub rollout_policy: Option<String>,
     pub places: Places,
     pub references: Vec<Reference>,
     pub templates: Vec<TemplateUse>,
@@ -56,10 +54,6 @@ pub(crate) struct Read {
 /// need the profile are left to [`crate::parse_set`].
 pub fn parse(source_name: &str, text: &str) -> Result<Parsed, Vec<Problem>> {
     let mut read = read(source_name, text);
-    if read.rollout_policy.is_some() {
-        // In a set it is left out with a warning; alone there is nothing to give back.
-        read.problems.iter_mut().for_each(|problem| problem.level = Level::Error);
-    }
     let found = lint(&read, &Known::default());
     read.problems.extend(found);
     finish(read)
@@ -135,7 +129,7 @@ pub(crate) fn read(file: &str, text: &str) -> Read {
     }
     let Some((kind, place)) = kind_of(top.get_ref(), &lines) else {
         if !broken {
-            let fix = "add kind = \"profile\", \"procedure\" or \"schedule\"";
+            let fix = "add kind = \"profile\", \"procedure\", \"schedule\" or \"rollout_policy\"";
             let message = "the key \"kind\" is missing, or is no string".to_owned();
             read.problems.push(Problem::error(file, Position::START, "missing-key", message, fix));
         }
@@ -143,16 +137,8 @@ pub(crate) fn read(file: &str, text: &str) -> Read {
     };
     let schema = if let Ok(kind) = kind.parse() {
         root(kind)
-    } else if kind == "rollout_policy" {
-        let name = top.get_ref().get("name").and_then(|name| name.get_ref().as_str()).unwrap_or_default();
-        read.rollout_policy = Some(name.to_owned());
-        let message =
-            format!("this build does not read rollout policies; {} was not looked at", quoted(name));
-        let fix = "nothing is stored of this file; runs use a plain rollout of one ring";
-        read.problems.push(Problem::warning(file, place, "kind-not-read", message, fix));
-        return read;
     } else {
-        let kinds = ["profile", "procedure", "schedule", "rollout_policy"];
+        let kinds = DocumentKind::ALL.map(DocumentKind::as_str);
         let fix = match nearest(&kind, kinds) {
             Some(meant) => format!("did you mean \"{meant}\"?"),
             None => format!("kinds: {}", kinds.join(", ")),
@@ -200,6 +186,7 @@ pub(crate) fn lint(read: &Read, known: &Known<'_>) -> Vec<Problem> {
             procedure_lint::check(&mut reporter, procedure, known, &read.references);
         }
         Some(Document::Schedule(schedule)) => schedule_lint::check(&mut reporter, schedule, known),
+        Some(Document::RolloutPolicy(policy)) => rollout_policy_lint::check(&mut reporter, policy),
         None => {}
     }
     if read.value.get("kind").and_then(Json::as_str) == Some(DocumentKind::Profile.as_str()) {

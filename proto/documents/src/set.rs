@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleet_types::document::{Document, DocumentKind};
 
 use crate::known::Known;
-use crate::problem::{Level, Problem};
+use crate::problem::Problem;
 use crate::read::{Parsed, Read, finish, lint, read, sort};
 use crate::source::SourceFile;
 use crate::text_check::quoted;
@@ -62,13 +62,6 @@ pub fn parse_set(files: &[SourceFile<'_>], context: &Lint<'_>) -> Result<ParsedS
         warnings.extend(unbuilt::warnings(&reads, built));
     }
     for read in reads {
-        if read.rollout_policy.is_some() {
-            // Broken TOML is an error in a file of any kind.
-            for problem in read.problems {
-                if problem.level == Level::Error { problems.push(problem) } else { warnings.push(problem) }
-            }
-            continue;
-        }
         match finish(read) {
             Ok(parsed) => {
                 warnings.extend(parsed.warnings.iter().cloned());

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use fleet_types::action::{Table, nearest};
+use fleet_types::document::Share;
 use fleet_types::document::value::MAX_INTEGER;
 use serde_json::{Map, Value as Json};
 use toml::Spanned;
@@ -217,6 +218,13 @@ impl<'t> Walk<'t> {
                 DeValue::Boolean(yes) => Some(Json::Bool(*yes)),
                 other => self.wrong_type(other, field, path, context),
             },
+            FieldKind::One(ValueKind::Share) if value.get_ref().is_integer() => {
+                let number = self.integer(value, field, path, context)?;
+                if Share::try_from(number).is_err() {
+                    return self.wrong_type(value.get_ref(), field, path, context);
+                }
+                Some(Json::from(number))
+            }
             FieldKind::One(ValueKind::Threshold) if value.get_ref().is_integer() => {
                 self.integer(value, field, path, context).map(Json::from)
             }

@@ -2,6 +2,7 @@
 
 use fleet_types::action::{Action, nearest};
 use fleet_types::document::Id;
+use fleet_types::document::Share;
 use fleet_types::document::expr::{AlertRule, AlertWhen, When};
 use fleet_types::document::threshold::Threshold;
 use fleet_types::id::Name;
@@ -71,7 +72,7 @@ const fn code(kind: &ValueKind) -> &'static str {
     match kind {
         ValueKind::Cron => "bad-cron",
         ValueKind::Zone => "bad-time-zone",
-        ValueKind::Selector => "bad-selector",
+        ValueKind::Selector | ValueKind::AnySelector => "bad-selector",
         ValueKind::Duration | ValueKind::Offset => "bad-duration",
         ValueKind::When | ValueKind::AlertWhen => "bad-condition",
         ValueKind::Id | ValueKind::IdOf(_) | ValueKind::StepId | ValueKind::Contact => "bad-id",
@@ -93,10 +94,14 @@ fn check(text: &str, kind: &ValueKind, field: &FieldKind) -> Result<(), String> 
         ValueKind::Id | ValueKind::IdOf(_) | ValueKind::StepId | ValueKind::Contact => {
             text.parse::<Id>().map(drop).map_err(|error| error.why.to_owned())
         }
+        ValueKind::AnySelector if text == "*" => Ok(()),
+        ValueKind::Share => text.parse::<Share>().map(drop).map_err(|_| format!("write {}", field.expects())),
         ValueKind::Selector if text == "*" => {
             Err("leave the selector out, or write terms such as \"product=edgefw\"".to_owned())
         }
-        ValueKind::Selector => text.parse::<Selector>().map(drop).map_err(|error| error.to_string()),
+        ValueKind::Selector | ValueKind::AnySelector => {
+            text.parse::<Selector>().map(drop).map_err(|error| error.to_string())
+        }
         ValueKind::Cron => check_cron(text),
         ValueKind::Zone => check_zone(text),
         ValueKind::Day => check_day(text),

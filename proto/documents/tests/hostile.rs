@@ -113,10 +113,11 @@ fn the_shared_hostile_toml_is_refused() {
     }
 }
 
-const SAMPLES: [&str; 3] = [
+const SAMPLES: [&str; 4] = [
     include_str!("../../../deploy/profiles/dev/profile.toml"),
     include_str!("../../../deploy/profiles/zehrasec/procedures/update-zehrasec.toml"),
     include_str!("../../../deploy/profiles/zehrasec/schedules.toml"),
+    include_str!("../../../deploy/profiles/zehrasec/rollout-policy.toml"),
 ];
 
 proptest! {
@@ -128,7 +129,7 @@ proptest! {
     }
 
     #[test]
-    fn any_toml_like_text_is_refused_or_read(text in "([\\[\\]{}=\"',.#\n a-z0-9_-]|kind = \"(profile|procedure|schedule)\"\n){0,80}") {
+    fn any_toml_like_text_is_refused_or_read(text in "([\\[\\]{}=\"',.#\n a-z0-9_-]|kind = \"(profile|procedure|schedule|rollout_policy)\"\n){0,80}") {
         let _ = parse("x.toml", &text);
     }
 }
@@ -138,7 +139,7 @@ proptest! {
 
     #[test]
     fn mutated_samples_never_panic(
-        sample in 0..3usize,
+        sample in 0..4usize,
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0..8usize, "[\\[\\]{}=\"',.#\n a-z0-9é\u{1b}-]{0,6}"), 1..6),
     ) {
         let mut chars: Vec<char> = SAMPLES[sample].chars().collect();

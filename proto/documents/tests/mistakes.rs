@@ -418,22 +418,46 @@ fn a_rollback_that_leaves_changes_is_warned_about_and_so_is_a_shell() {
     }
 }
 
+/// A rollout policy with two rings and what is put behind them.
+fn policy(rings: &str, more: &str) -> String {
+    format!("schema = \"fleet/v1\"\nkind = \"rollout_policy\"\nname = \"careful\"\n{rings}\n{more}")
+}
+
+const CANARY: &str =
+    "[[ring]]\nname = \"canary\"\nselector = \"ring=canary\"\nmax_parallel = 1\nsoak = \"2h\"\n";
+const REST: &str =
+    "[[ring]]\nname = \"rest\"\nselector = \"*\"\nmax_parallel = \"10%\"\nadvance = \"manual\"\n";
+
 #[test]
-fn rollout_policies_are_recognised_and_not_read() {
-    let files = [SourceFile {
-        name: "r.toml",
-        text: "schema = \"fleet/v1\"\nkind = \"rollout_policy\"\nname = \"standard\"\nx = 1.5\n",
-    }];
-    let set = parse_set(&files, &Lint::default()).unwrap();
-    assert!(set.documents.is_empty());
-    assert!(set.warnings[0].message.starts_with("this build does not read rollout policies"));
-    assert_eq!(parse(files[0].name, files[0].text).unwrap_err()[0].level, Level::Error);
-    let broken = [SourceFile { name: "r.toml", text: "kind = \"rollout_policy\"\nx = \n" }];
-    let problems = parse_set(&broken, &Lint::default()).unwrap_err();
+fn rings_that_can_never_have_a_node_or_have_one_name_are_refused() {
+    let good = policy(&format!("{CANARY}{REST}"), "");
+    let parsed = parse("r.toml", &good).unwrap();
     assert_eq!(
-        problems.iter().filter(|p| p.level == Level::Error).map(|p| p.code).collect::<Vec<_>>(),
-        ["toml-syntax"]
+        (parsed.document.kind().as_str(), parsed.document.name().as_str()),
+        ("rollout_policy", "careful")
     );
+    let share =
+        |text: &str| policy(&CANARY.replace("max_parallel = 1", &format!("max_parallel = {text}")), "");
+    for (text, code, line) in [
+        (policy("", ""), "missing-key", 0),
+        (policy(&format!("{REST}{CANARY}"), ""), "bad-value", 11),
+        (policy(&format!("{CANARY}{CANARY}"), ""), "duplicate-id", 10),
+        (share("0"), "", 7),
+        (share("\"0%\""), "bad-value", 7),
+        (share("\"101%\""), "bad-value", 7),
+        (share("1.5"), "", 7),
+        (policy(&CANARY.replace("ring=canary", "ring in (a)"), ""), "bad-selector", 6),
+        (policy(CANARY, "max_unavailable_per_site = 2\n"), "", 0),
+        (policy(CANARY, "[failure]\nmax_failed_percent = 101\n"), "", 0),
+        (policy(CANARY, "[failure]\naction = \"shrug\"\n"), "bad-value", 0),
+    ] {
+        let problems = parse("r.toml", &text).unwrap_err();
+        let found = problems.iter().filter(|problem| problem.level == Level::Error);
+        let fits = |problem: &Problem| {
+            (code.is_empty() || problem.code == code) && (line == 0 || problem.line == line)
+        };
+        assert!(found.clone().any(fits), "{code} {line}: {problems:?}\n{text}");
+    }
 }
 
 #[test]

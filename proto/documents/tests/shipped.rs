@@ -121,7 +121,7 @@ fn one_json(set: &ParsedSet) {
 #[test]
 fn zehrasec() {
     let set = parsed("zehrasec");
-    assert_eq!(set.documents.len(), 16);
+    assert_eq!(set.documents.len(), 19);
     let stays =
         "a failure rolls back, and nothing undoes what these steps change: \"log-cleanup\" (log.prune)";
     assert_eq!(warnings(&set), [stays]);
@@ -131,7 +131,7 @@ fn zehrasec() {
 #[test]
 fn wan22() {
     let set = parsed("wan22");
-    assert_eq!(set.documents.len(), 18);
+    assert_eq!(set.documents.len(), 21);
     let stays = |step| format!("a failure rolls back, and nothing undoes what these steps change: {step}");
     let expected = [stays("\"old-logs\" (log.prune)"), stays("\"database\" (command.run)")];
     assert_eq!(warnings(&set), expected);
@@ -141,7 +141,7 @@ fn wan22() {
 #[test]
 fn dev() {
     let set = parsed("dev");
-    assert_eq!(set.documents.len(), 5);
+    assert_eq!(set.documents.len(), 6);
     assert_eq!(warnings(&set), Vec::<&str>::new());
     one_json(&set);
 }
@@ -162,4 +162,6 @@ fn reference() {
     assert_eq!(shown, [missing("signature-update"), missing("daily-maintenance")]);
     let schedule = fleet_documents::parse("schedule.toml", include_str!("reference/schedule.toml")).unwrap();
     assert_eq!(schedule.warnings, []);
+    let policy = include_str!("reference/rollout-policy.toml");
+    assert_eq!(fleet_documents::parse("rollout-policy.toml", policy).unwrap().warnings, []);
 }

@@ -13,5 +13,11 @@ pub const NO_CHECKS: &str = "nothing makes checks by itself, runs of health.chec
 pub const NO_RESTARTS: &str = "nothing restarts services by itself, runs of health.repair do";
 /// Metrics.
 pub const NO_SAMPLES: &str = "nothing takes samples by itself, runs of metrics.collect measure";
+/// Gates of rollouts, and what they read.
+pub const NO_GATES: &str = "a rollout with gates is refused, because nothing judges them";
+/// Response times.
+pub const NO_RESPONSE_TIMES: &str = "nothing counts response times";
+/// Order and failover of pairs.
+pub const NO_PAIR_ORDER: &str = "a rollout with it is refused, because roles are not observed";
 /// Schedules and blackouts.
 pub const NO_SCHEDULER: &str = "nothing starts runs by itself";

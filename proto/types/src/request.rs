@@ -62,6 +62,9 @@ pub struct Request {
     /// The plans that it starts; none starts whatever each node finds to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<BoundPlan>,
+    /// Digest of the rollout policy whose rings it follows; a plain run of one ring when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout_policy: Option<Digest>,
     /// At most this many nodes at once.
     pub max_parallel: u32,
     /// New starts end once so many jobs have failed, were rolled back or got lost; no limit when left out.
@@ -146,6 +149,9 @@ pub enum RequestError {
     /// It would stop before it began.
     #[error("max_failures is 0; leave it out for no limit")]
     Failures,
+    /// A plan goes to all nodes at once.
+    #[error("a plan follows no rollout policy; start with it")]
+    RolloutPolicy,
     /// Zero at once.
     #[error("max_parallel is 0; at least 1 node must be allowed at once")]
     Parallel,
@@ -178,6 +184,9 @@ impl Request {
         }
         if self.max_failures == Some(0) {
             return Err(RequestError::Failures);
+        }
+        if self.rollout_policy.is_some() && self.verb != Verb::Run {
+            return Err(RequestError::RolloutPolicy);
         }
         if let Some(bound) = &self.plan {
             let is_set = bound.digests.windows(2).all(|pair| pair[0] < pair[1]);

@@ -55,6 +55,59 @@ impl RunState {
     }
 }
 
+/// Where a ring of a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RingState {
+    /// A ring before it is not done.
+    Pending,
+    /// Its nodes go.
+    Open,
+    /// Enough succeeded; they must stay well for a while.
+    Soaking,
+    /// Its gates are asked.
+    Judging,
+    /// Somebody must let the next ring begin.
+    AwaitingApproval,
+    /// The next ring may begin.
+    Done,
+    /// Too much failed: nothing starts until an operator decides.
+    Halted,
+}
+
+impl RingState {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Open,
+        Self::Soaking,
+        Self::Judging,
+        Self::AwaitingApproval,
+        Self::Done,
+        Self::Halted,
+    ];
+
+    /// The word as stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Open => "open",
+            Self::Soaking => "soaking",
+            Self::Judging => "judging",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::Done => "done",
+            Self::Halted => "halted",
+        }
+    }
+}
+
+impl std::fmt::Display for RingState {
+    /// As people read it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.as_str().replace('_', " "))
+    }
+}
+
 /// How many nodes ended how; the denominator is fixed when the run is made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,6 +4,7 @@
 //! CLI and dashboard show them, and nobody stores them.
 
 mod document;
+mod ring;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,7 @@ use crate::time::Timestamp;
 use crate::trust::OperatorRole;
 
 pub use document::{ApplyItem, ApplyView, DocumentItem, DocumentView};
+pub use ring::{RingNodes, RingView};
 
 /// A page of a list; `next` goes into `after` of the next call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -388,6 +390,15 @@ pub struct RunView {
     /// No node starts after so many failures; none for no such limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_failures: Option<u32>,
+    /// The rollout policy that it follows; empty for a plain run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub policy: String,
+    /// The rings of that policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rings: Vec<RingView>,
+    /// Who paused it, and why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub paused_because: String,
     /// No start before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,

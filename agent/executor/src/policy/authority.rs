@@ -121,7 +121,7 @@ fn request_refusal(error: &RequestError) -> Refusal {
         RequestError::Validity { .. } => "request-validity",
         RequestError::Nodes(_) => "request-nodes",
         RequestError::Parallel | RequestError::Failures => "request-parallel",
-        RequestError::Plans => "request-plan",
+        RequestError::Plans | RequestError::RolloutPolicy => "request-plan",
         RequestError::TooEarly(_) => "request-too-early",
         RequestError::Ended(_) => "request-expired",
     };

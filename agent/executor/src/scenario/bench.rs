@@ -270,6 +270,7 @@ impl Bench {
             selector: String::new(),
             nodes: NodeList::of(&[self.node.node]),
             plan: None,
+            rollout_policy: None,
             max_parallel: 1,
             max_failures: None,
             procedure_revision: None,

@@ -1,7 +1,7 @@
 //! Which subcommand is which file.
 
-use super::{cancel, list, logs, plan, show, start, task, wait};
-use crate::args::RunCommand;
+use super::{cancel, list, logs, plan, show, start, steer, task, wait};
+use crate::args::{RolloutCommand, RunCommand};
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
 
@@ -16,5 +16,16 @@ pub async fn run(session: &mut Session<'_>, command: &RunCommand) -> Result<Exit
         RunCommand::Logs { what, step, follow } => logs::run(session, what, step.as_ref(), *follow).await,
         RunCommand::Wait { run } => wait::run(session, *run).await,
         RunCommand::Cancel { run } => cancel::run(session, *run).await,
+    }
+}
+
+/// Runs a subcommand of `rollout`.
+pub async fn rollout(session: &mut Session<'_>, command: &RolloutCommand) -> Result<ExitCode, Failure> {
+    match command {
+        RolloutCommand::Status { run } => show::run(session, &run.to_string()).await,
+        RolloutCommand::Pause { run } => steer::run(session, *run, "pause").await,
+        RolloutCommand::Resume { run } => steer::run(session, *run, "resume").await,
+        RolloutCommand::Promote { run } => steer::run(session, *run, "promote").await,
+        RolloutCommand::Abort { run } => cancel::run(session, *run).await,
     }
 }

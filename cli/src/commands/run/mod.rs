@@ -1,4 +1,4 @@
-//! `fleetctl run`.
+//! `fleetctl run` and `fleetctl rollout`.
 
 mod cancel;
 mod dispatch;
@@ -9,10 +9,12 @@ mod order;
 mod plan;
 mod plan_blocks;
 mod planned;
+mod rings;
 mod show;
 mod start;
+mod steer;
 mod task;
 mod wait;
 mod what;
 
-pub use dispatch::run;
+pub use dispatch::{rollout, run};

@@ -11,6 +11,7 @@ use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::document::profile::Profile;
+use fleet_types::document::rollout_policy::RolloutPolicy;
 use fleet_types::document::{Document, DocumentKind, Key};
 use fleet_types::id::Name;
 use fleet_types::request::{BoundPlan, Verb};
@@ -70,6 +71,7 @@ pub struct Prepared {
     /// The signed procedure, where it was not applied.
     made: Option<Envelope>,
     order: Order,
+    policy: Option<RolloutPolicy>,
     shown: Sighting,
 }
 
@@ -130,12 +132,13 @@ pub fn prepared(
         selector: chosen.selector.clone(),
         nodes,
         plan: None,
+        rollout_policy: None,
         max_parallel: how.max_parallel.unwrap_or(default),
         max_failures: Some(how.max_failures.unwrap_or(u32::from(is_change))).filter(|limit| *limit > 0),
         valid_for,
         reason: session.settings.reason.clone().unwrap_or_default(),
     };
-    Ok(Prepared { procedure, chosen, made, order, shown })
+    Ok(Prepared { procedure, chosen, made, order, policy: None, shown })
 }
 
 /// Nodes begin by the controller's clock and their own, and the request says when by ours.
@@ -173,6 +176,27 @@ impl Prepared {
         self
     }
 
+    /// The same, ring by ring. The policy says how many go at once and how many may fail, unless the operator does.
+    pub fn by_policy(
+        mut self,
+        session: &Session<'_>,
+        policy: &Shown<RolloutPolicy>,
+        how: &HowToRun,
+    ) -> Result<Self, Failure> {
+        if !self.procedure.changes {
+            return Err(Failure::usage(format!("\"{}\" changes nothing", self.procedure.name))
+                .fix("leave --policy out: what only looks goes to all nodes at once"));
+        }
+        let all = u32::try_from(self.order.nodes.len()).unwrap_or(u32::MAX);
+        self.order.rollout_policy = Some(policy.digest());
+        self.order.max_parallel = how.max_parallel.unwrap_or(all);
+        self.order.max_failures = how.max_failures.filter(|limit| *limit > 0);
+        self.shown.documents.push(policy.sighted());
+        self.policy = Some(policy.document.clone());
+        Seen::load(&session.context()?.seen_file())?.check(&self.shown)?;
+        Ok(self)
+    }
+
     /// What is about to be done: `start "daily-checks" on 6 nodes at 2 sites, at most 5 at once`.
     pub fn in_words(&self, verb: &str) -> String {
         let (name, nodes) = (&self.procedure.name, self.chosen.in_words());
@@ -184,7 +208,11 @@ impl Prepared {
             Some(plan) => format!(" as planned in {}", plan.run),
             None => String::new(),
         };
-        format!("{verb} \"{name}\"{planned} on {nodes}, at most {} at once{stops}", self.at_once())
+        let rings = self.policy.as_ref().map_or_else(String::new, |policy| {
+            let rings: Vec<&str> = policy.rings.iter().map(|ring| ring.name.as_str()).collect();
+            format!(", by rollout policy \"{}\": {}", policy.name, rings.join(" -> "))
+        });
+        format!("{verb} \"{name}\"{planned} on {nodes}, at most {} at once{stops}{rings}", self.at_once())
     }
 
     /// How many nodes begin before the request ends, when each takes all the time it has; none where all do.
@@ -280,6 +308,15 @@ pub async fn profile(client: &Client, name: &Name) -> Result<Shown<Profile>, Fai
     let shown = document(client, DocumentKind::Profile, name.as_str()).await?;
     let Document::Profile(profile) = shown.document else { return Err(not_what_was_asked(name.as_str())) };
     Ok(Shown { document: *profile, name: shown.name, revision: shown.revision })
+}
+
+/// The newest revision of an applied rollout policy.
+pub async fn rollout_policy(client: &Client, name: &Name) -> Result<Shown<RolloutPolicy>, Failure> {
+    let shown = document(client, DocumentKind::RolloutPolicy, name.as_str()).await?;
+    let Document::RolloutPolicy(policy) = shown.document else {
+        return Err(not_what_was_asked(name.as_str()));
+    };
+    Ok(Shown { document: *policy, name: shown.name, revision: shown.revision })
 }
 
 /// A document from its signed bytes, which nobody writes again.

@@ -5,8 +5,8 @@ use fleet_types::report::{Report, StepReport, StepState};
 use fleet_types::request::Verb;
 use fleet_types::view::{JobItem, JobView, RunView};
 
-use super::plan_blocks;
 use super::what::What;
+use super::{plan_blocks, rings};
 use crate::client::Client;
 use crate::commands::{job_cells, paging, watching};
 use crate::error::{ExitCode, Failure};
@@ -99,13 +99,23 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
         // The operator's clock is ahead, or they asked for it.
         fields.push(("first start", Cell::toned(Tone::Warn, format!("not before {}", times.show(begin)))));
     }
+    if !view.policy.is_empty() {
+        fields.push(("policy", view.policy.as_str().into()));
+    }
+    if !view.paused_because.is_empty() {
+        fields.push(("paused", Cell::toned(Tone::Warn, view.paused_because.as_str())));
+    }
     if !item.state.is_terminal() {
         fields.push(("last start", times.show(view.not_after).into()));
     }
     if !view.stopped_because.is_empty() {
         fields.push(("stopped", Cell::toned(Tone::Warn, view.stopped_because.as_str())));
     }
-    answer = answer.block(Block::Fields(fields)).block(Block::Gap).table(job_table(jobs, times), "no jobs");
+    answer = answer.block(Block::Fields(fields)).block(Block::Gap);
+    if !view.rings.is_empty() {
+        answer = answer.table(rings::table(&view.rings), "no rings").block(Block::Gap);
+    }
+    answer = answer.table(job_table(jobs, times), "no jobs");
     if let Some(more) = jobs.len().checked_sub(MAX_ROWS).filter(|more| *more > 0) {
         answer = answer.line(format!("… and {more} more; all of them: -o json"));
     }

@@ -24,6 +24,13 @@ pub async fn run(session: &mut Session<'_>, what: &StartArgs) -> Result<ExitCode
         // The command line asks for one of them.
         (None, None) => return Err(Failure::usage("neither a procedure nor --plan is given")),
     };
+    let prepared = match &what.policy {
+        Some(name) => {
+            let policy = order::rollout_policy(&client, name).await?;
+            prepared.by_policy(session, &policy, &what.how)?
+        }
+        None => prepared,
+    };
     if session.settings.dry_run {
         session.print(&prepared.preview("would start"))?;
         return Ok(ExitCode::Done);

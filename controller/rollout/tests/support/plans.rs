@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fleet_rollout::{
-    JobFact, KnownJob, Limits, Live, Moment, Mono, Plan, PlanInput, PlannedNode, Presence, Reported, Rollout,
+    JobFact, KnownJob, Limits, Live, Moment, Mono, Plan, PlanInput, PlannedNode, Presence, Reported,
+    RingProgress, Rollout, Tolerance,
 };
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::{Outcome, Phase};
@@ -40,6 +41,7 @@ pub fn planned(n: u32, pair: Option<&str>) -> PlannedNode {
         name: format!("fw-{n}"),
         pair: pair.map(str::to_owned),
         site: "-".to_owned(),
+        ring: 0,
     }
 }
 
@@ -64,12 +66,19 @@ pub fn input(max_parallel: u32, nodes: Vec<PlannedNode>) -> PlanInput {
         not_after: at(3600),
         job_limit: 10 * MINUTE,
         max_failures: None,
+        rings: vec![],
+        tolerance: Tolerance::default(),
         nodes,
     }
 }
 
 pub fn plan(max_parallel: u32, nodes: Vec<PlannedNode>) -> Plan {
     Plan::new(input(max_parallel, nodes)).unwrap()
+}
+
+/// What is stored of the one ring of a plain run.
+pub fn one_ring() -> [(RingProgress, Mono); 1] {
+    [(RingProgress::begin(0), Mono::default())]
 }
 
 /// `n` nodes without pairs.
@@ -104,8 +113,16 @@ pub fn known(phase: Phase, attempt: Attempt) -> KnownJob {
 pub fn rollout(max_parallel: u32, phases: &[Phase]) -> Rollout {
     let nodes = singles(u32::try_from(phases.len()).unwrap());
     let jobs = nodes.iter().zip(phases).map(|(n, p)| (n.node, known(*p, FIRST))).collect::<Vec<_>>();
-    Rollout::restore(plan(max_parallel, nodes), fleet_rollout::Mode::Going, now(0), mono(0), jobs, [])
-        .unwrap()
+    Rollout::restore(
+        plan(max_parallel, nodes),
+        fleet_rollout::Mode::Going,
+        now(0),
+        mono(0),
+        jobs,
+        [],
+        one_ring(),
+    )
+    .unwrap()
 }
 
 /// Every phase with every outcome.

@@ -11,10 +11,11 @@ use std::time::Duration;
 use fleet_rollout::invariant::{Witness, check_end};
 use fleet_rollout::{
     Applied, Event, Holder, Holds, JobEvent, JobFact, Limits, Mode, Moment, Mono, Place, Plan, PlanInput,
-    PlannedNode, Presence, Rollout, Scope,
+    PlannedNode, Presence, RingEvent, RingProgress, RingStep, Rollout, Scope,
 };
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::Outcome;
+use fleet_types::run::RingState;
 use fleet_types::time::Timestamp;
 
 use super::agent::{Agent, Stage, Work};
@@ -23,8 +24,9 @@ use super::{at, node};
 
 mod checks;
 mod draw;
+mod operator;
 
-use draw::{run, some_limits};
+use draw::{run, run_input, some_limits, with_rings};
 
 /// A message stays on a link that is up for no longer than this.
 const LONGEST_DELAY: Duration = Duration::from_mins(1);
@@ -40,6 +42,9 @@ struct Run {
     /// What was taken for a job with its offer.
     stored_places: BTreeMap<NodeId, Vec<Place>>,
     stored_mode: Mode,
+    stored_rings: Vec<RingProgress>,
+    /// When the present soak began, on the true clock.
+    soak_began: Option<Duration>,
     engine: Rollout,
     witness: Witness,
 }
@@ -67,6 +72,8 @@ pub struct World {
     agents: BTreeMap<NodeId, Agent>,
     wire: Vec<(Duration, RunId, Event)>,
     starts: BTreeMap<(NodeId, RunId), u32>,
+    /// What happened to rings, for judging what the seeds reach.
+    pub ring_events: BTreeSet<String>,
 }
 
 fn true_time(now: Duration) -> Timestamp {
@@ -85,7 +92,11 @@ impl World {
         let mut limiting = is_limited.then(|| Random::new(!seed));
         let limits = limiting.as_mut().map_or_else(Limits::default, some_limits);
         let sites: Vec<String> = (0..count).map(|n| format!("site-{}", n % 3)).collect();
-        let runs = (0..runs).map(|n| run(seed * 4 + n, &pairs, &sites, limits, &mut random)).collect();
+        let runs = (0..runs).map(|n| {
+            let plain = run_input(seed * 4 + n, &pairs, &sites, limits, &mut random);
+            run(limiting.as_mut().map_or(plain.clone(), |limiting| with_rings(plain, limiting)))
+        });
+        let runs = runs.collect();
         let says_limits = |n: u64| !(seed + n).is_multiple_of(4);
         let agent = |((n, pair), site): ((u32, Option<u64>), String)| {
             (node(n), Agent::new(node(n), pair, site, says_limits(u64::from(n))))
@@ -106,6 +117,7 @@ impl World {
             agents: (0..count).zip(pairs).zip(sites).map(agent).collect(),
             wire: Vec::new(),
             starts: BTreeMap::new(),
+            ring_events: BTreeSet::new(),
         }
     }
 
@@ -130,6 +142,10 @@ impl World {
             94..99 => self.advance(600),
             _ => self.advance(7_200),
         }
+        let acts = self.limiting.as_mut().is_some_and(|limiting| limiting.chance(6));
+        if acts {
+            self.operate();
+        }
         self.check();
     }
 
@@ -148,6 +164,7 @@ impl World {
                 return self.check_everything_ended(everyone_comes_up);
             }
             self.pass();
+            self.let_go_on();
             for id in &all {
                 self.say(*id);
             }
@@ -273,7 +290,13 @@ impl World {
         }
         for id in self.runs.keys().copied().collect::<Vec<_>>() {
             let now = self.moment();
+            while let Some(step) = self.runs[&id].engine.wanted(now).ring {
+                if self.save_ring(id, now, step).is_none() {
+                    return;
+                }
+            }
             for offer in self.runs[&id].engine.wanted(now).offer {
+                self.check_ring_order(id, offer.node);
                 assert!(!self.agents[&offer.node].held, "{} is held, and offered", offer.node);
                 let event = Event::offered(offer.node, offer.attempt);
                 if self.save_and_apply(id, &event, offer.places).is_none() {
@@ -381,11 +404,7 @@ impl World {
             return;
         }
         run.stored_mode = Mode::Halting { reason: "enough".to_owned() };
-        let (anchor, since) = (run.engine.anchor(), run.engine.listening_since());
-        let known: Vec<_> = run.engine.known_jobs().collect();
-        let held = held(&run.plan, &self.holds);
-        run.engine =
-            Rollout::restore(run.plan.clone(), run.stored_mode.clone(), anchor, since, known, held).unwrap();
+        run.read_anew(&self.holds);
     }
 
     /// An operator releases a node of which they know that it does nothing.
@@ -455,31 +474,12 @@ impl World {
             run.plan = Plan::new(run.input.clone()).unwrap();
             let known = run.stored.iter().map(|(id, fact)| (*id, (*fact).into()));
             let held = held(&run.plan, &self.holds);
-            run.engine =
-                Rollout::restore(run.plan.clone(), run.stored_mode.clone(), now, now.mono, known, held)
-                    .unwrap();
+            let rings: Vec<_> = run.stored_rings.iter().map(|ring| (ring.clone(), now.mono)).collect();
+            let mode = run.stored_mode.clone();
+            run.engine = Rollout::restore(run.plan.clone(), mode, now, now.mono, known, held, rings).unwrap();
         }
         let over = |(scope, limit): (Scope, usize)| (scope.clone(), limit.max(self.held_of(&scope)));
         self.allowed = self.limited().into_iter().map(over).collect();
-    }
-
-    /// Places of a limit that is new, for what the nodes are told to do already.
-    fn take_places(&mut self) {
-        for (node, id, attempt) in self.inbox.clone() {
-            let run = self.runs.get_mut(&id).unwrap();
-            let site = Scope::Site(self.agents[&node].site.clone());
-            let scopes = [self.limits.site.map(|_| site), self.limits.fleet.map(|_| Scope::Fleet)];
-            let places = run.stored_places.entry(node).or_default();
-            for scope in scopes.into_iter().flatten().filter(|_| run.work.changes) {
-                if places.iter().all(|place| place.scope != scope) {
-                    let place = self.holds.lowest_free(&scope);
-                    let holder = Holder { run: id, node, name: format!("fw-{node}"), attempt };
-                    self.stored_holds.insert(place.clone(), holder.clone());
-                    self.holds.set(&place, Some(holder));
-                    places.push(place);
-                }
-            }
-        }
     }
 
     /// Sites and fleet with their limits.

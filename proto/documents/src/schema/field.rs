@@ -103,6 +103,10 @@ pub(crate) enum ValueKind {
     IdOf(Table),
     /// A selector of nodes.
     Selector,
+    /// The same, or `*` for every node.
+    AnySelector,
+    /// A number of nodes or a percentage.
+    Share,
     /// A cron expression.
     Cron,
     /// A time zone or `site`.
@@ -206,6 +210,8 @@ impl ValueKind {
             Self::Contact => "an id of [contact.*]",
             Self::IdOf(table) => return format!("an id of [{table}.*]"),
             Self::Selector => "a selector such as \"product=edgefw,ring!=test\"",
+            Self::AnySelector => "a selector such as \"ring=canary\", or \"*\"",
+            Self::Share => "a number from 1, or a percentage such as \"25%\"",
             Self::Cron => "a cron expression of five fields",
             Self::Zone => "an IANA time zone or \"site\"",
             Self::Day => "a day such as \"2026-11-22\"",

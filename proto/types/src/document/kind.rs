@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::procedure::Procedure;
 use super::profile::Profile;
+use super::rollout_policy::RolloutPolicy;
 use super::schedule::ScheduleFile;
 use super::schema::JsonSchema;
 use crate::id::{IdError, Name};
@@ -30,6 +31,8 @@ pub enum Document {
     /// When procedures run, where, and what happens when they could not.
     #[schemars(extend("x-name" = "schedule-file"))]
     Schedule(Box<ScheduleFile>),
+    /// In which order nodes change, and what must be true before going on.
+    RolloutPolicy(Box<RolloutPolicy>),
 }
 
 /// Which kind a document is.
@@ -42,11 +45,13 @@ pub enum DocumentKind {
     Procedure,
     /// When procedures run.
     Schedule,
+    /// In which order nodes change.
+    RolloutPolicy,
 }
 
 impl DocumentKind {
     /// Every kind, in the order in which a set is applied.
-    pub const ALL: [Self; 3] = [Self::Profile, Self::Procedure, Self::Schedule];
+    pub const ALL: [Self; 4] = [Self::Profile, Self::Procedure, Self::Schedule, Self::RolloutPolicy];
 
     /// The word after `kind =`.
     pub const fn as_str(self) -> &'static str {
@@ -54,6 +59,7 @@ impl DocumentKind {
             Self::Profile => "profile",
             Self::Procedure => "procedure",
             Self::Schedule => "schedule",
+            Self::RolloutPolicy => "rollout_policy",
         }
     }
 }
@@ -71,7 +77,7 @@ impl FromStr for DocumentKind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| IdError {
             what: "document kind",
             text: text.chars().filter(|c| !c.is_control()).take(64).collect(),
-            why: "expected profile, procedure or schedule",
+            why: "expected profile, procedure, schedule or rollout_policy",
         })
     }
 }
@@ -83,6 +89,7 @@ impl Document {
             Self::Profile(_) => DocumentKind::Profile,
             Self::Procedure(_) => DocumentKind::Procedure,
             Self::Schedule(_) => DocumentKind::Schedule,
+            Self::RolloutPolicy(_) => DocumentKind::RolloutPolicy,
         }
     }
 
@@ -92,15 +99,16 @@ impl Document {
             Self::Profile(profile) => &profile.name,
             Self::Procedure(procedure) => &procedure.name,
             Self::Schedule(schedule) => &schedule.name,
+            Self::RolloutPolicy(policy) => &policy.name,
         }
     }
 
-    /// The version its author wrote; schedule files have none.
+    /// The version its author wrote; schedule files and rollout policies have none.
     pub const fn version(&self) -> Option<u32> {
         match self {
             Self::Profile(profile) => Some(profile.version),
             Self::Procedure(procedure) => Some(procedure.version),
-            Self::Schedule(_) => None,
+            Self::Schedule(_) | Self::RolloutPolicy(_) => None,
         }
     }
 }

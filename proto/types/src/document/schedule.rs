@@ -93,7 +93,7 @@ pub struct Schedule {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "x-takes" = "rollout-policy",
-        "x-idle" = "rollout policies are not read, runs have one ring"
+        "x-idle" = crate::idle::NO_SCHEDULER
     ))]
     pub rollout_policy: Option<Name>,
     /// Parameters of the procedure.

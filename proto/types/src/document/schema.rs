@@ -16,7 +16,7 @@ mod by_hand {
 
     use crate::document::expr::{AlertWhen, When};
     use crate::document::threshold::Threshold;
-    use crate::document::{Id, Key, Value};
+    use crate::document::{Id, Key, Share, Value};
     use crate::id::Name;
     use crate::label::Selector;
     use crate::time::Span;
@@ -47,6 +47,7 @@ mod by_hand {
         Selector: { "type": "string", "x-takes": "selector" }
         When: { "type": "string", "x-takes": "when" }
         AlertWhen: { "type": "string", "x-takes": "alert-when" }
+        Share: { "anyOf": [{ "type": "integer" }, { "type": "string" }], "x-takes": "share" }
         Threshold: { "anyOf": [{ "type": "integer" }, { "type": "string" }], "x-takes": "threshold" }
         Value: { "x-takes": "any" }
     }

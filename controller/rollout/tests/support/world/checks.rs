@@ -26,7 +26,10 @@ impl World {
                 run.engine.listening_since(),
                 known.iter().copied(),
                 held(&run.plan, &self.holds),
+                run.engine.known_rings(),
             );
+            let rings: Vec<_> = run.engine.known_rings().map(|(progress, _)| progress).collect();
+            assert_eq!(rings, run.stored_rings, "memory and store say the same of the rings");
             assert_eq!(again.as_ref(), Ok(&run.engine), "events and records give the same state");
             let offered: BTreeSet<NodeId> =
                 run.engine.wanted(now).offer.into_iter().map(|offer| offer.node).collect();

@@ -1,10 +1,15 @@
 //! Runs and limits of a simulated world, drawn from its seed.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use fleet_rollout::invariant::Witness;
-use fleet_rollout::{JobFact, Limits, Mode, Moment, Mono, Plan, PlanInput, PlannedNode, Rollout};
+use fleet_rollout::{
+    JobFact, Limits, Mode, Moment, Mono, Plan, PlanInput, PlannedNode, RingInput, RingProgress, Rollout,
+    Tolerance,
+};
+use fleet_types::document::Share;
 use fleet_types::id::RunId;
 
 use super::Run;
@@ -18,14 +23,14 @@ pub(super) fn some_limits(random: &mut Random) -> Limits {
     limits(some(), some())
 }
 
-/// A run over some of the nodes, its limits between a minute and three hours.
-pub(super) fn run(
+/// What is asked for: some of the nodes, limits between a minute and three hours.
+pub(super) fn run_input(
     number: u64,
     pairs: &[Option<u64>],
     sites: &[String],
     limits: Limits,
     random: &mut Random,
-) -> (RunId, Run) {
+) -> PlanInput {
     let id = RunId::from_number(number);
     let longest = if random.chance(25) { 10_800 } else { 900 };
     let limit = Duration::from_secs(60 + random.below(longest));
@@ -39,7 +44,7 @@ pub(super) fn run(
         PlannedNode { site: sites[n].clone(), ..planned(u32::try_from(n).unwrap(), pair.as_deref()) }
     });
     let changes = random.chance(80);
-    let input = PlanInput {
+    PlanInput {
         run: id,
         changes,
         limits,
@@ -52,15 +57,49 @@ pub(super) fn run(
         } else {
             None
         },
+        rings: vec![],
+        tolerance: Tolerance::default(),
         nodes: nodes.collect(),
-    };
+    }
+}
+
+/// In two worlds of three the run is a rollout of two to four rings, some of them empty.
+pub(super) fn with_rings(input: PlanInput, random: &mut Random) -> PlanInput {
+    if random.chance(33) {
+        return input;
+    }
+    let count = 2 + random.below(3);
+    let percent = |random: &mut Random| Share::from_str(&format!("{}%", 1 + random.below(100))).unwrap();
+    let rings = (0..count).map(|n| RingInput {
+        name: format!("ring-{n}"),
+        max_parallel: random.chance(70).then(|| percent(random)),
+        soak: Duration::from_secs(if random.chance(30) { 0 } else { random.below(900) }),
+        success_percent: u32::try_from(if random.chance(50) { 100 } else { random.below(101) }).unwrap(),
+        is_manual: random.chance(20),
+    });
+    let rings = rings.collect();
+    let some = |random: &mut Random| random.chance(60).then(|| u32::try_from(random.below(3)).unwrap());
+    let tolerance = Tolerance { nodes: some(random), percent: some(random), goes_on: random.chance(25) };
+    let last = input.nodes.len() as u64;
+    let of_ring = |node| PlannedNode { ring: usize::try_from(random.below(count)).unwrap(), ..node };
+    let nodes = input.nodes.into_iter().map(of_ring).collect();
+    // Soaks take their time; it must be possible to come to the end.
+    let not_after = input.not_after.plus(Duration::from_secs(600 * count * last));
+    PlanInput { rings, tolerance, nodes, not_after, ..input }
+}
+
+/// A run as it begins.
+pub(super) fn run(input: PlanInput) -> (RunId, Run) {
     let plan = Plan::new(input.clone()).unwrap();
     let now = Moment { wall: at(0), mono: Mono::default() };
+    let PlanInput { run: id, changes, job_limit, not_after, .. } = input;
     let run = Run {
-        work: Work { run: id, changes, limit, not_after: Duration::from_secs(not_after) },
+        work: Work { run: id, changes, limit: job_limit / 2, not_after: not_after.since(at(0)) },
         stored: plan.nodes().iter().map(|n| (n.node, JobFact::Queued)).collect(),
         stored_places: BTreeMap::new(),
         stored_mode: Mode::Going,
+        stored_rings: (0..input.rings.len().max(1)).map(RingProgress::begin).collect(),
+        soak_began: None,
         engine: Rollout::new(plan.clone(), now),
         witness: Witness::default(),
         input,

@@ -1,0 +1,44 @@
+//! Views of the rings of a rollout. Data only, as the other views; made by the controller's run views.
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::RingState;
+
+/// One ring of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingView {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub state: RingState,
+    /// How many of its nodes are where; none when the run has ended, its jobs say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<RingNodes>,
+    /// How long it must soak, in milliseconds.
+    pub soak_ms: u64,
+    /// How long it has.
+    pub soaked_ms: u64,
+    /// Does an operator let the next ring begin?
+    #[serde(default)]
+    pub is_manual: bool,
+    /// Why it halted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub because: String,
+}
+
+/// How many nodes of a ring are where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingNodes {
+    /// All of them.
+    pub all: u32,
+    /// So many must succeed.
+    pub needed: u32,
+    /// Ended well.
+    pub succeeded: u32,
+    /// Failed, rolled back or lost.
+    pub failed: u32,
+    /// Offered and not ended.
+    pub in_flight: u32,
+    /// Ended, however.
+    pub ended: u32,
+}
