@@ -54,6 +54,12 @@ pub async fn rings(context: &Context, request: &Request, nodes: &[Known]) -> Res
         error.detail.causes = missing;
         return Err(error.fix("apply a policy without these, and start with that one"));
     }
+    // Runs take places of a site only where sites are limited: a limit of this run alone would not see theirs.
+    if max_per_site(&policy).is_some() && context.settings.changing.site.is_none() {
+        let what = format!("rollout policy \"{}\" limits sites, and this controller does not", policy.name);
+        return Err(ControllerError::new(Kind::Blocked, "sites-not-limited", what)
+            .fix("set max_changing_per_site in [limits] of the controller, at least as high"));
+    }
     let of = assign(&policy, nodes)?;
     check_sizes(&policy, &of)?;
     check_time(&policy, request)?;
