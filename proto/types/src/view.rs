@@ -1,7 +1,5 @@
-//! Views: what the controller answers to operators, and what `-o json` prints.
-//!
-//! Each view names its schema; fields are only ever added. The controller fills them from its records, the
-//! CLI and dashboard show them, and nobody stores them.
+//! Views: what the controller answers to operators, and what `-o json` prints. Each names its schema; fields are only
+//! ever added. The controller fills them from its records, CLI and dashboard show them, and nobody stores them.
 
 mod document;
 mod ring;
