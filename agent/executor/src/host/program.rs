@@ -35,7 +35,13 @@ pub(crate) fn find_in_root(files: &dyn Files, name: &str) -> Option<PathBuf> {
 
 fn executable(files: &dyn Files, declared: &Path) -> Option<PathBuf> {
     let real = on_machine(files, &files.canonical(declared).ok()?);
-    is_executable(&real).then_some(real)
+    if !is_executable(&real) {
+        return None;
+    }
+    // A script knows its name by its path alone, and some are several programs by it, as psql of Debian is.
+    let named = on_machine(files, declared);
+    let leads_there = named.canonicalize().is_ok_and(|end| real.canonicalize().is_ok_and(|real| real == end));
+    Some(if leads_there { named } else { real })
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -164,7 +170,14 @@ mod tests {
         let own = root.path().join("usr/bin/sh");
         std::fs::write(&own, "#!/bin/true\n").unwrap();
         std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(resolve("sh").unwrap(), own.canonicalize().unwrap());
+        assert_eq!(resolve("sh").unwrap(), own);
+        // A script that is several programs is called by the name that was asked for, where that leads to it.
+        let link = |to: &str, name: &str| {
+            std::os::unix::fs::symlink(to, root.path().join("usr/bin").join(name)).unwrap();
+            resolve(name).unwrap()
+        };
+        assert_eq!(link("sh", "one-of-many"), root.path().join("usr/bin/one-of-many"));
+        assert_eq!(link("/usr/bin/sh", "by-the-root"), own, "for the machine it would lead elsewhere");
         // A link that would lead out leads nowhere.
         std::os::unix::fs::symlink("/bin/cat", root.path().join("usr/bin/escape")).unwrap();
         assert!(resolve("/usr/bin/escape").is_err());
