@@ -150,7 +150,7 @@ impl Resolution {
 
     /// Is there anything by which the guard could put a step back?
     pub fn can_be_put_back(&self, step: &ResolvedStep) -> bool {
-        step.reversal() == Reversal::Stored
+        matches!(step.reversal(), Reversal::Stored | Reversal::GuardOnly)
             || self.rollback.iter().any(|entry| entry.undoes.contains(&step.id))
     }
 

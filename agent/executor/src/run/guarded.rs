@@ -18,7 +18,7 @@ use super::step::{Fault, millis};
 use crate::guard::{Deadline, Decision, GuardOrder, ORDER_VERSION, Pending, UndoEntry};
 use crate::journal::{Entry, JournalError};
 use crate::resolve::ResolvedStep;
-use crate::tasks::{CancelFlag, Task};
+use crate::tasks::{CancelFlag, Reversal, Task};
 
 /// Pause between two questions: a controller that was down for a moment is found, and one that is busy is left alone.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -202,6 +202,8 @@ impl Run {
                 self.confirm(step, &pending)?
             }
             Err(fault) if fault.cause == EndCause::OutcomeUnknown => self.confirm(step, &pending)?,
+            // Half of a repair is better than none, where the node is still reached.
+            Err(_) if step.reversal() == Reversal::GuardOnly => self.confirm(step, &pending)?,
             Err(_) => {
                 // At once: there is nothing to wait for.
                 self.shorten(&pending, Duration::ZERO);

@@ -119,7 +119,8 @@ impl Run {
         }
         let stored = resolution.steps.iter().rev().filter_map(|step| {
             let noted = self.record.step(&step.id).filter(|known| known.try_number > 0)?;
-            if noted.undo.is_null() || step.task.is_none() || self.guard_undid(&step.id) {
+            let is_for_guard = step.reversal() == Reversal::GuardOnly;
+            if noted.undo.is_null() || is_for_guard || step.task.is_none() || self.guard_undid(&step.id) {
                 return None;
             }
             let mut entry = step.clone();

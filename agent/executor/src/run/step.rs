@@ -219,7 +219,7 @@ impl Run {
         }
         match (act, step.task) {
             (Act::Forward, Some(Task::Change(change)))
-                if step.effects.changes && change.reversal() == Reversal::Stored =>
+                if step.effects.changes && is_noted(change.reversal(), step) =>
             {
                 let undo =
                     self.call(step, (try_number, false), limit, false, move |context| change.undo(context))?;
@@ -325,6 +325,15 @@ impl Run {
             && wait < left
             && !self.is_cancelled()
             && self.surroundings.host.clock().pause(wait, &self.cancel)
+    }
+}
+
+/// Is what it will change noted before?
+const fn is_noted(reversal: Reversal, step: &ResolvedStep) -> bool {
+    match reversal {
+        Reversal::Stored => true,
+        Reversal::GuardOnly => step.guard.is_some(),
+        Reversal::None | Reversal::Stays => false,
     }
 }
 

@@ -125,6 +125,44 @@ async fn a_guarded_step_that_fails_is_put_back_at_once() {
     assert!(report.reason.contains("it does not work; the guard put it back"), "{}", report.reason);
 }
 
+/// A repair of a service that carries the network, and what is done after it.
+fn repair() -> serde_json::Value {
+    let mut procedure = backups(&["two"]);
+    let step = json!({"id": "one", "kind": "task", "title": "Repair", "uses": "health.repair",
+        "with": {"services": ["web"]}, "guard": {"confirm_within": "10s"}, "on_failure": "warn"});
+    procedure["step"].as_array_mut().unwrap().insert(0, step);
+    procedure["step"][1]["on_failure"] = json!("rollback");
+    procedure
+}
+
+#[tokio::test]
+async fn a_repair_stays_unless_its_guard_hears_nobody() {
+    // A later step that fails does not take it back, and half of it stays, too.
+    for (first, second, ways, calls) in [
+        (
+            Does::Well,
+            Does::Fails,
+            usize::MAX,
+            ["undo one", "apply one", "undo two", "apply two", "revert undo:two"],
+        ),
+        (
+            Does::Fails,
+            Does::Fails,
+            usize::MAX,
+            ["undo one", "apply one", "undo two", "apply two", "revert undo:two"],
+        ),
+        (Does::Well, Does::Well, 1, ["undo one", "apply one", "revert guard:one", "undo two", "apply two"]),
+    ] {
+        let mut bench = bench();
+        bench.tasks.set("one", first);
+        bench.tasks.set("two", second);
+        let order = bench.order(1, Verb::Run, repair());
+        let report = run(&mut bench, ways, &order).await;
+        assert_eq!(bench.tasks.calls(), calls, "{first:?} {second:?} {ways}: {}", report.reason);
+        assert_eq!(left(&bench), []);
+    }
+}
+
 #[tokio::test]
 async fn a_way_back_that_fails_is_tried_again_by_the_job_and_told() {
     let mut bench = bench();

@@ -54,6 +54,31 @@ impl Change for WithoutUndo {
     }
 }
 
+/// One that only a guard puts back.
+struct ForGuards(&'static Tasks);
+
+impl Change for ForGuards {
+    fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
+        Change::plan(self.0, context)
+    }
+
+    fn reversal(&self) -> Reversal {
+        Reversal::GuardOnly
+    }
+
+    fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+        self.0.undo(context)
+    }
+
+    fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
+        self.0.apply(context)
+    }
+
+    fn revert(&self, context: &TaskContext<'_>, undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
+        self.0.revert(context, undo)
+    }
+}
+
 /// Scripted tasks under real names: `backup.run` changes, `health.check` reads.
 pub struct Tasks {
     script: Mutex<BTreeMap<String, Does>>,
@@ -85,6 +110,7 @@ impl Tasks {
             ("service.restart", Task::Change(self)),
             ("command.run", Task::Change(&WithoutUndo)),
             ("reboot", Task::Change(self)),
+            ("health.repair", Task::Change(Box::leak(Box::new(ForGuards(self))))),
         ])
     }
 

@@ -201,6 +201,8 @@ pub enum Reversal {
     None,
     /// There is nothing to put back: it adds something that is meant to stay, as an archive is.
     Stays,
+    /// It is meant to stay, and `revert` puts back what `undo` noted only where a guard was not confirmed.
+    GuardOnly,
     /// `revert` puts back what `undo` noted.
     Stored,
 }

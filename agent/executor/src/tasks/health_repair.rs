@@ -14,6 +14,7 @@ use fleet_types::time::Timestamp;
 
 use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
 use super::part::{bounded, change, problem};
+use super::service_change::{Former, Verb, put_back, runs};
 use super::service_state::{SETTLE, Standing, judge, names};
 use super::{args, programs};
 use crate::host::Host;
@@ -58,8 +59,20 @@ impl Change for HealthRepair {
     }
 
     fn reversal(&self) -> Reversal {
-        // Stopping what should run would not be an improvement: the catalogue says none.
-        Reversal::None
+        // Stopping what should run is no improvement, but where it cuts the node off.
+        Reversal::GuardOnly
+    }
+
+    fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
+        let former = services(context)?.into_iter().filter(|(_, service)| may_start(service));
+        // What cannot be asked is not started either.
+        let former: Vec<_> = former
+            .filter_map(|(id, service)| {
+                let state = context.host.units().state(&service.unit).ok()?;
+                Some(Former { id: id.to_string(), unit: service.unit.clone(), ran: runs(&state) })
+            })
+            .collect();
+        serde_json::to_value(former).map_err(|e| TaskError::Declared(e.to_string()))
     }
 
     fn apply(&self, context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
@@ -78,6 +91,10 @@ impl Change for HealthRepair {
         };
         let report = bounded(report);
         if down.is_empty() { Ok(report) } else { Err(TaskError::failed(report.summary.clone(), report)) }
+    }
+
+    fn revert(&self, context: &TaskContext<'_>, undo: &serde_json::Value) -> Result<TaskReport, TaskError> {
+        put_back(context, undo, &[Verb::Stop])
     }
 }
 
@@ -211,6 +228,20 @@ mod tests {
         let report = bench.apply("health.repair", &with).unwrap();
         assert!(report.changes.is_empty());
         assert_eq!(bench.host.script().unit_calls, ["start a.service"]);
+    }
+
+    #[test]
+    fn a_guard_stops_what_was_started_and_nothing_else() {
+        let bench = Bench::new(PROFILE);
+        bench.host.script().units.insert("a.service".into(), Activity::Failed);
+        bench.host.script().units.insert("b.service".into(), Activity::Active);
+        let with = bench.with(r#"{"services":["a","b"]}"#);
+        let undo = bench.undo("health.repair", &with).unwrap();
+        bench.apply("health.repair", &with).unwrap();
+        bench.revert("health.repair", &with, &undo).unwrap();
+        assert_eq!(bench.host.script().unit_calls, ["start a.service", "stop a.service"]);
+        let ran = bench.undo("health.repair", &bench.with(r#"{"services":["b"]}"#)).unwrap();
+        assert!(ran.is_array(), "a guard wants something to hold: {ran}");
     }
 
     #[test]
