@@ -26,7 +26,7 @@ struct Lane {
 pub(crate) struct Lanes {
     /// Ring after ring; in each, one for each limited site by its number in the plan, and behind them that of all other
     /// nodes.
-    lanes: Vec<Lane>,
+    all: Vec<Lane>,
     /// The places of each limited site, and behind them those of no limit.
     taken: Vec<Taken>,
     heads: BTreeSet<(usize, usize)>,
@@ -36,8 +36,8 @@ impl Lanes {
     pub(crate) fn new(rings: usize, sites: usize, limits: Limits) -> Self {
         let mut taken = vec![Taken::new(limits.site); sites];
         taken.push(Taken::new(None));
-        let lanes = vec![Lane { ready: BTreeSet::new(), head: None }; rings * taken.len()];
-        Self { lanes, taken, heads: BTreeSet::new() }
+        let all = vec![Lane { ready: BTreeSet::new(), head: None }; rings * taken.len()];
+        Self { all, taken, heads: BTreeSet::new() }
     }
 
     /// The place of a site, or of no limited one, among the places.
@@ -51,20 +51,20 @@ impl Lanes {
 
     pub(crate) fn add(&mut self, lane: (usize, Option<usize>), index: usize) {
         let lane = self.at(lane);
-        self.lanes[lane].ready.insert(index);
+        self.all[lane].ready.insert(index);
         self.settle(lane);
     }
 
     pub(crate) fn remove(&mut self, lane: (usize, Option<usize>), index: usize) {
         let lane = self.at(lane);
-        self.lanes[lane].ready.remove(&index);
+        self.all[lane].ready.remove(&index);
         self.settle(lane);
     }
 
     /// Notes who holds a place of a site; false when that is no news.
     pub(crate) fn hold(&mut self, site: usize, number: u32, holder: Option<&Holder>) -> bool {
         let is_news = self.taken[site].set(number, holder);
-        (site..self.lanes.len()).step_by(self.taken.len()).for_each(|lane| self.settle(lane));
+        (site..self.all.len()).step_by(self.taken.len()).for_each(|lane| self.settle(lane));
         is_news
     }
 
@@ -74,7 +74,7 @@ impl Lanes {
     }
 
     fn settle(&mut self, at: usize) {
-        let (free, lane) = (self.taken[at % self.taken.len()].free(), &mut self.lanes[at]);
+        let (free, lane) = (self.taken[at % self.taken.len()].free(), &mut self.all[at]);
         let head = lane.ready.first().copied().filter(|_| free > 0);
         if head != lane.head {
             if let Some(old) = lane.head {
@@ -87,7 +87,7 @@ impl Lanes {
 
     /// All that are ready, whether or not their site has a free place.
     pub(crate) fn ready(&self) -> BTreeSet<usize> {
-        self.lanes.iter().flat_map(|lane| lane.ready.iter().copied()).collect()
+        self.all.iter().flat_map(|lane| lane.ready.iter().copied()).collect()
     }
 
     /// The nodes that may go as far as their sites say, in the order of the plan, each with the number of the place
@@ -136,7 +136,7 @@ impl<'a, R> InTurn<'a, R> {
         loop {
             let begun = self.begun.first_key_value().map_or(usize::MAX, |(next, _)| *next);
             let (lane, mut ready) = match self.heads.next_if(|(head, _)| *head < begun) {
-                Some((_, lane)) => (*lane, self.of.lanes[*lane].ready.range(..).peekable()),
+                Some((_, lane)) => (*lane, self.of.all[*lane].ready.range(..).peekable()),
                 None => self.begun.pop_first()?.1,
             };
             // A range before this one may have taken the last place.

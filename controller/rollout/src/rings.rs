@@ -135,7 +135,8 @@ impl Rollout {
         let state = ring_step(progress.state, event)?;
         // As it is stored, in whole milliseconds: memory and store say the same, and a soak is never the shorter for it.
         let soaked = self.soaked(ring, now);
-        let soaked = soaked - Duration::from_nanos(u64::from(soaked.subsec_nanos() % 1_000_000));
+        let soaked =
+            soaked.saturating_sub(Duration::from_nanos(u64::from(soaked.subsec_nanos() % 1_000_000)));
         let mut after = RingProgress { state, soaked, ..progress.clone() };
         match event {
             RingEvent::Stopped { because }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use fleet_rollout::{
@@ -248,7 +249,7 @@ fn every_state_with_every_event_is_the_table_of_the_docs() {
             match rollout.apply(now(1), &Event::Ring { ring: 0, what: event.clone() }) {
                 Ok(_) => {
                     let after = rollout.known_rings().next().unwrap().0.state;
-                    text.push_str(&format!("| {state} | {event} | {after} |\n"));
+                    writeln!(text, "| {state} | {event} | {after} |").unwrap();
                 }
                 Err(error) => {
                     assert!(matches!(error, EventError::Ring { .. }), "{error}");
@@ -286,10 +287,8 @@ fn every_edge_of_a_size_is_a_row_of_the_docs() {
         let may = [may.map(|may| may.to_string()), percent.map(|percent| format!("{percent} %"))];
         let may = may.into_iter().flatten().collect::<Vec<_>>().join(", ");
         let halts = plan.may_fail.map_or("-".to_owned(), |may| (may + 1).to_string());
-        text.push_str(&format!(
-            "| {nodes} | {at_once} | {success} % | {may} | {} | {} | {halts} |\n",
-            plan.at_once, plan.needed
-        ));
+        let (now, needed) = (plan.at_once, plan.needed);
+        writeln!(text, "| {nodes} | {at_once} | {success} % | {may} | {now} | {needed} | {halts} |").unwrap();
     }
     in_docs(&text);
 }

@@ -98,7 +98,7 @@ fn run_view(context: &Context, stored: RunRecord, open: Option<&RunModel>) -> Ru
     let now = context.clock.moment();
     let rings = open
         .filter(|_| stored.rollout.is_some())
-        .map(|open| open.rollout().rings(now).map(ring_view).collect());
+        .map(|open| open.rollout().rings(now).map(|ring| ring_view(&ring)).collect());
     let ended_rings =
         || stored.rollout.iter().flat_map(|rollout| &rollout.rings).map(ended_ring_view).collect();
     let rings = rings.unwrap_or_else(ended_rings);
@@ -131,7 +131,7 @@ fn run_view(context: &Context, stored: RunRecord, open: Option<&RunModel>) -> Ru
     }
 }
 
-fn ring_view(ring: RingStatus<'_>) -> RingView {
+fn ring_view(ring: &RingStatus<'_>) -> RingView {
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     RingView {
         name: ring.plan.name.clone(),

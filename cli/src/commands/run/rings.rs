@@ -44,15 +44,13 @@ fn reason(ring: &RingView) -> String {
     let length = |milliseconds| units::length(Duration::from_millis(milliseconds));
     let soaked = || format!("soaked {} of {}", length(ring.soaked_ms), length(ring.soak_ms));
     match (ring.state, ring.nodes) {
-        (RingState::Pending, _) => String::new(),
         (RingState::Open, Some(nodes)) => format!("{} of {} must succeed", nodes.needed, nodes.all),
-        (RingState::Open, None) | (RingState::Judging, _) => String::new(),
-        (RingState::Soaking, _) => soaked(),
+        (RingState::Pending | RingState::Judging, _) | (RingState::Open, None) => String::new(),
         (RingState::AwaitingApproval, _) => {
             "an operator lets the next ring begin: fleetctl rollout promote".to_owned()
         }
         (RingState::Done, _) if ring.soak_ms == 0 => String::new(),
-        (RingState::Done, _) => soaked(),
+        (RingState::Soaking | RingState::Done, _) => soaked(),
         (RingState::Halted, _) => ring.because.clone(),
     }
 }

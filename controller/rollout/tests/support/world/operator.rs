@@ -91,7 +91,7 @@ impl World {
         match step.event {
             RingEvent::Enough => run.soak_began = Some(true_now),
             RingEvent::Soaked => {
-                let soaked = true_now - run.soak_began.take().unwrap();
+                let soaked = true_now.saturating_sub(run.soak_began.take().unwrap());
                 assert!(soaked >= soak, "a soak of {soak:?} was over after {soaked:?}");
                 assert!(step.progress.soaked <= soaked, "more was counted than there was");
             }
