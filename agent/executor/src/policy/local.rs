@@ -151,7 +151,7 @@ pub struct LocalPolicy {
     pub require_healthy_partner: bool,
     /// Below this room on the state directory's disk no change starts.
     pub min_free_disk: Size,
-    /// Witnesses of the guard. This build has no guard and refuses what needs one.
+    /// Who may confirm a guarded change where no controller answers: addresses that take a connection.
     pub witness: Vec<String>,
     /// While this file exists, no change starts.
     pub hold_file: String,
@@ -238,8 +238,7 @@ impl LocalPolicy {
     }
 
     /// Keys that are written, that this build cannot honour, and that would hold changes back: while there
-    /// are any, changes are refused. Keys about things this build cannot do (the
-    /// guard's witnesses) are not among them: those things are refused anyway.
+    /// are any, changes are refused. `reboot` is not among them: what it does not allow is refused by itself.
     pub fn not_built(&self) -> Vec<&'static str> {
         if self.local_window.is_some() { vec!["local_window"] } else { Vec::new() }
     }
