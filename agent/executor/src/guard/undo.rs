@@ -17,6 +17,11 @@ use crate::tasks::{CancelFlag, Change, Inspect, JobView, OutputSink, Task, TaskC
 /// After its limit an entry has this long to answer, as a step has.
 const GRACE: Duration = Duration::from_mins(1);
 
+/// Before an entry that failed is tried again: what was in the way at the start of a machine is gone in seconds, and whoever
+/// holds dpkg in minutes. Nobody comes after the guard where the agent does not. All within the entry's limit.
+const PAUSES: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(45)];
+
 /// Nobody listens; what a program printed last stands in the report.
 struct Unheard;
 
@@ -48,18 +53,31 @@ fn one(
 ) -> StepReport {
     let entry = order.entries[index].clone();
     let (started, began) = (host.clock().now(), host.clock().since_boot());
-    let (state, cause, mut body) = match tasks.get(&entry.action) {
-        None => {
-            let why = format!("this agent has no task for {}", entry.action);
-            (StepState::Failed, Some(EndCause::StepFailed), said(why))
-        }
-        Some(task) => match call(order, index, host, task, restarted.map(str::to_owned)) {
-            Called::Answered(Err(TaskError::Restart)) => {
-                let why = restart(Duration::from_millis(entry.limit_ms));
-                (StepState::Failed, Some(EndCause::OutcomeUnknown), said(why))
+    let limit = Duration::from_millis(entry.limit_ms);
+    let left = || limit.saturating_sub(host.clock().since_boot().saturating_sub(began));
+    let mut tries = 0;
+    let (state, cause, mut body) = loop {
+        tries += 1;
+        let (state, cause, body) = match tasks.get(&entry.action) {
+            None => {
+                let why = format!("this agent has no task for {}", entry.action);
+                break (StepState::Failed, Some(EndCause::StepFailed), said(why));
             }
-            called => judged(&entry, called),
-        },
+            Some(task) => match call(order, index, host, task, (restarted.map(str::to_owned), left())) {
+                Called::Answered(Err(TaskError::Restart)) => {
+                    let why = restart(left());
+                    (StepState::Failed, Some(EndCause::OutcomeUnknown), said(why))
+                }
+                called => judged(&entry, called),
+            },
+        };
+        // Of one whose end is not known something may still be at work.
+        let pause = PAUSES.get(tries - 1).filter(|pause| **pause < left());
+        let Some(pause) = pause.filter(|_| cause == Some(EndCause::StepFailed)) else {
+            break (state, cause, body);
+        };
+        tracing::warn!(step = entry.id, summary = body.summary, "not put back yet; it is tried again");
+        host.clock().pause(*pause, &CancelFlag::default());
     };
     cut_parts(&mut body);
     let took = host.clock().since_boot().saturating_sub(began);
@@ -71,7 +89,7 @@ fn one(
         cause,
         started: Some(started),
         took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        tries: 1,
+        tries: u32::try_from(tries).unwrap_or(u32::MAX),
         output: None,
         output_kept: None,
         body,
@@ -83,10 +101,9 @@ fn call(
     index: usize,
     host: &Arc<dyn Host>,
     task: Task,
-    restarted_from: Option<String>,
+    (restarted_from, limit): (Option<String>, Duration),
 ) -> Called<TaskReport> {
     let (order, on) = (Arc::clone(order), Arc::clone(host));
-    let limit = Duration::from_millis(order.entries[index].limit_ms);
     on_thread(host, "the guard", limit + GRACE, move || {
         let entry = &order.entries[index];
         let mut step = order.step.clone();

@@ -23,8 +23,9 @@ use super::processes::{
 use super::program;
 use super::record::{Ended, Record, Spec};
 use super::supervise::TERM_GRACE;
+use super::systemd::{AGAIN_AFTER, ANSWER_LIMIT};
 use super::transient;
-use super::units::UnitsKind;
+use super::units::{UnitError, UnitsKind};
 use crate::tasks::CancelFlag;
 
 /// How often a running program's record is looked at: a thirtieth of what people notice as a delay of output.
@@ -145,18 +146,31 @@ impl LinuxProcesses {
         if self.units != UnitsKind::Systemd {
             return self.start(record, spec);
         }
-        record.prepare(spec).map_err(|e| not_started(spec, &e.to_string()))?;
         let unit = transient::name_of(&name.run().to_string(), &name.record_name());
         let limit = spec.time_limit_ms.map(Duration::from_millis);
         let boot_id = LinuxClock.boot_id();
-        match transient::start(&self.supervisor, &unit, record, &spec.nonce, limit, &boot_id) {
-            Ok(supervisor) => Ok(Lifeline::Unit(supervisor)),
+        let until = Instant::now() + ANSWER_LIMIT;
+        let mut was_away = false;
+        loop {
+            record.prepare(spec).map_err(|e| not_started(spec, &e.to_string()))?;
+            let error = match transient::start(&self.supervisor, &unit, record, &spec.nonce, limit, &boot_id)
+            {
+                Ok(supervisor) => return Ok(Lifeline::Unit(supervisor)),
+                Err(error) => error,
+            };
             // A bus that went away, or a manager that is late, may have started it all the same.
-            Err(error) => match record.withdraw() {
-                Ok(true) => Err(not_started(spec, &format!("a unit for it: {error}"))),
-                Ok(false) => Ok(Lifeline::Lock),
-                Err(why) => Err(unknown(spec, &format!("a unit for it: {error}; its record: {why}"))),
-            },
+            match record.withdraw() {
+                Ok(true) => {}
+                Ok(false) => return Ok(Lifeline::Lock),
+                Err(why) => return Err(unknown(spec, &format!("a unit for it: {error}; its record: {why}"))),
+            }
+            // It certainly never began. Of a systemd that executes itself anew the unit of the first try may still be
+            // there for a moment.
+            was_away |= matches!(error, UnitError::Away { .. });
+            if !was_away || Instant::now() >= until {
+                return Err(not_started(spec, &format!("a unit for it: {error}")));
+            }
+            std::thread::park_timeout(AGAIN_AFTER);
         }
     }
 

@@ -24,8 +24,8 @@ const BUS: &str = "/run/dbus/system_bus_socket";
 /// For one question. systemd answers in milliseconds; a machine that swaps takes seconds.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Before a question is asked again: systemd is back in a tenth of a second or a few.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Before something is asked again: systemd is back in a tenth of a second or a few.
+pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 #[proxy(
     default_service = "org.freedesktop.systemd1",
@@ -142,11 +142,11 @@ impl Units for SystemdUnits {
 
     fn set_enabled(&self, unit: &str, enabled: bool) -> Result<(), UnitError> {
         check_unit_name(unit)?;
-        ask(unit, ANSWER_LIMIT, async |bus| systemd_files::set_enabled(bus, unit, enabled).await)
+        look(unit, &async |bus| systemd_files::set_enabled(bus, unit, enabled).await)
     }
 
     fn load_files(&self) -> Result<(), UnitError> {
-        ask("systemd", ANSWER_LIMIT, async |bus| systemd_files::load_files(bus).await)
+        look("systemd", &async |bus| systemd_files::load_files(bus).await)
     }
 
     fn against_restart(&self) -> Result<Vec<String>, UnitError> {
@@ -183,14 +183,18 @@ pub(super) fn ask<T>(
     runtime.block_on(async { timeout(limit, whole).await }).map_err(overran)?
 }
 
-/// A question that changes nothing, asked again while systemd executes itself anew, as it does when its own package is
-/// upgraded: then it forgets what it was asked.
+/// What may be asked twice, asked again while systemd executes itself anew, as it does when its own package is upgraded:
+/// then it forgets what it was asked.
 fn look<T>(unit: &str, talk: &impl AsyncFn(&Connection) -> Result<T, UnitError>) -> Result<T, UnitError> {
-    until_answered(|| ask(unit, ANSWER_LIMIT, talk))
+    until_answered(ANSWER_LIMIT, || ask(unit, ANSWER_LIMIT, talk))
 }
 
-fn until_answered<T>(mut ask: impl FnMut() -> Result<T, UnitError>) -> Result<T, UnitError> {
-    let until = Instant::now() + ANSWER_LIMIT;
+/// Asks again for so long while nobody answers.
+pub(super) fn until_answered<T>(
+    limit: Duration,
+    mut ask: impl FnMut() -> Result<T, UnitError>,
+) -> Result<T, UnitError> {
+    let until = Instant::now() + limit;
     loop {
         match ask() {
             Err(UnitError::Away { .. }) if Instant::now() < until => std::thread::park_timeout(AGAIN_AFTER),
@@ -288,12 +292,18 @@ fn how(result: &str, code: i32, status: i32) -> String {
 /// Has a job done within the limit; systemd goes on with one that takes longer.
 fn carry_out(unit: &str, verb: Verb, limit: Duration) -> Result<(), UnitError> {
     check_unit_name(unit)?;
-    ask(unit, limit.saturating_add(ANSWER_LIMIT), async |bus| {
-        timeout(limit, job(bus, unit, verb)).await.unwrap_or_else(|_| {
-            let (verb, limit) = (verb.as_str(), limit.as_secs());
-            let why =
-                format!("its {verb} did not end within {limit} s and may go on; see systemctl status {unit}");
-            Err(UnitError::Failed { unit: unit.to_owned(), why })
+    let until = Instant::now() + limit;
+    // Each may be asked for twice: a service that is restarted once more does no harm, one that was not is taken for broken.
+    until_answered(limit, || {
+        let left = until.saturating_duration_since(Instant::now());
+        ask(unit, left.saturating_add(ANSWER_LIMIT), async |bus| {
+            timeout(left, job(bus, unit, verb)).await.unwrap_or_else(|_| {
+                let (verb, limit) = (verb.as_str(), limit.as_secs());
+                let why = format!(
+                    "its {verb} did not end within {limit} s and may go on; see systemctl status {unit}"
+                );
+                Err(UnitError::Failed { unit: unit.to_owned(), why })
+            })
         })
     })
 }
@@ -350,9 +360,12 @@ mod tests {
         let other = Error::FDO(Box::new(fdo::Error::AccessDenied("no".to_owned())));
         assert!(matches!(unit_error("a.service", &other), UnitError::Failed { .. }));
         let mut answers = vec![Ok(7), Err(away()), Err(away())];
-        assert_eq!(until_answered(|| answers.pop().unwrap()), Ok(7));
+        assert_eq!(until_answered(ANSWER_LIMIT, || answers.pop().unwrap()), Ok(7));
         let mut answers = vec![Err(UnitError::NotFound("a.service".to_owned())), Err(away())];
-        assert!(matches!(until_answered::<u8>(|| answers.pop().unwrap()), Err(UnitError::NotFound(_))));
+        assert!(matches!(
+            until_answered::<u8>(ANSWER_LIMIT, || answers.pop().unwrap()),
+            Err(UnitError::NotFound(_))
+        ));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::process_id::ProcessId;
 use super::record::Record;
 use super::runner::{SUPERVISOR_GRACE, Supervisor, THIS_PROGRAM};
 use super::supervise::TERM_GRACE;
-use super::systemd::{ANSWER_LIMIT, ManagerProxy, ServiceProxy, ask, job_ended, unit_error};
+use super::systemd::{ANSWER_LIMIT, ManagerProxy, ServiceProxy, ask, job_ended, unit_error, until_answered};
 use super::units::UnitError;
 
 /// Half-way to the mildest: a firewall's own work goes before its maintenance, which still gets on. Only here: what a
@@ -133,7 +133,18 @@ pub fn start_guard(program: &Path, arguments: &[String], folder: &Path) -> Resul
         ("StartLimitIntervalUSec", Variant::from(0_u64)),
         ("OOMScoreAdjust", Variant::from(GUARD_OOM_SCORE)),
     ];
-    ask(&unit, ANSWER_LIMIT, async |bus| started(bus, &unit, &properties).await.map(drop))
+    until_answered(ANSWER_LIMIT, || {
+        ask(&unit, ANSWER_LIMIT, async |bus| match started(bus, &unit, &properties).await {
+            // Asked for before systemd went away, and there.
+            Err(UnitError::Failed { .. }) if is_there(bus, &unit).await => Ok(()),
+            started => started.map(drop),
+        })
+    })
+}
+
+async fn is_there(bus: &Connection, unit: &str) -> bool {
+    let Ok(transients) = TransientsProxy::new(bus).await else { return false };
+    transients.get_unit(unit).await.is_ok()
 }
 
 /// Starts a unit with these properties and waits until systemd has executed its program.

@@ -164,11 +164,25 @@ async fn a_repair_stays_unless_its_guard_hears_nobody() {
 }
 
 #[tokio::test]
+async fn a_guard_tries_again_what_fails_at_first() {
+    let mut bench = bench();
+    bench.tasks.set("guard:two", Does::FailsTwice);
+    let order = bench.order(1, Verb::Run, guarded("rollback"));
+    let report = run(&mut bench, 1, &order).await;
+    assert_eq!(bench.tasks.count("revert guard:two"), 3);
+    assert_eq!(bench.tasks.count("revert undo:two"), 0, "nothing is left for the job");
+    let by_guard = report.steps.iter().find(|step| step.id == "guard:two").unwrap();
+    assert_eq!((by_guard.state, by_guard.tries), (StepState::Succeeded, 3));
+    assert!(report.reason.contains("the guard put it back"), "{}", report.reason);
+}
+
+#[tokio::test]
 async fn a_way_back_that_fails_is_tried_again_by_the_job_and_told() {
     let mut bench = bench();
     bench.tasks.set("guard:two", Does::Fails);
     let order = bench.order(1, Verb::Run, guarded("rollback"));
     let report = run(&mut bench, 1, &order).await;
+    assert_eq!(bench.tasks.count("revert guard:two"), 5, "at first by the guard, again and again");
     assert_eq!(bench.tasks.count("revert undo:two"), 1);
     assert!(report.reason.contains("the guard could not put it back"), "{}", report.reason);
     assert_eq!(report.outcome, Outcome::RolledBack, "the job's own way back worked");

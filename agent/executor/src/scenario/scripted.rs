@@ -17,6 +17,8 @@ pub enum Does {
     Well,
     /// Fails.
     Fails,
+    /// Fails twice, then ends well.
+    FailsTwice,
     /// Fails, and may be tried again after a busy lock.
     IsLocked,
     /// Cannot say what it did.
@@ -174,7 +176,8 @@ impl Tasks {
                 Some(boot) if *boot != context.host.clock().boot_id() => Ok(report),
                 _ => Err(TaskError::Restart),
             },
-            Does::Fails => Err(TaskError::failed("it does not work", report)),
+            Does::FailsTwice if self.count(&format!("{verb} {step}")) > 2 => Ok(report),
+            Does::Fails | Does::FailsTwice => Err(TaskError::failed("it does not work", report)),
             Does::IsLocked => Err(TaskError::Failed {
                 message: "the lock is busy".to_owned(),
                 report: Box::new(report),
