@@ -115,12 +115,12 @@ list '*.rs' | xargs -0 awk -v test_modules="$test_modules" '
   code ~ /SystemTime::now|Utc::now|Local::now|Zoned::now|Timestamp::now|OffsetDateTime::now/ && !clock_may {
     report("reads the wall clock; take the time as an argument", "clippy.toml, CONTRIBUTING.md, \"Code\"") }
 
-  # The text of a key has one home.
-  below("controller/src/") && FILENAME != "controller/src/repo/keys.rs" {
+  # The text of a key has one home: the file of the aggregate that lies under it.
+  below("controller/src/") && !below("controller/src/repo/") {
     if (code ~ /(^|[^A-Za-z0-9_])(Key|LogName)::new\(/)
-      report("makes a key; ask repo/keys.rs for it", "docs/adr/0001, \"Who may name what\"")
-    if (code ~ /format!\(.*keys::/)
-      report("puts a key together; ask repo/keys.rs for it", "docs/adr/0001, \"Who may name what\"")
+      report("makes a key; ask the file of its aggregate in repo/ for it", "docs/adr/0001, \"Who may name what\"")
+    if (code ~ /format!\(.*(nodes|tokens|operators|documents|runs|jobs|holds|reports|backups|answers)::[A-Z_]+/)
+      report("puts a key together; ask the file of its aggregate in repo/ for it", "docs/adr/0001, \"Who may name what\"")
   }
 
   # Data goes one way in the controller.

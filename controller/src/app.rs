@@ -33,10 +33,9 @@ use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::{self, Keyring};
 use crate::repo::audited::AuditedCommits;
 use crate::repo::copy_files::CopyFiles;
-use crate::repo::keys;
+use crate::repo::fleet::{self, FleetRecord};
 use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
-use crate::repo::records::FleetRecord;
 use crate::runner::run_loop;
 use crate::service::audit::Tree;
 use crate::service::{holds, inventory, places, presence, upgrades, upkeep};
@@ -144,12 +143,12 @@ pub async fn open_context(
 ) -> Result<Context, AppError> {
     let repo = Repo::new(store);
     let fleet = repo
-        .get::<FleetRecord>(&keys::fleet()?)
+        .get::<FleetRecord>(&fleet::key()?)
         .await?
         .ok_or_else(|| AppError::NoFleet(config.data_directory.display().to_string()))?
         .record;
     let keyring = Keyring::load(&config.data_directory.join("pki"))?;
-    let bytes = repo.object(&keys::trust_bundle()?).await?.unwrap_or_default();
+    let bytes = repo.object(&fleet::trust_bundle()?).await?.unwrap_or_default();
     let signed: SignedBundle = serde_json::from_slice(&bytes).map_err(ControllerError::internal)?;
     let bundle = signed.open(&fleet.roots, fleet.fleet, 1)?;
     keyring.check(&bundle)?;

@@ -20,9 +20,10 @@ use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::Keyring;
 use crate::repo::audited::AuditedCommits;
 use crate::repo::copy_files::CopyFiles;
+use crate::repo::fleet::FleetRecord;
+use crate::repo::operators::OperatorRecord;
 use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
-use crate::repo::records::{FleetRecord, OperatorRecord};
 use crate::settings::Settings;
 use crate::wake::ChangeNotifier;
 

@@ -18,9 +18,9 @@ use fleet_types::trust::{BUNDLE_SCHEMA, OperatorRole, RootKeys, TrustBundle};
 use crate::clock::Clock;
 use crate::keyring::{Keyring, create_signing_key};
 use crate::repo::audited::{AuditEntry, AuditedCommits};
-use crate::repo::keys;
+use crate::repo::fleet::{self, FleetRecord};
 use crate::repo::reader::{BatchExt as _, Repo};
-use crate::repo::records::{FleetRecord, InviteRecord};
+use crate::repo::tokens::{self, InviteRecord};
 
 /// The first invite lives longer than a join token: the person may have to come to the console.
 const INVITE_LIFE: Duration = Duration::from_hours(24);
@@ -120,7 +120,7 @@ fn is_below(path: &Path, directory: &Path) -> bool {
 /// Makes a fleet in an empty store.
 pub async fn init(store: Arc<dyn KvStore>, clock: &Clock, request: &InitRequest) -> Result<Made, InitError> {
     let repo = Repo::new(store);
-    if repo.get::<FleetRecord>(&keys::fleet()?).await?.is_some() {
+    if repo.get::<FleetRecord>(&fleet::key()?).await?.is_some() {
         return Err(InitError::Exists(request.data_directory.clone()));
     }
     if is_below(&request.root_key, &request.data_directory) {
@@ -171,9 +171,9 @@ pub async fn init(store: Arc<dyn KvStore>, clock: &Clock, request: &InitRequest)
     let bundle_bytes = serde_json::to_vec(&signed).map_err(crate::error::ControllerError::internal)?;
     let batch = audited
         .batch()
-        .create_record(keys::fleet()?, &record)?
-        .put_object(&keys::trust_bundle()?, &bundle_bytes)?
-        .create_record(keys::invite(&token.id.to_string())?, &invite)?;
+        .create_record(fleet::key()?, &record)?
+        .put_object(&fleet::trust_bundle()?, &bundle_bytes)?
+        .create_record(tokens::invite(&token.id.to_string())?, &invite)?;
     let console = Actor {
         role: "console".to_owned(),
         id: String::new(),

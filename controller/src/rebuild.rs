@@ -18,9 +18,10 @@ use fleet_types::view::Presence as Link;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::open_runs::{OpenRun, RunModel};
+use crate::repo::jobs::JobRecord;
 use crate::repo::reader::Stored;
-use crate::repo::records::{JobRecord, RunRecord};
-use crate::repo::rollout_record::{RingRecord, RolloutRecord};
+use crate::repo::rollouts::{RingRecord, RolloutRecord};
+use crate::repo::runs::RunRecord;
 
 /// Code of the error that no later reading will mend: the records of a run contradict each other.
 pub const UNLOADABLE: &str = "run-unloadable";

@@ -26,9 +26,10 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::init::{InitRequest, init};
 use crate::keyring;
-use crate::repo::keys;
-use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{JobRecord, NodePointer, NodeRecord, NodeState, OperatorRecord, RunRecord};
+use crate::repo::jobs::JobRecord;
+use crate::repo::nodes::{self, NodeRecord, NodeState};
+use crate::repo::operators::OperatorRecord;
+use crate::repo::runs::RunRecord;
 use crate::service::caller::{Agent, Operator};
 
 /// A fleet of its own with nobody connected.
@@ -114,9 +115,7 @@ pub async fn enrolled(context: &Context, n: u128) -> Agent {
     let record = NodeRecord::pending(agent.node, agent.name.clone(), labels, context.clock.now())
         .with_state(NodeState::Active);
     let batch = context.audited.batch();
-    let batch = batch.create_record(keys::node(agent.node).unwrap(), &record).unwrap();
-    let pointer = NodePointer { node: agent.node };
-    let batch = batch.create_record(keys::node_name(agent.name.as_str()).unwrap(), &pointer).unwrap();
+    let batch = nodes::create(batch, &record).unwrap();
     context.audited.commit(batch, vec![]).await.unwrap();
     context.node_cache.advance(record);
     agent

@@ -24,9 +24,9 @@ use super::{peer, refusals::Refusals};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::copy_files::Progress;
-use crate::repo::keys;
+use crate::repo::jobs::{self, InboxRecord};
 use crate::repo::output_files::OutputOf;
-use crate::repo::records::{InboxRecord, RunRecord};
+use crate::repo::runs::{self, RunRecord};
 use crate::service::output::{self, Allowed};
 use crate::service::{caller::Agent, copies, documents};
 
@@ -133,12 +133,12 @@ fn digest_field(bytes: &[u8]) -> Result<Digest> {
 
 /// A signed text, if one of the node's own jobs names it.
 async fn fetch(context: &Context, node: NodeId, wanted: Digest) -> Result<Vec<u8>> {
-    let prefix = keys::inbox(node);
+    let prefix = jobs::inbox(node);
     for (key, entry) in context.repo.all::<InboxRecord>(&prefix).await? {
         let mut named = entry.record.authority.digest() == wanted;
         if !named
-            && let Some(run) = keys::run_in(&key, &prefix)
-            && let Some(run) = context.repo.get::<RunRecord>(&keys::run(run)?).await?
+            && let Some(run) = runs::run_in(&key, &prefix)
+            && let Some(run) = context.repo.get::<RunRecord>(&runs::key(run)?).await?
         {
             named = run.record.procedure_digest == wanted || run.record.profile_digest == wanted;
         }

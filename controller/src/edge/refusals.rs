@@ -357,7 +357,7 @@ mod tests {
         let store = Arc::new(StagedStore::default());
         let test = TestContext::over(store.clone()).await;
         let refusals = Refusals::default();
-        let log = crate::repo::keys::audit_log().unwrap();
+        let log = crate::repo::audited::log().unwrap();
         let before = test.context.repo.store().log_len(&log).await.unwrap();
         for (caller, kind) in (0..40).flat_map(|caller| (0..30).map(move |kind| (caller, kind))) {
             refusals.count_actor("call", agent(caller).actor(), &format!("reason {kind}"));

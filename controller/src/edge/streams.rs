@@ -19,9 +19,8 @@ use super::status::to_status;
 use crate::context::Context;
 use crate::error::Result;
 use crate::fleet::open_runs::OpenRun;
-use crate::repo::keys;
+use crate::repo::jobs::{self, JobRecord};
 use crate::repo::output_files::OutputOf;
-use crate::repo::records::JobRecord;
 use crate::service::{audit, output, run_views};
 
 /// Four times a second is live enough for people.
@@ -185,7 +184,7 @@ pub async fn read_output(
 }
 
 async fn job(context: &Context, reader: &OutputReader) -> Result<Option<JobRecord>> {
-    Ok(context.repo.get::<JobRecord>(&keys::job(reader.run, reader.node)?).await?.map(|stored| stored.record))
+    Ok(context.repo.get::<JobRecord>(&jobs::key(reader.run, reader.node)?).await?.map(|stored| stored.record))
 }
 
 /// Until the job has ended and its output is whole; `ended` is when its end was seen first.

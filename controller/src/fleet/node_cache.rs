@@ -11,7 +11,7 @@ use fleet_types::label::Selector;
 use fleet_types::time::Timestamp;
 use fleet_types::view::{Health, NodeItem, Presence, SiteStatus};
 
-use crate::repo::records::{NodeRecord, NodeState};
+use crate::repo::nodes::{NodeRecord, NodeState};
 
 /// What is known of one node.
 #[derive(Debug, Clone)]

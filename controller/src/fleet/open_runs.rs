@@ -12,8 +12,9 @@ use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
 use tokio::sync::watch;
 
+use crate::repo::jobs::JobRecord;
 use crate::repo::reader::Stored;
-use crate::repo::records::{JobRecord, RunRecord};
+use crate::repo::runs::RunRecord;
 
 /// How far a run is, for those who wait for news of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,12 +11,51 @@ use fleet_types::audit::{Actor, AuditRecord, Decision, RECORD_VERSION, text_comm
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, ControllerId, FleetId, Generation, JobId, RecordId};
 use fleet_types::job::Outcome;
+use fleet_types::merkle::Frontier;
+use fleet_types::seal::base64_bytes;
 
-use super::keys;
+use serde::{Deserialize, Serialize};
+
+use super::codec::record;
+use super::keys::{Made, make};
 use super::reader::{BatchExt as _, Repo};
-use super::records::AuditText;
 use crate::clock::Clock;
 use crate::error::Result;
+
+/// The tree over the audit log, as far as it was worked out: derived, so that no start reads the log from its
+/// beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditTreeRecord {
+    /// The tree.
+    pub tree: Frontier,
+}
+record!(AuditTreeRecord, "audit tree", 1);
+
+/// Free text of an audit record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditText {
+    /// 32 bytes.
+    #[serde(with = "base64_bytes")]
+    pub salt: Vec<u8>,
+    /// The text.
+    pub text: String,
+}
+record!(AuditText, "audit text", 1);
+
+/// The tree over the audit log, as far as it was worked out.
+pub fn tree() -> Made {
+    make("meta/audit-tree".to_owned())
+}
+
+/// The audit log.
+pub fn log() -> Result<LogName> {
+    Ok(LogName::new("audit/leaf")?)
+}
+
+/// Free text of an audit record, kept aside so that it can be erased.
+pub fn text(id: RecordId) -> Made {
+    make(format!("audit-text/{id}"))
+}
 
 /// What a leaf says, before it has a place.
 #[derive(Debug, Clone)]
@@ -169,7 +208,7 @@ impl AuditedCommits {
         controller: ControllerId,
         generation: Generation,
     ) -> Result<Self> {
-        Ok(Self { repo, clock, log: keys::audit_log()?, fleet, controller, generation })
+        Ok(Self { repo, clock, log: log()?, fleet, controller, generation })
     }
 
     /// An empty batch with a fresh id.
@@ -192,7 +231,7 @@ impl AuditedCommits {
                 Some(text) => {
                     let salt: [u8; 32] = self.clock.random();
                     let record = AuditText { salt: salt.to_vec(), text: text.clone() };
-                    batch = batch.put_record(keys::audit_text(id)?, &record)?;
+                    batch = batch.put_record(self::text(id)?, &record)?;
                     Some(text_commitment(&salt, text))
                 }
                 None => None,

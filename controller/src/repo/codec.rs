@@ -3,8 +3,8 @@
 //! The first byte is the version of the record's shape, the rest its JSON. A program that meets a newer
 //! version than it knows refuses by name (security-and-delivery §2.8); older shapes are read for ever.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::ControllerError;
@@ -20,6 +20,17 @@ pub trait Record: Serialize + DeserializeOwned {
     /// default.
     fn upgrade(_version: u8, _body: &mut Value) {}
 }
+
+/// Says that a type is a record, by its word and its newest version.
+macro_rules! record {
+    ($name:ident, $what:literal, $version:literal) => {
+        impl $crate::repo::codec::Record for $name {
+            const WHAT: &'static str = $what;
+            const VERSION: u8 = $version;
+        }
+    };
+}
+pub(super) use record;
 
 /// A stored value cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -76,3 +87,8 @@ pub fn decode<R: Record>(bytes: &[u8]) -> Result<R, CodecError> {
     (*version..R::VERSION).for_each(|version| R::upgrade(version, &mut body));
     serde_json::from_value(body).map_err(malformed)
 }
+
+/// An empty record whose key says it all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {}
+record!(Mark, "mark", 1);

@@ -6,42 +6,80 @@
 //! it.
 //! Decides nothing; called by the runner, and by the services that take reports and that end or release nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use fleet_rollout::{Holder, Place};
-use fleet_store::Batch;
-use fleet_types::id::{NodeId, RunId};
+use fleet_rollout::Place;
+use fleet_store::{Batch, Key, WriteId};
+use fleet_types::authority::Authority;
+use fleet_types::digest::Digest;
+use fleet_types::id::{Attempt, JobId, Name, NodeId, RunId, Stage};
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::time::Timestamp;
+use fleet_types::view::Health;
+use serde::{Deserialize, Serialize};
 
-use super::keys;
+use super::codec::{Mark, record};
+use super::holds::{self, HoldRecord};
+use super::keys::{Made, make};
 use super::reader::{BatchExt as _, Repo, Stored};
-use super::records::{HoldRecord, InboxRecord, JobRecord};
+use super::reports::StoredReport;
 use crate::error::Result;
 
-impl HoldRecord {
-    /// The hold for a job that was offered.
-    pub fn of(job: &JobRecord) -> Self {
-        Self {
-            run: job.run,
-            node: job.node,
-            node_name: job.node_name.clone(),
-            attempt: job.attempt,
-            since: job.offered.unwrap_or_else(|| Timestamp::clamped(0)),
-        }
-    }
-
-    fn is_of(&self, job: &JobRecord) -> bool {
-        self.run == job.run && self.node == job.node
-    }
-
-    /// As the engine knows it.
-    pub fn holder(&self) -> Holder {
-        Holder { run: self.run, node: self.node, name: self.node_name.to_string(), attempt: self.attempt }
-    }
+/// A job: what the controller knows durably.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: NodeId,
+    /// Its name when the run was made.
+    pub node_name: Name,
+    /// Place in the request's node list.
+    pub index: u32,
+    /// The pair it belonged to when the run was made.
+    pub pair: Option<String>,
+    /// Its site when the run was made.
+    pub site: String,
+    /// The number of its ring, from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub ring: u32,
+    /// The stage that it has reached.
+    #[serde(default, skip_serializing_if = "Stage::is_first")]
+    pub stage: Stage,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// `queued`, `offered` or ended; what lies between is on the node.
+    pub state: JobState,
+    /// What was taken for it with its offer, over all runs. None where it only reads; older records have a pair
+    /// that is not named here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Place>,
+    /// When it was offered.
+    pub offered: Option<Timestamp>,
+    /// When it ended here.
+    pub ended: Option<Timestamp>,
+    /// Milliseconds on the node.
+    pub took_ms: Option<u64>,
+    /// One line of what came out.
+    pub summary: String,
+    /// Of a plan, the digest of what the node would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Digest>,
+    /// The report.
+    pub report: Option<StoredReport>,
+    /// A report that came too late.
+    pub late_report: Option<StoredReport>,
+    /// Health that the report found, where it looked.
+    pub health: Option<Health>,
 }
+record!(JobRecord, "job", 1);
 
 impl JobRecord {
+    /// Its name.
+    pub const fn id(&self) -> JobId {
+        JobId { run: self.run, node: self.node, stage: self.stage }
+    }
+
     /// What it may hold. Jobs that were offered by earlier releases do not name their pair among what was taken.
     pub fn may_hold(&self) -> Vec<Place> {
         if self.places.is_empty() {
@@ -50,6 +88,89 @@ impl JobRecord {
             self.places.clone()
         }
     }
+}
+
+/// Is it the first ring, which is not written?
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+const fn is_first(ring: &u32) -> bool {
+    *ring == 0
+}
+
+/// An entry of a node's inbox: the node should be working on this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxRecord {
+    /// The stage of the job.
+    #[serde(default, skip_serializing_if = "Stage::is_first")]
+    pub stage: Stage,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Why it may run.
+    #[serde(flatten)]
+    pub authority: Authority,
+    /// Place in the request's node list.
+    pub node_index: u32,
+    /// Path of the node in that list.
+    pub node_path: Vec<Digest>,
+}
+record!(InboxRecord, "inbox", 1);
+
+/// Prefix of all jobs, run by run.
+pub const ALL: &str = "job/";
+
+/// Prefix of the jobs of a run.
+pub fn of_run(run: RunId) -> String {
+    format!("{ALL}{run}/")
+}
+
+/// The run of a job's key.
+pub fn run_of(key: &Key) -> Option<RunId> {
+    let text = std::str::from_utf8(key.as_bytes().strip_prefix(ALL.as_bytes())?).ok()?;
+    text.split_once('/')?.0.parse().ok()
+}
+
+/// A place behind all jobs of a run.
+pub fn behind_run(run: RunId) -> Made {
+    make(format!("{ALL}{run}0"))
+}
+
+/// A job.
+pub fn key(run: RunId, node: NodeId) -> Made {
+    make(format!("{}{node}", of_run(run)))
+}
+
+/// Prefix of a node's jobs by time of their run.
+pub fn of_node(node: NodeId) -> String {
+    format!("node-job/{node}/")
+}
+
+/// Index: a node's part in a run.
+pub fn node_index(node: NodeId, run: RunId) -> Made {
+    make(format!("{}{run}", of_node(node)))
+}
+
+/// Prefix of what all nodes should be working on.
+pub const INBOXES: &str = "inbox/";
+
+/// Prefix of what a node should be working on.
+pub fn inbox(node: NodeId) -> String {
+    format!("{INBOXES}{node}/")
+}
+
+/// Node and run of an entry below [`INBOXES`].
+pub fn inbox_entry_in(key: &Key) -> Option<(NodeId, RunId)> {
+    let text = std::str::from_utf8(key.as_bytes().strip_prefix(INBOXES.as_bytes())?).ok()?;
+    let (node, run) = text.split_once('/')?;
+    Some((node.parse().ok()?, run.parse().ok()?))
+}
+
+/// One entry of a node's inbox.
+pub fn inbox_entry(node: NodeId, run: RunId) -> Made {
+    make(format!("{}{run}", inbox(node)))
+}
+
+/// Writes a job with its place among those of its node.
+pub fn add(batch: Batch, job: &JobRecord) -> Result<Batch> {
+    batch.put_record(key(job.run, job.node)?, job)?.put_record(node_index(job.node, job.run)?, &Mark {})
 }
 
 /// Writes an offer: the job as `offered`, its place in the node's inbox, and the holds of what is taken for it. The
@@ -62,15 +183,15 @@ pub fn offer(
 ) -> Result<Batch> {
     let (run, node) = (offered.run, offered.node);
     let batch = batch
-        .replace_record(keys::job(run, node)?, known.write_id, offered)?
-        .put_record(keys::inbox_entry(node, run)?, entry)?;
+        .replace_record(key(run, node)?, known.write_id, offered)?
+        .put_record(inbox_entry(node, run)?, entry)?;
     let hold = HoldRecord::of(offered);
-    offered.places.iter().try_fold(batch, |batch, place| batch.create_record(keys::hold(place)?, &hold))
+    offered.places.iter().try_fold(batch, |batch, place| batch.create_record(holds::key(place)?, &hold))
 }
 
 /// Writes an end and takes away what the job had; nothing of a lost one.
 pub async fn end(repo: &Repo, batch: Batch, known: &Stored<JobRecord>, ended: &JobRecord) -> Result<Batch> {
-    let batch = batch.replace_record(keys::job(ended.run, ended.node)?, known.write_id, ended)?;
+    let batch = batch.replace_record(key(ended.run, ended.node)?, known.write_id, ended)?;
     let lost = ended.state.outcome() == Some(Outcome::Lost);
     if lost || known.record.state == JobState::Queued {
         return Ok(batch);
@@ -78,12 +199,22 @@ pub async fn end(repo: &Repo, batch: Batch, known: &Stored<JobRecord>, ended: &J
     settle(repo, batch, ended).await
 }
 
+/// Notes a report that came when the job had ended here: the node has answered, and what the job had is taken away.
+pub async fn note_late(repo: &Repo, batch: Batch, seen: WriteId, job: &JobRecord) -> Result<Batch> {
+    settle(repo, batch.replace_record(key(job.run, job.node)?, seen, job)?, job).await
+}
+
+/// Takes a job away. What its node answered, or will answer, is asked before.
+pub fn remove(batch: Batch, job: &JobRecord) -> Result<Batch> {
+    Ok(batch.delete(key(job.run, job.node)?).delete(node_index(job.node, job.run)?))
+}
+
 /// The node has answered for this job for good: it is told no more, and what it held is free. What was taken counts,
 /// whatever pair and site its node has by now.
 pub async fn settle(repo: &Repo, batch: Batch, job: &JobRecord) -> Result<Batch> {
-    let mut batch = batch.delete(keys::inbox_entry(job.node, job.run)?);
+    let mut batch = batch.delete(inbox_entry(job.node, job.run)?);
     for place in job.may_hold() {
-        let key = keys::hold(&place)?;
+        let key = holds::key(&place)?;
         match repo.get::<HoldRecord>(&key).await? {
             Some(hold) if hold.record.is_of(job) => batch = batch.remove(key, hold.write_id),
             _ => {}
@@ -96,31 +227,18 @@ pub async fn settle(repo: &Repo, batch: Batch, job: &JobRecord) -> Result<Batch>
 /// any more. Gives the runs of those jobs, for the notifier.
 pub async fn free_holds_of(repo: &Repo, mut batch: Batch, node: NodeId) -> Result<(Batch, BTreeSet<RunId>)> {
     let mut runs = BTreeSet::new();
-    for (key, hold) in repo.all::<HoldRecord>(keys::HOLDS).await? {
+    for (held, hold) in repo.all::<HoldRecord>(holds::ALL).await? {
         let run = hold.record.run;
         if hold.record.node != node {
             continue;
         }
-        let job = repo.get::<JobRecord>(&keys::job(run, node)?).await?;
+        let job = repo.get::<JobRecord>(&key(run, node)?).await?;
         if job.is_none_or(|job| job.record.state.outcome().is_some()) {
-            batch = batch.remove(key, hold.write_id);
+            batch = batch.remove(held, hold.write_id);
             if runs.insert(run) {
-                batch = batch.delete(keys::inbox_entry(node, run)?);
+                batch = batch.delete(inbox_entry(node, run)?);
             }
         }
     }
     Ok((batch, runs))
-}
-
-/// All that is held, and for whose job.
-pub async fn holds(repo: &Repo) -> Result<BTreeMap<Place, Holder>> {
-    let stored = repo.all::<HoldRecord>(keys::HOLDS).await?;
-    let named =
-        stored.into_iter().filter_map(|(key, hold)| Some((keys::place_in(&key)?, hold.record.holder())));
-    Ok(named.collect())
-}
-
-/// Who holds a place.
-pub async fn hold(repo: &Repo, place: &Place) -> Result<Option<Holder>> {
-    Ok(repo.get::<HoldRecord>(&keys::hold(place)?).await?.map(|hold| hold.record.holder()))
 }

@@ -2,25 +2,33 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | [`keys`] | the text of every key, built nowhere else |
+//! | [`fleet`], [`nodes`], [`tokens`], [`operators`], [`documents`], [`runs`], [`rollouts`], [`jobs`], [`holds`], [`reports`], [`backups`], [`answers`] | an aggregate each: its records, keys and indexes, and its transitions with all that belongs into their commit |
+//! | [`audited`] | a commit together with its audit leaves; the log's own keys |
+//! | [`keys`] | how the text of a key is made, for the aggregates alone |
 //! | [`codec`] | a version in front of every stored value |
-//! | [`records`] | the records themselves: data only |
-//! | [`jobs`] | a job's offer and end, each with all that belongs into its commit |
-//! | [`audited`] | a commit together with its audit leaves |
 //! | [`reader`] | typed reads: one record, a page, a whole prefix at start |
 //! | [`copy_files`] | encrypted copies of backups, in files beside the store |
 //! | [`output_files`] | output of steps, in files beside the store |
 //!
 //! Services and the runner call these; nothing here decides anything.
 
+pub mod answers;
 pub mod audited;
+pub mod backups;
 pub mod codec;
 pub mod copy_files;
+pub mod documents;
+pub mod fleet;
+pub mod holds;
 pub mod jobs;
-pub mod keys;
+mod keys;
+pub mod nodes;
 #[cfg(test)]
 mod older_stores;
+pub mod operators;
 pub mod output_files;
 pub mod reader;
-pub mod records;
-pub mod rollout_record;
+pub mod reports;
+pub mod rollouts;
+pub mod runs;
+pub mod tokens;

@@ -5,9 +5,19 @@ use std::path::PathBuf;
 
 use fleet_store::Direction;
 
-use super::codec::{Record, decode, encode};
+use super::audited::AuditText;
+use super::backups::BackupRecord;
+use super::codec::{Mark, Record, decode, encode};
+use super::documents::DocumentRecord;
+use super::fleet::FleetRecord;
+use super::holds::HoldRecord;
+use super::jobs::{InboxRecord, JobRecord};
+use super::nodes::{HealthRecord, NodePointer, NodeRecord, SeenRecord};
+use super::operators::{OperatorPointer, OperatorRecord};
 use super::reader::{PAGE, Repo};
-use super::records::*;
+use super::reports::ReportRecord;
+use super::runs::RunRecord;
+use super::tokens::{InviteRecord, TokenRecord};
 
 /// Opens a copy of a sample.
 async fn open(sample: &str) -> (tempfile::TempDir, Repo) {

@@ -12,9 +12,9 @@ use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::fleet::open_runs::{OpenRun, RunModel};
 use crate::rebuild::{self, Known};
-use crate::repo::keys;
+use crate::repo::jobs::{self, InboxRecord, JobRecord};
 use crate::repo::reader::Stored;
-use crate::repo::records::{InboxRecord, JobRecord, RunRecord};
+use crate::repo::runs::{self, RunRecord};
 
 /// A run that has not ended.
 pub struct Active {
@@ -28,12 +28,12 @@ impl Active {
     pub async fn load(context: &Context, run: RunId, known: &Known, holds: &Holds) -> Result<Self> {
         let stored = context
             .repo
-            .get::<RunRecord>(&keys::run(run)?)
+            .get::<RunRecord>(&runs::key(run)?)
             .await?
             .ok_or_else(|| ControllerError::not_found("run", run))?;
         let jobs: BTreeMap<NodeId, Stored<JobRecord>> = context
             .repo
-            .all::<JobRecord>(&keys::jobs_of(run))
+            .all::<JobRecord>(&jobs::of_run(run))
             .await?
             .into_iter()
             .map(|(_, job)| (job.record.node, job))

@@ -11,8 +11,8 @@ use fleet_types::run::RunState;
 use crate::context::Context;
 use crate::error::Result;
 use crate::fleet::sessions::ToNode;
-use crate::repo::keys;
-use crate::repo::records::{InboxRecord, JobRecord, RunRecord};
+use crate::repo::jobs::{self, InboxRecord, JobRecord};
+use crate::repo::runs::{self, RunRecord};
 
 fn assignment(
     context: &Context,
@@ -65,11 +65,11 @@ pub struct Inbox {
 /// Why a node should stop what stands in its inbox, if it should: its run is ending, the job was given up here, or the node
 /// was held before it answered.
 pub async fn stop_reason(context: &Context, node: NodeId, run: RunId) -> Result<Option<String>> {
-    let stored = context.repo.get::<RunRecord>(&keys::run(run)?).await?;
+    let stored = context.repo.get::<RunRecord>(&runs::key(run)?).await?;
     if let Some(run) = stored.filter(|run| run.record.state == RunState::Halting) {
         return Ok(Some(run.record.stopped_because));
     }
-    let job = context.repo.get::<JobRecord>(&keys::job(run, node)?).await?;
+    let job = context.repo.get::<JobRecord>(&jobs::key(run, node)?).await?;
     let hold = || context.node_cache.get(node).and_then(|known| known.record.hold().cloned());
     Ok(job.and_then(|job| match job.record.state {
         JobState::Ended { outcome, reason, .. } => Some(format!("{}: {reason}", outcome.as_str())),
@@ -83,11 +83,11 @@ pub async fn stop_reason(context: &Context, node: NodeId, run: RunId) -> Result<
 
 /// Reads a node's inbox and signs its offers for a link.
 pub async fn inbox(context: &Context, node: NodeId, epoch: LinkEpoch) -> Result<Inbox> {
-    let prefix = keys::inbox(node);
+    let prefix = jobs::inbox(node);
     let mut inbox = Inbox::default();
     let mut assignments = Vec::new();
     for (key, stored) in context.repo.all::<InboxRecord>(&prefix).await? {
-        let Some(run) = keys::run_in(&key, &prefix) else { continue };
+        let Some(run) = runs::run_in(&key, &prefix) else { continue };
         if let Some(reason) = stop_reason(context, node, run).await? {
             inbox.cancels.push((run, stored.record.attempt, reason));
         }

@@ -22,9 +22,10 @@ use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::sessions::ToNode;
 use crate::rebuild;
 use crate::repo::audited::AuditEntry;
-use crate::repo::reader::{BatchExt as _, Stored};
-use crate::repo::records::{HoldRecord, JobRecord, RunRecord};
-use crate::repo::{jobs, keys};
+use crate::repo::holds::{self, HoldRecord};
+use crate::repo::jobs::{self, JobRecord};
+use crate::repo::reader::Stored;
+use crate::repo::runs::{self, RunRecord};
 
 /// A page of offers fits one commit: of each the job, its inbox entry, and the holds of pair, site and fleet; beside
 /// them the leaf of the wave.
@@ -42,7 +43,7 @@ pub async fn refresh(
     let mut places = BTreeSet::new();
     for node in changed_jobs {
         let Some(known) = active.job(*node) else { continue };
-        let Some(stored) = context.repo.get::<JobRecord>(&keys::job(run, *node)?).await? else {
+        let Some(stored) = context.repo.get::<JobRecord>(&jobs::key(run, *node)?).await? else {
             return Err(ControllerError::internal(format!("the job of {node} in run {run} is gone")));
         };
         if stored.write_id != known.write_id {
@@ -59,7 +60,7 @@ pub async fn refresh(
     }
     for place in places {
         if holds.get(&place).is_some() {
-            let stored = jobs::hold(&context.repo, &place).await?;
+            let stored = holds::hold(&context.repo, &place).await?;
             holds.set(&place, stored);
             tell_hold(context, active, holds, &place)?;
         }
@@ -187,7 +188,7 @@ async fn save_ring(context: &Context, active: &Active, now: Moment, step: &RingS
             .subject(subject)
             .because(news.chars().take(200).collect::<String>())
     };
-    let batch = context.audited.batch().using_reserve().replace_record(keys::run(run)?, write_id, &record)?;
+    let batch = runs::save(context.audited.batch().using_reserve(), write_id, &record)?;
     let write_id = context.audited.commit(batch, news.map(leaf).into_iter().collect()).await?;
     apply_at(active, now, &Event::Ring { ring: step.ring, what: step.event.clone() })?;
     active.open.write().run = Stored { record, write_id };
@@ -199,7 +200,7 @@ async fn save_offers(context: &Context, active: &Active, holds: &mut Holds, want
     let RunRecord { run, authority, .. } = stored.record;
     let now = context.clock.now();
     // Only while the run is as it was read: no wave may start after a cancel was confirmed.
-    let mut batch = context.audited.batch().if_write_id(keys::run(run)?, stored.write_id);
+    let mut batch = context.audited.batch().if_write_id(runs::key(run)?, stored.write_id);
     let (mut written, mut entries) = (Vec::new(), Vec::new());
     for offer in &wanted.offer {
         let Some(known) = active.job(offer.node) else { continue };
@@ -261,12 +262,8 @@ async fn save_phase(context: &Context, active: &Active) -> Result<bool> {
     let run = before.run;
     let ended = state.is_terminal();
     let record = RunRecord { state, tally: summary.tally, ended: ended.then_some(now), ..before.clone() };
-    let mut batch =
-        context.audited.batch().using_reserve().replace_record(keys::run(run)?, write_id, &record)?;
+    let batch = runs::save(context.audited.batch().using_reserve(), write_id, &record)?;
     let mut leaves = Vec::new();
-    if ended {
-        batch = batch.delete(keys::open_run(run)?);
-    }
     // Waiting comes and goes with nodes; the log keeps the phases that mean something.
     if ended || before.state == RunState::Planned {
         let action = if ended { "run.end" } else { "run.begin" };

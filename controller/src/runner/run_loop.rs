@@ -19,9 +19,10 @@ use super::unloadable;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::rebuild::{self, Known};
+use crate::repo::codec::Mark;
+use crate::repo::holds;
 use crate::repo::reader::PAGE;
-use crate::repo::records::Mark;
-use crate::repo::{jobs, keys};
+use crate::repo::runs;
 use crate::wake::Changes;
 
 /// The loop looks at least so often whether the machine stood still meanwhile.
@@ -192,11 +193,10 @@ pub(super) async fn round(context: &Context, runs: &mut Runs) {
 async fn read_open(context: &Context, runs: &mut Runs) -> Result<()> {
     let mut after = None;
     loop {
-        let page =
-            context.repo.page::<Mark>(keys::OPEN_RUNS, after.as_ref(), PAGE, Direction::Ascending).await?;
+        let page = context.repo.page::<Mark>(runs::OPEN, after.as_ref(), PAGE, Direction::Ascending).await?;
         let last = page.len() < PAGE;
         for (key, _) in page {
-            let run = keys::run_in(&key, keys::OPEN_RUNS);
+            let run = runs::run_in(&key, runs::OPEN);
             after = Some(key);
             let Some(run) = run else { continue };
             if !runs.active.contains_key(&run) {
@@ -268,7 +268,7 @@ async fn refresh(
 
 /// Reads a run and all that is held; `None` when it has ended.
 async fn read(context: &Context, runs: &mut Runs, run: RunId) -> Result<Option<Active>> {
-    runs.holds.set_all(jobs::holds(&context.repo).await?);
+    runs.holds.set_all(holds::holds(&context.repo).await?);
     // What was known of silent jobs outlives a conflict: their time must not begin anew with each.
     let known = Known { before: context.open_runs.of(run), listening_since: runs.listening_since };
     let active = Active::load(context, run, &known, &runs.holds).await?;

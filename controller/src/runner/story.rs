@@ -19,9 +19,11 @@ use super::{deliver, pass, unloadable};
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::rebuild::Known;
+use crate::repo::codec::Mark;
+use crate::repo::holds;
+use crate::repo::jobs::{self, InboxRecord, JobRecord};
 use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{InboxRecord, JobRecord, Mark, RunRecord};
-use crate::repo::{jobs, keys};
+use crate::repo::runs::{self, RunRecord};
 use crate::service::run_views;
 use crate::testing::{TestContext, agent, job_record, run_record};
 
@@ -76,11 +78,11 @@ impl World {
             ..run_record(run, self.now)
         };
         let context = self.context();
-        let mut batch = context.audited.batch().put_record(keys::run(run).unwrap(), &record).unwrap();
-        batch = batch.put_record(keys::open_run(run).unwrap(), &Mark {}).unwrap();
+        let mut batch = context.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
+        batch = batch.put_record(runs::open(run).unwrap(), &Mark {}).unwrap();
         for (index, n) in (0..).zip(nodes) {
             let job = JobRecord { index, pair: pair.map(str::to_owned), ..job_record(run, &agent(*n)) };
-            batch = batch.put_record(keys::job(run, job.node).unwrap(), &job).unwrap();
+            batch = batch.put_record(jobs::key(run, job.node).unwrap(), &job).unwrap();
         }
         context.audited.commit(batch, vec![]).await.unwrap();
         run
@@ -88,7 +90,7 @@ impl World {
 
     /// The run as after a start, with all its nodes online.
     async fn load(&mut self, run: RunId) -> Active {
-        self.holds.set_all(jobs::holds(&self.test.context.repo).await.unwrap());
+        self.holds.set_all(holds::holds(&self.test.context.repo).await.unwrap());
         let listening_since = self.context().clock.moment().mono;
         let known = Known { before: None, listening_since };
         let active = Active::load(&self.test.context, run, &known, &self.holds).await.unwrap();
@@ -115,7 +117,7 @@ impl World {
     /// A node ends its job, as the service that takes reports writes it.
     async fn end(&self, run: RunId, n: u128, outcome: Outcome) {
         let context = self.context();
-        let key = keys::job(run, agent(n).node).unwrap();
+        let key = jobs::key(run, agent(n).node).unwrap();
         let known = context.repo.get::<JobRecord>(&key).await.unwrap().unwrap();
         let state = JobState::ended(outcome, "");
         let ended = JobRecord { state, ..known.record.clone() };
@@ -124,7 +126,7 @@ impl World {
     }
 
     async fn state(&self, run: RunId, n: u128) -> JobState {
-        let key = keys::job(run, agent(n).node).unwrap();
+        let key = jobs::key(run, agent(n).node).unwrap();
         self.context().repo.get::<JobRecord>(&key).await.unwrap().unwrap().record.state
     }
 
@@ -141,7 +143,7 @@ async fn two_runs_never_have_both_halves_of_a_pair() {
     world.pass(&one, &[]).await;
     // The other run hears of it from the holds, also when it was read before.
     let pair = Place::pair(PAIR.to_owned());
-    world.holds.set(&pair, jobs::hold(&world.test.context.repo, &pair).await.unwrap());
+    world.holds.set(&pair, holds::hold(&world.test.context.repo, &pair).await.unwrap());
     pass::tell_hold(&world.test.context, &two, &world.holds, &pair).unwrap();
     world.pass(&two, &[]).await;
     assert_eq!(
@@ -161,7 +163,7 @@ async fn two_runs_never_have_both_halves_of_a_pair() {
     // The end frees it, in the same commit.
     world.end(first, 1, Outcome::Succeeded).await;
     assert!(world.pass(&one, &[1]).await, "the first run has ended");
-    assert_eq!(jobs::hold(&world.test.context.repo, &pair).await.unwrap(), None);
+    assert_eq!(holds::hold(&world.test.context.repo, &pair).await.unwrap(), None);
     pass::tell_hold(&world.test.context, &two, &world.holds, &pair).unwrap();
     world.pass(&two, &[]).await;
     assert_eq!(world.state(second, 2).await, JobState::Offered);
@@ -197,10 +199,10 @@ async fn a_lost_job_is_told_to_stop_and_keeps_its_pair_until_the_node_answers() 
     // The node would be told to stop, by whatever controller it comes back to.
     let reason = deliver::stop_reason(world.context(), node, run).await.unwrap().unwrap();
     assert!(reason.starts_with("lost: nothing heard for 420 s"), "{reason}");
-    let entry = keys::inbox_entry(node, run).unwrap();
+    let entry = jobs::inbox_entry(node, run).unwrap();
     assert!(world.context().repo.get::<InboxRecord>(&entry).await.unwrap().is_some());
     // Its late answer frees the pair, and ends the word to stop.
-    let key = keys::job(run, node).unwrap();
+    let key = jobs::key(run, node).unwrap();
     let lost = world.context().repo.get::<JobRecord>(&key).await.unwrap().unwrap().record;
     let batch = jobs::settle(&world.context().repo, world.context().audited.batch(), &lost).await.unwrap();
     world.context().audited.commit(batch, vec![]).await.unwrap();
@@ -240,7 +242,7 @@ async fn a_run_that_ends_tells_nodes_from_its_own_record() {
         stopped_because: "wrong file".to_owned(),
         ..active.run().record
     };
-    let batch = world.context().audited.batch().put_record(keys::run(run).unwrap(), &halting).unwrap();
+    let batch = world.context().audited.batch().put_record(runs::key(run).unwrap(), &halting).unwrap();
     world.context().audited.commit(batch, vec![]).await.unwrap();
     let reason = deliver::stop_reason(world.context(), agent(1).node, run).await.unwrap();
     assert_eq!(reason.as_deref(), Some("wrong file"));
@@ -317,22 +319,22 @@ async fn a_run_whose_records_contradict_each_other_ends_and_says_why() {
     world.pass(&active, &[]).await;
     let third = JobRecord { index: 2, ..job_record(run, &agent(3)) };
     let batch =
-        world.context().audited.batch().put_record(keys::job(run, third.node).unwrap(), &third).unwrap();
+        world.context().audited.batch().put_record(jobs::key(run, third.node).unwrap(), &third).unwrap();
     world.context().audited.commit(batch, vec![]).await.unwrap();
     let error = Active::load(world.context(), run, &Known::default(), &world.holds).await.err().unwrap();
     assert_eq!(error.detail.code, crate::rebuild::UNLOADABLE);
     unloadable::end(world.context(), run, &error.detail.message).await.unwrap();
     // What was offered may be going on: its pair stays taken, and its node is told to stop.
     assert_eq!(world.outcome(run, 1).await, Some(Outcome::Lost));
-    assert!(jobs::hold(&world.context().repo, &Place::pair(PAIR.to_owned())).await.unwrap().is_some());
+    assert!(holds::hold(&world.context().repo, &Place::pair(PAIR.to_owned())).await.unwrap().is_some());
     assert!(deliver::stop_reason(world.context(), agent(1).node, run).await.unwrap().is_some());
     assert_eq!(world.outcome(run, 2).await, Some(Outcome::Cancelled));
     let stored =
-        world.context().repo.get::<RunRecord>(&keys::run(run).unwrap()).await.unwrap().unwrap().record;
+        world.context().repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap().record;
     assert_eq!((stored.state, stored.tally.total_ended()), (RunState::Failed, 3));
     assert_eq!(
         stored.stopped_because,
         "the run cannot be carried out: its jobs are not those of its request"
     );
-    assert!(world.context().repo.get::<Mark>(&keys::open_run(run).unwrap()).await.unwrap().is_none());
+    assert!(world.context().repo.get::<Mark>(&runs::open(run).unwrap()).await.unwrap().is_none());
 }

@@ -12,9 +12,8 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::fleet::sessions::ToNode;
 use crate::repo::audited::AuditEntry;
-use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{JobRecord, RunRecord};
-use crate::repo::{jobs, keys};
+use crate::repo::jobs::{self, JobRecord};
+use crate::repo::runs::{self, RunRecord};
 
 /// Each is two or three operations of a commit, which takes 1,024.
 const ENDS_A_COMMIT: usize = 256;
@@ -29,7 +28,7 @@ pub async fn end(context: &Context, run: RunId, why: &str) -> Result<()> {
     loop {
         let page = context
             .repo
-            .page::<JobRecord>(&keys::jobs_of(run), after.as_ref(), ENDS_A_COMMIT, Direction::Ascending)
+            .page::<JobRecord>(&jobs::of_run(run), after.as_ref(), ENDS_A_COMMIT, Direction::Ascending)
             .await?;
         let is_last = page.len() < ENDS_A_COMMIT;
         let (mut batch, mut stops) = (context.audited.batch().using_reserve(), Vec::new());
@@ -58,7 +57,7 @@ pub async fn end(context: &Context, run: RunId, why: &str) -> Result<()> {
             break;
         }
     }
-    let key = keys::run(run)?;
+    let key = runs::key(run)?;
     let Some(stored) = context.repo.get::<RunRecord>(&key).await? else { return Ok(()) };
     let record = RunRecord {
         state: RunState::Failed,
@@ -67,11 +66,11 @@ pub async fn end(context: &Context, run: RunId, why: &str) -> Result<()> {
         ended: Some(now),
         ..stored.record
     };
-    let batch = context.audited.batch().using_reserve().replace_record(key, stored.write_id, &record)?;
+    let batch = runs::save(context.audited.batch().using_reserve(), stored.write_id, &record)?;
     let leaf = AuditEntry::new(context.audited.actor(), "run.end", format!("run/{run}"))
         .subject(record.authority.digest())
         .because(reason);
-    context.audited.commit(batch.delete(keys::open_run(run)?), vec![leaf]).await?;
+    context.audited.commit(batch, vec![leaf]).await?;
     context.open_runs.forget(run);
     Ok(())
 }

@@ -13,9 +13,8 @@ use tokio::sync::Mutex;
 
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
-use crate::repo::keys;
+use crate::repo::audited::{self, AuditText, AuditTreeRecord};
 use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{AuditText, AuditTreeRecord};
 
 /// Records looked at for one page of a filtered list: a filter that matches nothing must end, too.
 const MAX_LOOKED_AT: u64 = 20_000;
@@ -38,7 +37,7 @@ struct Known {
 
 /// Stored bytes of records `from..to`, at most one stride, in order.
 pub async fn bytes(context: &Context, from: u64, to: u64) -> Result<Vec<(u64, Vec<u8>)>> {
-    let log = keys::audit_log()?;
+    let log = audited::log()?;
     let limit = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX).min(STRIDE);
     read(context.repo.store().as_ref(), &log, from, limit).await
 }
@@ -54,7 +53,7 @@ async fn read(store: &dyn KvStore, log: &LogName, from: u64, limit: usize) -> Re
 
 /// Size and root now.
 pub async fn head(context: &Context, tree: &Tree) -> Result<AuditHead> {
-    let log = keys::audit_log()?;
+    let log = audited::log()?;
     let size = context.repo.store().log_len(&log).await?;
     let mut known = tree.0.lock().await;
     if known.kept.is_none() {
@@ -89,7 +88,7 @@ pub async fn head(context: &Context, tree: &Tree) -> Result<AuditHead> {
 
 /// The tree that is kept in the store; an empty one when there is none.
 async fn kept(context: &Context, size: u64) -> Result<Known> {
-    let stored = context.repo.get::<AuditTreeRecord>(&keys::audit_tree()?).await?;
+    let stored = context.repo.get::<AuditTreeRecord>(&audited::tree()?).await?;
     let frontier = stored.map(|stored| stored.record.tree).unwrap_or_default();
     if frontier.size() > size {
         return Err(ControllerError::internal(format!(
@@ -108,7 +107,7 @@ async fn keep(context: &Context, known: &mut Known) {
     }
     let written = async {
         let record = AuditTreeRecord { tree: known.frontier.clone() };
-        let batch = context.audited.batch().put_record(keys::audit_tree()?, &record)?;
+        let batch = context.audited.batch().put_record(audited::tree()?, &record)?;
         context.audited.commit(batch, vec![]).await
     };
     match written.await {
@@ -128,7 +127,7 @@ pub struct Filter {
 
 /// A page, newest first, of records before an index (0: from the newest).
 pub async fn list(context: &Context, before: u64, limit: usize, filter: &Filter) -> Result<Page<AuditItem>> {
-    let log = keys::audit_log()?;
+    let log = audited::log()?;
     let mut at = if before == 0 { context.repo.store().log_len(&log).await? } else { before };
     let stop = at.saturating_sub(MAX_LOOKED_AT);
     let mut items = Vec::new();
@@ -157,11 +156,9 @@ pub async fn list(context: &Context, before: u64, limit: usize, filter: &Filter)
 
 async fn item(context: &Context, record: AuditRecord) -> Result<AuditItem> {
     let text = match record.text {
-        Some(_) => context
-            .repo
-            .get::<AuditText>(&keys::audit_text(record.id)?)
-            .await?
-            .map(|stored| stored.record.text),
+        Some(_) => {
+            context.repo.get::<AuditText>(&audited::text(record.id)?).await?.map(|stored| stored.record.text)
+        }
         None => None,
     };
     let node_name =

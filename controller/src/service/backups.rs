@@ -10,13 +10,12 @@ use fleet_types::view::{BackupItem, CopyItem, Page};
 use super::views;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
-use crate::repo::keys;
-use crate::repo::records::BackupRecord;
+use crate::repo::backups::{self, BackupRecord};
 
 /// A page of the archives of the nodes that match; newest of each node first.
 pub async fn list(context: &Context, selector: &str, after: &str, limit: usize) -> Result<Page<BackupItem>> {
     let chosen: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
-    let mut after = (!after.is_empty()).then(|| keys::backup_at(after)).transpose()?;
+    let mut after = (!after.is_empty()).then(|| backups::at_cursor(after)).transpose()?;
     let mut found = Vec::new();
     for prefix in prefixes(context, &chosen)? {
         // Nodes come in the order of the keys, highest first: what lies above the place of the last page was on it.
@@ -36,7 +35,7 @@ pub async fn list(context: &Context, selector: &str, after: &str, limit: usize) 
         }
     }
     let next =
-        (found.len() == limit).then(|| found.last().and_then(|(key, _)| keys::backup_cursor(key))).flatten();
+        (found.len() == limit).then(|| found.last().and_then(|(key, _)| backups::cursor(key))).flatten();
     let items = found.into_iter().map(|(_, stored)| item(stored.record)).collect();
     Ok(Page { schema: "fleet/v1/backup-list".to_owned(), items, next })
 }
@@ -44,7 +43,7 @@ pub async fn list(context: &Context, selector: &str, after: &str, limit: usize) 
 /// Where the archives of the chosen nodes lie, in falling order.
 fn prefixes(context: &Context, chosen: &Selector) -> Result<Vec<String>> {
     if chosen.specificity() == 0 {
-        return Ok(vec![keys::BACKUPS.to_owned()]);
+        return Ok(vec![backups::ALL.to_owned()]);
     }
     // One name alone is a node that somebody means to exist.
     let only = chosen.as_str().strip_prefix("name=").filter(|name| !name.contains(','));
@@ -54,7 +53,7 @@ fn prefixes(context: &Context, chosen: &Selector) -> Result<Vec<String>> {
     };
     let mut nodes: Vec<NodeId> = nodes.into_iter().map(|known| known.record.id).collect();
     nodes.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(nodes.into_iter().map(keys::backups_of).collect())
+    Ok(nodes.into_iter().map(backups::of_node).collect())
 }
 
 fn item(record: BackupRecord) -> BackupItem {
@@ -86,8 +85,8 @@ mod tests {
 
     use super::*;
     use crate::fleet::node_cache::Known;
+    use crate::repo::nodes::{NodeRecord, NodeState};
     use crate::repo::reader::BatchExt as _;
-    use crate::repo::records::{NodeRecord, NodeState};
     use crate::testing::TestContext;
 
     async fn with_archives() -> TestContext {
@@ -114,7 +113,7 @@ mod tests {
                     listed_in: None,
                     copy: None,
                 };
-                batch = batch.put_record(keys::backup(id, made, &record.sha256).unwrap(), &record).unwrap();
+                batch = batch.put_record(backups::key(id, made, &record.sha256).unwrap(), &record).unwrap();
             }
             test.context.audited.commit(batch, vec![]).await.unwrap();
         }

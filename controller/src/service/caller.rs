@@ -6,7 +6,7 @@ use fleet_types::audit::Actor;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Name, NodeId};
 
-use crate::repo::records::OperatorRecord;
+use crate::repo::operators::OperatorRecord;
 
 /// An operator with their record, and where they call from.
 #[derive(Debug, Clone)]

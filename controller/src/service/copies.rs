@@ -14,10 +14,9 @@ use super::caller::Agent;
 use super::{inventory, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
+use crate::repo::backups::{self, BackupRecord, CopyRecord};
 use crate::repo::copy_files::{Piece, Progress};
-use crate::repo::keys;
 use crate::repo::reader::{BatchExt as _, PAGE};
-use crate::repo::records::{BackupRecord, CopyRecord};
 
 /// A piece of a copy is read at a time.
 const READ_BYTES: u64 = 1024 * 1024;
@@ -41,7 +40,7 @@ pub struct Arrived {
 /// Takes a piece of a node's copy.
 pub async fn take(context: &Context, agent: &Agent, arrived: Arrived) -> Result<Progress> {
     inventory::check_active(context, agent.node)?;
-    let key = keys::backup(agent.node, arrived.made.as_millis(), &arrived.archive)?;
+    let key = backups::key(agent.node, arrived.made.as_millis(), &arrived.archive)?;
     let known = context.repo.get::<BackupRecord>(&key).await?;
     // The report may be on its way behind reports that are.
     let Some(known) = known else {
@@ -75,7 +74,7 @@ pub async fn read(context: &Context, node: &str, made: i64, archive: Digest, off
         ControllerError::new(Kind::NotFound, "no-copy", why)
             .fix("fleetctl backup list shows which copies there are")
     };
-    let Some(known) = context.repo.get::<BackupRecord>(&keys::backup(node, made, &archive)?).await? else {
+    let Some(known) = context.repo.get::<BackupRecord>(&backups::key(node, made, &archive)?).await? else {
         return Err(missing("there is no such archive"));
     };
     match known.record.copy {
@@ -101,7 +100,7 @@ pub async fn sweep(context: &Context, now: Timestamp) -> Result<usize> {
     loop {
         let page = context
             .repo
-            .page::<BackupRecord>(keys::BACKUPS, after.as_ref(), PAGE, Direction::Descending)
+            .page::<BackupRecord>(backups::ALL, after.as_ref(), PAGE, Direction::Descending)
             .await?;
         let is_last = page.len() < PAGE;
         after = page.last().map(|(key, _)| key.clone());
@@ -174,7 +173,7 @@ mod tests {
                 gone: None,
             }),
         };
-        let key = keys::backup(agent.node, made, &record.sha256).unwrap();
+        let key = backups::key(agent.node, made, &record.sha256).unwrap();
         let batch = context.audited.batch().put_record(key, &record).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
     }

@@ -14,9 +14,7 @@ use super::limits;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
-use crate::repo::reader::BatchExt as _;
-use crate::repo::records::DocumentRecord;
+use crate::repo::documents::{self, DocumentRecord};
 
 /// Most documents of one apply: a profile with all its procedures is about twenty.
 const MAX_DOCUMENTS: usize = 200;
@@ -71,7 +69,7 @@ pub async fn apply(
     let now = context.clock.now();
     for one in &checked {
         let (kind, name) = (one.document.kind(), one.document.name().as_str());
-        let head_key = keys::document_head(kind.as_str(), name)?;
+        let head_key = documents::head(kind.as_str(), name)?;
         let head = context.repo.get::<DocumentRecord>(&head_key).await?;
         let unchanged = head.as_ref().is_some_and(|head| head.record.digest == one.digest);
         let revision = head.as_ref().map_or(0, |head| head.record.revision) + u32::from(!unchanged);
@@ -105,14 +103,8 @@ pub async fn apply(
             signed_by: caller.record.name.to_string(),
         };
         let envelope = serde_json::to_vec(&one.submitted.envelope).map_err(ControllerError::internal)?;
-        batch = match &head {
-            Some(head) => batch.replace_record(head_key, head.write_id, &record)?,
-            None => batch.create_record(head_key, &record)?,
-        };
-        batch = batch
-            .create_record(keys::document_revision(kind.as_str(), name, revision)?, &record)?
-            .put_object(&keys::content(&one.digest)?, &envelope)?
-            .put_object(&keys::source(&one.digest)?, &one.submitted.source)?;
+        let seen = head.as_ref().map(|head| head.write_id);
+        batch = documents::add_revision(batch, seen, &record, &envelope, &one.submitted.source)?;
         leaves.push(
             AuditEntry::new(caller.actor(), "document.apply", format!("{kind}/{name}/{revision}"))
                 .subject(one.digest)
@@ -238,10 +230,10 @@ fn item(record: DocumentRecord) -> DocumentItem {
 /// Newest revisions of all documents of a kind, or of all kinds.
 pub async fn list(context: &Context, kind: &str) -> Result<Page<DocumentItem>> {
     let prefix = if kind.is_empty() {
-        keys::DOCUMENT_HEADS.to_owned()
+        documents::HEADS.to_owned()
     } else {
         let kind: DocumentKind = kind.parse().map_err(|error| ControllerError::invalid("kind", error))?;
-        keys::document_heads_of(kind.as_str())
+        documents::heads_of(kind.as_str())
     };
     let all = context.repo.all::<DocumentRecord>(&prefix).await?;
     let items = all.into_iter().map(|(_, stored)| item(stored.record)).collect();
@@ -252,14 +244,14 @@ pub async fn list(context: &Context, kind: &str) -> Result<Page<DocumentItem>> {
 pub async fn show(context: &Context, kind: &str, name: &str, revision: u32) -> Result<DocumentView> {
     let kind: DocumentKind = kind.parse().map_err(|error| ControllerError::invalid("kind", error))?;
     let key = match revision {
-        0 => keys::document_head(kind.as_str(), name)?,
-        n => keys::document_revision(kind.as_str(), name, n)?,
+        0 => documents::head(kind.as_str(), name)?,
+        n => documents::revision(kind.as_str(), name, n)?,
     };
     let Some(stored) = context.repo.get::<DocumentRecord>(&key).await? else {
         return Err(missing(context, kind, name, revision).await?);
     };
     let envelope = envelope(context, stored.record.digest).await?;
-    let source = context.repo.object(&keys::source(&stored.record.digest)?).await?.unwrap_or_default();
+    let source = context.repo.object(&documents::source(&stored.record.digest)?).await?.unwrap_or_default();
     Ok(DocumentView {
         schema: "fleet/v1/document".to_owned(),
         content: canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)?,
@@ -276,7 +268,7 @@ async fn missing(
     name: &str,
     revision: u32,
 ) -> Result<ControllerError> {
-    let head = keys::document_head(kind.as_str(), name)?;
+    let head = documents::head(kind.as_str(), name)?;
     if let Some(newest) = context.repo.get::<DocumentRecord>(&head).await? {
         let what = format!("{kind} \"{name}\" has no revision {revision}");
         return Ok(ControllerError::new(Kind::NotFound, "not-found", what)
@@ -299,7 +291,7 @@ pub async fn check_revision(
     revision: u32,
     digest: Digest,
 ) -> Result<()> {
-    let key = keys::document_revision(kind.as_str(), name, revision)?;
+    let key = documents::revision(kind.as_str(), name, revision)?;
     let stored = context.repo.get::<DocumentRecord>(&key).await?;
     if stored.is_some_and(|stored| stored.record.digest == digest) {
         return Ok(());
@@ -312,7 +304,7 @@ pub async fn check_revision(
 pub async fn envelope(context: &Context, digest: Digest) -> Result<Envelope> {
     let bytes = context
         .repo
-        .object(&keys::content(&digest)?)
+        .object(&documents::content(&digest)?)
         .await?
         .ok_or_else(|| ControllerError::not_found("signed text", digest))?;
     serde_json::from_slice(&bytes).map_err(ControllerError::internal)
@@ -327,6 +319,7 @@ pub async fn document(context: &Context, digest: Digest) -> Result<Document> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repo::reader::BatchExt as _;
     use crate::testing::TestContext;
 
     #[tokio::test]
@@ -346,8 +339,7 @@ mod tests {
                 key: Digest::of(b""),
                 signed_by: String::new(),
             };
-            batch =
-                batch.put_record(keys::document_head("procedure", &record.name).unwrap(), &record).unwrap();
+            batch = batch.put_record(documents::head("procedure", &record.name).unwrap(), &record).unwrap();
         }
         context.audited.commit(batch, vec![]).await.unwrap();
         for kind in ["", "procedure"] {
@@ -370,7 +362,7 @@ mod tests {
             key: Digest::of(b""),
             signed_by: String::new(),
         };
-        let key = keys::document_revision("procedure", "daily", 2).unwrap();
+        let key = documents::revision("procedure", "daily", 2).unwrap();
         let batch = context.audited.batch().put_record(key, &record).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
         let check =

@@ -22,12 +22,10 @@ use super::idempotency::Once;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
+use crate::repo::nodes::{self, NodePointer, NodeRecord, NodeState};
+use crate::repo::operators::{self, OperatorRecord};
 use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{
-    Bytes, InviteRecord, NodePointer, NodeRecord, NodeState, OperatorPointer, OperatorRecord, TokenRecord,
-    UsedToken,
-};
+use crate::repo::tokens::{self, Bytes, InviteRecord, TokenRecord, UsedToken};
 
 /// A join token lives at most this long (§1.6).
 const MAX_TOKEN_LIFE: Duration = Duration::from_hours(24);
@@ -100,14 +98,12 @@ pub async fn create_join_token(
     let token_id = token.id.to_string();
     let mut batch = context.audited.batch();
     let mut replaces = false;
-    let node = match context.repo.get::<NodePointer>(&keys::node_name(name.as_str())?).await? {
+    let node = match context.repo.get::<NodePointer>(&nodes::name(name.as_str())?).await? {
         None => {
             let id = NodeId::from_uuid(context.clock.uuid());
             let join_token = Some(token_id.clone());
             let node = NodeRecord { join_token, ..NodeRecord::pending(id, name.clone(), labels, now) };
-            batch = batch
-                .create_record(keys::node_name(name.as_str())?, &NodePointer { node: node.id })?
-                .create_record(keys::node(node.id)?, &node)?;
+            batch = nodes::create(batch, &node)?;
             node
         }
         Some(pointer) => {
@@ -127,7 +123,7 @@ pub async fn create_join_token(
             replaces = true;
             let join_token = Some(token_id.clone());
             let node = NodeRecord { labels, join_token, ..stored.record.with_state(NodeState::Pending) };
-            batch = batch.replace_record(keys::node(node.id)?, stored.write_id, &node)?;
+            batch = nodes::save(batch, stored.write_id, &node)?;
             node
         }
     };
@@ -147,7 +143,7 @@ pub async fn create_join_token(
         expires,
         replaces,
     };
-    batch = batch.create_record(keys::join_token(&token_id)?, &record)?;
+    batch = batch.create_record(tokens::join_token(&token_id)?, &record)?;
     // The stored answer must not hold the secret: a repeated call is told so instead.
     let remembered = JoinTokenView { token: "shown once; make a new one".to_owned(), ..view.clone() };
     batch = once.store(context, batch, &remembered)?;
@@ -216,21 +212,21 @@ impl EnrolmentRequest<'_> {
 pub async fn is_issued(context: &Context, token_id: &str) -> Result<bool> {
     let Ok(id) = token_id.parse::<TokenId>() else { return Ok(false) };
     let id = id.to_string();
-    Ok(context.repo.write_id(&keys::join_token(&id)?).await?.is_some()
-        || context.repo.write_id(&keys::invite(&id)?).await?.is_some())
+    Ok(context.repo.write_id(&tokens::join_token(&id)?).await?.is_some()
+        || context.repo.write_id(&tokens::invite(&id)?).await?.is_some())
 }
 
 /// A node redeems its token.
 pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) -> Result<EnrolledNode> {
     let (id, secret) = redemption.token()?;
-    let key = keys::join_token(&id.to_string())?;
+    let key = tokens::join_token(&id.to_string())?;
     let stored = context.repo.get::<TokenRecord>(&key).await?.ok_or_else(refused)?;
     if !secret.matches(TokenKind::Node, id, stored.record.secret_hash) {
         return Err(refused());
     }
     let requested = redemption.requested()?;
     // A token of a node that was removed is worth nothing.
-    let node = context.repo.get::<NodeRecord>(&keys::node(stored.record.node)?).await?.ok_or_else(refused)?;
+    let node = context.repo.get::<NodeRecord>(&nodes::key(stored.record.node)?).await?.ok_or_else(refused)?;
     let now = context.clock.now();
     if let Some(used) = &stored.record.used {
         return match repeated(used, requested.digest(), redemption.second_key) {
@@ -276,11 +272,9 @@ pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) ->
         certificate_not_after: Some(issued.not_after),
         ..node.record.with_state(NodeState::Active)
     };
-    let batch = context
-        .audited
-        .batch()
-        .replace_record(key, stored.write_id, &TokenRecord { used: Some(used), ..stored.record })?
-        .replace_record(keys::node(active.id)?, node.write_id, &active)?;
+    let spent = TokenRecord { used: Some(used), ..stored.record };
+    let batch = context.audited.batch().replace_record(key, stored.write_id, &spent)?;
+    let batch = nodes::save(batch, node.write_id, &active)?;
     let leaf = AuditEntry::new(redemption.actor(), "node.enrol", format!("node/{}", active.name))
         .subject(issued.fingerprint);
     context.audited.commit(batch, vec![leaf]).await?;
@@ -294,7 +288,7 @@ pub async fn enrol_operator(
     redemption: &EnrolmentRequest<'_>,
 ) -> Result<EnrolledOperator> {
     let (id, secret) = redemption.token()?;
-    let key = keys::invite(&id.to_string())?;
+    let key = tokens::invite(&id.to_string())?;
     let stored = context.repo.get::<InviteRecord>(&key).await?.ok_or_else(refused)?;
     if !secret.matches(TokenKind::Operator, id, stored.record.secret_hash) {
         return Err(refused());
@@ -305,7 +299,7 @@ pub async fn enrol_operator(
             tracing::error!(invite = %id, address = redemption.address, "an invite was used with two keys");
             refused()
         })?;
-        let stored = context.repo.get::<OperatorRecord>(&keys::operator(operator)?).await?;
+        let stored = context.repo.get::<OperatorRecord>(&operators::key(operator)?).await?;
         let operator = stored.ok_or_else(refused)?.record;
         context.operators.put(operator.clone());
         return Ok(EnrolledOperator { operator, chain });
@@ -340,15 +334,8 @@ pub async fn enrol_operator(
         at: now,
     };
     let invite = InviteRecord { used: Some(used), operator: Some(operator_id), ..stored.record };
-    let batch = context
-        .audited
-        .batch()
-        .replace_record(key, stored.write_id, &invite)?
-        .create_record(keys::operator(operator_id)?, &operator)?
-        .create_record(
-            keys::operator_name(operator.name.as_str())?,
-            &OperatorPointer { operator: operator_id },
-        )?;
+    let batch = context.audited.batch().replace_record(key, stored.write_id, &invite)?;
+    let batch = operators::create(batch, &operator)?;
     let leaf = AuditEntry::new(redemption.actor(), "operator.enrol", format!("operator/{}", operator.name))
         .subject(issued.fingerprint);
     context.audited.commit(batch, vec![leaf]).await?;
@@ -450,7 +437,7 @@ mod tests {
         let context = &test.context;
         let token = token(context).await;
         let node = redeem(context, &token).await.unwrap().node.id;
-        let key = keys::join_token(&token.id.to_string()).unwrap();
+        let key = tokens::join_token(&token.id.to_string()).unwrap();
         let stored = context.repo.get::<TokenRecord>(&key).await.unwrap().unwrap();
         let ended = TokenRecord { expires: context.clock.now(), ..stored.record.clone() };
         let put = async |record: &TokenRecord| {

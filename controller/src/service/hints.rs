@@ -63,7 +63,7 @@ mod tests {
     use fleet_types::label::Labels;
 
     use super::*;
-    use crate::repo::records::{NodeRecord, NodeState};
+    use crate::repo::nodes::{NodeRecord, NodeState};
     use crate::testing::TestContext;
 
     #[tokio::test]

@@ -5,7 +5,6 @@
 //! machine dials. What the hold means for open jobs is written behind it, and taken up again where that was not
 //! finished: when the same is asked once more, at every start, and from time to time.
 
-use fleet_store::chunks;
 use fleet_types::audit::Actor;
 use fleet_types::id::NodeId;
 use fleet_types::view::{Done, Hold};
@@ -17,9 +16,9 @@ use super::{inventory, limits, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
+use crate::repo::jobs::{self, InboxRecord};
+use crate::repo::nodes::{self, NodePointer, NodeRecord, NodeState, RemovedRecord, SeenRecord};
 use crate::repo::reader::{BatchExt as _, PAGE, Stored};
-use crate::repo::records::{InboxRecord, NodePointer, NodeRecord, NodeState, RemovedRecord, SeenRecord};
-use crate::repo::{jobs, keys};
 
 /// Code of the error for a node that is held.
 pub const HELD: &str = "node-held";
@@ -51,7 +50,7 @@ impl Order<'_> {
 
 /// A node's record as it is stored.
 pub async fn load(context: &Context, id: NodeId) -> Result<Stored<NodeRecord>> {
-    context.repo.get(&keys::node(id)?).await?.ok_or_else(|| ControllerError::not_found("node", id))
+    context.repo.get(&nodes::key(id)?).await?.ok_or_else(|| ControllerError::not_found("node", id))
 }
 
 /// The error for whoever comes as a node that is held.
@@ -82,7 +81,7 @@ pub async fn shut_out(
         let leaf = AuditEntry::new(caused_by.clone(), "node.hold", format!("node/{}", record.name));
         // Holding goes on from the reserve when space is short (security-and-delivery §3.4).
         let batch = context.audited.batch().using_reserve();
-        let batch = batch.replace_record(keys::node(node)?, stored.write_id, &record)?;
+        let batch = nodes::save(batch, stored.write_id, &record)?;
         match context.audited.commit(batch, vec![leaf.refused(reason)]).await {
             // Somebody changed the record in between: look again. A hold must not be lost to that.
             Err(error) if error.kind == Kind::Conflict => continue,
@@ -127,7 +126,7 @@ pub async fn hold(context: &Context, order: &Order<'_>) -> Result<Done> {
         let record = stored.record.with_state(NodeState::Held(hold));
         let done = done(format!("{} is held: it starts nothing new, what it has begun goes on", order.name));
         let batch = context.audited.batch().using_reserve();
-        let batch = batch.replace_record(keys::node(record.id)?, stored.write_id, &record)?;
+        let batch = nodes::save(batch, stored.write_id, &record)?;
         let batch = once.store(context, batch, &done)?;
         if committed(context.audited.commit(batch, vec![order.leaf("node.hold")]).await)? {
             let id = record.id;
@@ -167,12 +166,12 @@ pub async fn release(context: &Context, order: &Order<'_>) -> Result<Done> {
             record.released = Some(context.clock.now());
             leaf =
                 leaf.because(format!("was held: {}; its reports begin chain {}", hold.reason, record.chain));
-            if let Some(seen) = context.repo.get::<SeenRecord>(&keys::seen(id)?).await? {
+            if let Some(seen) = context.repo.get::<SeenRecord>(&nodes::seen(id)?).await? {
                 let forgotten = SeenRecord { journal_sequence: 0, ..seen.record };
-                batch = batch.replace_record(keys::seen(id)?, seen.write_id, &forgotten)?;
+                batch = batch.replace_record(nodes::seen(id)?, seen.write_id, &forgotten)?;
             }
         }
-        batch = batch.replace_record(keys::node(id)?, stored.write_id, &record)?;
+        batch = nodes::save(batch, stored.write_id, &record)?;
         let done = done(format!("{} is released: it gets work again", order.name));
         let batch = once.store(context, batch, &done)?;
         if committed(context.audited.commit(batch, vec![leaf]).await)? {
@@ -200,8 +199,8 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
             take_up_again(context).await?;
             return Ok(answer);
         }
-        let Stored { record, write_id } = find(context, order.name).await?;
-        let id = record.id;
+        let known = find(context, order.name).await?;
+        let (id, record) = (known.record.id, &known.record);
         let removed = RemovedRecord {
             node: id,
             name: record.name.clone(),
@@ -209,16 +208,8 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
             by: order.caller.record.name.clone(),
             at: context.clock.now(),
         };
-        let mut batch = context
-            .audited
-            .batch()
-            .using_reserve()
-            .remove(keys::node(id)?, write_id)
-            .delete(keys::node_name(record.name.as_str())?)
-            .delete(keys::seen(id)?)
-            .delete(keys::health(id)?)
-            .put_record(keys::removed_node(id)?, &removed)?;
-        batch = chunks::delete_object(context.repo.store().as_ref(), batch, &keys::facts(id)?).await?;
+        let batch = context.audited.batch().using_reserve();
+        let batch = nodes::remove(&context.repo, batch, &known, &removed).await?;
         let done = done(format!("{} is removed; its name is free for another machine", order.name));
         let batch = once.store(context, batch, &done)?;
         if committed(context.audited.commit(batch, vec![order.leaf("node.remove")]).await)? {
@@ -237,12 +228,12 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
 /// What was not finished between a hold or a removal and the end of the node's jobs, and certificates that open nothing.
 pub async fn take_up_again(context: &Context) -> Result<()> {
     let now = context.clock.now();
-    for (_, stored) in context.repo.all::<RemovedRecord>(keys::REMOVED_NODES).await? {
+    for (_, stored) in context.repo.all::<RemovedRecord>(nodes::REMOVED).await? {
         let removed = stored.record;
         end_removed(context, &removed).await?;
         // Without a certificate that lasts there is nothing to deny: node ids are never given twice.
         if removed.certificate_not_after.is_none_or(|end| end <= now) {
-            let key = keys::removed_node(removed.node)?;
+            let key = nodes::removed(removed.node)?;
             context.audited.commit(context.audited.batch().remove(key, stored.write_id), vec![]).await?;
             continue;
         }
@@ -259,7 +250,7 @@ pub async fn take_up_again(context: &Context) -> Result<()> {
 /// Ends the jobs of a node that was removed, empties its inbox and frees what it held: it will not answer any more.
 async fn end_removed(context: &Context, removed: &RemovedRecord) -> Result<()> {
     end_jobs(context, removed.node, &format!("the node was removed by {}", removed.by), Ends::All).await?;
-    let entries = context.repo.all::<InboxRecord>(&keys::inbox(removed.node)).await?;
+    let entries = context.repo.all::<InboxRecord>(&jobs::inbox(removed.node)).await?;
     for page in entries.chunks(PAGE) {
         let batch = context.audited.batch().using_reserve();
         let batch = page.iter().fold(batch, |batch, (key, _)| batch.delete(key.clone()));
@@ -282,7 +273,7 @@ fn done(message: String) -> Done {
 
 async fn find(context: &Context, name: &str) -> Result<Stored<NodeRecord>> {
     let pointer = match name.parse::<fleet_types::id::Name>() {
-        Ok(name) => context.repo.get::<NodePointer>(&keys::node_name(name.as_str())?).await?,
+        Ok(name) => context.repo.get::<NodePointer>(&nodes::name(name.as_str())?).await?,
         Err(_) => None,
     };
     match pointer {

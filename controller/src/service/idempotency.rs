@@ -11,9 +11,8 @@ use serde::de::DeserializeOwned;
 use super::caller::Operator;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
-use crate::repo::keys;
+use crate::repo::answers::{self, IdempotencyRecord};
 use crate::repo::reader::BatchExt as _;
-use crate::repo::records::IdempotencyRecord;
 
 /// Longest key that is taken; UUIDs have 36 characters.
 const MAX_KEY_BYTES: usize = 128;
@@ -37,7 +36,7 @@ impl Once {
             parts.push(argument);
         }
         let stored = (!key.is_empty())
-            .then(|| keys::idempotency(caller.record.id, &Digest::of(key.as_bytes())))
+            .then(|| answers::key(caller.record.id, &Digest::of(key.as_bytes())))
             .transpose()?;
         Ok(Self { key: stored, arguments: Digest::of_parts(&parts) })
     }

@@ -14,11 +14,12 @@ use super::{holds, presence, reports};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
-use crate::repo::keys;
+use crate::repo::codec::Mark;
+use crate::repo::jobs::{self, JobRecord};
+use crate::repo::nodes::{self, HealthRecord, NodeRecord, NodeState, SeenRecord};
+use crate::repo::operators::{self, OperatorRecord};
 use crate::repo::reader::{BatchExt as _, Repo};
-use crate::repo::records::{
-    HealthRecord, JobRecord, Mark, NodeRecord, NodeState, OperatorRecord, SeenRecord,
-};
+use crate::repo::runs;
 
 /// What an agent says of itself in its hello.
 #[derive(Debug, Clone)]
@@ -41,14 +42,14 @@ pub struct HelloFacts {
 
 /// Reads every node and operator into memory; for starts.
 pub async fn fill(context: &Context) -> Result<()> {
-    for (_, stored) in context.repo.all::<OperatorRecord>(keys::OPERATORS).await? {
+    for (_, stored) in context.repo.all::<OperatorRecord>(operators::ALL).await? {
         context.operators.put(stored.record);
     }
     let alive = presence::last_alive(context).await?;
-    for (_, stored) in context.repo.all::<NodeRecord>(keys::NODES).await? {
+    for (_, stored) in context.repo.all::<NodeRecord>(nodes::ALL).await? {
         let mut known = Known::new(stored.record);
         let id = known.record.id;
-        if let Some(seen) = context.repo.get::<SeenRecord>(&keys::seen(id)?).await? {
+        if let Some(seen) = context.repo.get::<SeenRecord>(&nodes::seen(id)?).await? {
             // A link that was up ended with the controller: the node was there as long as that.
             let linked_until = alive.filter(|_| seen.record.linked);
             known.last_seen = Some(seen.record.last_seen).max(linked_until);
@@ -61,7 +62,7 @@ pub async fn fill(context: &Context) -> Result<()> {
             known.safe_mode = seen.record.safe_mode;
         }
         known.health =
-            context.repo.get::<HealthRecord>(&keys::health(id)?).await?.map(|stored| stored.record.health);
+            context.repo.get::<HealthRecord>(&nodes::health(id)?).await?.map(|stored| stored.record.health);
         context.node_cache.put(known);
     }
     Ok(())
@@ -69,11 +70,11 @@ pub async fn fill(context: &Context) -> Result<()> {
 
 /// A node's newest jobs, newest first.
 pub async fn newest_jobs(repo: &Repo, node: NodeId, limit: usize) -> Result<Vec<JobRecord>> {
-    let prefix = keys::node_jobs(node);
+    let prefix = jobs::of_node(node);
     let mut jobs = Vec::new();
     for (key, _) in repo.page::<Mark>(&prefix, None, limit, Direction::Descending).await? {
-        if let Some(run) = keys::run_in(&key, &prefix)
-            && let Some(stored) = repo.get::<JobRecord>(&keys::job(run, node)?).await?
+        if let Some(run) = runs::run_in(&key, &prefix)
+            && let Some(stored) = repo.get::<JobRecord>(&jobs::key(run, node)?).await?
         {
             jobs.push(stored.record);
         }
@@ -115,7 +116,7 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
     }
     let now = context.clock.now();
     loop {
-        let key = keys::seen(agent.node)?;
+        let key = nodes::seen(agent.node)?;
         let before = context.repo.get::<SeenRecord>(&key).await?;
         let stored = before.as_ref().map_or(0, |before| before.record.journal_sequence);
         let heard = match known.journal_sequence {
@@ -150,7 +151,7 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
             Some(before) => batch.replace_record(key, before.write_id, &record)?,
             None => batch.create_record(key, &record)?,
         };
-        let batch = batch.put_object(&keys::facts(agent.node)?, &facts)?;
+        let batch = batch.put_object(&nodes::facts(agent.node)?, &facts)?;
         match context.audited.commit(batch, vec![]).await {
             Ok(_) => {
                 let epoch = record.link_epoch;
@@ -186,6 +187,6 @@ pub async fn disconnected(context: &Context, node: NodeId, by_stop: bool) {
 
 /// A node's facts.
 pub async fn facts(context: &Context, node: NodeId) -> Result<Option<NodeFacts>> {
-    let Some(bytes) = context.repo.object(&keys::facts(node)?).await? else { return Ok(None) };
+    let Some(bytes) = context.repo.object(&nodes::facts(node)?).await? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(ControllerError::internal)
 }

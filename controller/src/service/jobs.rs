@@ -12,8 +12,9 @@ use super::reports;
 use crate::context::Context;
 use crate::error::Result;
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
-use crate::repo::records::{JobRecord, RunRecord, StoredReport};
+use crate::repo::jobs::{self, JobRecord};
+use crate::repo::reports::StoredReport;
+use crate::repo::runs::{self, RunRecord};
 
 /// Runs that the leaf of a reconcile names; the rest is counted. A leaf has at most 4 KiB.
 const NAMED: usize = 4;
@@ -52,7 +53,7 @@ pub async fn update(context: &Context, agent: &Agent, update: &JobUpdate) -> Res
 }
 
 async fn is_open(context: &Context, agent: &Agent, update: &JobUpdate) -> Result<bool> {
-    let job = context.repo.get::<JobRecord>(&keys::job(update.run, agent.node)?).await?;
+    let job = context.repo.get::<JobRecord>(&jobs::key(update.run, agent.node)?).await?;
     Ok(job.is_some_and(|job| job.record.state.outcome().is_none() && job.record.attempt == update.attempt))
 }
 
@@ -115,7 +116,7 @@ fn is_finished(listed: &JobUpdate) -> bool {
 
 /// Decides on one job; `None` when this store does not have it.
 async fn decide(context: &Context, agent: &Agent, listed: &JobUpdate) -> Result<Option<Decision>> {
-    let Some(job) = context.repo.get::<JobRecord>(&keys::job(listed.run, agent.node)?).await? else {
+    let Some(job) = context.repo.get::<JobRecord>(&jobs::key(listed.run, agent.node)?).await? else {
         return Ok(None);
     };
     let stored = |report: Option<StoredReport>| report.is_some_and(|r| Some(r.digest) == listed.report);
@@ -128,7 +129,7 @@ async fn decide(context: &Context, agent: &Agent, listed: &JobUpdate) -> Result<
         // Given up here, and not ended there: it is told so, and what it then reports will be late.
         return Ok(Some(Decision::Cancel));
     }
-    let run = context.repo.get::<RunRecord>(&keys::run(listed.run)?).await?;
+    let run = context.repo.get::<RunRecord>(&runs::key(listed.run)?).await?;
     let halting = run.is_some_and(|run| run.record.state == RunState::Halting);
     Ok(Some(if halting { Decision::Cancel } else { Decision::Continue }))
 }
@@ -149,7 +150,7 @@ mod tests {
 
     async fn put_job(context: &Context, agent: &Agent, run: u64, state: JobState) {
         let record = JobRecord { state, ..job_record(RunId::from_number(run), agent) };
-        let key = keys::job(record.run, agent.node).unwrap();
+        let key = jobs::key(record.run, agent.node).unwrap();
         let batch = context.audited.batch().put_record(key, &record).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
     }

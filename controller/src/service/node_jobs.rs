@@ -8,9 +8,11 @@ use fleet_types::view::Hold;
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::repo::audited::AuditEntry;
+use crate::repo::codec::Mark;
+use crate::repo::jobs::{self, JobRecord};
+use crate::repo::nodes::{self, NodeRecord};
 use crate::repo::reader::PAGE;
-use crate::repo::records::{JobRecord, Mark, NodeRecord, RunRecord};
-use crate::repo::{jobs, keys};
+use crate::repo::runs::{self, RunRecord};
 
 /// Which of a node's open jobs end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,11 +40,10 @@ impl Ends {
 pub async fn end_jobs(context: &Context, node: NodeId, reason: &str, ends: Ends) -> Result<()> {
     let mut after = None;
     loop {
-        let page =
-            context.repo.page::<Mark>(keys::OPEN_RUNS, after.as_ref(), PAGE, Direction::Ascending).await?;
+        let page = context.repo.page::<Mark>(runs::OPEN, after.as_ref(), PAGE, Direction::Ascending).await?;
         let is_last = page.len() < PAGE;
         for (key, _) in page {
-            let run = keys::run_in(&key, keys::OPEN_RUNS);
+            let run = runs::run_in(&key, runs::OPEN);
             after = Some(key);
             let Some(run) = run else { continue };
             while let Some((batch, leaf)) = ending(context, run, node, reason, ends).await? {
@@ -67,21 +68,21 @@ async fn ending(
     reason: &str,
     ends: Ends,
 ) -> Result<Option<(Batch, AuditEntry)>> {
-    let (node_key, batch) = (keys::node(node)?, context.audited.batch().using_reserve());
+    let (node_key, batch) = (nodes::key(node)?, context.audited.batch().using_reserve());
     let batch = match context.repo.get::<NodeRecord>(&node_key).await? {
         // It was removed.
         None => batch.if_absent(node_key),
         Some(stored) if ends.is_due(&stored.record) => batch.if_write_id(node_key, stored.write_id),
         Some(_) => return Ok(None),
     };
-    let Some(stored) = context.repo.get::<JobRecord>(&keys::job(run, node)?).await? else { return Ok(None) };
+    let Some(stored) = context.repo.get::<JobRecord>(&jobs::key(run, node)?).await? else { return Ok(None) };
     let outcome = match stored.record.state {
         JobState::Ended { .. } => return Ok(None),
         JobState::Queued => Outcome::Cancelled,
         _ if ends == Ends::All => Outcome::Lost,
         _ => return Ok(None),
     };
-    let Some(run) = context.repo.get::<RunRecord>(&keys::run(run)?).await? else { return Ok(None) };
+    let Some(run) = context.repo.get::<RunRecord>(&runs::key(run)?).await? else { return Ok(None) };
     let record = JobRecord {
         state: JobState::ended(outcome, reason),
         ended: Some(context.clock.now()),
@@ -112,8 +113,8 @@ mod tests {
     use fleet_types::view::Hold;
 
     use super::*;
+    use crate::repo::nodes::NodeState;
     use crate::repo::reader::BatchExt as _;
-    use crate::repo::records::NodeState;
     use crate::testing::{TestContext, enrolled, job_record, leaves, run_record};
 
     #[tokio::test]
@@ -124,14 +125,14 @@ mod tests {
         let (node, run) = (agent.node, RunId::from_number(1));
         let (stage, attempt) = (Stage(1), Attempt(2));
         let job = JobRecord { stage, attempt, ..job_record(run, &agent) };
-        let key = keys::job(run, node).unwrap();
+        let key = jobs::key(run, node).unwrap();
         let mut batch = context.audited.batch().put_record(key.clone(), &job).unwrap();
-        batch = batch.put_record(keys::run(run).unwrap(), &run_record(run, context.clock.now())).unwrap();
-        batch = batch.put_record(keys::open_run(run).unwrap(), &Mark {}).unwrap();
+        batch = batch.put_record(runs::key(run).unwrap(), &run_record(run, context.clock.now())).unwrap();
+        batch = batch.put_record(runs::open(run).unwrap(), &Mark {}).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
         let put_node = async |state: NodeState| {
             let record = NodeRecord::clone(&context.node_cache.get(node).unwrap().record).with_state(state);
-            let batch = context.audited.batch().put_record(keys::node(node).unwrap(), &record).unwrap();
+            let batch = context.audited.batch().put_record(nodes::key(node).unwrap(), &record).unwrap();
             context.audited.commit(batch, vec![]).await.unwrap();
         };
         let found = async || context.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record.state;

@@ -17,9 +17,10 @@ use super::caller::Agent;
 use super::{documents, inventory, reports};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
-use crate::repo::keys;
+use crate::repo::jobs::{self, JobRecord};
 use crate::repo::output_files::OutputOf;
-use crate::repo::records::{JobRecord, RunRecord, StoredReport};
+use crate::repo::reports::StoredReport;
+use crate::repo::runs::{self, RunRecord};
 
 /// Attempts that a stream remembers: a node works on five jobs at a time, and the output of a few that ended may
 /// lag behind. With more, all are looked up anew.
@@ -60,7 +61,7 @@ fn refused(why: String) -> ControllerError {
 async fn steps_of(context: &Context, agent: &Agent, of: &OutputOf) -> Result<Vec<String>> {
     // A node that was shut out since its stream began.
     inventory::check_active(context, agent.node)?;
-    let Some(job) = context.repo.get::<JobRecord>(&keys::job(of.run, agent.node)?).await? else {
+    let Some(job) = context.repo.get::<JobRecord>(&jobs::key(of.run, agent.node)?).await? else {
         return Err(ControllerError::not_found("job", format!("{}/{}", of.run, agent.name)));
     };
     let ended = job.record.state.outcome().is_some();
@@ -97,7 +98,7 @@ pub async fn steps(context: &Context, run: RunId, node: NodeId, attempt: Attempt
 
 /// Ids of a run's steps, undo and final entries in the order written; empty when the run is unknown here.
 async fn order(context: &Context, run: RunId) -> Result<Vec<String>> {
-    let Some(record) = context.repo.get::<RunRecord>(&keys::run(run)?).await? else { return Ok(Vec::new()) };
+    let Some(record) = context.repo.get::<RunRecord>(&runs::key(run)?).await? else { return Ok(Vec::new()) };
     let Document::Procedure(procedure) = documents::document(context, record.record.procedure_digest).await?
     else {
         return Ok(Vec::new());
@@ -152,8 +153,10 @@ mod tests {
 
     use super::*;
     use crate::fleet::node_cache::Known;
+    use crate::repo;
+    use crate::repo::nodes::{NodeRecord, NodeState};
     use crate::repo::reader::BatchExt as _;
-    use crate::repo::records::{NodeRecord, NodeState, ReportRecord};
+    use crate::repo::reports::ReportRecord;
     use crate::testing::{TestContext, agent};
     use fleet_types::view::Hold;
 
@@ -179,7 +182,7 @@ mod tests {
             journal_sequence: 1,
         };
         let batch = test.context.audited.batch();
-        let batch = batch.put_object_record(&keys::report(node, 0, 1).unwrap(), &record).unwrap();
+        let batch = batch.put_object_record(&repo::reports::key(node, 0, 1).unwrap(), &record).unwrap();
         test.context.audited.commit(batch, vec![]).await.unwrap();
         let of = OutputOf { run, node, attempt: Attempt(1), step: "s".to_owned() };
         let is_whole = async || {

@@ -13,9 +13,10 @@ use fleet_types::job::JobState;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::repo::holds::{self, HoldRecord};
+use crate::repo::jobs::{self, InboxRecord, JobRecord};
 use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{HoldRecord, InboxRecord, JobRecord, RunRecord};
-use crate::repo::{jobs, keys};
+use crate::repo::runs::{self, RunRecord};
 
 /// Jobs a commit: three writes each, of the store's 1,024.
 const A_COMMIT: usize = 300;
@@ -28,25 +29,25 @@ pub async fn take(context: &Context) -> Result<()> {
         return Ok(());
     }
     let mut holds = Holds::default();
-    holds.set_all(jobs::holds(&context.repo).await?);
+    holds.set_all(holds::holds(&context.repo).await?);
     let (mut changes, mut after) = (HashMap::new(), None);
     loop {
         let page = context
             .repo
-            .page::<InboxRecord>(keys::INBOXES, after.as_ref(), A_COMMIT, Direction::Ascending)
+            .page::<InboxRecord>(jobs::INBOXES, after.as_ref(), A_COMMIT, Direction::Ascending)
             .await?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         let (mut batch, mut taken) = (context.audited.batch().using_reserve(), 0);
-        for (node, run) in page.iter().filter_map(|(key, _)| keys::inbox_entry_in(key)) {
+        for (node, run) in page.iter().filter_map(|(key, _)| jobs::inbox_entry_in(key)) {
             let changes = match changes.entry(run) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(unknown) => {
-                    let stored = context.repo.get::<RunRecord>(&keys::run(run)?).await?;
+                    let stored = context.repo.get::<RunRecord>(&runs::key(run)?).await?;
                     *unknown.insert(stored.is_some_and(|stored| stored.record.changes))
                 }
             };
-            let key = keys::job(run, node)?;
+            let key = jobs::key(run, node)?;
             let Some(job) = context.repo.get::<JobRecord>(&key).await? else { continue };
             if !changes || job.record.state == JobState::Queued {
                 continue;
@@ -59,7 +60,7 @@ pub async fn take(context: &Context) -> Result<()> {
             let hold = HoldRecord::of(&job.record);
             for place in &lacking {
                 holds.set(place, Some(hold.holder()));
-                batch = batch.create_record(keys::hold(place)?, &hold)?;
+                batch = batch.create_record(holds::key(place)?, &hold)?;
                 taken += 1;
             }
             if !lacking.is_empty() {
@@ -108,26 +109,26 @@ mod tests {
             let authority = Authority::Request(Digest::of(b"x"));
             let (stage, attempt) = (Stage::FIRST, Attempt(1));
             let entry = InboxRecord { stage, attempt, authority, node_index: 0, node_path: vec![] };
-            let mut batch = context.audited.batch().put_record(keys::run(run).unwrap(), &record).unwrap();
-            batch = batch.put_record(keys::job(run, agent.node).unwrap(), &job).unwrap();
-            batch = batch.put_record(keys::inbox_entry(agent.node, run).unwrap(), &entry).unwrap();
+            let mut batch = context.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
+            batch = batch.put_record(jobs::key(run, agent.node).unwrap(), &job).unwrap();
+            batch = batch.put_record(jobs::inbox_entry(agent.node, run).unwrap(), &entry).unwrap();
             context.audited.commit(batch, vec![]).await.unwrap();
         }
         let place = |scope: &Scope, number| Place { scope: scope.clone(), number };
         let (site, fleet) = (Scope::Site("-".to_owned()), Scope::Fleet);
         for _ in 0..2 {
             take(context).await.unwrap();
-            let held = jobs::holds(&context.repo).await.unwrap();
+            let held = holds::holds(&context.repo).await.unwrap();
             let held: Vec<_> = held.into_iter().map(|(place, holder)| (place, holder.name)).collect();
             let both =
                 |scope: &Scope| [(place(scope, 0), "fw-1".to_owned()), (place(scope, 1), "fw-2".to_owned())];
             assert_eq!(held, [both(&site), both(&fleet)].concat(), "two of one, and nobody twice");
         }
-        let key = keys::job(RunId::from_number(1), agent(1).node).unwrap();
+        let key = jobs::key(RunId::from_number(1), agent(1).node).unwrap();
         let job = context.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record;
         assert_eq!(job.places, [Place::pair("edge".to_owned()), place(&site, 0), place(&fleet, 0)]);
         let batch = jobs::settle(&context.repo, context.audited.batch(), &job).await.unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
-        assert_eq!(jobs::holds(&context.repo).await.unwrap().len(), 2, "its end gives them back");
+        assert_eq!(holds::holds(&context.repo).await.unwrap().len(), 2, "its end gives them back");
     }
 }

@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::inventory;
 use crate::context::Context;
 use crate::error::{Kind, Result};
-use crate::repo::keys;
+use crate::repo::fleet::{self, AliveRecord};
+use crate::repo::nodes::{self, SeenRecord};
 use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{AliveRecord, SeenRecord};
 
 /// Stores what is known of a node whose link has ended, unless it has a newer one. One write a transition.
 pub async fn note_end_of_link(context: &Context, node: NodeId, by_stop: bool) -> Result<()> {
     let Some(known) = context.node_cache.get(node) else { return Ok(()) };
-    let key = keys::seen(node)?;
+    let key = nodes::seen(node)?;
     let Some(seen) = context.repo.get::<SeenRecord>(&key).await? else { return Ok(()) };
     let record = SeenRecord {
         last_seen: known.last_seen.unwrap_or(seen.record.last_seen),
@@ -38,7 +38,7 @@ pub async fn note_end_of_link(context: &Context, node: NodeId, by_stop: bool) ->
 
 /// When a controller over this store was last known to be up.
 pub async fn last_alive(context: &Context) -> Result<Option<Timestamp>> {
-    Ok(context.repo.get::<AliveRecord>(&keys::alive()?).await?.map(|stored| stored.record.at))
+    Ok(context.repo.get::<AliveRecord>(&fleet::alive()?).await?.map(|stored| stored.record.at))
 }
 
 /// How long nodes that were there before have to come back, before they are told to be offline: as long as their
@@ -76,7 +76,7 @@ async fn beat(context: &Context, give_up: &mut Option<Instant>, now: Instant) ->
         }
     }
     let record = AliveRecord { at: context.clock.now() };
-    let batch = context.audited.batch().using_reserve().put_record(keys::alive()?, &record)?;
+    let batch = context.audited.batch().using_reserve().put_record(fleet::alive()?, &record)?;
     context.audited.commit(batch, vec![]).await?;
     Ok(())
 }
@@ -88,7 +88,7 @@ mod tests {
     use fleet_types::view::Health;
 
     use super::*;
-    use crate::repo::records::HealthRecord;
+    use crate::repo::nodes::HealthRecord;
     use crate::service::inventory::{HelloFacts, connect, fill};
     use crate::testing::{TestContext, enrolled};
 
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(known_anew(context, node).await, (Presence::Reconnecting, Some(minutes(20))));
         // The controller was killed: the node was there as long as the controller was.
         let alive = AliveRecord { at: minutes(30) };
-        let batch = context.audited.batch().put_record(keys::alive().unwrap(), &alive).unwrap();
+        let batch = context.audited.batch().put_record(fleet::alive().unwrap(), &alive).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
         assert_eq!(known_anew(context, node).await, (Presence::Reconnecting, Some(minutes(30))));
         let site = &context.node_cache.sites(context.clock.now())[0];
@@ -149,7 +149,7 @@ mod tests {
         let node = enrolled(context, 1).await.node;
         connect(context, &crate::testing::agent(1), &hello()).await.unwrap();
         let then = context.clock.now().plus(Duration::from_mins(30));
-        let batch = context.audited.batch().put_record(keys::alive().unwrap(), &AliveRecord { at: then });
+        let batch = context.audited.batch().put_record(fleet::alive().unwrap(), &AliveRecord { at: then });
         context.audited.commit(batch.unwrap(), vec![]).await.unwrap();
         // Two starts, and the first of them did not last.
         let now = Instant::now();
@@ -178,7 +178,7 @@ mod tests {
             fresh_until: None,
         };
         let record = HealthRecord { health: health.clone() };
-        let batch = context.audited.batch().put_record(keys::health(node).unwrap(), &record).unwrap();
+        let batch = context.audited.batch().put_record(nodes::health(node).unwrap(), &record).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
         fill(context).await.unwrap();
         assert_eq!(context.node_cache.get(node).unwrap().health, Some(health));

@@ -26,12 +26,12 @@ use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
 use crate::repo::audited::AuditEntry;
+use crate::repo::backups::{self, BackupRecord, CopyRecord};
+use crate::repo::jobs::{self, JobRecord};
+use crate::repo::nodes::{self, HealthRecord, NodeRecord};
 use crate::repo::reader::{BatchExt as _, Stored};
-use crate::repo::records::{
-    BackupRecord, CopyRecord, HealthRecord, JobRecord, Mark, NodeRecord, ReportRecord, RunRecord,
-    StoredReport,
-};
-use crate::repo::{jobs, keys};
+use crate::repo::reports::{self, ReportRecord, StoredReport};
+use crate::repo::runs::{self, RunRecord};
 
 /// Code of the error for a report whose predecessor is not here: it is not stored and not acknowledged.
 pub const GAP: &str = "report-gap";
@@ -55,7 +55,7 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
     let digest = Digest::of(&arrived.payload);
     let at = StoredReport { chain: node.chain, sequence: report.sequence, digest };
     loop {
-        let job = context.repo.get::<JobRecord>(&keys::job(arrived.run, agent.node)?).await?;
+        let job = context.repo.get::<JobRecord>(&jobs::key(arrived.run, agent.node)?).await?;
         let is_this = |stored: Option<StoredReport>| stored.is_some_and(|stored| stored.digest == digest);
         if job.as_ref().is_some_and(|job| is_this(job.record.report) || is_this(job.record.late_report)) {
             return Ok(digest);
@@ -136,7 +136,7 @@ async fn origin(context: &Context, report: &Report, job: Option<&JobRecord>) -> 
     if job.is_none() && retention::may_be_gone(id, context.clock.now()) {
         return Ok(Origin::Forgotten);
     }
-    let run = context.repo.get::<RunRecord>(&keys::run(id)?).await?;
+    let run = context.repo.get::<RunRecord>(&runs::key(id)?).await?;
     Ok(match (run, job) {
         (None, None) if is_restored(context) => Origin::Explained,
         (None, _) => Origin::Unexplained(format!(
@@ -221,22 +221,22 @@ async fn place_in_chain(
 
 /// The number of the newest stored report of a chain.
 pub async fn newest_sequence(context: &Context, node: NodeId, chain: u32) -> Result<Option<u64>> {
-    let prefix = keys::reports_of(node, chain);
+    let prefix = reports::of_chain(node, chain);
     let newest = context.repo.store().scan(prefix.as_bytes(), None, 1, Direction::Descending).await?;
-    Ok(newest.first().and_then(|(key, _)| keys::report_in(key, &prefix)))
+    Ok(newest.first().and_then(|(key, _)| reports::sequence_in(key, &prefix)))
 }
 
 /// The newest journal frame that stood behind a stored report of a node; 0 when there is none.
 pub async fn newest_journal_sequence(context: &Context, node: NodeId, chain: u32) -> Result<u64> {
     let Some(newest) = newest_sequence(context, node, chain).await? else { return Ok(0) };
-    let stored = context.repo.object_record::<ReportRecord>(&keys::report(node, chain, newest)?).await?;
+    let stored = context.repo.object_record::<ReportRecord>(&reports::key(node, chain, newest)?).await?;
     Ok(stored.map_or(0, |record| record.journal_sequence))
 }
 
 /// Was there a report with this number, as far as reports are kept? They are stored in order.
 async fn was_taken_away(context: &Context, node: NodeId, at: &StoredReport) -> Result<bool> {
     let newest = newest_sequence(context, node, at.chain).await?;
-    let is_kept = context.repo.write_id(&keys::report(node, at.chain, at.sequence)?).await?.is_some();
+    let is_kept = context.repo.write_id(&reports::key(node, at.chain, at.sequence)?).await?.is_some();
     Ok(!is_kept && newest.is_some_and(|newest| newest >= at.sequence))
 }
 
@@ -255,7 +255,7 @@ fn numbered(
         received: context.clock.now(),
         journal_sequence: known.journal_sequence.unwrap_or(0),
     };
-    let key = keys::report(agent.node, at.chain, at.sequence)?;
+    let key = reports::key(agent.node, at.chain, at.sequence)?;
     Ok((context.audited.batch().if_absent(key.clone()).put_object_record(&key, &record)?, known))
 }
 
@@ -272,9 +272,9 @@ async fn store_forgotten(
     let (mut batch, _) = numbered(context, agent, arrived, &at)?;
     if let Some(newest) = newest_sequence(context, node, at.chain).await?
         && let Some((before, _)) = stored_report(context, node, at.chain, newest).await?
-        && context.repo.write_id(&keys::job(before.job.run, node)?).await?.is_none()
+        && context.repo.write_id(&jobs::key(before.job.run, node)?).await?.is_none()
     {
-        let key = keys::report(node, at.chain, newest)?;
+        let key = reports::key(node, at.chain, newest)?;
         batch = chunks::delete_object(context.repo.store().as_ref(), batch, &key).await?;
     }
     context.audited.commit(batch, vec![]).await?;
@@ -307,10 +307,7 @@ async fn store(
     let Some(job) = job else {
         // Unknown to a restored store: keep it where it can be found, and say so in the log.
         let record = adopted(agent, report, at, now);
-        batch = batch
-            .if_absent(keys::run(run)?)
-            .create_record(keys::job(run, node)?, &record)?
-            .put_record(keys::node_job(node, run)?, &Mark {})?;
+        batch = jobs::add(batch.if_absent(runs::key(run)?).if_absent(jobs::key(run, node)?), &record)?;
         context.audited.commit(batch, vec![leaf.because(because("adopted: unknown to this store"))]).await?;
         context.adopted.forget(node, run);
         return Ok(());
@@ -318,7 +315,7 @@ async fn store(
     // Storing the reports of jobs that were offered goes on from the reserve when space is short (§3.4).
     batch = batch.using_reserve();
     for backup in backups_of(agent, report) {
-        let key = keys::backup(node, backup.made.as_millis(), &backup.sha256)?;
+        let key = backups::key(node, backup.made.as_millis(), &backup.sha256)?;
         // Who looked at an archive did not make it.
         let known = context.repo.get::<BackupRecord>(&key).await?.map(|known| known.record);
         let run = known.as_ref().map_or(backup.run, |known| known.run);
@@ -334,15 +331,13 @@ async fn store(
     let found = health_of(report, now);
     let newest = found.clone().filter(|found| known.health.is_none_or(|known| known.at <= found.at));
     if let Some(health) = &newest {
-        batch = batch.put_record(keys::health(node)?, &HealthRecord { health: health.clone() })?;
+        batch = batch.put_record(nodes::health(node)?, &HealthRecord { health: health.clone() })?;
     }
     let ended = ended(report);
     let late = job.record.state.outcome().is_some() || job.record.attempt != attempt;
     if late {
         let record = JobRecord { late_report: Some(at), ..job.record };
-        batch = batch.replace_record(keys::job(run, node)?, job.write_id, &record)?;
-        // The node has answered: it is told to stop no more, and what it held is free.
-        batch = jobs::settle(&context.repo, batch, &record).await?;
+        batch = jobs::note_late(&context.repo, batch, job.write_id, &record).await?;
         context.audited.commit(batch, vec![leaf.because(because("late: the job had ended here"))]).await?;
         note_health(context, node, newest);
         context.notifier.job_changed(run, node);
@@ -516,7 +511,7 @@ fn backups_of(agent: &Agent, report: &Report) -> Vec<BackupRecord> {
 }
 
 async fn stored_digest(context: &Context, node: NodeId, chain: u32, sequence: u64) -> Result<Option<Digest>> {
-    let key = keys::report(node, chain, sequence)?;
+    let key = reports::key(node, chain, sequence)?;
     let stored = context.repo.object_record::<ReportRecord>(&key).await?;
     Ok(stored.map(|record| Digest::of(&record.payload)))
 }
@@ -528,7 +523,7 @@ pub async fn stored_report(
     chain: u32,
     sequence: u64,
 ) -> Result<Option<(Report, Digest)>> {
-    let key = keys::report(node, chain, sequence)?;
+    let key = reports::key(node, chain, sequence)?;
     let Some(record) = context.repo.object_record::<ReportRecord>(&key).await? else { return Ok(None) };
     let digest = Digest::of(&record.payload);
     Ok(Some((canonical::from_slice(&record.payload).map_err(ControllerError::internal)?, digest)))

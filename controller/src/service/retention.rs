@@ -31,10 +31,11 @@ use super::copies;
 use super::limits::CLOCK_AHEAD;
 use crate::context::Context;
 use crate::error::Result;
+use crate::repo::answers::{self, IdempotencyRecord};
+use crate::repo::backups::{self, BackupRecord};
 use crate::repo::codec::Record;
-use crate::repo::keys;
 use crate::repo::reader::PAGE;
-use crate::repo::records::{BackupRecord, IdempotencyRecord, InviteRecord, TokenRecord};
+use crate::repo::tokens::{self, InviteRecord, TokenRecord};
 
 const DAY: Duration = Duration::from_hours(24);
 const BODIES: Duration = DAY.saturating_mul(30);
@@ -67,10 +68,10 @@ pub async fn sweep(context: &Context) -> Result<Swept> {
     let invite = |invite: &InviteRecord| is_over(invite.expires, TOKENS, now);
     let backup = |backup: &BackupRecord| is_over(backup.made, BACKUPS, now) && !backup.has_copy();
     swept.others += take_answers(context, now).await?;
-    swept.others += take_records(context, keys::JOIN_TOKENS, token).await?;
-    swept.others += take_records(context, keys::INVITES, invite).await?;
+    swept.others += take_records(context, tokens::JOIN_TOKENS, token).await?;
+    swept.others += take_records(context, tokens::INVITES, invite).await?;
     swept.others += copies::sweep(context, now).await?;
-    swept.others += take_records(context, keys::BACKUPS, backup).await?;
+    swept.others += take_records(context, backups::ALL, backup).await?;
     Ok(swept)
 }
 
@@ -118,11 +119,11 @@ async fn take_answers(context: &Context, now: Timestamp) -> Result<usize> {
     let mut taken = 0;
     let mut after: Option<Key> = None;
     loop {
-        let prefix = keys::IDEMPOTENCY.as_bytes();
+        let prefix = answers::ALL.as_bytes();
         let page = store.scan(prefix, after.as_ref(), PAGE, Direction::Ascending).await?;
         let last = page.len() < PAGE;
         after = page.last().map(|(key, _)| key.clone());
-        for (key, _) in page.into_iter().filter(|(key, _)| keys::is_idempotency_head(key)) {
+        for (key, _) in page.into_iter().filter(|(key, _)| answers::is_head(key)) {
             let answer = context.repo.object_record::<IdempotencyRecord>(&key).await?;
             if answer.is_some_and(|answer| is_over(answer.at, ANSWERS, now)) {
                 let batch = context.audited.batch().using_reserve();

@@ -20,11 +20,10 @@ use super::{documents, runs};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
+use crate::repo;
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
-use crate::repo::reader::BatchExt as _;
-use crate::repo::records::RunRecord;
-use crate::repo::rollout_record::{RingRecord, RolloutRecord};
+use crate::repo::rollouts::{RingRecord, RolloutRecord};
+use crate::repo::runs::RunRecord;
 
 /// Nodes named in one message.
 const NAMED: usize = 10;
@@ -229,7 +228,7 @@ pub async fn steer(
         if !runs::fits(&record)? {
             return Err(ControllerError::invalid("reason", "it is too long for the record of this run"));
         }
-        let mut batch = context.audited.batch().replace_record(keys::run(run)?, stored.write_id, &record)?;
+        let mut batch = repo::runs::save(context.audited.batch(), stored.write_id, &record)?;
         batch = once.store(context, batch, &done)?;
         let leaf = AuditEntry::new(caller.actor(), steer.action(), format!("run/{run}"))
             .subject(record.authority.digest())

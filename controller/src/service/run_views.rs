@@ -16,9 +16,11 @@ use super::{documents, reports, runs, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::fleet::open_runs::{OpenRun, RunModel};
-use crate::repo::keys;
-use crate::repo::records::{JobRecord, Mark, RunRecord};
-use crate::repo::rollout_record::RingRecord;
+use crate::repo;
+use crate::repo::codec::Mark;
+use crate::repo::jobs::{self, JobRecord};
+use crate::repo::rollouts::RingRecord;
+use crate::repo::runs::RunRecord;
 
 fn item(record: &RunRecord, tally: Tally) -> RunItem {
     RunItem {
@@ -45,10 +47,11 @@ fn listed(context: &Context, record: &RunRecord) -> RunItem {
 pub async fn open(context: &Context, limit: usize) -> Result<Vec<RunItem>> {
     let mut items = Vec::new();
     // All that are looked at on one screen, and a little more: ids follow the operators' clocks, time is ours.
-    for (key, _) in context.repo.page::<Mark>(keys::OPEN_RUNS, None, limit * 5, Direction::Descending).await?
+    for (key, _) in
+        context.repo.page::<Mark>(repo::runs::OPEN, None, limit * 5, Direction::Descending).await?
     {
-        if let Some(run) = keys::run_in(&key, keys::OPEN_RUNS)
-            && let Some(stored) = context.repo.get::<RunRecord>(&keys::run(run)?).await?
+        if let Some(run) = repo::runs::run_in(&key, repo::runs::OPEN)
+            && let Some(stored) = context.repo.get::<RunRecord>(&repo::runs::key(run)?).await?
         {
             items.push(listed(context, &stored.record));
         }
@@ -63,14 +66,14 @@ pub async fn list(context: &Context, after: &str, limit: usize) -> Result<Page<R
     let after = if after.is_empty() {
         None
     } else {
-        let at = keys::run_by_time_at(after);
+        let at = repo::runs::by_time_at(after);
         Some(at.ok_or_else(|| ControllerError::invalid("after", "not the end of a page of runs"))?)
     };
     let page =
-        context.repo.page::<Mark>(keys::RUNS_BY_TIME, after.as_ref(), limit, Direction::Descending).await?;
+        context.repo.page::<Mark>(repo::runs::BY_TIME, after.as_ref(), limit, Direction::Descending).await?;
     let (mut items, mut last) = (Vec::new(), None);
-    for (run, place) in page.iter().filter_map(|(key, _)| keys::run_by_time_in(key)) {
-        if let Some(stored) = context.repo.get::<RunRecord>(&keys::run(run)?).await? {
+    for (run, place) in page.iter().filter_map(|(key, _)| repo::runs::by_time_in(key)) {
+        if let Some(stored) = context.repo.get::<RunRecord>(&repo::runs::key(run)?).await? {
             items.push(listed(context, &stored.record));
         }
         last = Some(place);
@@ -81,7 +84,12 @@ pub async fn list(context: &Context, after: &str, limit: usize) -> Result<Page<R
 
 /// Name of a run's procedure; empty when the run is not in this store.
 pub async fn procedure_of(context: &Context, run: RunId) -> Result<String> {
-    Ok(context.repo.get::<RunRecord>(&keys::run(run)?).await?.map(|s| s.record.procedure).unwrap_or_default())
+    Ok(context
+        .repo
+        .get::<RunRecord>(&repo::runs::key(run)?)
+        .await?
+        .map(|s| s.record.procedure)
+        .unwrap_or_default())
 }
 
 /// A run: as the runner has it while it is open here, else as its record says.
@@ -268,12 +276,12 @@ pub fn with_rollout(context: &Context, record: JobRecord, procedure: String) -> 
 /// A page of a run's jobs by node id.
 pub async fn jobs_page(context: &Context, run: RunId, after: &str, limit: usize) -> Result<Page<JobItem>> {
     let run_record = runs::load(context, run).await?.record;
-    let prefix = keys::jobs_of(run);
+    let prefix = jobs::of_run(run);
     let after = if after.is_empty() {
         None
     } else {
         let node: NodeId = after.parse().map_err(|error| ControllerError::invalid("after", error))?;
-        Some(keys::job(run, node)?)
+        Some(jobs::key(run, node)?)
     };
     let page = context.repo.page::<JobRecord>(&prefix, after.as_ref(), limit, Direction::Ascending).await?;
     let next = (page.len() == limit)
@@ -293,11 +301,11 @@ pub async fn jobs_page(context: &Context, run: RunId, after: &str, limit: usize)
 pub async fn node_in(context: &Context, run: RunId, name: &str) -> Result<NodeId> {
     let present = views::find(context, name);
     if let Ok(known) = &present
-        && context.repo.get::<JobRecord>(&keys::job(run, known.record.id)?).await?.is_some()
+        && context.repo.get::<JobRecord>(&jobs::key(run, known.record.id)?).await?.is_some()
     {
         return Ok(known.record.id);
     }
-    let jobs = context.repo.all::<JobRecord>(&keys::jobs_of(run)).await?;
+    let jobs = context.repo.all::<JobRecord>(&jobs::of_run(run)).await?;
     let then = jobs.iter().find(|(_, job)| job.record.node_name.as_str() == name);
     match (then, present) {
         (Some((_, job)), _) => Ok(job.record.node),
@@ -311,7 +319,7 @@ pub async fn job(context: &Context, run: RunId, node_name: &str) -> Result<JobVi
     let node = node_in(context, run, node_name).await?;
     let record = context
         .repo
-        .get::<JobRecord>(&keys::job(run, node)?)
+        .get::<JobRecord>(&jobs::key(run, node)?)
         .await?
         .ok_or_else(|| ControllerError::not_found("job", format!("{run}/{node_name}")))?
         .record;
@@ -366,9 +374,9 @@ mod tests {
         let mut batch = context.audited.batch();
         for (number, started) in [(9, 1000), (3, 3000), (7, 2000), (1, 4000), (5, 2000)] {
             let record = record(number, started);
-            batch = batch.put_record(keys::run(record.run).unwrap(), &record).unwrap();
+            batch = batch.put_record(repo::runs::key(record.run).unwrap(), &record).unwrap();
         }
-        batch = batch.delete(keys::runs_by_time_made().unwrap());
+        batch = batch.delete(repo::runs::by_time_made().unwrap());
         context.audited.commit(batch, vec![]).await.unwrap();
         assert_eq!(listed_in_pages(&test, 10).await, [0; 0]);
         upgrades::run(context).await.unwrap();

@@ -26,10 +26,12 @@ use super::{documents, hints, limits, rollouts};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
+use crate::repo;
 use crate::repo::audited::AuditEntry;
+use crate::repo::codec;
+use crate::repo::jobs::{self, JobRecord};
 use crate::repo::reader::{BatchExt as _, Stored};
-use crate::repo::records::{JobRecord, Mark, RunRecord};
-use crate::repo::{codec, keys};
+use crate::repo::runs::{self, RunRecord};
 
 /// Jobs a commit: two puts each, under the store's 1,024 operations a batch and 1 MiB with their sizes.
 const JOBS_A_COMMIT: usize = 400;
@@ -147,7 +149,7 @@ pub async fn start(
 
 /// Is the run there for this very request? With or without its key, the same request is the same run.
 async fn exists(context: &Context, run: RunId, request: Digest) -> Result<bool> {
-    match context.repo.get::<RunRecord>(&keys::run(run)?).await? {
+    match context.repo.get::<RunRecord>(&runs::key(run)?).await? {
         None => Ok(false),
         Some(existing) if existing.record.authority == Authority::Request(request) => Ok(true),
         Some(_) => Err(ControllerError::new(
@@ -177,16 +179,11 @@ async fn write(
     }
     write_jobs(context, start).await?;
     let stored = serde_json::to_vec(&order.request).map_err(ControllerError::internal)?;
-    let mut batch = context
-        .audited
-        .batch()
-        .create_record(keys::run(run)?, &record)?
-        .create_record(keys::open_run(run)?, &Mark {})?
-        .put_record(keys::run_by_time(record.started, run)?, &Mark {})?
-        .put_object(&keys::content(&digest)?, &stored)?;
+    let batch = runs::create(context.audited.batch(), &record)?;
+    let mut batch = batch.put_object(&repo::documents::content(&digest)?, &stored)?;
     if let Some(procedure) = &order.procedure {
         let stored = serde_json::to_vec(procedure).map_err(ControllerError::internal)?;
-        batch = batch.put_object(&keys::content(&procedure.digest())?, &stored)?;
+        batch = batch.put_object(&repo::documents::content(&procedure.digest())?, &stored)?;
     }
     batch = once.store(context, batch, &run)?;
     let action = if record.verb == Verb::Run { "run.start" } else { "run.plan" };
@@ -362,7 +359,7 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
 /// Writes the jobs, only as long as there is no run: a call repeated late must not set ended jobs back.
 async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
     for (chunk_index, chunk) in start.nodes.chunks(JOBS_A_COMMIT).enumerate() {
-        let mut batch = context.audited.batch().if_absent(keys::run(start.request.run)?);
+        let mut batch = context.audited.batch().if_absent(runs::key(start.request.run)?);
         for (offset, known) in chunk.iter().enumerate() {
             let index = u32::try_from(chunk_index * JOBS_A_COMMIT + offset).unwrap_or(u32::MAX);
             let record = JobRecord {
@@ -391,9 +388,7 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
                 late_report: None,
                 health: None,
             };
-            batch = batch
-                .put_record(keys::job(record.run, record.node)?, &record)?
-                .put_record(keys::node_job(record.node, record.run)?, &Mark {})?;
+            batch = jobs::add(batch, &record)?;
         }
         context.audited.commit(batch, vec![]).await?;
     }
@@ -492,7 +487,7 @@ fn left_out(context: &Context, request: &Request) -> Vec<Skipped> {
 pub async fn load(context: &Context, run: RunId) -> Result<Stored<RunRecord>> {
     context
         .repo
-        .get(&keys::run(run)?)
+        .get(&runs::key(run)?)
         .await?
         .ok_or_else(|| ControllerError::not_found("run", run).fix("list them: fleetctl run list"))
 }
@@ -527,11 +522,8 @@ pub async fn cancel(
             let text = &mut record.stopped_because;
             text.truncate(text.floor_char_boundary(text.len() * 3 / 4));
         }
-        let mut batch = context.audited.batch().using_reserve().replace_record(
-            keys::run(run)?,
-            stored.write_id,
-            &record,
-        )?;
+        let batch = context.audited.batch().using_reserve();
+        let mut batch = runs::save(batch, stored.write_id, &record)?;
         batch = once.store(context, batch, &run)?;
         let leaf = AuditEntry::new(caller.actor(), "run.cancel", format!("run/{run}"))
             .idempotency(idempotency_key)
@@ -571,7 +563,7 @@ mod tests {
         assert!((4000..6000).contains(&longest), "{longest}");
         for reason in &reasons {
             let record = RunRecord { selector: "x".repeat(longest), ..run_record(run, now) };
-            let batch = context.audited.batch().put_record(keys::run(run).unwrap(), &record).unwrap();
+            let batch = context.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
             context.audited.commit(batch, vec![]).await.unwrap();
             cancel(context, &caller, run, reason, "").await.unwrap();
             let stopped = load(context, run).await.unwrap().record;

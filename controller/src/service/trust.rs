@@ -9,7 +9,7 @@ use super::idempotency::Once;
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
+use crate::repo::fleet;
 use crate::repo::reader::BatchExt as _;
 
 /// The newest bundle.
@@ -64,7 +64,7 @@ pub async fn publish(
     let stored = serde_json::to_vec(&signed).map_err(ControllerError::internal)?;
     // Only in the place of the very bundle that this one was judged against: of two with one version the store
     // takes one, whoever writes them.
-    let key = keys::trust_bundle()?;
+    let key = fleet::trust_bundle()?;
     let mut batch = context.audited.batch().if_write_id(key.clone(), seen).put_object(&key, &stored)?;
     batch = once.store(context, batch, &answer)?;
     let leaf = AuditEntry::new(caller.actor(), "trust.publish", format!("trust-bundle/{next}"))
@@ -93,7 +93,7 @@ fn version(why: String) -> ControllerError {
 /// The newest bundle of the store with the commit that wrote it; what is known in memory follows, because
 /// another process may have written it.
 async fn stored(context: &Context) -> Result<(TrustBundle, WriteId)> {
-    let key = keys::trust_bundle()?;
+    let key = fleet::trust_bundle()?;
     let missing = || ControllerError::internal("there is no trust bundle in the store");
     // The version first: when another bundle comes between the two reads, the commit fails.
     let seen = context.repo.write_id(&key).await?.ok_or_else(missing)?;
@@ -146,7 +146,7 @@ mod tests {
         };
         assert_eq!((lost.kind, lost.detail.code.as_str()), (Kind::Conflict, "trust-version"), "{lost}");
         assert_eq!(
-            test.context.repo.object(&keys::trust_bundle().unwrap()).await.unwrap(),
+            test.context.repo.object(&fleet::trust_bundle().unwrap()).await.unwrap(),
             Some(won.clone())
         );
         let known = serde_json::to_vec(&test.context.trust.get().1).unwrap();

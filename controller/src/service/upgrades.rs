@@ -10,22 +10,24 @@ use fleet_types::job::{JobState, Outcome};
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::repo::keys;
+use crate::repo::codec::Mark;
+use crate::repo::holds::{self, HoldRecord};
+use crate::repo::jobs::{self, InboxRecord, JobRecord};
 use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{HoldRecord, InboxRecord, JobRecord, Mark, RunRecord};
+use crate::repo::runs::{self, RunRecord};
 
 /// Records a commit, half of the store's 1,024 operations a batch.
 const A_COMMIT: usize = 500;
 
 /// Does what was not done over this store.
 pub async fn run(context: &Context) -> Result<()> {
-    if is_due(context, &keys::runs_by_time_made()?).await? {
+    if is_due(context, &runs::by_time_made()?).await? {
         index_by_time(context).await?;
-        done(context, keys::runs_by_time_made()?).await?;
+        done(context, runs::by_time_made()?).await?;
     }
-    if is_due(context, &keys::pair_holds_made()?).await? {
+    if is_due(context, &holds::pairs_made()?).await? {
         hold_pairs(context).await?;
-        done(context, keys::pair_holds_made()?).await?;
+        done(context, holds::pairs_made()?).await?;
     }
     Ok(())
 }
@@ -43,13 +45,13 @@ async fn done(context: &Context, mark: Key) -> Result<()> {
 async fn index_by_time(context: &Context) -> Result<()> {
     let mut after: Option<Key> = None;
     loop {
-        let page = context.repo.page(keys::RUNS, after.as_ref(), A_COMMIT, Direction::Ascending).await?;
+        let page = context.repo.page(runs::ALL, after.as_ref(), A_COMMIT, Direction::Ascending).await?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         let mut batch = context.audited.batch();
         for (_, stored) in page {
             let RunRecord { started, run, .. } = stored.record;
-            batch = batch.put_record(keys::run_by_time(started, run)?, &Mark {})?;
+            batch = batch.put_record(runs::by_time(started, run)?, &Mark {})?;
         }
         context.audited.commit(batch, vec![]).await?;
     }
@@ -59,18 +61,18 @@ async fn index_by_time(context: &Context) -> Result<()> {
 /// has not answered.
 async fn hold_pairs(context: &Context) -> Result<()> {
     let mut holds: BTreeMap<Key, HoldRecord> = BTreeMap::new();
-    for (_, run) in context.repo.all::<RunRecord>(keys::RUNS).await? {
+    for (_, run) in context.repo.all::<RunRecord>(runs::ALL).await? {
         let RunRecord { run, changes, tally, state, .. } = run.record;
         if !changes || (state.is_terminal() && tally.count(&[Outcome::Lost]) == 0) {
             continue;
         }
-        for (_, job) in context.repo.all::<JobRecord>(&keys::jobs_of(run)).await? {
+        for (_, job) in context.repo.all::<JobRecord>(&jobs::of_run(run)).await? {
             let job = job.record;
             let Some(pair) = job.pair.clone().filter(|_| job.state != JobState::Queued) else { continue };
             // The entry goes when the node has answered.
-            let entry = context.repo.get::<InboxRecord>(&keys::inbox_entry(job.node, run)?).await?;
+            let entry = context.repo.get::<InboxRecord>(&jobs::inbox_entry(job.node, run)?).await?;
             if entry.is_some() {
-                holds.entry(keys::hold(&Place::pair(pair))?).or_insert_with(|| HoldRecord::of(&job));
+                holds.entry(holds::key(&Place::pair(pair))?).or_insert_with(|| HoldRecord::of(&job));
             }
         }
     }
@@ -90,7 +92,6 @@ mod tests {
     use fleet_types::run::{RunState, Tally};
 
     use super::*;
-    use crate::repo::jobs;
     use crate::testing::{TestContext, agent, job_record, run_record};
 
     #[tokio::test]
@@ -106,7 +107,7 @@ mod tests {
             node_index: 0,
             node_path: vec![],
         };
-        let mut batch = context.audited.batch().delete(keys::pair_holds_made().unwrap());
+        let mut batch = context.audited.batch().delete(holds::pairs_made().unwrap());
         let jobs = [
             (1, "offered", true, RunState::Running, JobState::Offered, true),
             (2, "reads", false, RunState::Running, JobState::Offered, true),
@@ -122,22 +123,22 @@ mod tests {
             let record =
                 RunRecord { changes, state: run_state, tally, ..run_record(run, context.clock.now()) };
             let job = JobRecord { pair: Some(pair.to_owned()), state, ..job_record(run, &agent) };
-            batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
-            batch = batch.put_record(keys::job(run, agent.node).unwrap(), &job).unwrap();
+            batch = batch.put_record(runs::key(run).unwrap(), &record).unwrap();
+            batch = batch.put_record(jobs::key(run, agent.node).unwrap(), &job).unwrap();
             if in_inbox {
-                batch = batch.put_record(keys::inbox_entry(agent.node, run).unwrap(), &entry).unwrap();
+                batch = batch.put_record(jobs::inbox_entry(agent.node, run).unwrap(), &entry).unwrap();
             }
         }
         context.audited.commit(batch, vec![]).await.unwrap();
         run(context).await.unwrap();
-        let held = jobs::holds(&context.repo).await.unwrap();
+        let held = holds::holds(&context.repo).await.unwrap();
         let pair = |name: &str| Place::pair(name.to_owned());
         let held: Vec<_> = held.into_iter().map(|(place, holder)| (place, holder.name)).collect();
         assert_eq!(held, [(pair("lost"), "fw-4".to_owned()), (pair("offered"), "fw-1".to_owned())]);
         // Not again: holds come and go with jobs from now on.
-        let key = keys::hold(&pair("lost")).unwrap();
+        let key = holds::key(&pair("lost")).unwrap();
         context.audited.commit(context.audited.batch().delete(key), vec![]).await.unwrap();
         run(context).await.unwrap();
-        assert_eq!(jobs::holds(&context.repo).await.unwrap().len(), 1);
+        assert_eq!(holds::holds(&context.repo).await.unwrap().len(), 1);
     }
 }

@@ -9,7 +9,7 @@ use super::{hints, inventory, reports, run_views};
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::fleet::node_cache::Known;
-use crate::repo::records::NodeState;
+use crate::repo::nodes::NodeState;
 
 /// Lines of one section of the status.
 const LINES: usize = 20;

@@ -20,8 +20,8 @@ use crate::edge::refusals::Refusals;
 use crate::edge::status::to_status;
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::sessions::ToNode;
-use crate::repo::keys;
-use crate::repo::records::InboxRecord;
+use crate::repo;
+use crate::repo::jobs::InboxRecord;
 use crate::runner::deliver;
 use crate::service::caller::Agent;
 use crate::service::{holds, inventory, jobs, reports};
@@ -236,7 +236,7 @@ impl Session {
                 return Ok(Some(Input::Inbox(deliver::inbox(context, node, machine.epoch()).await?)));
             }
             Act::IsStillOffered(run) => {
-                let entry = context.repo.get::<InboxRecord>(&keys::inbox_entry(node, run)?).await?;
+                let entry = context.repo.get::<InboxRecord>(&repo::jobs::inbox_entry(node, run)?).await?;
                 let stop = deliver::stop_reason(context, node, run).await?;
                 return Ok(Some(Input::StillOffered { run, offered: entry.is_some(), stop }));
             }

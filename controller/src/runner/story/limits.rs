@@ -14,7 +14,7 @@ fn site(number: u32) -> Place {
 
 impl World {
     async fn held(&self) -> Vec<(Place, String)> {
-        let held = jobs::holds(&self.context().repo).await.unwrap();
+        let held = holds::holds(&self.context().repo).await.unwrap();
         held.into_iter().map(|(place, holder)| (place, holder.name)).collect()
     }
 
@@ -80,7 +80,7 @@ async fn a_lost_job_keeps_its_places_until_an_operator_releases_its_node() {
     // A late answer takes nothing away that another has by now.
     let active = world.load(run).await;
     world.pass(&active, &[]).await;
-    let lost = world.context().repo.get::<JobRecord>(&keys::job(run, agent(1).node).unwrap()).await.unwrap();
+    let lost = world.context().repo.get::<JobRecord>(&jobs::key(run, agent(1).node).unwrap()).await.unwrap();
     let batch = world.test.context.audited.batch();
     let batch = jobs::settle(&world.test.context.repo, batch, &lost.unwrap().record).await.unwrap();
     world.test.context.audited.commit(batch, vec![]).await.unwrap();

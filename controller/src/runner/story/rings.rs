@@ -5,7 +5,9 @@ use fleet_types::digest::Digest;
 use fleet_types::run::RingState;
 
 use super::*;
-use crate::repo::rollout_record::{RingRecord, RolloutRecord};
+use crate::repo::jobs;
+use crate::repo::rollouts::{RingRecord, RolloutRecord};
+use crate::repo::runs;
 use crate::service::rollouts::{Steer, steer};
 use crate::testing::operator;
 
@@ -31,7 +33,7 @@ impl World {
     async fn rollout(&self, nodes: &[u128]) -> RunId {
         let run = self.run_of(1, nodes, 9, None).await;
         let context = self.context();
-        let stored = context.repo.get::<RunRecord>(&keys::run(run).unwrap()).await.unwrap().unwrap();
+        let stored = context.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap();
         let rollout = RolloutRecord {
             policy: "careful".to_owned(),
             policy_digest: Digest::of(b"policy"),
@@ -42,9 +44,9 @@ impl World {
             rings: vec![ring(0, "canary", 600_000), ring(1, "rest", 0)],
         };
         let record = RunRecord { rollout: Some(rollout), ..stored.record };
-        let mut batch = context.audited.batch().put_record(keys::run(run).unwrap(), &record).unwrap();
+        let mut batch = context.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
         for n in nodes.iter().filter(|n| **n > 1) {
-            let key = keys::job(run, agent(*n).node).unwrap();
+            let key = jobs::key(run, agent(*n).node).unwrap();
             let job = context.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record;
             batch = batch.put_record(key, &JobRecord { ring: 1, ..job }).unwrap();
         }
@@ -53,7 +55,7 @@ impl World {
     }
 
     async fn rings(&self, run: RunId) -> Vec<RingState> {
-        let stored = self.context().repo.get::<RunRecord>(&keys::run(run).unwrap()).await.unwrap().unwrap();
+        let stored = self.context().repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap();
         stored.record.rollout.unwrap().rings.iter().map(|ring| ring.state).collect()
     }
 

@@ -9,7 +9,11 @@ use fleet_types::view::Presence;
 
 use super::*;
 use crate::rebuild;
-use crate::repo::records::{InboxRecord, JobRecord, Mark, RunRecord};
+use crate::repo;
+use crate::repo::codec::Mark;
+use crate::repo::jobs::{self, InboxRecord, JobRecord};
+use crate::repo::nodes;
+use crate::repo::runs::RunRecord;
 use crate::runner::deliver;
 use crate::service::caller::Agent;
 use crate::service::inventory::{HelloFacts, check_active, connect};
@@ -37,21 +41,21 @@ async fn job_in(context: &Context, agent: &Agent, number: u64, state: JobState) 
     let entry =
         InboxRecord { stage: Stage::FIRST, attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
     let mut batch = context.audited.batch();
-    batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
-    batch = batch.put_record(keys::open_run(run).unwrap(), &Mark {}).unwrap();
-    batch = batch.put_record(keys::inbox_entry(agent.node, run).unwrap(), &entry).unwrap();
-    batch = batch.put_record(keys::job(run, agent.node).unwrap(), &job).unwrap();
+    batch = batch.put_record(repo::runs::key(run).unwrap(), &record).unwrap();
+    batch = batch.put_record(repo::runs::open(run).unwrap(), &Mark {}).unwrap();
+    batch = batch.put_record(jobs::inbox_entry(agent.node, run).unwrap(), &entry).unwrap();
+    batch = batch.put_record(jobs::key(run, agent.node).unwrap(), &job).unwrap();
     context.audited.commit(batch, vec![]).await.unwrap();
     run
 }
 
 async fn job_state(context: &Context, agent: &Agent, run: RunId) -> JobState {
-    let key = keys::job(run, agent.node).unwrap();
+    let key = jobs::key(run, agent.node).unwrap();
     context.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record.state
 }
 
 async fn has_inbox(context: &Context, agent: &Agent, run: RunId) -> bool {
-    let key = keys::inbox_entry(agent.node, run).unwrap();
+    let key = jobs::inbox_entry(agent.node, run).unwrap();
     context.repo.get::<InboxRecord>(&key).await.unwrap().is_some()
 }
 
@@ -197,7 +201,7 @@ async fn a_removed_node_is_shut_out_its_jobs_end_and_its_name_is_free() {
         agent.node,
         "what it did is found by the name that it had"
     );
-    assert!(context.repo.get::<NodePointer>(&keys::node_name("fw-1").unwrap()).await.unwrap().is_none());
+    assert!(context.repo.get::<NodePointer>(&nodes::name("fw-1").unwrap()).await.unwrap().is_none());
     assert!(!has_inbox(context, &agent, run).await, "nobody comes for it");
     let unknown = remove(context, &order(&operator(), "fw-1", "again")).await.unwrap_err();
     assert_eq!(unknown.kind, Kind::NotFound);

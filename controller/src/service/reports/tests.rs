@@ -9,7 +9,11 @@ use fleet_types::seal::SigningKey;
 
 use super::*;
 use crate::clock::Clock;
-use crate::repo::records::NodeState;
+use crate::repo::backups;
+use crate::repo::jobs;
+use crate::repo::nodes::{self, NodeState};
+use crate::repo::reports;
+use crate::repo::runs;
 use crate::testing::{TestContext, agent, enrolled, job_record, run_record};
 
 /// A node that has the fleet's reports signed by its own key, one behind the other.
@@ -27,7 +31,7 @@ impl Reporter {
         let record = context.node_cache.get(agent.node).unwrap().record;
         let revision = record.revision + 1;
         let record = NodeRecord { report_key: Some(key.public()), revision, ..NodeRecord::clone(&record) };
-        let batch = context.audited.batch().put_record(keys::node(agent.node).unwrap(), &record).unwrap();
+        let batch = context.audited.batch().put_record(nodes::key(agent.node).unwrap(), &record).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
         context.node_cache.advance(record);
         Self { agent, key, previous: None, sequence: 0 }
@@ -77,7 +81,7 @@ async fn a_report_on_a_run_that_is_not_kept_any_more_holds_nobody_and_fills_noth
     for arrived in &sent {
         assert_eq!(report(context, &node.agent, arrived).await.unwrap(), Digest::of(&arrived.payload));
     }
-    let prefix = keys::reports_of(node.agent.node, 0);
+    let prefix = reports::of_chain(node.agent.node, 0);
     let page = context.repo.store().scan(prefix.as_bytes(), None, 100, Direction::Ascending).await.unwrap();
     assert_eq!(page.len(), 1, "the one that the next one names");
     let state = || context.node_cache.get(node.agent.node).unwrap().record.state.clone();
@@ -100,8 +104,8 @@ async fn a_report_on_another_stage_than_was_given_holds_its_node() {
         authority: Authority::Request(Digest::of(b"request")),
         ..run_record(run, context.clock.now())
     };
-    let batch = batch.put_record(keys::job(run, node.agent.node).unwrap(), &job).unwrap();
-    let batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
+    let batch = batch.put_record(jobs::key(run, node.agent.node).unwrap(), &job).unwrap();
+    let batch = batch.put_record(runs::key(run).unwrap(), &record).unwrap();
     context.audited.commit(batch, vec![]).await.unwrap();
     let arrived = node.on(context, JobId { stage: Stage(1), ..job.id() });
     report(context, &node.agent, &arrived).await.unwrap_err();
@@ -115,7 +119,7 @@ async fn an_archive_that_is_listed_anew_stays_that_of_the_run_that_made_it() {
     let context = &test.context;
     let mut node = Reporter::new(context).await;
     let runs = [1, 2, 3].map(|number| RunId::new(now, number));
-    let key = keys::backup(node.agent.node, 1_700_000_000_000, &Digest::of(b"archive")).unwrap();
+    let key = backups::key(node.agent.node, 1_700_000_000_000, &Digest::of(b"archive")).unwrap();
     let known = async || {
         let known = context.repo.get::<BackupRecord>(&key).await.unwrap().unwrap().record;
         (known.run, known.listed_in)
@@ -130,8 +134,8 @@ async fn an_archive_that_is_listed_anew_stays_that_of_the_run_that_made_it() {
         let job = JobRecord { state: JobState::Offered, ..job_record(run, &node.agent) };
         let record =
             RunRecord { authority: Authority::Request(Digest::of(b"request")), ..run_record(run, now) };
-        let batch = batch.put_record(keys::job(run, node.agent.node).unwrap(), &job).unwrap();
-        let batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
+        let batch = batch.put_record(jobs::key(run, node.agent.node).unwrap(), &job).unwrap();
+        let batch = batch.put_record(runs::key(run).unwrap(), &record).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
         let steps = json!([{
             "id": "s", "title": "", "action": action, "state": "succeeded", "started": null, "took_ms": 1,

@@ -8,8 +8,9 @@ use fleet_types::time::Timestamp;
 use super::{BODIES, is_over};
 use crate::context::Context;
 use crate::error::Result;
-use crate::repo::keys;
-use crate::repo::records::{NodeRecord, ReportRecord};
+use crate::repo;
+use crate::repo::nodes::{self, NodeRecord};
+use crate::repo::reports::ReportRecord;
 use crate::service::reports;
 
 /// Bodies a commit. Each is at most 512 KiB in parts of 7 KiB: eight of them stay below the store's 1,024
@@ -19,9 +20,9 @@ const A_COMMIT: usize = 8;
 /// Takes away what is old of every chain. Looks at the oldest of each, and no further than one that stays.
 pub async fn take(context: &Context, now: Timestamp) -> Result<usize> {
     let (mut taken, mut after) = (0, None);
-    while let Some(key) = first(context, keys::REPORTS, after.as_ref()).await? {
+    while let Some(key) = first(context, repo::reports::ALL, after.as_ref()).await? {
         // Whatever has another shape is nobody's report.
-        let Some((node, chain)) = keys::chain_in(&key) else {
+        let Some((node, chain)) = repo::reports::chain_in(&key) else {
             after = Some(key);
             continue;
         };
@@ -34,7 +35,7 @@ pub async fn take(context: &Context, now: Timestamp) -> Result<usize> {
             context.audited.commit(batch, vec![]).await?;
         }
         taken += old.len();
-        after = Some(keys::behind_chain(node, chain)?);
+        after = Some(repo::reports::behind_chain(node, chain)?);
     }
     Ok(taken)
 }
@@ -46,25 +47,27 @@ async fn first(context: &Context, prefix: &str, after: Option<&Key>) -> Result<O
 
 /// Reports of a chain arrive in the order of their numbers: behind the first that is young all are.
 async fn old(context: &Context, node: NodeId, chain: u32, now: Timestamp) -> Result<Vec<Key>> {
-    let known = context.repo.get::<NodeRecord>(&keys::node(node)?).await?;
+    let known = context.repo.get::<NodeRecord>(&nodes::key(node)?).await?;
     let newest = match known.filter(|known| known.record.chain == chain) {
         Some(_) => reports::newest_sequence(context, node, chain).await?,
         None => None,
     };
-    let prefix = keys::reports_of(node, chain);
+    let prefix = repo::reports::of_chain(node, chain);
     let (mut old, mut after) = (Vec::new(), None);
     while let Some(found) = first(context, &prefix, after.as_ref()).await? {
-        let Some(sequence) = keys::report_in(&found, &prefix).filter(|number| Some(*number) != newest) else {
+        let Some(sequence) =
+            repo::reports::sequence_in(&found, &prefix).filter(|number| Some(*number) != newest)
+        else {
             break;
         };
-        let key = keys::report(node, chain, sequence)?;
+        let key = repo::reports::key(node, chain, sequence)?;
         if let Some(body) = context.repo.object_record::<ReportRecord>(&key).await? {
             if !is_over(body.received, BODIES, now) {
                 break;
             }
             old.push(key);
         }
-        after = Some(keys::behind_report(node, chain, sequence)?);
+        after = Some(repo::reports::behind(node, chain, sequence)?);
     }
     Ok(old)
 }

@@ -9,9 +9,10 @@ use super::{BODIES, RUNS, UNMADE, is_over};
 use crate::context::Context;
 use crate::error::Result;
 use crate::repo::audited::AuditEntry;
-use crate::repo::keys;
-use crate::repo::reader::{BatchExt as _, PAGE, Stored};
-use crate::repo::records::{InboxRecord, JobRecord, RunRecord};
+use crate::repo::documents;
+use crate::repo::jobs::{self, InboxRecord, JobRecord};
+use crate::repo::reader::{PAGE, Stored};
+use crate::repo::runs::{self, RunRecord};
 
 /// Jobs a commit: two deletes each.
 const JOBS_A_COMMIT: usize = 400;
@@ -24,7 +25,7 @@ pub async fn take(context: &Context, now: Timestamp) -> Result<(usize, usize)> {
     let mut after: Option<Key> = None;
     loop {
         let page =
-            context.repo.page::<RunRecord>(keys::RUNS, after.as_ref(), PAGE, Direction::Ascending).await?;
+            context.repo.page::<RunRecord>(runs::ALL, after.as_ref(), PAGE, Direction::Ascending).await?;
         let is_last = page.len() < PAGE;
         after = page.last().map(|(key, _)| key.clone());
         for (_, stored) in page {
@@ -49,7 +50,7 @@ async fn take_output(context: &Context, stored: &Stored<RunRecord>, now: Timesta
     context.output.forget(run).await?;
     let record = RunRecord { bodies_gone: Some(now), ..stored.record.clone() };
     let batch = context.audited.batch().using_reserve();
-    let batch = batch.replace_record(keys::run(run)?, stored.write_id, &record)?;
+    let batch = runs::save(batch, stored.write_id, &record)?;
     let what = "the bodies of its reports and their output";
     context.audited.commit(batch, vec![leaf(context, run, what)]).await?;
     Ok(())
@@ -57,15 +58,15 @@ async fn take_output(context: &Context, stored: &Stored<RunRecord>, now: Timesta
 
 /// A run with its jobs, its request, and its procedure where that was made for it alone; false when it stays.
 async fn take_run(context: &Context, run: &RunRecord) -> Result<bool> {
-    let jobs = context.repo.all::<JobRecord>(&keys::jobs_of(run.run)).await?;
+    let jobs = context.repo.all::<JobRecord>(&jobs::of_run(run.run)).await?;
     if is_awaited(context, &jobs).await? {
         return Ok(false);
     }
     take_jobs(context, &jobs, |batch| batch).await?;
     let store = context.repo.store().as_ref();
     let mut batch = without_procedure(context, run).await?;
-    batch = batch.delete(keys::run(run.run)?).delete(keys::run_by_time(run.started, run.run)?);
-    batch = chunks::delete_object(store, batch, &keys::content(&run.authority.digest())?).await?;
+    batch = runs::remove(batch, run)?;
+    batch = chunks::delete_object(store, batch, &documents::content(&run.authority.digest())?).await?;
     context.audited.commit(batch, vec![leaf(context, run.run, "the run with its jobs")]).await?;
     Ok(true)
 }
@@ -74,7 +75,7 @@ async fn take_run(context: &Context, run: &RunRecord) -> Result<bool> {
 /// that takes the job, the run and the request.
 async fn is_awaited(context: &Context, jobs: &Jobs) -> Result<bool> {
     for (_, job) in jobs.iter().filter(|(_, job)| job.record.state.outcome() == Some(Outcome::Lost)) {
-        let entry = keys::inbox_entry(job.record.node, job.record.run)?;
+        let entry = jobs::inbox_entry(job.record.node, job.record.run)?;
         if context.repo.get::<InboxRecord>(&entry).await?.is_some() {
             return Ok(true);
         }
@@ -85,8 +86,8 @@ async fn is_awaited(context: &Context, jobs: &Jobs) -> Result<bool> {
 async fn take_jobs(context: &Context, jobs: &Jobs, only: impl Fn(Batch) -> Batch) -> Result<()> {
     for chunk in jobs.chunks(JOBS_A_COMMIT) {
         let mut batch = only(context.audited.batch().using_reserve());
-        for (key, job) in chunk {
-            batch = batch.delete(key.clone()).delete(keys::node_job(job.record.node, job.record.run)?);
+        for (_, job) in chunk {
+            batch = jobs::remove(batch, &job.record)?;
         }
         context.audited.commit(batch, vec![]).await?;
     }
@@ -96,18 +97,18 @@ async fn take_jobs(context: &Context, jobs: &Jobs, only: impl Fn(Batch) -> Batch
 /// A batch that takes away the procedure of a run, if it was never applied and no other run has it.
 async fn without_procedure(context: &Context, run: &RunRecord) -> Result<Batch> {
     let nothing = || context.audited.batch().using_reserve();
-    let source = keys::source(&run.procedure_digest)?;
+    let source = documents::source(&run.procedure_digest)?;
     if run.procedure_revision.is_some() || context.repo.write_id(&source).await?.is_some() {
         return Ok(nothing());
     }
     // Before the look at the other runs: one that begins meanwhile writes the procedure anew, and this fails.
-    let made = keys::content(&run.procedure_digest)?;
+    let made = documents::content(&run.procedure_digest)?;
     let batch = nothing().if_absent(source);
     let batch = chunks::delete_object(context.repo.store().as_ref(), batch, &made).await?;
     let mut after: Option<Key> = None;
     loop {
         let page =
-            context.repo.page::<RunRecord>(keys::RUNS, after.as_ref(), PAGE, Direction::Descending).await?;
+            context.repo.page::<RunRecord>(runs::ALL, after.as_ref(), PAGE, Direction::Descending).await?;
         let has_it =
             |other: &RunRecord| other.procedure_digest == run.procedure_digest && other.run != run.run;
         if page.iter().any(|(_, other)| has_it(&other.record)) {
@@ -126,18 +127,18 @@ pub async fn take_jobs_alone(context: &Context, now: Timestamp) -> Result<usize>
     let (mut taken, mut after) = (0, None);
     loop {
         let store = context.repo.store();
-        let page = store.scan(keys::JOBS.as_bytes(), after.as_ref(), 1, Direction::Ascending).await?;
+        let page = store.scan(jobs::ALL.as_bytes(), after.as_ref(), 1, Direction::Ascending).await?;
         let Some((key, _)) = page.into_iter().next() else { return Ok(taken) };
-        let Some(run) = keys::run_of_job(&key) else {
+        let Some(run) = jobs::run_of(&key) else {
             after = Some(key);
             continue;
         };
-        after = Some(keys::behind_jobs_of(run)?);
-        let made = keys::run(run)?;
+        after = Some(jobs::behind_run(run)?);
+        let made = runs::key(run)?;
         if context.repo.write_id(&made).await?.is_some() {
             continue;
         }
-        let mut jobs = context.repo.all::<JobRecord>(&keys::jobs_of(run)).await?;
+        let mut jobs = context.repo.all::<JobRecord>(&jobs::of_run(run)).await?;
         jobs.retain(|(_, job)| match job.record.state {
             JobState::Queued => is_over(run.time(), UNMADE, now),
             _ => job.record.ended.is_some_and(|ended| is_over(ended, RUNS, now)),

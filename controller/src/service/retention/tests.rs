@@ -11,9 +11,15 @@ use fleet_types::run::RunState;
 
 use super::*;
 use crate::clock::Clock;
+use crate::repo::answers;
+use crate::repo::codec::Mark;
+use crate::repo::documents;
+use crate::repo::jobs::{self, InboxRecord, JobRecord};
+use crate::repo::nodes::{self, NodeRecord};
 use crate::repo::output_files::OutputOf;
 use crate::repo::reader::BatchExt as _;
-use crate::repo::records::{InboxRecord, JobRecord, Mark, NodeRecord, ReportRecord, RunRecord, StoredReport};
+use crate::repo::reports::{self, ReportRecord, StoredReport};
+use crate::repo::runs::{self, RunRecord};
 use crate::testing::{TestContext, agent, enrolled, job_record, run_record};
 
 /// A store with an enrolled node, and when it began.
@@ -49,14 +55,14 @@ async fn ended_run(context: &Context, number: u64, sequence: u64) -> RunId {
     let batch = context
         .audited
         .batch()
-        .put_record(keys::run(run).unwrap(), &record)
-        .and_then(|batch| batch.put_record(keys::job(run, node.node)?, &job))
-        .and_then(|batch| batch.put_record(keys::node_job(node.node, run)?, &Mark {}))
-        .and_then(|batch| batch.put_record(keys::run_by_time(record.started, run)?, &Mark {}))
-        .and_then(|batch| batch.put_object(&keys::content(&record.authority.digest())?, b"request"))
-        .and_then(|batch| batch.put_object_record(&keys::report(node.node, 0, sequence)?, &body))
+        .put_record(runs::key(run).unwrap(), &record)
+        .and_then(|batch| batch.put_record(jobs::key(run, node.node)?, &job))
+        .and_then(|batch| batch.put_record(jobs::node_index(node.node, run)?, &Mark {}))
+        .and_then(|batch| batch.put_record(runs::by_time(record.started, run)?, &Mark {}))
+        .and_then(|batch| batch.put_object(&documents::content(&record.authority.digest())?, b"request"))
+        .and_then(|batch| batch.put_object_record(&reports::key(node.node, 0, sequence)?, &body))
         .and_then(|batch| {
-            batch.put_object_record(&keys::idempotency(operator, &record.authority.digest())?, &answer)
+            batch.put_object_record(&answers::key(operator, &record.authority.digest())?, &answer)
         })
         .unwrap();
     context.audited.commit(batch, vec![]).await.unwrap();
@@ -88,7 +94,7 @@ async fn ten_months_leave_what_ninety_days_leave() {
         ended_run(context, u64::from(day), u64::from(day) + 1).await;
         sweep(context).await.unwrap();
         let mut size = 0;
-        for prefix in ["run/", "job/", "node-job/", "content/", "report/", keys::IDEMPOTENCY] {
+        for prefix in ["run/", "job/", "node-job/", "content/", "report/", answers::ALL] {
             size += keys_below(context, prefix).await;
         }
         sizes.push(size);
@@ -98,7 +104,7 @@ async fn ten_months_leave_what_ninety_days_leave() {
     assert_eq!(keys_below(context, "job/").await, 90);
     // A report of 20,000 bytes, base 64 in JSON, has a head and three parts.
     assert_eq!(keys_below(context, "report/").await, 30 * 4);
-    assert_eq!(keys_below(context, keys::IDEMPOTENCY).await, 30);
+    assert_eq!(keys_below(context, answers::ALL).await, 30);
     assert_eq!(context.output.runs().await.unwrap(), 30);
     // The newest report stays however old it is: the next one names it.
     context.clock.set(start.plus(DAY * 1_000));
@@ -111,9 +117,10 @@ async fn ten_months_leave_what_ninety_days_leave() {
 
 /// The numbers of the reports that are kept of a chain.
 async fn kept(context: &Context, node: NodeId, chain: u32) -> Vec<u64> {
-    let prefix = keys::reports_of(node, chain);
+    let prefix = reports::of_chain(node, chain);
     let page = context.repo.store().scan(prefix.as_bytes(), None, 1000, Direction::Ascending).await.unwrap();
-    let mut numbers: Vec<u64> = page.iter().filter_map(|(key, _)| keys::report_in(key, &prefix)).collect();
+    let mut numbers: Vec<u64> =
+        page.iter().filter_map(|(key, _)| reports::sequence_in(key, &prefix)).collect();
     numbers.dedup();
     numbers
 }
@@ -129,7 +136,7 @@ async fn of_reports_that_come_seldom_the_newest_of_the_present_chain_stays_alone
         assert_eq!(kept(context, node, 0).await, [number + 1], "one period after another");
     }
     // Released: its reports begin anew, and nothing names the last one of before.
-    let key = keys::node(node).unwrap();
+    let key = nodes::key(node).unwrap();
     let known = context.repo.get::<NodeRecord>(&key).await.unwrap().unwrap().record;
     let batch = context.audited.batch().put_record(key.clone(), &NodeRecord { chain: 2, ..known }).unwrap();
     let body = ReportRecord {
@@ -138,9 +145,9 @@ async fn of_reports_that_come_seldom_the_newest_of_the_present_chain_stays_alone
         received: context.clock.now(),
         journal_sequence: 1,
     };
-    let batch = batch.put_object_record(&keys::report(node, 1, 9).unwrap(), &body).unwrap();
-    let batch = batch.put_object_record(&keys::report(node, 2, 4).unwrap(), &body).unwrap();
-    let batch = batch.put_object_record(&keys::report(node, 2, 5).unwrap(), &body).unwrap();
+    let batch = batch.put_object_record(&reports::key(node, 1, 9).unwrap(), &body).unwrap();
+    let batch = batch.put_object_record(&reports::key(node, 2, 4).unwrap(), &body).unwrap();
+    let batch = batch.put_object_record(&reports::key(node, 2, 5).unwrap(), &body).unwrap();
     context.audited.commit(batch, vec![]).await.unwrap();
     sweep(context).await.unwrap();
     assert_eq!([kept(context, node, 0).await, kept(context, node, 1).await], [[4], [9]], "young yet");
@@ -150,7 +157,7 @@ async fn of_reports_that_come_seldom_the_newest_of_the_present_chain_stays_alone
     // Removed: there is no present chain.
     context.audited.commit(context.audited.batch().delete(key), vec![]).await.unwrap();
     sweep(context).await.unwrap();
-    assert_eq!(keys_below(context, keys::REPORTS).await, 0);
+    assert_eq!(keys_below(context, reports::ALL).await, 0);
 }
 
 #[tokio::test]
@@ -162,20 +169,20 @@ async fn a_run_stays_as_long_as_a_lost_job_of_it_may_come_back() {
     let authority = Authority::Request(Digest::of(b"x"));
     let entry =
         InboxRecord { stage: Stage::FIRST, attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
-    let inbox = keys::inbox_entry(node, run).unwrap();
-    let batch = context.audited.batch().put_record(keys::job(run, node).unwrap(), &job).unwrap();
+    let inbox = jobs::inbox_entry(node, run).unwrap();
+    let batch = context.audited.batch().put_record(jobs::key(run, node).unwrap(), &job).unwrap();
     let batch = batch.put_record(inbox.clone(), &entry).unwrap();
     context.audited.commit(batch, vec![]).await.unwrap();
     for day in [30, 91, 300] {
         context.clock.set(start.plus(DAY * day));
         assert_eq!(sweep(context).await.unwrap().runs, 0);
     }
-    assert!(context.repo.get::<RunRecord>(&keys::run(run).unwrap()).await.unwrap().is_some());
-    assert_eq!(keys_below(context, keys::JOBS).await, 1);
+    assert!(context.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().is_some());
+    assert_eq!(keys_below(context, jobs::ALL).await, 1);
     // Its report has come, or an operator has removed it.
     context.audited.commit(context.audited.batch().delete(inbox), vec![]).await.unwrap();
     assert_eq!(sweep(context).await.unwrap().runs, 1);
-    assert_eq!(keys_below(context, keys::JOBS).await + keys_below(context, "node-job/").await, 0);
+    assert_eq!(keys_below(context, jobs::ALL).await + keys_below(context, "node-job/").await, 0);
     assert!(may_be_gone(run, context.clock.now()) && !may_be_gone(run, start.plus(DAY * 89)));
 }
 
@@ -184,23 +191,23 @@ async fn what_nothing_refers_to_goes_and_nothing_else() {
     let (test, start) = begin().await;
     let context = &test.context;
     let put = async |key: Key, job: &JobRecord| {
-        let mark = keys::node_job(job.node, job.run).unwrap();
+        let mark = jobs::node_index(job.node, job.run).unwrap();
         let batch = context.audited.batch().put_record(key, job).unwrap().put_record(mark, &Mark {}).unwrap();
         context.audited.commit(batch, vec![]).await.unwrap();
     };
     // A start that failed between jobs and run; and a job that was adopted, of a run that this store never had.
     let [unmade, adopted] = [1, 2].map(|number| RunId::new(start, number));
-    put(keys::job(unmade, agent(1).node).unwrap(), &job_record(unmade, &agent(1))).await;
+    put(jobs::key(unmade, agent(1).node).unwrap(), &job_record(unmade, &agent(1))).await;
     let ended = JobState::ended(Outcome::Succeeded, "");
     let job = JobRecord { state: ended, ended: Some(start), ..job_record(adopted, &agent(1)) };
-    put(keys::job(adopted, agent(1).node).unwrap(), &job).await;
+    put(jobs::key(adopted, agent(1).node).unwrap(), &job).await;
     // Three procedures that two runs have: made for one of them, for both, and applied.
     let digests: [Digest; 3] = [b"one", b"two", b"all"].map(|name| Digest::of(name));
     let mut batch = context.audited.batch();
     for digest in &digests {
-        batch = batch.put_object(&keys::content(digest).unwrap(), b"procedure").unwrap();
+        batch = batch.put_object(&documents::content(digest).unwrap(), b"procedure").unwrap();
     }
-    batch = batch.put_object(&keys::source(&digests[2]).unwrap(), b"source").unwrap();
+    batch = batch.put_object(&documents::source(&digests[2]).unwrap(), b"source").unwrap();
     for (number, days, procedure_digest) in
         [(3, 0, digests[0]), (4, 0, digests[1]), (5, 9, digests[1]), (6, 0, digests[2])]
     {
@@ -208,14 +215,14 @@ async fn what_nothing_refers_to_goes_and_nothing_else() {
         let run = RunId::new(start, number);
         let state = RunState::Succeeded;
         let record = RunRecord { state, ended: Some(ended), procedure_digest, ..run_record(run, start) };
-        batch = batch.put_record(keys::run(run).unwrap(), &record).unwrap();
+        batch = batch.put_record(runs::key(run).unwrap(), &record).unwrap();
     }
     context.audited.commit(batch, vec![]).await.unwrap();
     let mut left = Vec::new();
     for day in [0, 1, 40, 90, 99] {
         context.clock.set(start.plus(DAY * day));
         sweep(context).await.unwrap();
-        let jobs = keys_below(context, keys::JOBS).await;
+        let jobs = keys_below(context, jobs::ALL).await;
         assert_eq!(keys_below(context, "node-job/").await, jobs);
         left.push((day, jobs, keys_below(context, "content/").await));
     }

@@ -1,0 +1,58 @@
+//! Operators and their names. Decides nothing; called by enrolment and at a start.
+
+use fleet_store::Batch;
+use fleet_types::id::{Name, OperatorId};
+use fleet_types::seal::PublicKey;
+use fleet_types::time::Timestamp;
+use fleet_types::trust::OperatorRole;
+use serde::{Deserialize, Serialize};
+
+use super::codec::record;
+use super::keys::{Made, make};
+use super::reader::BatchExt as _;
+use crate::error::Result;
+
+/// An operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRecord {
+    /// His id.
+    pub id: OperatorId,
+    /// His name.
+    pub name: Name,
+    /// His role.
+    pub role: OperatorRole,
+    /// The public half of their content key.
+    pub content_key: PublicKey,
+    /// Serial of their certificate, hexadecimal.
+    pub serial: String,
+    /// When they joined.
+    pub created: Timestamp,
+}
+record!(OperatorRecord, "operator", 1);
+
+/// A pointer by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorPointer {
+    /// The operator.
+    pub operator: OperatorId,
+}
+record!(OperatorPointer, "operator name", 1);
+
+/// Prefix of all operator records.
+pub const ALL: &str = "operator/";
+
+/// An operator's record.
+pub fn key(id: OperatorId) -> Made {
+    make(format!("{ALL}{id}"))
+}
+
+/// An operator's name, pointing to their id.
+pub fn name(name: &str) -> Made {
+    make(format!("operator-name/{name}"))
+}
+
+/// Writes an operator who is new, under a name that is free.
+pub fn create(batch: Batch, operator: &OperatorRecord) -> Result<Batch> {
+    let pointer = OperatorPointer { operator: operator.id };
+    batch.create_record(key(operator.id)?, operator)?.create_record(name(operator.name.as_str())?, &pointer)
+}
