@@ -124,6 +124,27 @@ fn a_program_runs_in_a_clean_environment_without_a_shell() {
 }
 
 #[test]
+fn looks_of_a_process_that_lives_are_not_ended_by_another_that_starts() {
+    let node = Node::new();
+    let (began, go) = (node.root().join("began"), node.root().join("go"));
+    node.program(
+        "look",
+        &format!("touch {}; until [ -e {} ]; do sleep 0.02; done; echo whole", began.display(), go.display()),
+    );
+    // What a process left that is gone: no process has this number.
+    let left = node.folder.path().join("state/probes/4194305.7.left");
+    std::fs::create_dir_all(&left).unwrap();
+    std::thread::scope(|scope| {
+        let look = scope.spawn(|| node.run(&["look"], LONG, None).unwrap());
+        wait_for("the look to begin", || began.exists());
+        let _other = open(node.folder.path());
+        std::fs::write(&go, "").unwrap();
+        assert_eq!(look.join().unwrap().output, b"whole\n");
+    });
+    assert!(!left.exists());
+}
+
+#[test]
 fn a_program_ends_at_its_time_limit_with_all_its_children() {
     let node = Node::new();
     let marker = node.root().join("child");

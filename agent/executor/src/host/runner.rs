@@ -82,6 +82,14 @@ pub(crate) struct LinuxProcesses {
     units: UnitsKind,
 }
 
+/// Does the process live that a look is of? By the name of its record.
+fn is_of_living(record: &str, boot_id: &str) -> bool {
+    let mut words = record.splitn(3, '.').map(str::parse);
+    let (Some(Ok(pid)), Some(Ok(start_ticks))) = (words.next(), words.next()) else { return false };
+    let pid = u32::try_from(pid).unwrap_or_default();
+    ProcessId { pid, start_ticks, boot_id: boot_id.to_owned() }.is_alive(boot_id)
+}
+
 /// What tells whether a supervisor lives.
 enum Lifeline {
     /// It was started here.
@@ -120,10 +128,20 @@ impl LinuxProcesses {
         Record::at(&self.runs().join(UnitName::run_folder(name.run())).join(name.record_name()))
     }
 
-    /// Ends what probes of an earlier life of this agent left running, and removes their records.
+    /// Where the record of a look of this process lies. The guard has looks beside those of the agent.
+    fn probe(&self, nonce: &str) -> Record {
+        let owner = ProcessId::of(std::process::id(), &LinuxClock.boot_id());
+        let owner = owner.map(|own| format!("{}.{}.", own.pid, own.start_ticks)).unwrap_or_default();
+        Record::at(&self.probes().join(format!("{owner}{nonce}")))
+    }
+
+    /// Ends what probes of processes that are gone left running, and removes their records.
     pub(crate) fn sweep_looks(&self) {
         let boot_id = LinuxClock.boot_id();
         for entry in std::fs::read_dir(self.probes()).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(|name| is_of_living(name, &boot_id)) {
+                continue;
+            }
             let record = Record::at(&entry.path());
             kill_all(&record, &boot_id);
             if let Err(error) = record.remove() {
@@ -232,7 +250,7 @@ impl Processes for LinuxProcesses {
         match purpose {
             Purpose::Effect(name) => self.run_effect(&spec, name, &attach),
             Purpose::ReadOnly => {
-                let record = Record::at(&self.probes().join(&spec.nonce));
+                let record = self.probe(&spec.nonce);
                 let outcome = self
                     .start(&record, &spec)
                     .and_then(|supervisor| attach.follow(&record, &spec, supervisor));
