@@ -17,18 +17,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::context::{Context, Operators, Trust};
+use crate::context::{Context, Files, Identities, Memory, Operators, Storage, Trust};
 use crate::data_directory::{self, DirectoryError};
 use crate::edge::listener;
 use crate::edge::refusals::Refusals;
 use crate::edge::server::Servers;
 use crate::error::ControllerError;
-use crate::fleet::adopted::Adopted;
-use crate::fleet::instances::Instances;
-use crate::fleet::node_cache::NodeCache;
-use crate::fleet::open_runs::OpenRuns;
-use crate::fleet::report_heads::ReportHeads;
-use crate::fleet::sessions::Sessions;
 use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::{self, Keyring};
 use crate::repo::audited::AuditedCommits;
@@ -39,7 +33,6 @@ use crate::repo::reader::Repo;
 use crate::runner::run_loop;
 use crate::service::audit::Tree;
 use crate::service::{holds, inventory, places, presence, upgrades, upkeep};
-use crate::wake::ChangeNotifier;
 
 /// Why the controller ended, with its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -157,34 +150,27 @@ pub async fn open_context(
     let dispatch_key = keyring::load_signing_key(&config.data_directory.join("pki/dispatch.key"))?;
     let audited =
         AuditedCommits::new(repo.clone(), clock.clone(), fleet.fleet, fleet.controller, fleet.generation)?;
+    let floor = config.settings.output_floor_bytes;
     let context = Context {
-        wave_signer: WaveSigner::new(fleet.fleet, dispatch_key, statement),
-        fleet,
-        repo,
-        audited,
-        clock,
-        notifier: Arc::new(ChangeNotifier::default()),
-        sessions: Sessions::default(),
-        node_cache: NodeCache::default(),
-        instances: Instances::default(),
-        report_heads: ReportHeads::default(),
-        adopted: Adopted::default(),
-        open_runs: OpenRuns::default(),
-        keyring,
-        denied: DenyList::new(Denied::default()),
+        storage: Storage { repo, audited, clock },
+        memory: Memory::default(),
+        identities: Identities {
+            wave_signer: WaveSigner::new(fleet.fleet, dispatch_key, statement),
+            fleet,
+            keyring,
+            denied: DenyList::new(Denied::default()),
+            trust: Trust::new(bundle, signed),
+            operators: Operators::default(),
+        },
+        files: Files {
+            output: OutputFiles::new(config.data_directory.join("output"), floor),
+            copies: CopyFiles::new(config.copies_directory.clone(), floor, config.copies_quota_bytes),
+        },
         settings: config.settings.clone(),
-        output: OutputFiles::new(config.data_directory.join("output"), config.settings.output_floor_bytes),
-        copies: CopyFiles::new(
-            config.copies_directory.clone(),
-            config.settings.output_floor_bytes,
-            config.copies_quota_bytes,
-        ),
-        trust: Trust::new(bundle, signed),
-        operators: Operators::default(),
     };
     inventory::fill(&context).await?;
-    upgrades::run(&context).await?;
-    places::take(&context).await?;
+    upgrades::run(&context.storage).await?;
+    places::take(&context.storage, &context.settings).await?;
     Ok(context)
 }
 
@@ -195,21 +181,25 @@ struct TlsSettings {
     _keep: Vec<tokio::sync::watch::Sender<Arc<fleet_certs::ServerConfig>>>,
 }
 
-fn tls_settings(config: &Config, context: &Context) -> Result<TlsSettings, AppError> {
-    let fleet = context.fleet.fleet;
-    let identity = context.keyring.server_identity(
-        (fleet, context.fleet.controller),
+fn tls_settings(
+    config: &Config,
+    storage: &Storage,
+    identities: &Identities,
+) -> Result<TlsSettings, AppError> {
+    let fleet = identities.fleet.fleet;
+    let identity = identities.keyring.server_identity(
+        (fleet, identities.fleet.controller),
         &config.server_names,
-        context.clock.now(),
+        storage.clock.now(),
     )?;
     // The configuration was validated: every name parses.
     let server_name = ServerName::try_from(config.server_names[0].clone())
         .map_err(|_| tls::TlsError::Trust("server name".to_owned()))?;
-    let trust = context.trust.get();
+    let trust = identities.trust.get();
     let certificates = |authorities: &[fleet_types::trust::Authority]| -> Vec<CertificateDer<'static>> {
         authorities.iter().map(|authority| CertificateDer::from(authority.certificate.clone())).collect()
     };
-    let clock = context.clock.clone();
+    let clock = storage.clock.clone();
     let tls_clock = TlsClock::reading(move || clock.now());
     let controller_authorities = certificates(&trust.0.controller_authorities);
     let mutual = MutualServer {
@@ -219,7 +209,7 @@ fn tls_settings(config: &Config, context: &Context) -> Result<TlsSettings, AppEr
         controller_authorities: controller_authorities.clone(),
         agent_authorities: certificates(&trust.0.agent_authorities),
         operator_authorities: certificates(&trust.0.operator_authorities),
-        denied: Arc::clone(&context.denied),
+        denied: Arc::clone(&identities.denied),
         clock: tls_clock.clone(),
     };
     let enrolment =
@@ -257,11 +247,11 @@ async fn serve(
     let context = Arc::new(open_context(config, Arc::clone(&store), Clock::system()).await?);
     data_directory::refuse_foreign_keys(
         &config.data_directory,
-        &context.trust.get().0,
-        &context.fleet.roots,
+        &context.identities.trust.get().0,
+        &context.identities.fleet.roots,
     )?;
     holds::take_up_again(&context).await?;
-    let tls = tls_settings(config, &context)?;
+    let tls = tls_settings(config, &context.storage, &context.identities)?;
     let agent_socket = bind(config.agent_listen)?;
     let enrol_socket = bind(config.enrol_listen)?;
     let ready = Ready {
@@ -295,7 +285,7 @@ async fn serve(
         let text = serde_json::to_vec(&ready).map_err(ControllerError::internal)?;
         fleet_certs::files::write_atomic(path, &text, 0o644)?;
     }
-    tracing::info!(agent = %ready.agent, enrol = %ready.enrol, fleet = %context.fleet.name, "serving");
+    tracing::info!(agent = %ready.agent, enrol = %ready.enrol, fleet = %context.identities.fleet.name, "serving");
 
     let failed = store.failed();
     let serving = async { tokio::try_join!(main, enrolment).map(|_| ()).map_err(AppError::Server) };

@@ -1,5 +1,6 @@
-//! What services, runner and edge share: handles to the store, the audited, the clock, the notifier and what is
-//! known in memory. Made once at start; holds no logic.
+//! What services, runner and edge are handed, in parts: what is stored, what is known in memory, who is who, and the
+//! files beside the store. A function takes the parts that it uses; one that needs three or more takes the whole
+//! (docs/adr/0043). Made once at start; holds no logic.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,16 +28,34 @@ use crate::repo::reader::Repo;
 use crate::settings::Settings;
 use crate::wake::ChangeNotifier;
 
-/// Handles that everything above the store shares.
+/// Everything that a running controller has, for the edge and for what touches most of it. Whoever needs a part is
+/// handed that part.
 pub struct Context {
-    /// The fleet's own record.
-    pub fleet: FleetRecord,
+    /// What is stored.
+    pub storage: Storage,
+    /// What is known in memory alone, or faster.
+    pub memory: Memory,
+    /// Who is who.
+    pub identities: Identities,
+    /// What lies beside the store.
+    pub files: Files,
+    /// Timers and limits.
+    pub settings: Settings,
+}
+
+/// Reading and writing what is stored, and the time of it.
+pub struct Storage {
     /// Typed reads.
     pub repo: Repo,
     /// Commits with their audit leaves.
     pub audited: AuditedCommits,
     /// Time and randomness.
     pub clock: Clock,
+}
+
+/// What is known in memory: made anew from the store and by those that connect.
+#[derive(Default)]
+pub struct Memory {
     /// Rings the runner.
     pub notifier: Arc<ChangeNotifier>,
     /// Live sessions.
@@ -51,22 +70,30 @@ pub struct Context {
     pub adopted: Adopted,
     /// The engines of the open runs.
     pub open_runs: OpenRuns,
+}
+
+/// The fleet, its keys, and who belongs to it.
+pub struct Identities {
+    /// The fleet's own record.
+    pub fleet: FleetRecord,
     /// Authorities and keys.
     pub keyring: Keyring,
     /// Signs waves.
     pub wave_signer: WaveSigner,
     /// Who is shut out.
     pub denied: Arc<DenyList>,
-    /// Timers and limits.
-    pub settings: Settings,
-    /// Output of steps.
-    pub output: OutputFiles,
-    /// Encrypted copies of backups.
-    pub copies: CopyFiles,
     /// The newest trust bundle.
     pub trust: Trust,
     /// Operators in memory: asked on every call.
     pub operators: Operators,
+}
+
+/// What is too large for the store.
+pub struct Files {
+    /// Output of steps.
+    pub output: OutputFiles,
+    /// Encrypted copies of backups.
+    pub copies: CopyFiles,
 }
 
 /// The newest trust bundle, opened and as it is handed out.

@@ -192,7 +192,7 @@ mod tests {
         let ((content, content_bytes), (stranger, stranger_bytes)) =
             (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let (root, root_bytes) = SigningKey::generate().unwrap();
-        let mut bundle = test.context.trust.get().0.clone();
+        let mut bundle = test.context.identities.trust.get().0.clone();
         bundle.content_keys = vec![ContentKey {
             key: content.public(),
             operator: OperatorId::from_uuid(uuid::Uuid::from_u128(1)),

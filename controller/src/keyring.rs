@@ -207,16 +207,23 @@ mod tests {
     #[tokio::test]
     async fn authorities_exchanged_with_each_other_are_refused_by_name() {
         let test = TestContext::new().await;
-        let bundle = test.context.trust.get().0.clone();
+        let bundle = test.context.identities.trust.get().0.clone();
         let folder = tempfile::tempdir().unwrap();
-        let keyring = Keyring::create(folder.path(), test.context.fleet.fleet, test.context.clock.now());
+        let keyring = Keyring::create(
+            folder.path(),
+            test.context.identities.fleet.fleet,
+            test.context.storage.clock.now(),
+        );
         assert!(matches!(keyring.unwrap().check(&bundle), Err(KeyringError::NotListed(Role::Controller))));
-        test.context.keyring.check(&bundle).unwrap();
+        test.context.identities.keyring.check(&bundle).unwrap();
         let swapped = TrustBundle {
             agent_authorities: bundle.operator_authorities.clone(),
             operator_authorities: bundle.agent_authorities.clone(),
             ..bundle
         };
-        assert!(matches!(test.context.keyring.check(&swapped), Err(KeyringError::NotListed(Role::Agent))));
+        assert!(matches!(
+            test.context.identities.keyring.check(&swapped),
+            Err(KeyringError::NotListed(Role::Agent))
+        ));
     }
 }

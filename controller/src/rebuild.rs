@@ -15,7 +15,7 @@ use fleet_types::run::RunState;
 use fleet_types::time::Timestamp;
 use fleet_types::view::Presence as Link;
 
-use crate::context::Context;
+use crate::context::{Context, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::open_runs::{OpenRun, RunModel};
 use crate::repo::jobs::JobRecord;
@@ -81,8 +81,8 @@ const fn reported(state: &JobState) -> Option<Reported> {
 }
 
 /// Is the node's link up here, and may it be offered work?
-pub fn presence(context: &Context, node: NodeId) -> Presence {
-    match context.node_cache.get(node) {
+pub fn presence(memory: &Memory, node: NodeId) -> Presence {
+    match memory.node_cache.get(node) {
         Some(known) if known.presence != Link::Online => Presence::Offline,
         Some(known) if known.takes_work() => Presence::Online,
         Some(_) => Presence::Held,
@@ -115,12 +115,12 @@ pub fn rollout(
     let before = known.before.as_ref().map(|open| open.read());
     let before = before.as_deref().map(RunModel::rollout);
     let jobs = || jobs.values().map(|job| &job.record);
-    let anchor = before.map_or_else(|| context.clock.moment(), Rollout::anchor);
+    let anchor = before.map_or_else(|| context.storage.clock.moment(), Rollout::anchor);
     let jobs_known = jobs().map(|job| {
         let fact = fact(job);
         let before = before.and_then(|rollout| rollout.job(job.node)).filter(|job| job.fact == fact);
         let live = before.and_then(|job| job.live);
-        (job.node, KnownJob { fact, live, presence: presence(context, job.node) })
+        (job.node, KnownJob { fact, live, presence: presence(&context.memory, job.node) })
     });
     let limits = context.settings.changing;
     let limits = run.rollout.as_ref().map_or(limits, |rollout| rollout.limits(limits));
@@ -129,11 +129,11 @@ pub fn rollout(
         .scopes()
         .flat_map(|scope| holds.of(&scope).map(|(place, by)| (place, by.clone())).collect::<Vec<_>>())
         .collect();
-    let rings = rings(context, run, before);
+    let rings = rings(&context.storage, run, before);
     let mut rollout = Rollout::restore(plan, mode, anchor, known.listening_since, jobs_known, held, rings)
         .map_err(contradiction)?;
     for job in jobs().filter(|job| job.state.outcome().is_none()) {
-        if let Some(event) = said(context, job) {
+        if let Some(event) = said(&context.storage, &context.memory, job) {
             rollout.apply(event.0, &event.1).map_err(ControllerError::internal)?;
         }
     }
@@ -142,8 +142,8 @@ pub fn rollout(
 
 /// What is stored of the rings. Of one that soaks time counts from now on, or, where this process has watched it, from
 /// when it did.
-fn rings(context: &Context, run: &RunRecord, before: Option<&Rollout>) -> Vec<(RingProgress, Mono)> {
-    let now = context.clock.moment().mono;
+fn rings(storage: &Storage, run: &RunRecord, before: Option<&Rollout>) -> Vec<(RingProgress, Mono)> {
+    let now = storage.clock.moment().mono;
     let watched: Vec<_> = before.into_iter().flat_map(Rollout::known_rings).collect();
     let stored: Vec<RingProgress> = match &run.rollout {
         Some(rollout) => rollout.rings.iter().map(RingRecord::progress).collect(),
@@ -156,13 +156,13 @@ fn rings(context: &Context, run: &RunRecord, before: Option<&Rollout>) -> Vec<(R
 }
 
 /// What a node said last of an offered job, and when.
-pub fn said(context: &Context, job: &JobRecord) -> Option<(Moment, Event)> {
+pub fn said(storage: &Storage, memory: &Memory, job: &JobRecord) -> Option<(Moment, Event)> {
     if job.state == JobState::Queued {
         return None;
     }
-    let live = context.sessions.live(job.node, job.run).filter(|live| live.attempt == job.attempt)?;
+    let live = memory.sessions.live(job.node, job.run).filter(|live| live.attempt == job.attempt)?;
     let left = live.limits.map(|limits| limits.job_left);
-    let now = context.clock.moment();
+    let now = storage.clock.moment();
     // The wall clock as it was when the node spoke, as far as the present one is right.
     let at = Moment { wall: now.wall.minus(now.mono.since(live.said)), mono: live.said };
     Some((at, Event::reported(job.node, job.attempt, reported(&live.state)?, left)))

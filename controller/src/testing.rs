@@ -112,18 +112,18 @@ pub fn agent(n: u128) -> Agent {
 pub async fn enrolled(context: &Context, n: u128) -> Agent {
     let agent = agent(n);
     let labels = fleet_types::label::Labels::default();
-    let record = NodeRecord::pending(agent.node, agent.name.clone(), labels, context.clock.now())
+    let record = NodeRecord::pending(agent.node, agent.name.clone(), labels, context.storage.clock.now())
         .with_state(NodeState::Active);
-    let batch = context.audited.batch();
+    let batch = context.storage.audited.batch();
     let batch = nodes::create(batch, &record).unwrap();
-    context.audited.commit(batch, vec![]).await.unwrap();
-    context.node_cache.advance(record);
+    context.storage.audited.commit(batch, vec![]).await.unwrap();
+    context.memory.node_cache.advance(record);
     agent
 }
 
 /// Leaves of the audit log with this action, oldest first.
 pub async fn leaves(context: &Context, action: &str) -> Vec<AuditRecord> {
-    let log = crate::service::audit::bytes(context, 0, 1000).await.unwrap();
+    let log = crate::service::audit::bytes(&context.storage, 0, 1000).await.unwrap();
     let records = log.iter().map(|(_, bytes)| fleet_types::canonical::from_slice(bytes).unwrap());
     records.filter(|record: &AuditRecord| record.action == action).collect()
 }

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::session::Session;
 use super::status::{to_status, unreadable};
 use super::{peer, refusals::Refusals};
-use crate::context::Context;
+use crate::context::{Context, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::copy_files::Progress;
 use crate::repo::jobs::{self, InboxRecord};
@@ -62,7 +62,7 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let (agent, identity) = peer::agent(&self.context, &request)?;
+        let (agent, identity) = peer::agent(&self.context.memory, &self.context.settings, &request)?;
         let (out, stream) = mpsc::channel(OUTGOING);
         let (context, refusals) = (Arc::clone(&self.context), Arc::clone(&self.refusals));
         let session = Session { context, agent, identity, out, refusals };
@@ -74,9 +74,9 @@ impl AgentService for Agents {
         &self,
         request: Request<pb::FetchDocumentRequest>,
     ) -> Result<Response<pb::FetchDocumentReply>, Status> {
-        let (agent, _) = peer::agent(&self.context, &request)?;
+        let (agent, _) = peer::agent(&self.context.memory, &self.context.settings, &request)?;
         let wanted = digest_field(&request.get_ref().digest).map_err(to_status)?;
-        let envelope = fetch(&self.context, agent.node, wanted).await.map_err(to_status)?;
+        let envelope = fetch(&self.context.storage, agent.node, wanted).await.map_err(to_status)?;
         Ok(Response::new(pb::FetchDocumentReply { envelope }))
     }
 
@@ -85,7 +85,7 @@ impl AgentService for Agents {
         &self,
         request: Request<pb::ConfirmRequest>,
     ) -> Result<Response<pb::ConfirmReply>, Status> {
-        peer::agent(&self.context, &request)?;
+        peer::agent(&self.context.memory, &self.context.settings, &request)?;
         let nonce = request.into_inner().nonce;
         if !NONCE_BYTES.contains(&nonce.len()) {
             return Err(Status::invalid_argument("nonce: give 16 to 64 bytes"));
@@ -94,7 +94,7 @@ impl AgentService for Agents {
     }
 
     async fn put_copy(&self, request: Request<pb::CopyPiece>) -> Result<Response<pb::CopyTaken>, Status> {
-        let (agent, _) = peer::agent(&self.context, &request)?;
+        let (agent, _) = peer::agent(&self.context.memory, &self.context.settings, &request)?;
         let taken = take_copy(&self.context, &agent, request.into_inner()).await.map_err(|error| {
             if error.kind == Kind::Refused {
                 self.refusals.count_actor("copy", agent.actor(), &error.detail.message);
@@ -108,8 +108,8 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<pb::OutputChunk>>,
     ) -> Result<Response<Self::OutputStream>, Status> {
-        let (agent, _) = peer::agent(&self.context, &request)?;
-        let permit = peer::permit(&self.context, &request, &self.stop)?;
+        let (agent, _) = peer::agent(&self.context.memory, &self.context.settings, &request)?;
+        let permit = peer::permit(&self.context.storage, &self.context.identities, &request, &self.stop)?;
         let (out, stream) = mpsc::channel(ANSWERS);
         let (context, refusals) = (Arc::clone(&self.context), Arc::clone(&self.refusals));
         self.tracker.spawn(async move {
@@ -132,18 +132,18 @@ fn digest_field(bytes: &[u8]) -> Result<Digest> {
 }
 
 /// A signed text, if one of the node's own jobs names it.
-async fn fetch(context: &Context, node: NodeId, wanted: Digest) -> Result<Vec<u8>> {
+async fn fetch(storage: &Storage, node: NodeId, wanted: Digest) -> Result<Vec<u8>> {
     let prefix = jobs::inbox(node);
-    for (key, entry) in context.repo.all::<InboxRecord>(&prefix).await? {
+    for (key, entry) in storage.repo.all::<InboxRecord>(&prefix).await? {
         let mut named = entry.record.authority.digest() == wanted;
         if !named
             && let Some(run) = runs::run_in(&key, &prefix)
-            && let Some(run) = context.repo.get::<RunRecord>(&runs::key(run)?).await?
+            && let Some(run) = storage.repo.get::<RunRecord>(&runs::key(run)?).await?
         {
             named = run.record.procedure_digest == wanted || run.record.profile_digest == wanted;
         }
         if named {
-            let envelope = documents::envelope(context, wanted).await?;
+            let envelope = documents::envelope(storage, wanted).await?;
             return serde_json::to_vec(&envelope).map_err(ControllerError::internal);
         }
     }
@@ -215,6 +215,6 @@ async fn take_chunk(
         step: chunk.step,
     };
     allowed.check(context, agent, &of).await?;
-    let offset = output::append(context, &of, chunk.offset, chunk.data, chunk.last).await?;
+    let offset = output::append(&context.files, &of, chunk.offset, chunk.data, chunk.last).await?;
     Ok(pb::OutputStored { run: chunk.run, attempt: chunk.attempt, step: of.step, offset })
 }

@@ -81,7 +81,8 @@ mod tests {
         held.answer.send(()).unwrap();
         tracker.close();
         tokio::time::timeout(SOON, tracker.wait()).await.expect("an end of the task");
-        inventory::check_active(&context, order.node_id).expect("active, as the store says");
+        inventory::check_active(&context.memory, &context.settings, order.node_id)
+            .expect("active, as the store says");
     }
 
     #[tokio::test]

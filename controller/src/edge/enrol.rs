@@ -11,7 +11,7 @@ use super::limits::EnrolLimits;
 use super::peer;
 use super::refusals::Refusals;
 use super::status::to_status;
-use crate::context::Context;
+use crate::context::{Context, Identities};
 use crate::error::{ControllerError, Kind, Result};
 use crate::service::enrolment::{self, EnrolmentRequest};
 
@@ -25,9 +25,9 @@ pub struct Enrol {
     pub refusals: Arc<Refusals>,
 }
 
-fn trust_bytes(context: &Context) -> (Vec<u8>, Vec<u8>) {
-    let trust = context.trust.get();
-    (fleet_proto::convert::to_json(&context.fleet.roots), fleet_proto::convert::to_json(&trust.1))
+fn trust_bytes(identities: &Identities) -> (Vec<u8>, Vec<u8>) {
+    let trust = identities.trust.get();
+    (fleet_proto::convert::to_json(&identities.fleet.roots), fleet_proto::convert::to_json(&trust.1))
 }
 
 impl Enrol {
@@ -42,7 +42,7 @@ impl Enrol {
     }
 
     async fn check_rate(&self, token_id: &str, address: std::net::IpAddr) -> Result<()> {
-        if enrolment::is_issued(&self.context, token_id).await? {
+        if enrolment::is_issued(&self.context.storage, token_id).await? {
             self.limits.check_token(token_id)
         } else {
             self.limits.check_address(address)
@@ -61,9 +61,9 @@ impl Enrol {
             address: &text,
         };
         let enrolled = enrolment::enrol_node(&self.context, &redemption).await?;
-        let (root_keys, trust_bundle) = trust_bytes(&self.context);
+        let (root_keys, trust_bundle) = trust_bytes(&self.context.identities);
         Ok(pb::EnrolReply {
-            fleet_id: self.context.fleet.fleet.to_string(),
+            fleet_id: self.context.identities.fleet.fleet.to_string(),
             node_id: enrolled.node.id.to_string(),
             node_name: enrolled.node.name.to_string(),
             certificate_chain: enrolled.chain,
@@ -89,9 +89,9 @@ impl Enrol {
             address: &text,
         };
         let enrolled = enrolment::enrol_operator(&self.context, &redemption).await?;
-        let (root_keys, trust_bundle) = trust_bytes(&self.context);
+        let (root_keys, trust_bundle) = trust_bytes(&self.context.identities);
         Ok(pb::EnrolOperatorReply {
-            fleet_id: self.context.fleet.fleet.to_string(),
+            fleet_id: self.context.identities.fleet.fleet.to_string(),
             operator_id: enrolled.operator.id.to_string(),
             operator_name: enrolled.operator.name.to_string(),
             role: enrolled.operator.role.as_str().to_owned(),

@@ -67,16 +67,16 @@ impl GuardLayer {
             });
         };
         let mut actor = known_actor(identity, peer.address);
-        if let Err(revoked) = self.context.denied.check(identity) {
+        if let Err(revoked) = self.context.identities.denied.check(identity) {
             return Err(refuse("revoked", revoked.to_string(), actor));
         }
         // Connections outlive certificates; calls and streams do not.
-        if self.context.clock.now() >= identity.not_after {
+        if self.context.storage.clock.now() >= identity.not_after {
             return Err(refuse("certificate-expired", "the certificate has ended".to_owned(), actor));
         }
         let caller = match identity.identity {
             Identity::Agent(..) => Caller::Agent,
-            Identity::Operator(_, id) => match self.context.operators.get(id) {
+            Identity::Operator(_, id) => match self.context.identities.operators.get(id) {
                 Some(operator) => {
                     actor.name = operator.name.to_string();
                     Caller::Operator(operator.role)

@@ -95,8 +95,8 @@ impl OperatorService for Operators {
     type ReadAuditStream = ReceiverStream<Result<pb::AuditLeaf, Status>>;
 
     async fn who_am_i(&self, request: Request<pb::WhoAmIRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
-        view(Ok(views::who_am_i(&self.context, &caller)))
+        let caller = peer::operator(&self.context.identities, &request)?;
+        view(Ok(views::who_am_i(&self.context.storage, &self.context.identities, &caller)))
     }
 
     async fn get_status(&self, _: Request<pb::StatusRequest>) -> Reply {
@@ -105,15 +105,15 @@ impl OperatorService for Operators {
 
     async fn list_nodes(&self, request: Request<pb::ListRequest>) -> Reply {
         let r = request.get_ref();
-        view(views::nodes(&self.context, &r.selector, &r.after, views::page_size(r.limit)))
+        view(views::nodes(&self.context.memory, &r.selector, &r.after, views::page_size(r.limit)))
     }
 
     async fn get_node(&self, request: Request<pb::NameRequest>) -> Reply {
-        view(views::node(&self.context, &request.get_ref().name).await)
+        view(views::node(&self.context.storage, &self.context.memory, &request.get_ref().name).await)
     }
 
     async fn create_join_token(&self, request: Request<pb::CreateJoinTokenRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
+        let caller = peer::operator(&self.context.identities, &request)?;
         let r = request.into_inner();
         let name = convert::text("node_name", &r.node_name).map_err(|error| to_status(error.into()))?;
         let lifetime = Duration::from_secs(r.lifetime_seconds.into());
@@ -129,32 +129,48 @@ impl OperatorService for Operators {
     }
 
     async fn hold_node(&self, request: Request<pb::NodeOrderRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
+        let caller = peer::operator(&self.context.identities, &request)?;
         view(holds::hold(&self.context, &node_order(&caller, request.get_ref())).await)
     }
 
     async fn release_node(&self, request: Request<pb::NodeOrderRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
-        view(holds::release(&self.context, &node_order(&caller, request.get_ref())).await)
+        let caller = peer::operator(&self.context.identities, &request)?;
+        view(
+            holds::release(
+                &self.context.storage,
+                &self.context.memory,
+                &node_order(&caller, request.get_ref()),
+            )
+            .await,
+        )
     }
 
     async fn remove_node(&self, request: Request<pb::NodeOrderRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
+        let caller = peer::operator(&self.context.identities, &request)?;
         view(holds::remove(&self.context, &node_order(&caller, request.get_ref())).await)
     }
 
     async fn get_trust_bundle(&self, _: Request<pb::TrustBundleRequest>) -> Reply {
-        view(Ok(trust::view(&self.context)))
+        view(Ok(trust::view(&self.context.identities)))
     }
 
     async fn publish_trust_bundle(&self, request: Request<pb::PublishTrustBundleRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
+        let caller = peer::operator(&self.context.identities, &request)?;
         let r = request.get_ref();
-        view(trust::publish(&self.context, &caller, &r.trust_bundle, &r.idempotency_key).await)
+        view(
+            trust::publish(
+                &self.context.storage,
+                &self.context.identities,
+                &caller,
+                &r.trust_bundle,
+                &r.idempotency_key,
+            )
+            .await,
+        )
     }
 
     async fn apply_documents(&self, request: Request<pb::ApplyDocumentsRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
+        let caller = peer::operator(&self.context.identities, &request)?;
         let r = request.into_inner();
         let submitted = r
             .documents
@@ -169,29 +185,37 @@ impl OperatorService for Operators {
             .collect::<Result<Vec<_>>>()
             .map_err(to_status)?;
         view(
-            documents::apply(&self.context, &caller, submitted, &r.idempotency_key, &r.reason, r.dry_run)
-                .await,
+            documents::apply(
+                &self.context.storage,
+                &self.context.identities,
+                &caller,
+                submitted,
+                &r.idempotency_key,
+                &r.reason,
+                r.dry_run,
+            )
+            .await,
         )
     }
 
     async fn list_documents(&self, request: Request<pb::ListDocumentsRequest>) -> Reply {
-        view(documents::list(&self.context, &request.get_ref().kind).await)
+        view(documents::list(&self.context.storage, &request.get_ref().kind).await)
     }
 
     async fn get_document(&self, request: Request<pb::GetDocumentRequest>) -> Reply {
         let r = request.get_ref();
         let name: fleet_types::id::Name =
             convert::text("name", &r.name).map_err(|error| to_status(error.into()))?;
-        view(documents::show(&self.context, &r.kind, name.as_str(), r.revision).await)
+        view(documents::show(&self.context.storage, &r.kind, name.as_str(), r.revision).await)
     }
 
     async fn resolve_targets(&self, request: Request<pb::ResolveTargetsRequest>) -> Reply {
         let r = request.get_ref();
-        view(runs::resolve(&self.context, &r.selector, &r.names))
+        view(runs::resolve(&self.context.storage, &self.context.memory, &r.selector, &r.names))
     }
 
     async fn start_run(&self, request: Request<pb::StartRunRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
+        let caller = peer::operator(&self.context.identities, &request)?;
         let r = request.get_ref();
         let envelope: Envelope =
             convert::json("request", &r.request).map_err(|error| to_status(error.into()))?;
@@ -210,35 +234,50 @@ impl OperatorService for Operators {
             .map_err(|error| to_status(error.into()))?;
         let order = runs::Order { request: envelope, procedure, nodes };
         let run = runs::start(&self.context, &caller, &order, &r.idempotency_key).await.map_err(to_status)?;
-        view(run_views::brief(&self.context, run).await)
+        view(run_views::brief(&self.context.storage, &self.context.memory, run).await)
     }
 
     async fn list_runs(&self, request: Request<pb::ListRequest>) -> Reply {
         let r = request.get_ref();
-        view(run_views::list(&self.context, &r.after, views::page_size(r.limit)).await)
+        view(
+            run_views::list(&self.context.storage, &self.context.memory, &r.after, views::page_size(r.limit))
+                .await,
+        )
     }
 
     async fn get_run(&self, request: Request<pb::RunRequest>) -> Reply {
-        view(run_views::show(&self.context, run_id(&request.get_ref().run)?).await)
+        view(
+            run_views::show(&self.context.storage, &self.context.memory, run_id(&request.get_ref().run)?)
+                .await,
+        )
     }
 
     async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Reply {
         let r = request.get_ref();
-        view(run_views::jobs_page(&self.context, run_id(&r.run)?, &r.after, views::page_size(r.limit)).await)
+        view(
+            run_views::jobs_page(
+                &self.context.storage,
+                &self.context.memory,
+                run_id(&r.run)?,
+                &r.after,
+                views::page_size(r.limit),
+            )
+            .await,
+        )
     }
 
     async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Reply {
         let r = request.get_ref();
-        view(run_views::job(&self.context, run_id(&r.run)?, &r.node).await)
+        view(run_views::job(&self.context.storage, &self.context.memory, run_id(&r.run)?, &r.node).await)
     }
 
     async fn watch_run(
         &self,
         request: Request<pb::RunRequest>,
     ) -> Result<Response<Self::WatchRunStream>, Status> {
-        let permit = peer::permit(&self.context, &request, &self.stop)?;
+        let permit = peer::permit(&self.context.storage, &self.context.identities, &request, &self.stop)?;
         let run = run_id(&request.get_ref().run)?;
-        runs::load(&self.context, run).await.map_err(to_status)?;
+        runs::load(&self.context.storage, run).await.map_err(to_status)?;
         Ok(self.stream(permit, |context, out| streams::watch_run(context, run, out)))
     }
 
@@ -246,33 +285,47 @@ impl OperatorService for Operators {
         &self,
         request: Request<pb::ReadOutputRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
-        let permit = peer::permit(&self.context, &request, &self.stop)?;
+        let permit = peer::permit(&self.context.storage, &self.context.identities, &request, &self.stop)?;
         let r = request.into_inner();
         let run = run_id(&r.run)?;
-        let node = run_views::node_in(&self.context, run, &r.node).await.map_err(to_status)?;
-        output::check_step(&self.context, run, &r.step).await.map_err(to_status)?;
+        let node = run_views::node_in(&self.context.storage, &self.context.memory, run, &r.node)
+            .await
+            .map_err(to_status)?;
+        output::check_step(&self.context.storage, run, &r.step).await.map_err(to_status)?;
         let reader = streams::OutputReader { run, node, step: r.step, offset: r.offset, follow: r.follow };
         Ok(self.stream(permit, |context, out| streams::read_output(context, reader, out)))
     }
 
     async fn cancel_run(&self, request: Request<pb::CancelRunRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
+        let caller = peer::operator(&self.context.identities, &request)?;
         let r = request.get_ref();
         limits::check_reason(&r.reason).map_err(to_status)?;
         let run = run_id(&r.run)?;
-        view(runs::cancel(&self.context, &caller, run, &r.reason, &r.idempotency_key).await.map(|run| Done {
-            schema: "fleet/v1/done".to_owned(),
-            message: format!("run {run} starts nothing new; what runs is asked to stop"),
-        }))
+        view(
+            runs::cancel(
+                &self.context.storage,
+                &self.context.memory,
+                &caller,
+                run,
+                &r.reason,
+                &r.idempotency_key,
+            )
+            .await
+            .map(|run| Done {
+                schema: "fleet/v1/done".to_owned(),
+                message: format!("run {run} starts nothing new; what runs is asked to stop"),
+            }),
+        )
     }
 
     async fn steer_run(&self, request: Request<pb::SteerRunRequest>) -> Reply {
-        let caller = peer::operator(&self.context, &request)?;
+        let caller = peer::operator(&self.context.identities, &request)?;
         let r = request.get_ref();
         limits::check_reason(&r.reason).map_err(to_status)?;
         let (run, steer) = (run_id(&r.run)?, r.action.parse().map_err(to_status)?);
         let said = (r.reason.as_str(), r.idempotency_key.as_str());
-        let done = rollouts::steer(&self.context, &caller, run, steer, said).await;
+        let done =
+            rollouts::steer(&self.context.storage, &self.context.memory, &caller, run, steer, said).await;
         view(
             done.map(|done| Done {
                 schema: "fleet/v1/done".to_owned(),
@@ -283,7 +336,16 @@ impl OperatorService for Operators {
 
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {
         let r = request.get_ref();
-        view(backups::list(&self.context, &r.selector, &r.after, views::page_size(r.limit)).await)
+        view(
+            backups::list(
+                &self.context.storage,
+                &self.context.memory,
+                &r.selector,
+                &r.after,
+                views::page_size(r.limit),
+            )
+            .await,
+        )
     }
 
     async fn read_copy(
@@ -300,19 +362,28 @@ impl OperatorService for Operators {
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {
         let r = request.into_inner();
         let filter = audit::Filter { action: r.action_prefix, object: r.object_prefix };
-        view(audit::list(&self.context, r.before, views::page_size(r.limit), &filter).await)
+        view(
+            audit::list(
+                &self.context.storage,
+                &self.context.memory,
+                r.before,
+                views::page_size(r.limit),
+                &filter,
+            )
+            .await,
+        )
     }
 
     async fn read_audit(
         &self,
         request: Request<pb::ReadAuditRequest>,
     ) -> Result<Response<Self::ReadAuditStream>, Status> {
-        let permit = peer::permit(&self.context, &request, &self.stop)?;
+        let permit = peer::permit(&self.context.storage, &self.context.identities, &request, &self.stop)?;
         let pb::ReadAuditRequest { from, to } = request.into_inner();
         Ok(self.stream(permit, |context, out| streams::read_audit(context, from, to, out)))
     }
 
     async fn get_audit_head(&self, _: Request<pb::AuditHeadRequest>) -> Reply {
-        view(audit::head(&self.context, &self.tree).await)
+        view(audit::head(&self.context.storage, &self.context.identities, &self.tree).await)
     }
 }

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
-use crate::context::Context;
+use crate::context::{Identities, Memory, Storage};
 use crate::error::{ControllerError, Kind};
 use crate::service::caller::{Agent, Operator};
+use crate::settings::Settings;
 
 use super::entrance::Place;
 use super::identity_places::IdentityPlace;
@@ -91,16 +92,17 @@ pub fn of<T>(request: &Request<T>) -> Result<Peer, Status> {
 
 /// How long the caller of a request may hold its stream.
 pub fn permit<T>(
-    context: &Context,
+    storage: &Storage,
+    identities: &Identities,
     request: &Request<T>,
     stop: &CancellationToken,
 ) -> Result<StreamPermit, Status> {
     let identity = of(request)?.identity.ok_or_else(|| Status::unauthenticated("no identity"))?;
-    Ok(StreamPermit::new(Arc::clone(&context.denied), identity, context.clock.now(), stop.clone()))
+    Ok(StreamPermit::new(Arc::clone(&identities.denied), identity, storage.clock.now(), stop.clone()))
 }
 
 /// The operator behind a request.
-pub fn operator<T>(context: &Context, request: &Request<T>) -> Result<Operator, Status> {
+pub fn operator<T>(identities: &Identities, request: &Request<T>) -> Result<Operator, Status> {
     let peer = of(request)?;
     let unknown = || {
         to_status(
@@ -115,7 +117,7 @@ pub fn operator<T>(context: &Context, request: &Request<T>) -> Result<Operator, 
     let identity = peer.identity.ok_or_else(unknown)?;
     let Identity::Operator(_, id) = identity.identity else { return Err(unknown()) };
     Ok(Operator {
-        record: context.operators.get(id).ok_or_else(unknown)?,
+        record: identities.operators.get(id).ok_or_else(unknown)?,
         certificate: identity.fingerprint,
         certificate_not_after: identity.not_after,
         address: peer.address.ip().to_string(),
@@ -123,13 +125,17 @@ pub fn operator<T>(context: &Context, request: &Request<T>) -> Result<Operator, 
 }
 
 /// The agent behind a request. Its node must have a record and be active.
-pub fn agent<T>(context: &Context, request: &Request<T>) -> Result<(Agent, Arc<PeerIdentity>), Status> {
+pub fn agent<T>(
+    memory: &Memory,
+    settings: &Settings,
+    request: &Request<T>,
+) -> Result<(Agent, Arc<PeerIdentity>), Status> {
     let peer = of(request)?;
     let identity = peer.identity.ok_or_else(|| Status::unauthenticated("no identity"))?;
     let Identity::Agent(_, node) = identity.identity else {
         return Err(Status::permission_denied("not an agent's certificate"));
     };
-    let known = crate::service::inventory::check_active(context, node).map_err(to_status)?;
+    let known = crate::service::inventory::check_active(memory, settings, node).map_err(to_status)?;
     let agent = Agent {
         node,
         name: known.record.name.clone(),

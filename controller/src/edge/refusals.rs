@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::entrance::Lost;
-use crate::context::Context;
+use crate::context::{Context, Storage};
 use crate::repo::audited::AuditEntry;
 use crate::service::caller::nobody;
 
@@ -248,22 +248,22 @@ impl Refusals {
     pub async fn write(self: Arc<Self>, context: Arc<Context>, stop: CancellationToken) {
         loop {
             let stopped = tokio::time::timeout(WRITE_EVERY, stop.cancelled()).await.is_ok();
-            self.write_once(&context, Instant::now()).await;
+            self.write_once(&context.storage, Instant::now()).await;
             if stopped {
                 return;
             }
         }
     }
 
-    async fn write_once(&self, context: &Context, now: Instant) {
+    async fn write_once(&self, storage: &Storage, now: Instant) {
         let (callers, strangers) = self.lock().take(now);
         let chunks = |taken: Taken| taken.chunks(LEAVES_A_COMMIT).map(<[_]>::to_vec).collect::<Vec<_>>();
         let callers =
-            chunks(callers).into_iter().map(|chunk| (chunk, context.audited.batch().using_reserve()));
-        let strangers = chunks(strangers).into_iter().map(|chunk| (chunk, context.audited.batch()));
+            chunks(callers).into_iter().map(|chunk| (chunk, storage.audited.batch().using_reserve()));
+        let strangers = chunks(strangers).into_iter().map(|chunk| (chunk, storage.audited.batch()));
         for (taken, batch) in callers.chain(strangers) {
             let leaves = taken.iter().map(|(_, kind, count)| count.clone().leaf(kind)).collect();
-            let outcome = context.audited.commit(batch, leaves).await;
+            let outcome = storage.audited.commit(batch, leaves).await;
             if let Err(error) = &outcome {
                 tracing::error!("refusals could not be written to the audit log, and are kept: {error}");
             }
@@ -290,7 +290,7 @@ mod tests {
     }
 
     async fn leaves(context: &Context) -> Vec<AuditRecord> {
-        let bytes = crate::service::audit::bytes(context, 0, 1000).await.unwrap();
+        let bytes = crate::service::audit::bytes(&context.storage, 0, 1000).await.unwrap();
         let records = bytes.iter().map(|(_, bytes)| fleet_types::canonical::from_slice(bytes).unwrap());
         records.filter(|record: &AuditRecord| record.action == "refused").collect()
     }
@@ -308,7 +308,7 @@ mod tests {
             refusals.count_actor("session", agent(n).actor(), "speaks for another node");
         }
         let now = Instant::now();
-        refusals.write_once(&test.context, now).await;
+        refusals.write_once(&test.context.storage, now).await;
         let written = leaves(&test.context).await;
         let named = written.iter().filter(|leaf| leaf.actor.role == "agent").count();
         assert_eq!(named, 6);
@@ -316,11 +316,11 @@ mod tests {
         assert_eq!(of_strangers, MAX_KINDS + 1 + 1, "30 kinds, the others together, the handshakes");
         for minute in 0..59_u32 {
             refusals.count("call", address(1), &format!("guess {minute}"));
-            refusals.write_once(&test.context, now + Duration::from_mins(minute.into())).await;
+            refusals.write_once(&test.context.storage, now + Duration::from_mins(minute.into())).await;
         }
         let calls = |leaves: &[AuditRecord]| leaves.iter().filter(|l| l.object.starts_with("call/")).count();
         assert_eq!(calls(&leaves(&test.context).await), LEAVES_AN_HOUR as usize, "in an hour");
-        refusals.write_once(&test.context, now + HOUR).await;
+        refusals.write_once(&test.context.storage, now + HOUR).await;
         let written = leaves(&test.context).await;
         let sum: u64 = written
             .iter()
@@ -340,12 +340,12 @@ mod tests {
         refusals.count("enrol", address(2), "this token is unknown");
         refusals.count_actor("call", agent(1).actor(), "not allowed");
         let now = Instant::now();
-        refusals.write_once(&test.context, now).await;
+        refusals.write_once(&test.context.storage, now).await;
         let written = leaves(&test.context).await;
         assert_eq!(written.len(), 1);
         assert_eq!(written[0].actor.role, "agent");
         store.has_space_again();
-        refusals.write_once(&test.context, now).await;
+        refusals.write_once(&test.context.storage, now).await;
         let written = leaves(&test.context).await;
         assert_eq!(written[1].object, "enrol/2");
         assert_eq!(written[1].reason, "this token is unknown (from 10.0.0.1, 10.0.0.2)");
@@ -358,7 +358,7 @@ mod tests {
         let test = TestContext::over(store.clone()).await;
         let refusals = Refusals::default();
         let log = crate::repo::audited::log().unwrap();
-        let before = test.context.repo.store().log_len(&log).await.unwrap();
+        let before = test.context.storage.repo.store().log_len(&log).await.unwrap();
         for (caller, kind) in (0..40).flat_map(|caller| (0..30).map(move |kind| (caller, kind))) {
             refusals.count_actor("call", agent(caller).actor(), &format!("reason {kind}"));
             refusals.count("call", address(1), &format!("guess {kind}"));
@@ -367,16 +367,16 @@ mod tests {
         store.run_short();
         let now = Instant::now();
         for _ in 0..5 {
-            refusals.write_once(&test.context, now).await;
+            refusals.write_once(&test.context.storage, now).await;
         }
-        let callers = test.context.repo.store().log_len(&log).await.unwrap() - before;
+        let callers = test.context.storage.repo.store().log_len(&log).await.unwrap() - before;
         assert_eq!(callers, 40 * 30);
         store.has_space_again();
-        refusals.write_once(&test.context, now).await;
-        let all = test.context.repo.store().log_len(&log).await.unwrap() - before;
+        refusals.write_once(&test.context.storage, now).await;
+        let all = test.context.storage.repo.store().log_len(&log).await.unwrap() - before;
         assert_eq!(all, callers + 30);
         // Who has been quiet for an hour is forgotten, and gives room to others.
-        refusals.write_once(&test.context, now + HOUR).await;
+        refusals.write_once(&test.context.storage, now + HOUR).await;
         assert_eq!(refusals.lock().accounts.len(), 0);
     }
 

@@ -80,7 +80,8 @@ impl Servers {
 
     /// Serves agents and operators until the stop.
     pub async fn main(&self, socket: TcpListener, tls: ServerTls) -> Result<(), ServeError> {
-        let listener = Listener { fleet: Some(self.context.fleet.fleet), ..self.listener(MAIN, socket, tls) };
+        let listener =
+            Listener { fleet: Some(self.context.identities.fleet.fleet), ..self.listener(MAIN, socket, tls) };
         let incoming = listener.start(&self.context.settings.agent_port, self.stop.clone());
         let agents = Agents {
             context: Arc::clone(&self.context),

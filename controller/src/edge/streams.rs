@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use super::status::to_status;
-use crate::context::Context;
+use crate::context::{Context, Files, Memory, Storage};
 use crate::error::Result;
 use crate::fleet::open_runs::OpenRun;
 use crate::repo::jobs::{self, JobRecord};
@@ -35,34 +35,35 @@ const JOBS_A_MESSAGE: usize = 500;
 
 /// Sends a run and its changed jobs until it has ended.
 pub async fn watch_run(context: Arc<Context>, run: RunId, out: mpsc::Sender<Result<pb::View, Status>>) {
-    if let Err(error) = follow_run(&context, run, &out).await {
+    if let Err(error) = follow_run(&context.storage, &context.memory, run, &out).await {
         let _ = out.send(Err(to_status(error))).await;
     }
 }
 
 /// Until the run has ended or the reader has gone.
 async fn follow_run(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     run: RunId,
     out: &mpsc::Sender<Result<pb::View, Status>>,
 ) -> Result<()> {
     let (mut seen, mut shown, mut last) = (0, None, None::<Arc<OpenRun>>);
     loop {
-        let mut published = context.open_runs.follow();
+        let mut published = memory.open_runs.follow();
         // A run that ended is forgotten at once; how it ended is in what was held of it.
         let ended = last.filter(|open| open.read().run.record.state.is_terminal());
-        last = context.open_runs.of(run).or(ended);
+        last = memory.open_runs.of(run).or(ended);
         let Some(open) = &last else {
-            let view = run_views::brief(context, run).await?;
+            let view = run_views::brief(storage, memory, run).await?;
             if view.item.state.is_terminal() {
-                return send_ended(context, run, &view, out).await;
+                return send_ended(storage, memory, run, &view, out).await;
             }
             // The runner is about to read it.
             let _ = timeout(PERIOD, published.changed()).await;
             continue;
         };
         let mut newest = open.follow();
-        let news = run_views::news(context, open, seen);
+        let news = run_views::news(storage, memory, open, seen);
         seen = news.number;
         if !news.jobs.is_empty() || shown.as_ref() != Some(&news.view) {
             let mut parts = news.jobs.chunks(JOBS_A_MESSAGE);
@@ -97,14 +98,15 @@ async fn send(out: &mpsc::Sender<Result<pb::View, Status>>, run: &RunView, jobs:
 
 /// A run that had ended before it was looked at.
 async fn send_ended(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     run: RunId,
     view: &RunView,
     out: &mpsc::Sender<Result<pb::View, Status>>,
 ) -> Result<()> {
     let mut after = String::new();
     loop {
-        let page = run_views::jobs_page(context, run, &after, JOBS_A_MESSAGE).await?;
+        let page = run_views::jobs_page(storage, memory, run, &after, JOBS_A_MESSAGE).await?;
         if !send(out, view, page.items).await {
             return Ok(());
         }
@@ -143,17 +145,23 @@ pub async fn read_output(
     reader: OutputReader,
     out: mpsc::Sender<Result<pb::OutputPart, Status>>,
 ) {
-    let mut grown = context.output.follow();
+    let mut grown = context.files.output.follow();
     let mut offsets: BTreeMap<String, u64> = BTreeMap::new();
     let mut ended = None;
     loop {
-        let open = context.open_runs.of(reader.run);
+        let open = context.memory.open_runs.of(reader.run);
         let mut newest = open.as_ref().map(|open| open.follow());
         grown.mark_unchanged();
         // Asked before reading: what arrived until the end is then certainly read.
-        let going = if reader.follow { is_going(&context, &reader, &mut ended).await } else { Ok(false) };
+        let going = if reader.follow {
+            is_going(&context.storage, &context.files, &reader, &mut ended).await
+        } else {
+            Ok(false)
+        };
         let sent = match going {
-            Ok(going) => send_new(&context, &reader, &mut offsets, &out).await.map(|()| going),
+            Ok(going) => {
+                send_new(&context.storage, &context.files, &reader, &mut offsets, &out).await.map(|()| going)
+            }
             Err(error) => Err(error),
         };
         match sent {
@@ -183,30 +191,36 @@ pub async fn read_output(
     }
 }
 
-async fn job(context: &Context, reader: &OutputReader) -> Result<Option<JobRecord>> {
-    Ok(context.repo.get::<JobRecord>(&jobs::key(reader.run, reader.node)?).await?.map(|stored| stored.record))
+async fn job(storage: &Storage, reader: &OutputReader) -> Result<Option<JobRecord>> {
+    Ok(storage.repo.get::<JobRecord>(&jobs::key(reader.run, reader.node)?).await?.map(|stored| stored.record))
 }
 
 /// Until the job has ended and its output is whole; `ended` is when its end was seen first.
-async fn is_going(context: &Context, reader: &OutputReader, ended: &mut Option<Instant>) -> Result<bool> {
-    let Some(job) = job(context, reader).await? else { return Ok(false) };
+async fn is_going(
+    storage: &Storage,
+    files: &Files,
+    reader: &OutputReader,
+    ended: &mut Option<Instant>,
+) -> Result<bool> {
+    let Some(job) = job(storage, reader).await? else { return Ok(false) };
     if job.state.outcome().is_none() {
         return Ok(true);
     }
     let since = *ended.get_or_insert_with(Instant::now);
     let Some(report) = job.report.filter(|_| since.elapsed() < LATE_OUTPUT) else { return Ok(false) };
-    Ok(!output::is_complete(context, (reader.run, reader.node, job.attempt), report).await?)
+    Ok(!output::is_complete(storage, files, (reader.run, reader.node, job.attempt), report).await?)
 }
 
 async fn send_new(
-    context: &Context,
+    storage: &Storage,
+    files: &Files,
     reader: &OutputReader,
     offsets: &mut BTreeMap<String, u64>,
     out: &mpsc::Sender<Result<pb::OutputPart, Status>>,
 ) -> Result<()> {
-    let attempt = job(context, reader).await?.map_or(Attempt(1), |job| job.attempt);
+    let attempt = job(storage, reader).await?.map_or(Attempt(1), |job| job.attempt);
     let steps = if reader.step.is_empty() {
-        output::steps(context, reader.run, reader.node, attempt).await?
+        output::steps(storage, files, reader.run, reader.node, attempt).await?
     } else {
         vec![reader.step.clone()]
     };
@@ -215,7 +229,7 @@ async fn send_new(
         let start = if reader.step.is_empty() { 0 } else { reader.offset };
         let at = offsets.entry(step.clone()).or_insert(start);
         loop {
-            let data = output::read(context, &of, *at).await?;
+            let data = output::read(files, &of, *at).await?;
             if data.is_empty() {
                 break;
             }
@@ -238,7 +252,7 @@ pub async fn read_audit(
 ) {
     let mut at = from;
     while at < to {
-        match audit::bytes(&context, at, to).await {
+        match audit::bytes(&context.storage, at, to).await {
             Ok(page) if page.is_empty() => return,
             Ok(page) => {
                 for (index, record) in page {

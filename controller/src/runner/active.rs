@@ -27,11 +27,13 @@ impl Active {
     /// Reads a run and everything about it.
     pub async fn load(context: &Context, run: RunId, known: &Known, holds: &Holds) -> Result<Self> {
         let stored = context
+            .storage
             .repo
             .get::<RunRecord>(&runs::key(run)?)
             .await?
             .ok_or_else(|| ControllerError::not_found("run", run))?;
         let jobs: BTreeMap<NodeId, Stored<JobRecord>> = context
+            .storage
             .repo
             .all::<JobRecord>(&jobs::of_run(run))
             .await?

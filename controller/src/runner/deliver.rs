@@ -8,14 +8,14 @@ use fleet_types::id::{JobId, LinkEpoch, NodeId, RunId};
 use fleet_types::job::JobState;
 use fleet_types::run::RunState;
 
-use crate::context::Context;
+use crate::context::{Context, Identities, Memory, Storage};
 use crate::error::Result;
 use crate::fleet::sessions::ToNode;
 use crate::repo::jobs::{self, InboxRecord, JobRecord};
 use crate::repo::runs::{self, RunRecord};
 
 fn assignment(
-    context: &Context,
+    identities: &Identities,
     node: NodeId,
     run: RunId,
     epoch: LinkEpoch,
@@ -27,26 +27,26 @@ fn assignment(
         authority: entry.authority,
         node_index: entry.node_index,
         node_path: entry.node_path,
-        generation: context.fleet.generation,
+        generation: identities.fleet.generation,
         link_epoch: epoch,
     }
 }
 
 /// Sends saved offers to those nodes that are connected, signed as one wave.
-pub fn offers(context: &Context, run: RunId, offers: Vec<(NodeId, InboxRecord)>) {
+pub fn offers(memory: &Memory, identities: &Identities, run: RunId, offers: Vec<(NodeId, InboxRecord)>) {
     let assignments: Vec<Assignment> = offers
         .into_iter()
         .filter_map(|(node, entry)| {
-            let epoch = context.sessions.epoch(node)?;
-            Some(assignment(context, node, run, epoch, entry))
+            let epoch = memory.sessions.epoch(node)?;
+            Some(assignment(identities, node, run, epoch, entry))
         })
         .collect();
     if assignments.is_empty() {
         return;
     }
-    for (assignment, proof) in context.wave_signer.sign(assignments) {
+    for (assignment, proof) in identities.wave_signer.sign(assignments) {
         let node = assignment.job.node;
-        if !context.sessions.send(node, ToNode::Assign(Box::new((assignment, proof)))) {
+        if !memory.sessions.send(node, ToNode::Assign(Box::new((assignment, proof)))) {
             tracing::debug!(%node, %run, "offer not sent now; the session offers it again");
         }
     }
@@ -64,17 +64,22 @@ pub struct Inbox {
 
 /// Why a node should stop what stands in its inbox, if it should: its run is ending, the job was given up here, or the node
 /// was held before it answered.
-pub async fn stop_reason(context: &Context, node: NodeId, run: RunId) -> Result<Option<String>> {
-    let stored = context.repo.get::<RunRecord>(&runs::key(run)?).await?;
+pub async fn stop_reason(
+    storage: &Storage,
+    memory: &Memory,
+    node: NodeId,
+    run: RunId,
+) -> Result<Option<String>> {
+    let stored = storage.repo.get::<RunRecord>(&runs::key(run)?).await?;
     if let Some(run) = stored.filter(|run| run.record.state == RunState::Halting) {
         return Ok(Some(run.record.stopped_because));
     }
-    let job = context.repo.get::<JobRecord>(&jobs::key(run, node)?).await?;
-    let hold = || context.node_cache.get(node).and_then(|known| known.record.hold().cloned());
+    let job = storage.repo.get::<JobRecord>(&jobs::key(run, node)?).await?;
+    let hold = || memory.node_cache.get(node).and_then(|known| known.record.hold().cloned());
     Ok(job.and_then(|job| match job.record.state {
         JobState::Ended { outcome, reason, .. } => Some(format!("{}: {reason}", outcome.as_str())),
         // What a held node has begun goes on; an offer that it never answered must not begin.
-        JobState::Offered if context.sessions.live(node, run).is_none() => {
+        JobState::Offered if memory.sessions.live(node, run).is_none() => {
             hold().map(|hold| format!("the node is {hold}"))
         }
         _ => None,
@@ -86,15 +91,15 @@ pub async fn inbox(context: &Context, node: NodeId, epoch: LinkEpoch) -> Result<
     let prefix = jobs::inbox(node);
     let mut inbox = Inbox::default();
     let mut assignments = Vec::new();
-    for (key, stored) in context.repo.all::<InboxRecord>(&prefix).await? {
+    for (key, stored) in context.storage.repo.all::<InboxRecord>(&prefix).await? {
         let Some(run) = runs::run_in(&key, &prefix) else { continue };
-        if let Some(reason) = stop_reason(context, node, run).await? {
+        if let Some(reason) = stop_reason(&context.storage, &context.memory, node, run).await? {
             inbox.cancels.push((run, stored.record.attempt, reason));
         }
-        assignments.push(assignment(context, node, run, epoch, stored.record));
+        assignments.push(assignment(&context.identities, node, run, epoch, stored.record));
     }
     if !assignments.is_empty() {
-        inbox.offers = context.wave_signer.sign(assignments);
+        inbox.offers = context.identities.wave_signer.sign(assignments);
     }
     Ok(inbox)
 }

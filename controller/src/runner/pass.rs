@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::active::Active;
 use super::cancel_retries::CancelRetries;
 use super::deliver;
-use crate::context::Context;
+use crate::context::{Context, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::sessions::ToNode;
 use crate::rebuild;
@@ -26,6 +26,7 @@ use crate::repo::holds::{self, HoldRecord};
 use crate::repo::jobs::{self, JobRecord};
 use crate::repo::reader::Stored;
 use crate::repo::runs::{self, RunRecord};
+use crate::settings::Settings;
 
 /// A page of offers fits one commit: of each the job, its inbox entry, and the holds of pair, site and fleet; beside
 /// them the leaf of the wave.
@@ -33,7 +34,8 @@ const _: () = assert!(5 * PAGE < MAX_BATCH_OPERATIONS);
 
 /// Brings the engine up to date with jobs and nodes that changed, and reads the holds that may have gone with them.
 pub async fn refresh(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     active: &Active,
     holds: &mut Holds,
     changed_jobs: &BTreeSet<NodeId>,
@@ -43,48 +45,48 @@ pub async fn refresh(
     let mut places = BTreeSet::new();
     for node in changed_jobs {
         let Some(known) = active.job(*node) else { continue };
-        let Some(stored) = context.repo.get::<JobRecord>(&jobs::key(run, *node)?).await? else {
+        let Some(stored) = storage.repo.get::<JobRecord>(&jobs::key(run, *node)?).await? else {
             return Err(ControllerError::internal(format!("the job of {node} in run {run} is gone")));
         };
         if stored.write_id != known.write_id {
             active.open.write().put_job(stored.record.clone(), stored.write_id);
         }
-        apply_job(context, active, &stored.record)?;
+        apply_job(storage, memory, active, &stored.record)?;
         places.extend(stored.record.may_hold());
     }
     for node in changed_nodes.iter().copied() {
         let Some(known) = active.job(node) else { continue };
-        let event = Event::presence(node, rebuild::presence(context, node));
-        apply(context, active, &event)?;
+        let event = Event::presence(node, rebuild::presence(memory, node));
+        apply(storage, active, &event)?;
         places.extend(known.record.may_hold());
     }
     for place in places {
         if holds.get(&place).is_some() {
-            let stored = holds::hold(&context.repo, &place).await?;
+            let stored = holds::hold(&storage.repo, &place).await?;
             holds.set(&place, stored);
-            tell_hold(context, active, holds, &place)?;
+            tell_hold(storage, active, holds, &place)?;
         }
     }
     Ok(())
 }
 
 /// Tells the engine of a run who holds a place.
-pub fn tell_hold(context: &Context, active: &Active, holds: &Holds, place: &Place) -> Result<()> {
-    apply(context, active, &Event::Held { place: place.clone(), holder: holds.get(place).cloned() })
+pub fn tell_hold(storage: &Storage, active: &Active, holds: &Holds, place: &Place) -> Result<()> {
+    apply(storage, active, &Event::Held { place: place.clone(), holder: holds.get(place).cloned() })
 }
 
-fn apply_job(context: &Context, active: &Active, job: &JobRecord) -> Result<()> {
+fn apply_job(storage: &Storage, memory: &Memory, active: &Active, job: &JobRecord) -> Result<()> {
     if let JobState::Ended { outcome, .. } = &job.state {
-        return apply(context, active, &Event::ended(job.node, job.attempt, *outcome));
+        return apply(storage, active, &Event::ended(job.node, job.attempt, *outcome));
     }
-    match rebuild::said(context, job) {
+    match rebuild::said(storage, memory, job) {
         Some((at, event)) => apply_at(active, at, &event),
         None => Ok(()),
     }
 }
 
-fn apply(context: &Context, active: &Active, event: &Event) -> Result<()> {
-    apply_at(active, context.clock.moment(), event)
+fn apply(storage: &Storage, active: &Active, event: &Event) -> Result<()> {
+    apply_at(active, storage.clock.moment(), event)
 }
 
 fn apply_at(active: &Active, at: Moment, event: &Event) -> Result<()> {
@@ -103,30 +105,30 @@ pub async fn settle(
     cancel_retries: &mut CancelRetries,
 ) -> Result<bool> {
     loop {
-        let now = context.clock.moment();
+        let now = context.storage.clock.moment();
         let wanted = active.open.read().rollout().wanted(now);
         if !wanted.end.is_empty() {
-            save_ends(context, active, &wanted).await?;
+            save_ends(&context.storage, &context.memory, active, &wanted).await?;
             continue;
         }
         if let Some(step) = &wanted.ring {
-            save_ring(context, active, now, step).await?;
+            save_ring(&context.storage, active, now, step).await?;
             continue;
         }
         if !wanted.offer.is_empty() {
             save_offers(context, active, holds, &wanted).await?;
             continue;
         }
-        ask_to_stop(context, active, &wanted.cancel, cancel_retries);
+        ask_to_stop(&context.memory, &context.settings, active, &wanted.cancel, cancel_retries);
         break;
     }
-    save_phase(context, active).await
+    save_phase(&context.storage, active).await
 }
 
-async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Result<()> {
+async fn save_ends(storage: &Storage, memory: &Memory, active: &Active, wanted: &Wanted) -> Result<()> {
     let RunRecord { run, authority, .. } = active.run().record;
-    let now = context.clock.now();
-    let mut batch = context.audited.batch().using_reserve();
+    let now = storage.clock.now();
+    let mut batch = storage.audited.batch().using_reserve();
     let (mut leaves, mut written) = (Vec::new(), Vec::new());
     for end in &wanted.end {
         let Some(known) = active.job(end.node) else { continue };
@@ -137,9 +139,9 @@ async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Resul
             summary: end.reason.chars().take(200).collect(),
             ..known.record.clone()
         };
-        batch = jobs::end(&context.repo, batch, &known, &record).await?;
+        batch = jobs::end(&storage.repo, batch, &known, &record).await?;
         leaves.push(
-            AuditEntry::new(context.audited.actor(), "job.end", format!("run/{run}"))
+            AuditEntry::new(storage.audited.actor(), "job.end", format!("run/{run}"))
                 .job(record.id(), end.attempt)
                 .subject(authority.digest())
                 .outcome(end.outcome)
@@ -147,25 +149,25 @@ async fn save_ends(context: &Context, active: &Active, wanted: &Wanted) -> Resul
         );
         written.push(record);
     }
-    let write_id = context.audited.commit(batch, leaves).await?;
+    let write_id = storage.audited.commit(batch, leaves).await?;
     for record in written {
         if let JobState::Ended { outcome, reason, .. } = &record.state {
-            apply(context, active, &Event::ended(record.node, record.attempt, *outcome))?;
+            apply(storage, active, &Event::ended(record.node, record.attempt, *outcome))?;
             if *outcome == Outcome::Lost {
                 // Its inbox entry stays, so that it is told to stop whenever it comes back; should it be there
                 // and only deaf, it is told now.
                 let stop = ToNode::Cancel { run, attempt: record.attempt, reason: reason.clone() };
-                context.sessions.send(record.node, stop);
+                memory.sessions.send(record.node, stop);
             }
         }
-        context.sessions.clear_live(record.node, run);
+        memory.sessions.clear_live(record.node, run);
         active.open.write().put_job(record, write_id);
     }
     Ok(())
 }
 
 /// Writes how far a ring has come, and tells the engine of the same moment: what passes meanwhile is not lost to a soak.
-async fn save_ring(context: &Context, active: &Active, now: Moment, step: &RingStep) -> Result<()> {
+async fn save_ring(storage: &Storage, active: &Active, now: Moment, step: &RingStep) -> Result<()> {
     let Stored { mut record, write_id } = active.run();
     let (run, subject) = (record.run, record.authority.digest());
     let rings = record.rollout.as_mut().map(|rollout| &mut rollout.rings);
@@ -184,12 +186,12 @@ async fn save_ring(context: &Context, active: &Active, now: Moment, step: &RingS
         RingState::Pending | RingState::Judging | RingState::AwaitingApproval => None,
     };
     let leaf = |news: String| {
-        AuditEntry::new(context.audited.actor(), "rollout.ring", format!("run/{run}"))
+        AuditEntry::new(storage.audited.actor(), "rollout.ring", format!("run/{run}"))
             .subject(subject)
             .because(news.chars().take(200).collect::<String>())
     };
-    let batch = runs::save(context.audited.batch().using_reserve(), write_id, &record)?;
-    let write_id = context.audited.commit(batch, news.map(leaf).into_iter().collect()).await?;
+    let batch = runs::save(storage.audited.batch().using_reserve(), write_id, &record)?;
+    let write_id = storage.audited.commit(batch, news.map(leaf).into_iter().collect()).await?;
     apply_at(active, now, &Event::Ring { ring: step.ring, what: step.event.clone() })?;
     active.open.write().run = Stored { record, write_id };
     Ok(())
@@ -198,9 +200,9 @@ async fn save_ring(context: &Context, active: &Active, now: Moment, step: &RingS
 async fn save_offers(context: &Context, active: &Active, holds: &mut Holds, wanted: &Wanted) -> Result<()> {
     let stored = active.run();
     let RunRecord { run, authority, .. } = stored.record;
-    let now = context.clock.now();
+    let now = context.storage.clock.now();
     // Only while the run is as it was read: no wave may start after a cancel was confirmed.
-    let mut batch = context.audited.batch().if_write_id(runs::key(run)?, stored.write_id);
+    let mut batch = context.storage.audited.batch().if_write_id(runs::key(run)?, stored.write_id);
     let (mut written, mut entries) = (Vec::new(), Vec::new());
     for offer in &wanted.offer {
         let Some(known) = active.job(offer.node) else { continue };
@@ -219,40 +221,46 @@ async fn save_offers(context: &Context, active: &Active, holds: &mut Holds, want
     let mut leaves: Vec<_> = written.iter().map(|record| record.node).collect();
     leaves.sort_unstable();
     let root = merkle::root(&leaves.iter().map(|node| node_leaf(*node)).collect::<Vec<_>>());
-    let leaf = AuditEntry::new(context.audited.actor(), "run.wave", format!("run/{run}"))
+    let leaf = AuditEntry::new(context.storage.audited.actor(), "run.wave", format!("run/{run}"))
         .subject(authority.digest())
         .nodes(root)
         .because(format!("{} nodes", written.len()));
-    let write_id = context.audited.commit(batch, vec![leaf]).await?;
+    let write_id = context.storage.audited.commit(batch, vec![leaf]).await?;
     for record in written {
-        apply(context, active, &Event::offered(record.node, record.attempt))?;
+        apply(&context.storage, active, &Event::offered(record.node, record.attempt))?;
         for place in &record.places {
             holds.set(place, Some(HoldRecord::of(&record).holder()));
-            tell_hold(context, active, holds, place)?;
+            tell_hold(&context.storage, active, holds, place)?;
         }
         active.open.write().put_job(record, write_id);
     }
-    deliver::offers(context, run, entries);
+    deliver::offers(&context.memory, &context.identities, run, entries);
     Ok(())
 }
 
 /// Tells the nodes that should stop and are connected: at once, and again after as long as an offer waits for its
 /// answer. That the run is halting is stored already; who is not connected, or has no room for the word now, is
 /// told by its session, which looks into the inbox. Stopping is idempotent on the node.
-fn ask_to_stop(context: &Context, active: &Active, nodes: &[NodeId], cancel_retries: &mut CancelRetries) {
+fn ask_to_stop(
+    memory: &Memory,
+    settings: &Settings,
+    active: &Active,
+    nodes: &[NodeId],
+    cancel_retries: &mut CancelRetries,
+) {
     let RunRecord { run, stopped_because: reason, .. } = active.run().record;
     let now = Instant::now();
-    for node in cancel_retries.due(nodes, now, context.settings.offer) {
+    for node in cancel_retries.due(nodes, now, settings.offer) {
         let Some(job) = active.job(node) else { continue };
         let stop = ToNode::Cancel { run, attempt: job.record.attempt, reason: reason.clone() };
-        context.sessions.send(node, stop);
+        memory.sessions.send(node, stop);
         cancel_retries.told(node, now);
     }
 }
 
 /// Writes the run's record when its phase changed. True when it has ended.
-async fn save_phase(context: &Context, active: &Active) -> Result<bool> {
-    let now = context.clock.now();
+async fn save_phase(storage: &Storage, active: &Active) -> Result<bool> {
+    let now = storage.clock.now();
     let Stored { record: before, write_id } = active.run();
     let summary = active.open.read().rollout().summary(now);
     let state = summary.state;
@@ -262,18 +270,18 @@ async fn save_phase(context: &Context, active: &Active) -> Result<bool> {
     let run = before.run;
     let ended = state.is_terminal();
     let record = RunRecord { state, tally: summary.tally, ended: ended.then_some(now), ..before.clone() };
-    let batch = runs::save(context.audited.batch().using_reserve(), write_id, &record)?;
+    let batch = runs::save(storage.audited.batch().using_reserve(), write_id, &record)?;
     let mut leaves = Vec::new();
     // Waiting comes and goes with nodes; the log keeps the phases that mean something.
     if ended || before.state == RunState::Planned {
         let action = if ended { "run.end" } else { "run.begin" };
         leaves.push(
-            AuditEntry::new(context.audited.actor(), action, format!("run/{run}"))
+            AuditEntry::new(storage.audited.actor(), action, format!("run/{run}"))
                 .subject(record.authority.digest())
                 .because(state.as_str()),
         );
     }
-    let write_id = context.audited.commit(batch, leaves).await?;
+    let write_id = storage.audited.commit(batch, leaves).await?;
     active.open.write().run = Stored { record, write_id };
     Ok(ended)
 }

@@ -16,7 +16,7 @@ use super::active::Active;
 use super::cancel_retries::CancelRetries;
 use super::pass;
 use super::unloadable;
-use crate::context::Context;
+use crate::context::{Context, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::rebuild::{self, Known};
 use crate::repo::codec::Mark;
@@ -61,8 +61,8 @@ impl Runs {
     }
 
     /// Notices that nobody listened for a while, before anything is decided about silence.
-    fn look(&mut self, context: &Context) {
-        let now = context.clock.moment().mono;
+    fn look(&mut self, storage: &Storage) {
+        let now = storage.clock.moment().mono;
         if now.since(self.looked) >= STANDSTILL {
             tracing::warn!(
                 seconds = now.since(self.looked).as_secs(),
@@ -77,12 +77,12 @@ impl Runs {
     }
 
     /// Tells every run of what was taken or became free. Gives the runs that were told.
-    fn tell_holds(&mut self, context: &Context) -> BTreeSet<RunId> {
+    fn tell_holds(&mut self, storage: &Storage) -> BTreeSet<RunId> {
         let mut told = BTreeSet::new();
         for place in self.holds.take_changed() {
             for run in self.by_scope.get(&place.scope).into_iter().flatten() {
                 let Some(active) = self.active.get(run) else { continue };
-                if let Err(error) = pass::tell_hold(context, active, &self.holds, &place) {
+                if let Err(error) = pass::tell_hold(storage, active, &self.holds, &place) {
                     log(&format!("run {run}"), &error);
                 }
                 told.insert(*run);
@@ -107,12 +107,12 @@ impl Runs {
 
     /// Takes out a run that could not be handled, to be read anew: at once after a conflict, else when the period is
     /// over.
-    fn set_aside(&mut self, context: &Context, run: RunId, error: &ControllerError) {
+    fn set_aside(&mut self, memory: &Memory, run: RunId, error: &ControllerError) {
         if let Some(active) = self.active.remove(&run) {
             self.forget(&active);
         }
         if error.kind == Kind::Conflict {
-            context.notifier.run_changed(run);
+            memory.notifier.run_changed(run);
         } else {
             log(&format!("run {run}"), error);
         }
@@ -147,13 +147,13 @@ fn remove<K: Ord + Borrow<Q>, Q: Ord + ?Sized>(
 
 /// Runs until it is told to stop.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
-    let started = context.clock.moment().mono;
+    let started = context.storage.clock.moment().mono;
     let mut runs = Runs { listening_since: started, looked: started, ..Runs::default() };
     let mut read_all = true;
     let mut next_full = Instant::now() + context.settings.pass_period;
     while !stop.is_cancelled() {
         if read_all {
-            match read_open(&context, &mut runs).await {
+            match read_open(&context.storage, &context.memory, &mut runs).await {
                 Ok(()) => read_all = false,
                 Err(error) => log("reading open runs", &error),
             }
@@ -166,41 +166,41 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             next_full = Instant::now() + context.settings.pass_period;
             continue;
         }
-        let next = next_wake(&context, &runs).min(next_full);
+        let next = next_wake(&context.storage, &runs).min(next_full);
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = timeout_at(next, context.notifier.rung()) => {}
+            _ = timeout_at(next, context.memory.notifier.rung()) => {}
         }
     }
 }
 
 /// Brings every run up to date that something happened to, and only then lets them go on, each in its turn.
 pub(super) async fn round(context: &Context, runs: &mut Runs) {
-    let changes = context.notifier.take();
+    let changes = context.memory.notifier.take();
     let mut news = BTreeSet::new();
     for (run, (jobs, nodes)) in touched(runs, &changes) {
         refresh(context, runs, run, changes.runs.contains(&run), &jobs, &nodes).await;
         news.insert(run);
     }
-    news.extend(runs.tell_holds(context));
+    news.extend(runs.tell_holds(&context.storage));
     // And every run whose time has come, whether or not something changed.
-    runs.look(context);
-    for run in runs.in_turn(&news, context.clock.moment()) {
+    runs.look(&context.storage);
+    for run in runs.in_turn(&news, context.storage.clock.moment()) {
         settle(context, runs, run).await;
     }
 }
 
-async fn read_open(context: &Context, runs: &mut Runs) -> Result<()> {
+async fn read_open(storage: &Storage, memory: &Memory, runs: &mut Runs) -> Result<()> {
     let mut after = None;
     loop {
-        let page = context.repo.page::<Mark>(runs::OPEN, after.as_ref(), PAGE, Direction::Ascending).await?;
+        let page = storage.repo.page::<Mark>(runs::OPEN, after.as_ref(), PAGE, Direction::Ascending).await?;
         let last = page.len() < PAGE;
         for (key, _) in page {
             let run = runs::run_in(&key, runs::OPEN);
             after = Some(key);
             let Some(run) = run else { continue };
             if !runs.active.contains_key(&run) {
-                context.notifier.run_changed(run);
+                memory.notifier.run_changed(run);
             }
         }
         if last {
@@ -236,24 +236,25 @@ async fn refresh(
     jobs: &BTreeSet<NodeId>,
     nodes: &BTreeSet<NodeId>,
 ) {
-    runs.look(context);
+    runs.look(&context.storage);
     if reread || !runs.active.contains_key(&run) {
         if let Some(old) = runs.active.remove(&run) {
             runs.forget(&old);
         }
         match read(context, runs, run).await {
             Ok(Some(active)) => {
-                context.open_runs.publish(run, Arc::clone(&active.open));
+                context.memory.open_runs.publish(run, Arc::clone(&active.open));
                 runs.insert(active);
             }
             Ok(None) => {
                 runs.cancel_retries.remove(&run);
-                context.open_runs.forget(run);
+                context.memory.open_runs.forget(run);
             }
             Err(error) => {
                 log(&format!("run {run}"), &error);
                 if error.detail.code == rebuild::UNLOADABLE
-                    && let Err(error) = unloadable::end(context, run, &error.detail.message).await
+                    && let Err(error) =
+                        unloadable::end(&context.storage, &context.memory, run, &error.detail.message).await
                 {
                     log(&format!("ending run {run}"), &error);
                 }
@@ -261,16 +262,18 @@ async fn refresh(
         }
     }
     let Some(active) = runs.active.get(&run) else { return };
-    if let Err(error) = pass::refresh(context, active, &mut runs.holds, jobs, nodes).await {
-        runs.set_aside(context, run, &error);
+    if let Err(error) =
+        pass::refresh(&context.storage, &context.memory, active, &mut runs.holds, jobs, nodes).await
+    {
+        runs.set_aside(&context.memory, run, &error);
     }
 }
 
 /// Reads a run and all that is held; `None` when it has ended.
 async fn read(context: &Context, runs: &mut Runs, run: RunId) -> Result<Option<Active>> {
-    runs.holds.set_all(holds::holds(&context.repo).await?);
+    runs.holds.set_all(holds::holds(&context.storage.repo).await?);
     // What was known of silent jobs outlives a conflict: their time must not begin anew with each.
-    let known = Known { before: context.open_runs.of(run), listening_since: runs.listening_since };
+    let known = Known { before: context.memory.open_runs.of(run), listening_since: runs.listening_since };
     let active = Active::load(context, run, &known, &runs.holds).await?;
     let has_ended = active.run().record.state.is_terminal();
     Ok((!has_ended).then_some(active))
@@ -278,25 +281,25 @@ async fn read(context: &Context, runs: &mut Runs, run: RunId) -> Result<Option<A
 
 /// Saves and says what one run wants now.
 async fn settle(context: &Context, runs: &mut Runs, run: RunId) {
-    runs.look(context);
+    runs.look(&context.storage);
     let Some(active) = runs.active.get(&run) else { return };
     let cancel_retries = runs.cancel_retries.entry(run).or_default();
     let outcome = pass::settle(context, active, &mut runs.holds, cancel_retries).await;
-    active.open.tell(context.clock.moment());
+    active.open.tell(context.storage.clock.moment());
     match outcome {
         Ok(false) => {}
         Ok(true) => {
-            context.open_runs.forget(run);
+            context.memory.open_runs.forget(run);
             runs.cancel_retries.remove(&run);
             if let Some(active) = runs.active.remove(&run) {
                 runs.forget(&active);
             }
         }
-        Err(error) => runs.set_aside(context, run, &error),
+        Err(error) => runs.set_aside(&context.memory, run, &error),
     }
-    for told in runs.tell_holds(context) {
+    for told in runs.tell_holds(&context.storage) {
         if let Some(active) = runs.active.get(&told) {
-            active.open.tell(context.clock.moment());
+            active.open.tell(context.storage.clock.moment());
         }
     }
 }
@@ -306,8 +309,8 @@ fn log(what: &str, error: &ControllerError) {
     tracing::error!("{what}: {error}: {source}");
 }
 
-fn next_wake(context: &Context, runs: &Runs) -> Instant {
-    let now = context.clock.moment();
+fn next_wake(storage: &Storage, runs: &Runs) -> Instant {
+    let now = storage.clock.moment();
     let waits = runs.active.values().filter_map(|active| active.open.read().rollout().next_look(now));
     // What became free may let another run go on at once.
     let due = runs.active.values().any(|active| !active.open.read().rollout().wanted(now).offer.is_empty());

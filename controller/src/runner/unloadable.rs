@@ -8,7 +8,7 @@ use fleet_types::id::RunId;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::run::{RunState, Tally};
 
-use crate::context::Context;
+use crate::context::{Memory, Storage};
 use crate::error::Result;
 use crate::fleet::sessions::ToNode;
 use crate::repo::audited::AuditEntry;
@@ -20,18 +20,18 @@ const ENDS_A_COMMIT: usize = 256;
 
 /// Ends the run. What was never offered is cancelled; of what was offered nobody knows, its nodes are told to stop
 /// and what they hold stays taken.
-pub async fn end(context: &Context, run: RunId, why: &str) -> Result<()> {
-    let now = context.clock.now();
+pub async fn end(storage: &Storage, memory: &Memory, run: RunId, why: &str) -> Result<()> {
+    let now = storage.clock.now();
     let reason: String = format!("the run cannot be carried out: {why}").chars().take(500).collect();
     let mut tally = Tally::new(0);
     let mut after = None;
     loop {
-        let page = context
+        let page = storage
             .repo
             .page::<JobRecord>(&jobs::of_run(run), after.as_ref(), ENDS_A_COMMIT, Direction::Ascending)
             .await?;
         let is_last = page.len() < ENDS_A_COMMIT;
-        let (mut batch, mut stops) = (context.audited.batch().using_reserve(), Vec::new());
+        let (mut batch, mut stops) = (storage.audited.batch().using_reserve(), Vec::new());
         for (key, known) in page {
             let outcome = match &known.record.state {
                 JobState::Ended { outcome, .. } => *outcome,
@@ -43,22 +43,22 @@ pub async fn end(context: &Context, run: RunId, why: &str) -> Result<()> {
             if known.record.state.outcome().is_none() {
                 let state = JobState::ended(outcome, reason.clone());
                 let record = JobRecord { state, ended: Some(now), ..known.record.clone() };
-                batch = jobs::end(&context.repo, batch, &known, &record).await?;
+                batch = jobs::end(&storage.repo, batch, &known, &record).await?;
                 stops.push((record.node, record.attempt));
             }
             after = Some(key);
         }
-        context.audited.commit(batch, vec![]).await?;
+        storage.audited.commit(batch, vec![]).await?;
         for (node, attempt) in stops {
-            context.sessions.clear_live(node, run);
-            context.sessions.send(node, ToNode::Cancel { run, attempt, reason: reason.clone() });
+            memory.sessions.clear_live(node, run);
+            memory.sessions.send(node, ToNode::Cancel { run, attempt, reason: reason.clone() });
         }
         if is_last {
             break;
         }
     }
     let key = runs::key(run)?;
-    let Some(stored) = context.repo.get::<RunRecord>(&key).await? else { return Ok(()) };
+    let Some(stored) = storage.repo.get::<RunRecord>(&key).await? else { return Ok(()) };
     let record = RunRecord {
         state: RunState::Failed,
         stopped_because: reason.clone(),
@@ -66,11 +66,11 @@ pub async fn end(context: &Context, run: RunId, why: &str) -> Result<()> {
         ended: Some(now),
         ..stored.record
     };
-    let batch = runs::save(context.audited.batch().using_reserve(), stored.write_id, &record)?;
-    let leaf = AuditEntry::new(context.audited.actor(), "run.end", format!("run/{run}"))
+    let batch = runs::save(storage.audited.batch().using_reserve(), stored.write_id, &record)?;
+    let leaf = AuditEntry::new(storage.audited.actor(), "run.end", format!("run/{run}"))
         .subject(record.authority.digest())
         .because(reason);
-    context.audited.commit(batch, vec![leaf]).await?;
-    context.open_runs.forget(run);
+    storage.audited.commit(batch, vec![leaf]).await?;
+    memory.open_runs.forget(run);
     Ok(())
 }

@@ -11,7 +11,7 @@ use fleet_types::merkle::{Frontier, leaf_hash};
 use fleet_types::view::{AuditHead, AuditItem, Page};
 use tokio::sync::Mutex;
 
-use crate::context::Context;
+use crate::context::{Identities, Memory, Storage};
 use crate::error::{ControllerError, Result};
 use crate::repo::audited::{self, AuditText, AuditTreeRecord};
 use crate::repo::reader::BatchExt as _;
@@ -36,10 +36,10 @@ struct Known {
 }
 
 /// Stored bytes of records `from..to`, at most one stride, in order.
-pub async fn bytes(context: &Context, from: u64, to: u64) -> Result<Vec<(u64, Vec<u8>)>> {
+pub async fn bytes(storage: &Storage, from: u64, to: u64) -> Result<Vec<(u64, Vec<u8>)>> {
     let log = audited::log()?;
     let limit = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX).min(STRIDE);
-    read(context.repo.store().as_ref(), &log, from, limit).await
+    read(storage.repo.store().as_ref(), &log, from, limit).await
 }
 
 async fn read(store: &dyn KvStore, log: &LogName, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>> {
@@ -52,16 +52,16 @@ async fn read(store: &dyn KvStore, log: &LogName, from: u64, limit: usize) -> Re
 }
 
 /// Size and root now.
-pub async fn head(context: &Context, tree: &Tree) -> Result<AuditHead> {
+pub async fn head(storage: &Storage, identities: &Identities, tree: &Tree) -> Result<AuditHead> {
     let log = audited::log()?;
-    let size = context.repo.store().log_len(&log).await?;
+    let size = storage.repo.store().log_len(&log).await?;
     let mut known = tree.0.lock().await;
     if known.kept.is_none() {
-        *known = kept(context, size).await?;
+        *known = kept(storage, size).await?;
     }
     let frontier = &mut known.frontier;
     while frontier.size() < size {
-        let page = read(context.repo.store().as_ref(), &log, frontier.size(), STRIDE).await?;
+        let page = read(storage.repo.store().as_ref(), &log, frontier.size(), STRIDE).await?;
         if page.is_empty() {
             return Err(ControllerError::internal(format!("audit record {} is missing", frontier.size())));
         }
@@ -77,18 +77,18 @@ pub async fn head(context: &Context, tree: &Tree) -> Result<AuditHead> {
     }
     let head = AuditHead {
         schema: "fleet/v1/audit-head".to_owned(),
-        log: context.fleet.fleet,
+        log: identities.fleet.fleet,
         size: frontier.size(),
         root: frontier.root(),
-        as_of: context.clock.now(),
+        as_of: storage.clock.now(),
     };
-    keep(context, &mut known).await;
+    keep(storage, &mut known).await;
     Ok(head)
 }
 
 /// The tree that is kept in the store; an empty one when there is none.
-async fn kept(context: &Context, size: u64) -> Result<Known> {
-    let stored = context.repo.get::<AuditTreeRecord>(&audited::tree()?).await?;
+async fn kept(storage: &Storage, size: u64) -> Result<Known> {
+    let stored = storage.repo.get::<AuditTreeRecord>(&audited::tree()?).await?;
     let frontier = stored.map(|stored| stored.record.tree).unwrap_or_default();
     if frontier.size() > size {
         return Err(ControllerError::internal(format!(
@@ -100,15 +100,15 @@ async fn kept(context: &Context, size: u64) -> Result<Known> {
 }
 
 /// Keeps the tree once it has grown enough. Nothing is lost when it cannot be kept: it is worked out again.
-async fn keep(context: &Context, known: &mut Known) {
+async fn keep(storage: &Storage, known: &mut Known) {
     let size = known.frontier.size();
     if size.saturating_sub(known.kept.unwrap_or(0)) < KEEP_EVERY {
         return;
     }
     let written = async {
         let record = AuditTreeRecord { tree: known.frontier.clone() };
-        let batch = context.audited.batch().put_record(audited::tree()?, &record)?;
-        context.audited.commit(batch, vec![]).await
+        let batch = storage.audited.batch().put_record(audited::tree()?, &record)?;
+        storage.audited.commit(batch, vec![]).await
     };
     match written.await {
         Ok(_) => known.kept = Some(size),
@@ -126,15 +126,21 @@ pub struct Filter {
 }
 
 /// A page, newest first, of records before an index (0: from the newest).
-pub async fn list(context: &Context, before: u64, limit: usize, filter: &Filter) -> Result<Page<AuditItem>> {
+pub async fn list(
+    storage: &Storage,
+    memory: &Memory,
+    before: u64,
+    limit: usize,
+    filter: &Filter,
+) -> Result<Page<AuditItem>> {
     let log = audited::log()?;
-    let mut at = if before == 0 { context.repo.store().log_len(&log).await? } else { before };
+    let mut at = if before == 0 { storage.repo.store().log_len(&log).await? } else { before };
     let stop = at.saturating_sub(MAX_LOOKED_AT);
     let mut items = Vec::new();
     while at > stop && items.len() < limit {
         let from = at.saturating_sub(STRIDE as u64).max(stop);
         let page =
-            read(context.repo.store().as_ref(), &log, from, usize::try_from(at - from).unwrap_or(STRIDE))
+            read(storage.repo.store().as_ref(), &log, from, usize::try_from(at - from).unwrap_or(STRIDE))
                 .await?;
         for (index, bytes) in page.into_iter().rev() {
             if items.len() == limit {
@@ -143,7 +149,7 @@ pub async fn list(context: &Context, before: u64, limit: usize, filter: &Filter)
             at = index;
             let record: AuditRecord = canonical::from_slice(&bytes).map_err(ControllerError::internal)?;
             if record.action.starts_with(&filter.action) && record.object.starts_with(&filter.object) {
-                items.push(item(context, record).await?);
+                items.push(item(storage, memory, record).await?);
             }
         }
         if items.len() < limit {
@@ -154,14 +160,14 @@ pub async fn list(context: &Context, before: u64, limit: usize, filter: &Filter)
     Ok(Page { schema: "fleet/v1/audit-list".to_owned(), items, next })
 }
 
-async fn item(context: &Context, record: AuditRecord) -> Result<AuditItem> {
+async fn item(storage: &Storage, memory: &Memory, record: AuditRecord) -> Result<AuditItem> {
     let text = match record.text {
         Some(_) => {
-            context.repo.get::<AuditText>(&audited::text(record.id)?).await?.map(|stored| stored.record.text)
+            storage.repo.get::<AuditText>(&audited::text(record.id)?).await?.map(|stored| stored.record.text)
         }
         None => None,
     };
     let node_name =
-        record.job.and_then(|job| context.node_cache.get(job.node)).map(|known| known.record.name.clone());
+        record.job.and_then(|job| memory.node_cache.get(job.node)).map(|known| known.record.name.clone());
     Ok(AuditItem { record, free_text: text, node_name })
 }

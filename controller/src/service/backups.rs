@@ -8,16 +8,22 @@ use fleet_types::label::Selector;
 use fleet_types::view::{BackupItem, CopyItem, Page};
 
 use super::views;
-use crate::context::Context;
+use crate::context::{Memory, Storage};
 use crate::error::{ControllerError, Result};
 use crate::repo::backups::{self, BackupRecord};
 
 /// A page of the archives of the nodes that match; newest of each node first.
-pub async fn list(context: &Context, selector: &str, after: &str, limit: usize) -> Result<Page<BackupItem>> {
+pub async fn list(
+    storage: &Storage,
+    memory: &Memory,
+    selector: &str,
+    after: &str,
+    limit: usize,
+) -> Result<Page<BackupItem>> {
     let chosen: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
     let mut after = (!after.is_empty()).then(|| backups::at_cursor(after)).transpose()?;
     let mut found = Vec::new();
-    for prefix in prefixes(context, &chosen)? {
+    for prefix in prefixes(memory, &chosen)? {
         // Nodes come in the order of the keys, highest first: what lies above the place of the last page was on it.
         if let Some(at) = &after
             && !at.as_bytes().starts_with(prefix.as_bytes())
@@ -28,7 +34,7 @@ pub async fn list(context: &Context, selector: &str, after: &str, limit: usize) 
         let at = after.take().filter(|at| at.as_bytes().starts_with(prefix.as_bytes()));
         let left = limit - found.len();
         let page =
-            context.repo.page::<BackupRecord>(&prefix, at.as_ref(), left, Direction::Descending).await?;
+            storage.repo.page::<BackupRecord>(&prefix, at.as_ref(), left, Direction::Descending).await?;
         found.extend(page);
         if found.len() == limit {
             break;
@@ -41,15 +47,15 @@ pub async fn list(context: &Context, selector: &str, after: &str, limit: usize) 
 }
 
 /// Where the archives of the chosen nodes lie, in falling order.
-fn prefixes(context: &Context, chosen: &Selector) -> Result<Vec<String>> {
+fn prefixes(memory: &Memory, chosen: &Selector) -> Result<Vec<String>> {
     if chosen.specificity() == 0 {
         return Ok(vec![backups::ALL.to_owned()]);
     }
     // One name alone is a node that somebody means to exist.
     let only = chosen.as_str().strip_prefix("name=").filter(|name| !name.contains(','));
     let nodes = match only {
-        Some(name) => vec![views::find(context, name)?],
-        None => context.node_cache.page(chosen, None, usize::MAX),
+        Some(name) => vec![views::find(memory, name)?],
+        None => memory.node_cache.page(chosen, None, usize::MAX),
     };
     let mut nodes: Vec<NodeId> = nodes.into_iter().map(|known| known.record.id).collect();
     nodes.sort_unstable_by(|a, b| b.cmp(a));
@@ -96,9 +102,9 @@ mod tests {
             let name: fleet_types::id::Name = format!("fw-{n}").parse().unwrap();
             let site = if n % 2 == 0 { "ams2" } else { "fra1" };
             let labels = Labels::new([("site".to_owned(), site.to_owned())]).unwrap();
-            let node = NodeRecord::pending(id, name.clone(), labels, test.context.clock.now());
-            test.context.node_cache.put(Known::new(node.with_state(NodeState::Active)));
-            let mut batch = test.context.audited.batch();
+            let node = NodeRecord::pending(id, name.clone(), labels, test.context.storage.clock.now());
+            test.context.memory.node_cache.put(Known::new(node.with_state(NodeState::Active)));
+            let mut batch = test.context.storage.audited.batch();
             for made in 1..=3 {
                 let record = BackupRecord {
                     node: id,
@@ -115,7 +121,7 @@ mod tests {
                 };
                 batch = batch.put_record(backups::key(id, made, &record.sha256).unwrap(), &record).unwrap();
             }
-            test.context.audited.commit(batch, vec![]).await.unwrap();
+            test.context.storage.audited.commit(batch, vec![]).await.unwrap();
         }
         test
     }
@@ -123,7 +129,8 @@ mod tests {
     async fn paths(test: &TestContext, selector: &str, limit: usize) -> Vec<String> {
         let (mut paths, mut after) = (Vec::new(), String::new());
         loop {
-            let page = list(&test.context, selector, &after, limit).await.unwrap();
+            let page =
+                list(&test.context.storage, &test.context.memory, selector, &after, limit).await.unwrap();
             assert!(page.items.len() <= limit);
             paths.extend(page.items.into_iter().map(|item| item.path));
             match page.next {
@@ -143,6 +150,13 @@ mod tests {
             assert_eq!(paths(&test, "", limit).await.len(), 12);
             assert_eq!(paths(&test, "site=nowhere", limit).await, [""; 0]);
         }
-        assert_eq!(list(&test.context, "name=fw-9", "", 10).await.unwrap_err().detail.code, "not-found");
+        assert_eq!(
+            list(&test.context.storage, &test.context.memory, "name=fw-9", "", 10)
+                .await
+                .unwrap_err()
+                .detail
+                .code,
+            "not-found"
+        );
     }
 }

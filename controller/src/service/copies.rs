@@ -12,7 +12,7 @@ use fleet_types::time::Timestamp;
 
 use super::caller::Agent;
 use super::{inventory, views};
-use crate::context::Context;
+use crate::context::{Context, Files, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::backups::{self, BackupRecord, CopyRecord};
 use crate::repo::copy_files::{Piece, Progress};
@@ -39,9 +39,9 @@ pub struct Arrived {
 
 /// Takes a piece of a node's copy.
 pub async fn take(context: &Context, agent: &Agent, arrived: Arrived) -> Result<Progress> {
-    inventory::check_active(context, agent.node)?;
+    inventory::check_active(&context.memory, &context.settings, agent.node)?;
     let key = backups::key(agent.node, arrived.made.as_millis(), &arrived.archive)?;
-    let known = context.repo.get::<BackupRecord>(&key).await?;
+    let known = context.storage.repo.get::<BackupRecord>(&key).await?;
     // The report may be on its way behind reports that are.
     let Some(known) = known else {
         let why = "no report has named this copy yet";
@@ -55,13 +55,13 @@ pub async fn take(context: &Context, agent: &Agent, arrived: Arrived) -> Result<
         return Ok(Progress::Whole);
     }
     let piece = Piece { sha256: copy.sha256, size: copy.size, offset: arrived.offset, data: arrived.data };
-    let progress = context.copies.append(agent.node, piece).await?;
+    let progress = context.files.copies.append(agent.node, piece).await?;
     if progress == Progress::Whole {
-        let copy = Some(CopyRecord { stored: Some(context.clock.now()), ..copy });
+        let copy = Some(CopyRecord { stored: Some(context.storage.clock.now()), ..copy });
         let record = BackupRecord { copy, ..known.record };
-        let batch = context.audited.batch().replace_record(key, known.write_id, &record)?;
+        let batch = context.storage.audited.batch().replace_record(key, known.write_id, &record)?;
         // Where the record changed meanwhile, the node asks again and finds the copy whole.
-        context.audited.commit(batch, vec![]).await?;
+        context.storage.audited.commit(batch, vec![]).await?;
     }
     Ok(progress)
 }
@@ -69,12 +69,13 @@ pub async fn take(context: &Context, agent: &Agent, arrived: Arrived) -> Result<
 /// A piece of a stored copy; empty at its end.
 pub async fn read(context: &Context, node: &str, made: i64, archive: Digest, offset: u64) -> Result<Vec<u8>> {
     let name: Name = node.parse().map_err(|error| ControllerError::invalid("copy.node", error))?;
-    let node = views::find(context, name.as_str())?.record.id;
+    let node = views::find(&context.memory, name.as_str())?.record.id;
     let missing = |why: &str| {
         ControllerError::new(Kind::NotFound, "no-copy", why)
             .fix("fleetctl backup list shows which copies there are")
     };
-    let Some(known) = context.repo.get::<BackupRecord>(&backups::key(node, made, &archive)?).await? else {
+    let Some(known) = context.storage.repo.get::<BackupRecord>(&backups::key(node, made, &archive)?).await?
+    else {
         return Err(missing("there is no such archive"));
     };
     match known.record.copy {
@@ -84,6 +85,7 @@ pub async fn read(context: &Context, node: &str, made: i64, archive: Digest, off
             Err(missing("the copy of this archive was given up by its retention"))
         }
         Some(copy) => context
+            .files
             .copies
             .read(node, copy.sha256, offset, READ_BYTES)
             .await?
@@ -92,13 +94,13 @@ pub async fn read(context: &Context, node: &str, made: i64, archive: Digest, off
 }
 
 /// Takes away copies that are over by what the profile says of them, never the newest of a backup. How many went.
-pub async fn sweep(context: &Context, now: Timestamp) -> Result<usize> {
-    context.copies.sweep(now).await?;
+pub async fn sweep(storage: &Storage, files: &Files, now: Timestamp) -> Result<usize> {
+    files.copies.sweep(now).await?;
     let (mut gone, mut after) = (0, None);
     // Newest first, node by node: so many copies of each backup have been passed.
     let mut passed: BTreeMap<(String, String), u32> = BTreeMap::new();
     loop {
-        let page = context
+        let page = storage
             .repo
             .page::<BackupRecord>(backups::ALL, after.as_ref(), PAGE, Direction::Descending)
             .await?;
@@ -115,11 +117,11 @@ pub async fn sweep(context: &Context, now: Timestamp) -> Result<usize> {
             if *newer == 1 || !is_over(&copy, *newer - 1, record.made, now) {
                 continue;
             }
-            context.copies.remove(record.node, copy.sha256).await?;
+            files.copies.remove(record.node, copy.sha256).await?;
             let record = BackupRecord { copy: Some(CopyRecord { gone: Some(now), ..copy }), ..record };
             let batch =
-                context.audited.batch().using_reserve().replace_record(key, stored.write_id, &record)?;
-            context.audited.commit(batch, vec![]).await?;
+                storage.audited.batch().using_reserve().replace_record(key, stored.write_id, &record)?;
+            storage.audited.commit(batch, vec![]).await?;
             gone += 1;
         }
         if is_last {
@@ -174,8 +176,8 @@ mod tests {
             }),
         };
         let key = backups::key(agent.node, made, &record.sha256).unwrap();
-        let batch = context.audited.batch().put_record(key, &record).unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
+        let batch = context.storage.audited.batch().put_record(key, &record).unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
     }
 
     fn arrived(made: i64, copy: &[u8], offset: u64, data: &[u8]) -> Arrived {
@@ -233,8 +235,8 @@ mod tests {
             take(context, &agent, arrived(made, copy.as_bytes(), 0, copy.as_bytes())).await.unwrap();
         }
         // The one of 40 days ago is one of the newest but two only by number: both rules must agree.
-        assert_eq!(sweep(context, now).await.unwrap(), 3);
-        assert_eq!(sweep(context, now).await.unwrap(), 0);
+        assert_eq!(sweep(&context.storage, &context.files, now).await.unwrap(), 3);
+        assert_eq!(sweep(&context.storage, &context.files, now).await.unwrap(), 0);
         let there = async |days: i64| {
             read(context, agent.name.as_str(), MADE - days * DAY_MS, Digest::of(b"archive"), 0).await.is_ok()
         };

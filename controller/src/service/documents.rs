@@ -11,7 +11,7 @@ use fleet_types::view::{ApplyItem, ApplyView, DocumentItem, DocumentView, Page};
 use super::caller::Operator;
 use super::idempotency::Once;
 use super::limits;
-use crate::context::Context;
+use crate::context::{Identities, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::documents::{self, DocumentRecord};
@@ -38,7 +38,8 @@ struct Checked {
 
 /// Checks a set of documents and stores what is new.
 pub async fn apply(
-    context: &Context,
+    storage: &Storage,
+    identities: &Identities,
     caller: &Operator,
     documents: Vec<Submitted>,
     idempotency_key: &str,
@@ -53,24 +54,24 @@ pub async fn apply(
     let words = [reason.as_bytes(), &[u8::from(dry_run)]];
     let arguments: Vec<&[u8]> = digests.iter().map(|d| d.as_bytes().as_slice()).chain(words).collect();
     let once = Once::new(caller, idempotency_key, "document.apply", &arguments)?;
-    if let Some(answer) = once.answer(context).await? {
+    if let Some(answer) = once.answer(storage).await? {
         return Ok(answer);
     }
     let checked: Vec<Checked> =
-        documents.into_iter().map(|submitted| check(context, caller, submitted)).collect::<Result<_>>()?;
+        documents.into_iter().map(|submitted| check(identities, caller, submitted)).collect::<Result<_>>()?;
     let mut view = ApplyView {
         schema: "fleet/v1/apply".to_owned(),
         dry_run,
         items: Vec::new(),
-        warnings: check_sources(context, &checked).await?,
+        warnings: check_sources(storage, &checked).await?,
     };
-    let mut batch = context.audited.batch();
+    let mut batch = storage.audited.batch();
     let mut leaves = Vec::new();
-    let now = context.clock.now();
+    let now = storage.clock.now();
     for one in &checked {
         let (kind, name) = (one.document.kind(), one.document.name().as_str());
         let head_key = documents::head(kind.as_str(), name)?;
-        let head = context.repo.get::<DocumentRecord>(&head_key).await?;
+        let head = storage.repo.get::<DocumentRecord>(&head_key).await?;
         let unchanged = head.as_ref().is_some_and(|head| head.record.digest == one.digest);
         let revision = head.as_ref().map_or(0, |head| head.record.revision) + u32::from(!unchanged);
         let action = match (&head, unchanged) {
@@ -89,7 +90,7 @@ pub async fn apply(
             continue;
         }
         if let Some(head) = &head {
-            keeps_its_profile(context, &one.document, head.record.digest).await?;
+            keeps_its_profile(storage, &one.document, head.record.digest).await?;
         }
         let record = DocumentRecord {
             kind: kind.to_string(),
@@ -113,17 +114,17 @@ pub async fn apply(
         );
     }
     if !dry_run && !leaves.is_empty() {
-        batch = once.store(context, batch, &view)?;
-        context.audited.commit(batch, leaves).await?;
+        batch = once.store(storage, batch, &view)?;
+        storage.audited.commit(batch, leaves).await?;
     }
     Ok(view)
 }
 
 /// A procedure stays with its profile: otherwise the folder of one product would take the procedures of another, whose
 /// schedules and habits name them, without a word.
-async fn keeps_its_profile(context: &Context, next: &Document, current: Digest) -> Result<()> {
+async fn keeps_its_profile(storage: &Storage, next: &Document, current: Digest) -> Result<()> {
     let Document::Procedure(next) = next else { return Ok(()) };
-    let Document::Procedure(current) = document(context, current).await? else { return Ok(()) };
+    let Document::Procedure(current) = document(storage, current).await? else { return Ok(()) };
     if current.profile == next.profile {
         return Ok(());
     }
@@ -137,15 +138,15 @@ async fn keeps_its_profile(context: &Context, next: &Document, current: Digest) 
 }
 
 /// Signature and form of one document as it was sent.
-fn check(context: &Context, caller: &Operator, submitted: Submitted) -> Result<Checked> {
-    let document = check_signed(context, caller, &submitted.envelope, &submitted.source_name)?;
+fn check(identities: &Identities, caller: &Operator, submitted: Submitted) -> Result<Checked> {
+    let document = check_signed(identities, caller, &submitted.envelope, &submitted.source_name)?;
     let digest = submitted.envelope.digest();
     Ok(Checked { submitted, document, digest })
 }
 
 /// The document in signed bytes of this caller, in canonical form; `what` names it in messages.
 pub fn check_signed(
-    context: &Context,
+    identities: &Identities,
     caller: &Operator,
     envelope: &Envelope,
     what: &str,
@@ -158,7 +159,7 @@ pub fn check_signed(
         )
         .fix("sign it with the content key that fleetctl login made for you"));
     }
-    let trust = context.trust.get();
+    let trust = identities.trust.get();
     trust.0.verify_content(envelope, SealKind::Document).map_err(|error| {
         ControllerError::new(Kind::Blocked, "signature-refused", format!("{what}: {error}")).fix(
             "nodes accept only keys of the trust bundle: have a holder of the root key list yours (fleetctl login --root-key)",
@@ -172,7 +173,7 @@ pub fn check_signed(
 
 /// Runs the front end over the sources: what it refuses for the operator it refuses here, and each source
 /// must say what its signed bytes say. References may also go to what was applied before.
-async fn check_sources(context: &Context, checked: &[Checked]) -> Result<Vec<String>> {
+async fn check_sources(storage: &Storage, checked: &[Checked]) -> Result<Vec<String>> {
     let sources = checked
         .iter()
         .map(|one| {
@@ -182,8 +183,8 @@ async fn check_sources(context: &Context, checked: &[Checked]) -> Result<Vec<Str
         })
         .collect::<Result<Vec<_>>>()?;
     let mut applied = Vec::new();
-    for item in list(context, "").await?.items {
-        applied.push(document(context, item.digest).await?);
+    for item in list(storage, "").await?.items {
+        applied.push(document(storage, item.digest).await?);
     }
     let built = fleet_types::action::BUILT.iter().copied().collect();
     let lint = front::Lint { applied: &applied, built_actions: Some(&built), ..front::Lint::default() };
@@ -228,30 +229,30 @@ fn item(record: DocumentRecord) -> DocumentItem {
 }
 
 /// Newest revisions of all documents of a kind, or of all kinds.
-pub async fn list(context: &Context, kind: &str) -> Result<Page<DocumentItem>> {
+pub async fn list(storage: &Storage, kind: &str) -> Result<Page<DocumentItem>> {
     let prefix = if kind.is_empty() {
         documents::HEADS.to_owned()
     } else {
         let kind: DocumentKind = kind.parse().map_err(|error| ControllerError::invalid("kind", error))?;
         documents::heads_of(kind.as_str())
     };
-    let all = context.repo.all::<DocumentRecord>(&prefix).await?;
+    let all = storage.repo.all::<DocumentRecord>(&prefix).await?;
     let items = all.into_iter().map(|(_, stored)| item(stored.record)).collect();
     Ok(Page { schema: "fleet/v1/document-list".to_owned(), items, next: None })
 }
 
 /// One document with its source.
-pub async fn show(context: &Context, kind: &str, name: &str, revision: u32) -> Result<DocumentView> {
+pub async fn show(storage: &Storage, kind: &str, name: &str, revision: u32) -> Result<DocumentView> {
     let kind: DocumentKind = kind.parse().map_err(|error| ControllerError::invalid("kind", error))?;
     let key = match revision {
         0 => documents::head(kind.as_str(), name)?,
         n => documents::revision(kind.as_str(), name, n)?,
     };
-    let Some(stored) = context.repo.get::<DocumentRecord>(&key).await? else {
-        return Err(missing(context, kind, name, revision).await?);
+    let Some(stored) = storage.repo.get::<DocumentRecord>(&key).await? else {
+        return Err(missing(storage, kind, name, revision).await?);
     };
-    let envelope = envelope(context, stored.record.digest).await?;
-    let source = context.repo.object(&documents::source(&stored.record.digest)?).await?.unwrap_or_default();
+    let envelope = envelope(storage, stored.record.digest).await?;
+    let source = storage.repo.object(&documents::source(&stored.record.digest)?).await?.unwrap_or_default();
     Ok(DocumentView {
         schema: "fleet/v1/document".to_owned(),
         content: canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)?,
@@ -263,18 +264,18 @@ pub async fn show(context: &Context, kind: &str, name: &str, revision: u32) -> R
 
 /// What to say of a document that is not there: which revision is the newest, or which name was meant.
 async fn missing(
-    context: &Context,
+    storage: &Storage,
     kind: DocumentKind,
     name: &str,
     revision: u32,
 ) -> Result<ControllerError> {
     let head = documents::head(kind.as_str(), name)?;
-    if let Some(newest) = context.repo.get::<DocumentRecord>(&head).await? {
+    if let Some(newest) = storage.repo.get::<DocumentRecord>(&head).await? {
         let what = format!("{kind} \"{name}\" has no revision {revision}");
         return Ok(ControllerError::new(Kind::NotFound, "not-found", what)
             .fix(format!("its newest revision is {}", newest.record.revision)));
     }
-    let known = list(context, kind.as_str()).await?.items;
+    let known = list(storage, kind.as_str()).await?.items;
     let meant = nearest(name, known.iter().map(|item| item.name.as_str()));
     let fix = meant.map_or_else(
         || format!("list them: fleetctl {kind} list"),
@@ -285,14 +286,14 @@ async fn missing(
 
 /// Refuses a number that is not the one of this document under its name.
 pub async fn check_revision(
-    context: &Context,
+    storage: &Storage,
     kind: DocumentKind,
     name: &str,
     revision: u32,
     digest: Digest,
 ) -> Result<()> {
     let key = documents::revision(kind.as_str(), name, revision)?;
-    let stored = context.repo.get::<DocumentRecord>(&key).await?;
+    let stored = storage.repo.get::<DocumentRecord>(&key).await?;
     if stored.is_some_and(|stored| stored.record.digest == digest) {
         return Ok(());
     }
@@ -301,8 +302,8 @@ pub async fn check_revision(
 }
 
 /// Signed bytes by digest: a document or a request.
-pub async fn envelope(context: &Context, digest: Digest) -> Result<Envelope> {
-    let bytes = context
+pub async fn envelope(storage: &Storage, digest: Digest) -> Result<Envelope> {
+    let bytes = storage
         .repo
         .object(&documents::content(&digest)?)
         .await?
@@ -311,8 +312,8 @@ pub async fn envelope(context: &Context, digest: Digest) -> Result<Envelope> {
 }
 
 /// A document by digest, of the kind that the caller expects.
-pub async fn document(context: &Context, digest: Digest) -> Result<Document> {
-    let envelope = envelope(context, digest).await?;
+pub async fn document(storage: &Storage, digest: Digest) -> Result<Document> {
+    let envelope = envelope(storage, digest).await?;
     canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)
 }
 
@@ -326,7 +327,7 @@ mod tests {
     async fn a_list_does_not_end_at_a_thousand_documents() {
         let test = TestContext::new().await;
         let context = &test.context;
-        let mut batch = context.audited.batch();
+        let mut batch = context.storage.audited.batch();
         for number in 0..1001 {
             let record = DocumentRecord {
                 kind: "procedure".to_owned(),
@@ -335,15 +336,15 @@ mod tests {
                 version: None,
                 digest: Digest::of(b""),
                 description: String::new(),
-                applied: context.clock.now(),
+                applied: context.storage.clock.now(),
                 key: Digest::of(b""),
                 signed_by: String::new(),
             };
             batch = batch.put_record(documents::head("procedure", &record.name).unwrap(), &record).unwrap();
         }
-        context.audited.commit(batch, vec![]).await.unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
         for kind in ["", "procedure"] {
-            assert_eq!(list(context, kind).await.unwrap().items.len(), 1001);
+            assert_eq!(list(&context.storage, kind).await.unwrap().items.len(), 1001);
         }
     }
 
@@ -358,15 +359,16 @@ mod tests {
             version: None,
             digest: Digest::of(b"second"),
             description: String::new(),
-            applied: context.clock.now(),
+            applied: context.storage.clock.now(),
             key: Digest::of(b""),
             signed_by: String::new(),
         };
         let key = documents::revision("procedure", "daily", 2).unwrap();
-        let batch = context.audited.batch().put_record(key, &record).unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
-        let check =
-            |revision, digest| check_revision(context, DocumentKind::Procedure, "daily", revision, digest);
+        let batch = context.storage.audited.batch().put_record(key, &record).unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
+        let check = |revision, digest| {
+            check_revision(&context.storage, DocumentKind::Procedure, "daily", revision, digest)
+        };
         check(2, record.digest).await.unwrap();
         for (revision, digest) in [(2, Digest::of(b"first")), (3, record.digest)] {
             let error = check(revision, digest).await.unwrap_err().to_string();

@@ -19,7 +19,7 @@ use fleet_types::view::JoinTokenView;
 use super::caller::{Operator, nobody};
 use super::holds;
 use super::idempotency::Once;
-use crate::context::Context;
+use crate::context::{Context, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::nodes::{self, NodePointer, NodeRecord, NodeState};
@@ -83,24 +83,24 @@ pub async fn create_join_token(
     let arguments: [&[u8]; 4] =
         [name.as_str().as_bytes(), &labels_json, &seconds, &[u8::from(replace_labels)]];
     let once = Once::new(caller, idempotency_key, "join-token.create", &arguments)?;
-    if let Some(answer) = once.answer::<JoinTokenView>(context).await? {
+    if let Some(answer) = once.answer::<JoinTokenView>(&context.storage).await? {
         // Whoever made the commit may not have come to tell memory.
-        context.node_cache.advance(holds::load(context, answer.node_id).await?.record);
+        context.memory.node_cache.advance(holds::load(&context.storage, answer.node_id).await?.record);
         return Ok(answer);
     }
-    let now = context.clock.now();
+    let now = context.storage.clock.now();
     let token = Token::generate(
         TokenKind::Node,
-        vec![context.keyring.controller_ca.pin()],
-        context.fleet.roots.pin(),
+        vec![context.identities.keyring.controller_ca.pin()],
+        context.identities.fleet.roots.pin(),
     )
     .map_err(ControllerError::internal)?;
     let token_id = token.id.to_string();
-    let mut batch = context.audited.batch();
+    let mut batch = context.storage.audited.batch();
     let mut replaces = false;
-    let node = match context.repo.get::<NodePointer>(&nodes::name(name.as_str())?).await? {
+    let node = match context.storage.repo.get::<NodePointer>(&nodes::name(name.as_str())?).await? {
         None => {
-            let id = NodeId::from_uuid(context.clock.uuid());
+            let id = NodeId::from_uuid(context.storage.clock.uuid());
             let join_token = Some(token_id.clone());
             let node = NodeRecord { join_token, ..NodeRecord::pending(id, name.clone(), labels, now) };
             batch = nodes::create(batch, &node)?;
@@ -108,7 +108,7 @@ pub async fn create_join_token(
         }
         Some(pointer) => {
             // A second token for a node that has not come yet.
-            let stored = holds::load(context, pointer.record.node).await?;
+            let stored = holds::load(&context.storage, pointer.record.node).await?;
             if stored.record.state != NodeState::Pending {
                 return Err(ControllerError::new(
                     Kind::Conflict,
@@ -146,11 +146,11 @@ pub async fn create_join_token(
     batch = batch.create_record(tokens::join_token(&token_id)?, &record)?;
     // The stored answer must not hold the secret: a repeated call is told so instead.
     let remembered = JoinTokenView { token: "shown once; make a new one".to_owned(), ..view.clone() };
-    batch = once.store(context, batch, &remembered)?;
+    batch = once.store(&context.storage, batch, &remembered)?;
     let leaf = AuditEntry::new(caller.actor(), "join-token.create", format!("node/{name}"))
         .idempotency(idempotency_key);
-    context.audited.commit(batch, vec![leaf]).await?;
-    context.node_cache.advance(node);
+    context.storage.audited.commit(batch, vec![leaf]).await?;
+    context.memory.node_cache.advance(node);
     Ok(view)
 }
 
@@ -209,30 +209,35 @@ impl EnrolmentRequest<'_> {
 }
 
 /// Is there a token or invite of this id, used or not? Whoever names one is no guesser.
-pub async fn is_issued(context: &Context, token_id: &str) -> Result<bool> {
+pub async fn is_issued(storage: &Storage, token_id: &str) -> Result<bool> {
     let Ok(id) = token_id.parse::<TokenId>() else { return Ok(false) };
     let id = id.to_string();
-    Ok(context.repo.write_id(&tokens::join_token(&id)?).await?.is_some()
-        || context.repo.write_id(&tokens::invite(&id)?).await?.is_some())
+    Ok(storage.repo.write_id(&tokens::join_token(&id)?).await?.is_some()
+        || storage.repo.write_id(&tokens::invite(&id)?).await?.is_some())
 }
 
 /// A node redeems its token.
 pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) -> Result<EnrolledNode> {
     let (id, secret) = redemption.token()?;
     let key = tokens::join_token(&id.to_string())?;
-    let stored = context.repo.get::<TokenRecord>(&key).await?.ok_or_else(refused)?;
+    let stored = context.storage.repo.get::<TokenRecord>(&key).await?.ok_or_else(refused)?;
     if !secret.matches(TokenKind::Node, id, stored.record.secret_hash) {
         return Err(refused());
     }
     let requested = redemption.requested()?;
     // A token of a node that was removed is worth nothing.
-    let node = context.repo.get::<NodeRecord>(&nodes::key(stored.record.node)?).await?.ok_or_else(refused)?;
-    let now = context.clock.now();
+    let node = context
+        .storage
+        .repo
+        .get::<NodeRecord>(&nodes::key(stored.record.node)?)
+        .await?
+        .ok_or_else(refused)?;
+    let now = context.storage.clock.now();
     if let Some(used) = &stored.record.used {
         return match repeated(used, requested.digest(), redemption.second_key) {
             Some(chain) => {
                 // Whoever made the commit may not have come to tell memory.
-                context.node_cache.advance(node.record.clone());
+                context.memory.node_cache.advance(node.record.clone());
                 Ok(EnrolledNode { node: node.record, chain })
             }
             // Somebody has found an old token: it lets nobody in and says nothing about the node.
@@ -251,8 +256,8 @@ pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) ->
         return Err(refused());
     }
     let issued = issue::agent(
-        &context.keyring.agent_ca,
-        context.fleet.fleet,
+        &context.identities.keyring.agent_ca,
+        context.identities.fleet.fleet,
         node.record.id,
         &requested,
         now,
@@ -273,12 +278,12 @@ pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) ->
         ..node.record.with_state(NodeState::Active)
     };
     let spent = TokenRecord { used: Some(used), ..stored.record };
-    let batch = context.audited.batch().replace_record(key, stored.write_id, &spent)?;
+    let batch = context.storage.audited.batch().replace_record(key, stored.write_id, &spent)?;
     let batch = nodes::save(batch, node.write_id, &active)?;
     let leaf = AuditEntry::new(redemption.actor(), "node.enrol", format!("node/{}", active.name))
         .subject(issued.fingerprint);
-    context.audited.commit(batch, vec![leaf]).await?;
-    context.node_cache.advance(active.clone());
+    context.storage.audited.commit(batch, vec![leaf]).await?;
+    context.memory.node_cache.advance(active.clone());
     Ok(EnrolledNode { node: active, chain })
 }
 
@@ -289,7 +294,7 @@ pub async fn enrol_operator(
 ) -> Result<EnrolledOperator> {
     let (id, secret) = redemption.token()?;
     let key = tokens::invite(&id.to_string())?;
-    let stored = context.repo.get::<InviteRecord>(&key).await?.ok_or_else(refused)?;
+    let stored = context.storage.repo.get::<InviteRecord>(&key).await?.ok_or_else(refused)?;
     if !secret.matches(TokenKind::Operator, id, stored.record.secret_hash) {
         return Err(refused());
     }
@@ -299,19 +304,19 @@ pub async fn enrol_operator(
             tracing::error!(invite = %id, address = redemption.address, "an invite was used with two keys");
             refused()
         })?;
-        let stored = context.repo.get::<OperatorRecord>(&operators::key(operator)?).await?;
+        let stored = context.storage.repo.get::<OperatorRecord>(&operators::key(operator)?).await?;
         let operator = stored.ok_or_else(refused)?.record;
-        context.operators.put(operator.clone());
+        context.identities.operators.put(operator.clone());
         return Ok(EnrolledOperator { operator, chain });
     }
-    let now = context.clock.now();
+    let now = context.storage.clock.now();
     if now >= stored.record.expires {
         return Err(refused());
     }
-    let operator_id = OperatorId::from_uuid(context.clock.uuid());
+    let operator_id = OperatorId::from_uuid(context.storage.clock.uuid());
     let issued = issue::operator(
-        &context.keyring.operator_ca,
-        context.fleet.fleet,
+        &context.identities.keyring.operator_ca,
+        context.identities.fleet.fleet,
         operator_id,
         &requested,
         now,
@@ -334,12 +339,12 @@ pub async fn enrol_operator(
         at: now,
     };
     let invite = InviteRecord { used: Some(used), operator: Some(operator_id), ..stored.record };
-    let batch = context.audited.batch().replace_record(key, stored.write_id, &invite)?;
+    let batch = context.storage.audited.batch().replace_record(key, stored.write_id, &invite)?;
     let batch = operators::create(batch, &operator)?;
     let leaf = AuditEntry::new(redemption.actor(), "operator.enrol", format!("operator/{}", operator.name))
         .subject(issued.fingerprint);
-    context.audited.commit(batch, vec![leaf]).await?;
-    context.operators.put(operator.clone());
+    context.storage.audited.commit(batch, vec![leaf]).await?;
+    context.identities.operators.put(operator.clone());
     Ok(EnrolledOperator { operator, chain })
 }
 
@@ -390,10 +395,13 @@ mod tests {
         redeem(&context, &token).await.expect_err("the token is used with a second key");
         held.answer.send(()).unwrap();
         let node = first.await.unwrap().expect("it was enrolled before").node.id;
-        let known = context.node_cache.get(node).unwrap();
+        let known = context.memory.node_cache.get(node).unwrap();
         assert!(matches!(known.record.state, NodeState::Held(_)), "{:?}", known.record.state);
-        assert_eq!(inventory::check_active(&context, node).unwrap_err().detail.code, holds::HELD);
-        let stored = holds::load(&context, node).await.unwrap().record;
+        assert_eq!(
+            inventory::check_active(&context.memory, &context.settings, node).unwrap_err().detail.code,
+            holds::HELD
+        );
+        let stored = holds::load(&context.storage, node).await.unwrap().record;
         assert_eq!(*known.record, stored, "memory says what the store says");
     }
 
@@ -411,7 +419,7 @@ mod tests {
             };
             create_join_token(context, &operator(), order, "").await
         };
-        let stored = || context.node_cache.by_name("fw-a").unwrap().record.labels.clone();
+        let stored = || context.memory.node_cache.by_name("fw-a").unwrap().record.labels.clone();
         let first = ask(&[("site", "fra1"), ("ring", "test")], false).await.unwrap();
         assert!(!first.replaces);
         let refused = ask(&[("site", "fra1")], false).await.unwrap_err().detail;
@@ -438,18 +446,24 @@ mod tests {
         let token = token(context).await;
         let node = redeem(context, &token).await.unwrap().node.id;
         let key = tokens::join_token(&token.id.to_string()).unwrap();
-        let stored = context.repo.get::<TokenRecord>(&key).await.unwrap().unwrap();
-        let ended = TokenRecord { expires: context.clock.now(), ..stored.record.clone() };
+        let stored = context.storage.repo.get::<TokenRecord>(&key).await.unwrap().unwrap();
+        let ended = TokenRecord { expires: context.storage.clock.now(), ..stored.record.clone() };
         let put = async |record: &TokenRecord| {
-            let batch = context.audited.batch().put_record(key.clone(), record).unwrap();
-            context.audited.commit(batch, vec![]).await.unwrap();
+            let batch = context.storage.audited.batch().put_record(key.clone(), record).unwrap();
+            context.storage.audited.commit(batch, vec![]).await.unwrap();
         };
         put(&ended).await;
         redeem(context, &token).await.expect_err("it has ended");
-        assert!(inventory::check_active(context, node).is_ok(), "nothing was said about the node");
+        assert!(
+            inventory::check_active(&context.memory, &context.settings, node).is_ok(),
+            "nothing was said about the node"
+        );
         put(&stored.record).await;
         redeem(context, &token).await.expect_err("another key");
-        assert_eq!(inventory::check_active(context, node).unwrap_err().detail.code, holds::HELD);
+        assert_eq!(
+            inventory::check_active(&context.memory, &context.settings, node).unwrap_err().detail.code,
+            holds::HELD
+        );
     }
 
     /// As after a process that ended, or lost its store's answer, between a commit and what follows in memory.
@@ -458,7 +472,7 @@ mod tests {
         let test = TestContext::new().await;
         let context = &test.context;
         let token = token(context).await;
-        let node = context.node_cache.by_name("fw-a").unwrap();
+        let node = context.memory.node_cache.by_name("fw-a").unwrap();
         let (key, second_key) = (PrivateKey::generate().unwrap(), SigningKey::generate().unwrap().0.public());
         let redeem = async || {
             let request = EnrolmentRequest {
@@ -471,9 +485,9 @@ mod tests {
             enrol_node(context, &request).await.unwrap()
         };
         redeem().await;
-        context.node_cache.put(node.clone());
+        context.memory.node_cache.put(node.clone());
         redeem().await;
-        assert!(inventory::check_active(context, node.record.id).is_ok());
+        assert!(inventory::check_active(&context.memory, &context.settings, node.record.id).is_ok());
     }
 
     #[tokio::test]
@@ -484,7 +498,7 @@ mod tests {
         let node = redeem(&test.context, &first).await.unwrap().node.id;
         store.run_short();
         redeem(&test.context, &first).await.expect_err("the token is used with a second key");
-        let stored = holds::load(&test.context, node).await.unwrap().record;
+        let stored = holds::load(&test.context.storage, node).await.unwrap().record;
         assert!(matches!(stored.state, NodeState::Held(_)), "{:?}", stored.state);
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::caller::Operator;
-use crate::context::Context;
+use crate::context::Storage;
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::answers::{self, IdempotencyRecord};
 use crate::repo::reader::BatchExt as _;
@@ -42,9 +42,9 @@ impl Once {
     }
 
     /// The answer given before, if this call was made before.
-    pub async fn answer<T: DeserializeOwned>(&self, context: &Context) -> Result<Option<T>> {
+    pub async fn answer<T: DeserializeOwned>(&self, storage: &Storage) -> Result<Option<T>> {
         let Some(key) = &self.key else { return Ok(None) };
-        let Some(stored) = context.repo.object_record::<IdempotencyRecord>(key).await? else {
+        let Some(stored) = storage.repo.object_record::<IdempotencyRecord>(key).await? else {
             return Ok(None);
         };
         if stored.arguments != self.arguments {
@@ -59,10 +59,10 @@ impl Once {
     }
 
     /// Stores the answer with the change.
-    pub fn store<T: Serialize>(&self, context: &Context, batch: Batch, answer: &T) -> Result<Batch> {
+    pub fn store<T: Serialize>(&self, storage: &Storage, batch: Batch, answer: &T) -> Result<Batch> {
         let Some(key) = &self.key else { return Ok(batch) };
         let answer = serde_json::to_value(answer).map_err(ControllerError::internal)?;
-        let record = IdempotencyRecord { arguments: self.arguments, answer, at: context.clock.now() };
+        let record = IdempotencyRecord { arguments: self.arguments, answer, at: storage.clock.now() };
         // An object, since answers may be long: applying a profile with its procedures lists every warning.
         batch.if_absent(key.clone()).put_object_record(key, &record)
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::caller::Agent;
 use super::{holds, presence, reports};
-use crate::context::Context;
+use crate::context::{Context, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
 use crate::repo::codec::Mark;
@@ -20,6 +20,7 @@ use crate::repo::nodes::{self, HealthRecord, NodeRecord, NodeState, SeenRecord};
 use crate::repo::operators::{self, OperatorRecord};
 use crate::repo::reader::{BatchExt as _, Repo};
 use crate::repo::runs;
+use crate::settings::Settings;
 
 /// What an agent says of itself in its hello.
 #[derive(Debug, Clone)]
@@ -42,14 +43,14 @@ pub struct HelloFacts {
 
 /// Reads every node and operator into memory; for starts.
 pub async fn fill(context: &Context) -> Result<()> {
-    for (_, stored) in context.repo.all::<OperatorRecord>(operators::ALL).await? {
-        context.operators.put(stored.record);
+    for (_, stored) in context.storage.repo.all::<OperatorRecord>(operators::ALL).await? {
+        context.identities.operators.put(stored.record);
     }
-    let alive = presence::last_alive(context).await?;
-    for (_, stored) in context.repo.all::<NodeRecord>(nodes::ALL).await? {
+    let alive = presence::last_alive(&context.storage).await?;
+    for (_, stored) in context.storage.repo.all::<NodeRecord>(nodes::ALL).await? {
         let mut known = Known::new(stored.record);
         let id = known.record.id;
-        if let Some(seen) = context.repo.get::<SeenRecord>(&nodes::seen(id)?).await? {
+        if let Some(seen) = context.storage.repo.get::<SeenRecord>(&nodes::seen(id)?).await? {
             // A link that was up ended with the controller: the node was there as long as that.
             let linked_until = alive.filter(|_| seen.record.linked);
             known.last_seen = Some(seen.record.last_seen).max(linked_until);
@@ -61,9 +62,13 @@ pub async fn fill(context: &Context) -> Result<()> {
             known.actions = Arc::from(seen.record.actions);
             known.safe_mode = seen.record.safe_mode;
         }
-        known.health =
-            context.repo.get::<HealthRecord>(&nodes::health(id)?).await?.map(|stored| stored.record.health);
-        context.node_cache.put(known);
+        known.health = context
+            .storage
+            .repo
+            .get::<HealthRecord>(&nodes::health(id)?)
+            .await?
+            .map(|stored| stored.record.health);
+        context.memory.node_cache.put(known);
     }
     Ok(())
 }
@@ -83,14 +88,14 @@ pub async fn newest_jobs(repo: &Repo, node: NodeId, limit: usize) -> Result<Vec<
 }
 
 /// May this node's agent connect? Its record says so, not its certificate alone.
-pub fn check_active(context: &Context, node: NodeId) -> Result<Known> {
-    let known = context.node_cache.get(node).ok_or_else(|| {
+pub fn check_active(memory: &Memory, settings: &Settings, node: NodeId) -> Result<Known> {
+    let known = memory.node_cache.get(node).ok_or_else(|| {
         ControllerError::new(Kind::Refused, "node-unknown", "this controller has no record of the node")
     })?;
     match &known.record.state {
         NodeState::Active => Ok(known),
         NodeState::Held(hold) if hold.keeps_link() => Ok(known),
-        NodeState::Held(hold) => Err(holds::held(context, hold)),
+        NodeState::Held(hold) => Err(holds::held(settings, hold)),
         NodeState::Pending => {
             Err(ControllerError::new(Kind::Refused, "node-pending", "the node is not enrolled"))
         }
@@ -100,7 +105,7 @@ pub fn check_active(context: &Context, node: NodeId) -> Result<Known> {
 /// Notes a connect: issues the link epoch and stores what the hello says, in one write. A machine of which the
 /// controller cannot tell whether it is the node is held instead.
 pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Result<LinkEpoch> {
-    let known = check_active(context, agent.node)?;
+    let known = check_active(&context.memory, &context.settings, agent.node)?;
     let facts = serde_json::to_vec(&hello.facts).map_err(ControllerError::internal)?;
     if facts.len() > MAX_FACTS_BYTES {
         return Err(ControllerError::invalid("hello.facts", "larger than 256 KiB"));
@@ -110,18 +115,20 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
     if lists.into_iter().any(|entries| entries > MAX_FACTS_ENTRIES) {
         return Err(ControllerError::invalid("hello.facts", "a list has more than 4,096 entries"));
     }
-    if context.instances.note(agent.node, hello.start, Instant::now()) {
+    if context.memory.instances.note(agent.node, hello.start, Instant::now()) {
         let why = "two machines connect as it in turns: one of them is a copy, or its key was stolen";
         return Err(holds::shut_out(context, agent.actor(), agent.node, why).await?);
     }
-    let now = context.clock.now();
+    let now = context.storage.clock.now();
     loop {
         let key = nodes::seen(agent.node)?;
-        let before = context.repo.get::<SeenRecord>(&key).await?;
+        let before = context.storage.repo.get::<SeenRecord>(&key).await?;
         let stored = before.as_ref().map_or(0, |before| before.record.journal_sequence);
         let heard = match known.journal_sequence {
             Some(heard) => heard,
-            None => reports::newest_journal_sequence(context, agent.node, known.record.chain).await?,
+            None => {
+                reports::newest_journal_sequence(&context.storage, agent.node, known.record.chain).await?
+            }
         };
         let newest = stored.max(heard);
         // A damaged journal ends anywhere; its node starts no changes, and what it says is not believed.
@@ -146,16 +153,16 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
             safe_mode: hello.safe_mode.clone(),
         };
         // Reports are stored from the reserve when space is short, and they come over links.
-        let batch = context.audited.batch().using_reserve();
+        let batch = context.storage.audited.batch().using_reserve();
         let batch = match &before {
             Some(before) => batch.replace_record(key, before.write_id, &record)?,
             None => batch.create_record(key, &record)?,
         };
         let batch = batch.put_object(&nodes::facts(agent.node)?, &facts)?;
-        match context.audited.commit(batch, vec![]).await {
+        match context.storage.audited.commit(batch, vec![]).await {
             Ok(_) => {
                 let epoch = record.link_epoch;
-                context.node_cache.update(agent.node, |known| {
+                context.memory.node_cache.update(agent.node, |known| {
                     known.presence = Presence::Online;
                     known.last_seen = Some(now);
                     known.agent_version = record.agent_version;
@@ -174,19 +181,19 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
 }
 
 /// Notes that a node's link is gone. With `by_stop` it is the controller that goes, and the node is still there.
-pub async fn disconnected(context: &Context, node: NodeId, by_stop: bool) {
-    if context.sessions.epoch(node).is_some() {
+pub async fn disconnected(storage: &Storage, memory: &Memory, node: NodeId, by_stop: bool) {
+    if memory.sessions.epoch(node).is_some() {
         return;
     }
-    context.node_cache.update(node, |known| known.presence = Presence::Offline);
-    context.notifier.node_changed(node);
-    if let Err(error) = presence::note_end_of_link(context, node, by_stop).await {
+    memory.node_cache.update(node, |known| known.presence = Presence::Offline);
+    memory.notifier.node_changed(node);
+    if let Err(error) = presence::note_end_of_link(storage, memory, node, by_stop).await {
         tracing::warn!(%node, "when the node was last seen is not stored: {error}");
     }
 }
 
 /// A node's facts.
-pub async fn facts(context: &Context, node: NodeId) -> Result<Option<NodeFacts>> {
-    let Some(bytes) = context.repo.object(&nodes::facts(node)?).await? else { return Ok(None) };
+pub async fn facts(storage: &Storage, node: NodeId) -> Result<Option<NodeFacts>> {
+    let Some(bytes) = storage.repo.object(&nodes::facts(node)?).await? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(ControllerError::internal)
 }

@@ -9,7 +9,7 @@ use fleet_types::run::RunState;
 
 use super::caller::Agent;
 use super::reports;
-use crate::context::Context;
+use crate::context::{Context, Memory, Storage};
 use crate::error::Result;
 use crate::repo::audited::AuditEntry;
 use crate::repo::jobs::{self, JobRecord};
@@ -36,24 +36,24 @@ pub enum Decision {
 
 /// Notes where a node says a job stands, if it is a job of this node that is open here; of others, and of other
 /// attempts, nothing is kept. In memory only: what lies between offer and end is the node's.
-pub async fn update(context: &Context, agent: &Agent, update: &JobUpdate) -> Result<()> {
-    if update.state.outcome().is_some() || !is_open(context, agent, update).await? {
+pub async fn update(storage: &Storage, memory: &Memory, agent: &Agent, update: &JobUpdate) -> Result<()> {
+    if update.state.outcome().is_some() || !is_open(storage, agent, update).await? {
         return Ok(());
     }
-    let said = context.clock.moment().mono;
+    let said = storage.clock.moment().mono;
     let (state, limits) = (update.state.clone(), update.limits);
-    context.sessions.set_live(agent.node, update.run, update.attempt, state, limits, said);
+    memory.sessions.set_live(agent.node, update.run, update.attempt, state, limits, said);
     // The job may have ended between the look and the note; then its end had nothing to clear away.
-    if !is_open(context, agent, update).await? {
-        context.sessions.clear_live(agent.node, update.run);
+    if !is_open(storage, agent, update).await? {
+        memory.sessions.clear_live(agent.node, update.run);
         return Ok(());
     }
-    context.notifier.job_changed(update.run, agent.node);
+    memory.notifier.job_changed(update.run, agent.node);
     Ok(())
 }
 
-async fn is_open(context: &Context, agent: &Agent, update: &JobUpdate) -> Result<bool> {
-    let job = context.repo.get::<JobRecord>(&jobs::key(update.run, agent.node)?).await?;
+async fn is_open(storage: &Storage, agent: &Agent, update: &JobUpdate) -> Result<bool> {
+    let job = storage.repo.get::<JobRecord>(&jobs::key(update.run, agent.node)?).await?;
     Ok(job.is_some_and(|job| job.record.state.outcome().is_none() && job.record.attempt == update.attempt))
 }
 
@@ -63,10 +63,10 @@ pub async fn reconcile(context: &Context, agent: &Agent, page: &[JobUpdate]) -> 
     let mut decisions = Vec::with_capacity(page.len());
     let mut unknown = Vec::new();
     for listed in page {
-        let decision = decide(context, agent, listed).await?;
+        let decision = decide(&context.storage, &context.memory, agent, listed).await?;
         decisions.push(decision.unwrap_or_else(|| {
             unknown.push(listed);
-            match (reports::is_restored(context), is_finished(listed)) {
+            match (reports::is_restored(&context.identities), is_finished(listed)) {
                 (true, false) => Decision::Adopt,
                 // Its report is on its way by itself, and is judged when it comes.
                 (_, true) => Decision::SendReport,
@@ -74,17 +74,17 @@ pub async fn reconcile(context: &Context, agent: &Agent, page: &[JobUpdate]) -> 
             }
         }));
     }
-    unknown.retain(|listed| !context.adopted.is_told(agent.node, listed.run, listed.attempt));
+    unknown.retain(|listed| !context.memory.adopted.is_told(agent.node, listed.run, listed.attempt));
     if !unknown.is_empty() {
         let object = format!("node/{}", agent.name);
-        let leaf = if reports::is_restored(context) {
+        let leaf = if reports::is_restored(&context.identities) {
             AuditEntry::new(agent.actor(), "job.adopt", object).because(listed_unknown(&unknown))
         } else {
             AuditEntry::new(agent.actor(), "job.unknown", object).refused(listed_unknown(&unknown))
         };
-        context.audited.commit(context.audited.batch().using_reserve(), vec![leaf]).await?;
+        context.storage.audited.commit(context.storage.audited.batch().using_reserve(), vec![leaf]).await?;
         for listed in unknown {
-            context.adopted.note(agent.node, listed.run, listed.attempt);
+            context.memory.adopted.note(agent.node, listed.run, listed.attempt);
         }
     }
     Ok(decisions)
@@ -115,8 +115,13 @@ fn is_finished(listed: &JobUpdate) -> bool {
 }
 
 /// Decides on one job; `None` when this store does not have it.
-async fn decide(context: &Context, agent: &Agent, listed: &JobUpdate) -> Result<Option<Decision>> {
-    let Some(job) = context.repo.get::<JobRecord>(&jobs::key(listed.run, agent.node)?).await? else {
+async fn decide(
+    storage: &Storage,
+    memory: &Memory,
+    agent: &Agent,
+    listed: &JobUpdate,
+) -> Result<Option<Decision>> {
+    let Some(job) = storage.repo.get::<JobRecord>(&jobs::key(listed.run, agent.node)?).await? else {
         return Ok(None);
     };
     let stored = |report: Option<StoredReport>| report.is_some_and(|r| Some(r.digest) == listed.report);
@@ -124,12 +129,12 @@ async fn decide(context: &Context, agent: &Agent, listed: &JobUpdate) -> Result<
         let known = stored(job.record.report) || stored(job.record.late_report);
         return Ok(Some(if known { Decision::Forget } else { Decision::SendReport }));
     }
-    update(context, agent, listed).await?;
+    update(storage, memory, agent, listed).await?;
     if job.record.state.outcome().is_some() {
         // Given up here, and not ended there: it is told so, and what it then reports will be late.
         return Ok(Some(Decision::Cancel));
     }
-    let run = context.repo.get::<RunRecord>(&runs::key(listed.run)?).await?;
+    let run = storage.repo.get::<RunRecord>(&runs::key(listed.run)?).await?;
     let halting = run.is_some_and(|run| run.record.state == RunState::Halting);
     Ok(Some(if halting { Decision::Cancel } else { Decision::Continue }))
 }
@@ -151,8 +156,8 @@ mod tests {
     async fn put_job(context: &Context, agent: &Agent, run: u64, state: JobState) {
         let record = JobRecord { state, ..job_record(RunId::from_number(run), agent) };
         let key = jobs::key(record.run, agent.node).unwrap();
-        let batch = context.audited.batch().put_record(key, &record).unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
+        let batch = context.storage.audited.batch().put_record(key, &record).unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
     }
 
     #[tokio::test]
@@ -165,19 +170,23 @@ mod tests {
         put_job(context, &a, 2, lost).await;
         put_job(context, &b, 3, JobState::Offered).await;
         for run in 1..100 {
-            update(context, &a, &said(run, 1, JobState::Accepted)).await.unwrap();
+            update(&context.storage, &context.memory, &a, &said(run, 1, JobState::Accepted)).await.unwrap();
         }
         // A word of another attempt takes nothing's place.
-        update(context, &a, &said(1, 2, JobState::Queued)).await.unwrap();
+        update(&context.storage, &context.memory, &a, &said(1, 2, JobState::Queued)).await.unwrap();
         let kept: Vec<u64> = (1..100)
-            .filter(|run| context.sessions.live(a.node, RunId::from_number(*run)).is_some())
+            .filter(|run| context.memory.sessions.live(a.node, RunId::from_number(*run)).is_some())
             .collect();
         assert_eq!(kept, [1]);
         assert_eq!(
-            context.sessions.live(a.node, RunId::from_number(1)).map(|live| (live.attempt, live.state)),
+            context
+                .memory
+                .sessions
+                .live(a.node, RunId::from_number(1))
+                .map(|live| (live.attempt, live.state)),
             Some((Attempt(1), JobState::Accepted))
         );
-        assert_eq!(context.notifier.take().jobs.len(), 1, "the runner is woken for open jobs only");
+        assert_eq!(context.memory.notifier.take().jobs.len(), 1, "the runner is woken for open jobs only");
     }
 
     #[tokio::test]

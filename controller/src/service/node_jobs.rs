@@ -5,7 +5,7 @@ use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::view::Hold;
 
-use crate::context::Context;
+use crate::context::{Memory, Storage};
 use crate::error::{Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::codec::Mark;
@@ -37,19 +37,25 @@ impl Ends {
 
 /// Ends a node's jobs in open runs, each in a commit of its own: there are a few at most. Once the node may have work
 /// again nothing more ends.
-pub async fn end_jobs(context: &Context, node: NodeId, reason: &str, ends: Ends) -> Result<()> {
+pub async fn end_jobs(
+    storage: &Storage,
+    memory: &Memory,
+    node: NodeId,
+    reason: &str,
+    ends: Ends,
+) -> Result<()> {
     let mut after = None;
     loop {
-        let page = context.repo.page::<Mark>(runs::OPEN, after.as_ref(), PAGE, Direction::Ascending).await?;
+        let page = storage.repo.page::<Mark>(runs::OPEN, after.as_ref(), PAGE, Direction::Ascending).await?;
         let is_last = page.len() < PAGE;
         for (key, _) in page {
             let run = runs::run_in(&key, runs::OPEN);
             after = Some(key);
             let Some(run) = run else { continue };
-            while let Some((batch, leaf)) = ending(context, run, node, reason, ends).await? {
-                if committed(context.audited.commit(batch, vec![leaf]).await)? {
-                    context.sessions.clear_live(node, run);
-                    context.notifier.job_changed(run, node);
+            while let Some((batch, leaf)) = ending(storage, run, node, reason, ends).await? {
+                if committed(storage.audited.commit(batch, vec![leaf]).await)? {
+                    memory.sessions.clear_live(node, run);
+                    memory.notifier.job_changed(run, node);
                     break;
                 }
             }
@@ -62,35 +68,35 @@ pub async fn end_jobs(context: &Context, node: NodeId, reason: &str, ends: Ends)
 
 /// The end of one job, as long as job and node are as they are now; `None` when there is nothing to end.
 async fn ending(
-    context: &Context,
+    storage: &Storage,
     run: RunId,
     node: NodeId,
     reason: &str,
     ends: Ends,
 ) -> Result<Option<(Batch, AuditEntry)>> {
-    let (node_key, batch) = (nodes::key(node)?, context.audited.batch().using_reserve());
-    let batch = match context.repo.get::<NodeRecord>(&node_key).await? {
+    let (node_key, batch) = (nodes::key(node)?, storage.audited.batch().using_reserve());
+    let batch = match storage.repo.get::<NodeRecord>(&node_key).await? {
         // It was removed.
         None => batch.if_absent(node_key),
         Some(stored) if ends.is_due(&stored.record) => batch.if_write_id(node_key, stored.write_id),
         Some(_) => return Ok(None),
     };
-    let Some(stored) = context.repo.get::<JobRecord>(&jobs::key(run, node)?).await? else { return Ok(None) };
+    let Some(stored) = storage.repo.get::<JobRecord>(&jobs::key(run, node)?).await? else { return Ok(None) };
     let outcome = match stored.record.state {
         JobState::Ended { .. } => return Ok(None),
         JobState::Queued => Outcome::Cancelled,
         _ if ends == Ends::All => Outcome::Lost,
         _ => return Ok(None),
     };
-    let Some(run) = context.repo.get::<RunRecord>(&runs::key(run)?).await? else { return Ok(None) };
+    let Some(run) = storage.repo.get::<RunRecord>(&runs::key(run)?).await? else { return Ok(None) };
     let record = JobRecord {
         state: JobState::ended(outcome, reason),
-        ended: Some(context.clock.now()),
+        ended: Some(storage.clock.now()),
         summary: reason.chars().take(200).collect(),
         ..stored.record.clone()
     };
-    let batch = jobs::end(&context.repo, batch, &stored, &record).await?;
-    let leaf = AuditEntry::new(context.audited.actor(), "job.end", format!("run/{}", run.record.run))
+    let batch = jobs::end(&storage.repo, batch, &stored, &record).await?;
+    let leaf = AuditEntry::new(storage.audited.actor(), "job.end", format!("run/{}", run.record.run))
         .job(record.id(), record.attempt)
         .subject(run.record.authority.digest())
         .outcome(outcome)
@@ -126,33 +132,37 @@ mod tests {
         let (stage, attempt) = (Stage(1), Attempt(2));
         let job = JobRecord { stage, attempt, ..job_record(run, &agent) };
         let key = jobs::key(run, node).unwrap();
-        let mut batch = context.audited.batch().put_record(key.clone(), &job).unwrap();
-        batch = batch.put_record(runs::key(run).unwrap(), &run_record(run, context.clock.now())).unwrap();
+        let mut batch = context.storage.audited.batch().put_record(key.clone(), &job).unwrap();
+        batch =
+            batch.put_record(runs::key(run).unwrap(), &run_record(run, context.storage.clock.now())).unwrap();
         batch = batch.put_record(runs::open(run).unwrap(), &Mark {}).unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
         let put_node = async |state: NodeState| {
-            let record = NodeRecord::clone(&context.node_cache.get(node).unwrap().record).with_state(state);
-            let batch = context.audited.batch().put_record(nodes::key(node).unwrap(), &record).unwrap();
-            context.audited.commit(batch, vec![]).await.unwrap();
+            let record =
+                NodeRecord::clone(&context.memory.node_cache.get(node).unwrap().record).with_state(state);
+            let batch =
+                context.storage.audited.batch().put_record(nodes::key(node).unwrap(), &record).unwrap();
+            context.storage.audited.commit(batch, vec![]).await.unwrap();
         };
-        let found = async || context.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record.state;
+        let found = async || context.storage.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record.state;
         let hold = |by: Option<&str>| {
             let by = by.map(|by| by.parse().unwrap());
             NodeState::Held(Hold { reason: "why".to_owned(), since: None, by })
         };
         // It is held, and released before its jobs are ended.
         put_node(hold(Some("ada"))).await;
-        let (batch, leaf) = ending(context, run, node, "held", Ends::Unbegun).await.unwrap().unwrap();
+        let (batch, leaf) =
+            ending(&context.storage, run, node, "held", Ends::Unbegun).await.unwrap().unwrap();
         put_node(NodeState::Active).await;
-        assert!(!committed(context.audited.commit(batch, vec![leaf]).await).unwrap());
-        end_jobs(context, node, "held", Ends::Unbegun).await.unwrap();
+        assert!(!committed(context.storage.audited.commit(batch, vec![leaf]).await).unwrap());
+        end_jobs(&context.storage, &context.memory, node, "held", Ends::Unbegun).await.unwrap();
         assert_eq!(found().await, JobState::Queued);
         // An operator's hold does not end what a shut-out would.
         put_node(hold(Some("ada"))).await;
-        end_jobs(context, node, "shut out", Ends::All).await.unwrap();
+        end_jobs(&context.storage, &context.memory, node, "shut out", Ends::All).await.unwrap();
         assert_eq!(found().await, JobState::Queued);
         put_node(hold(None)).await;
-        end_jobs(context, node, "shut out", Ends::All).await.unwrap();
+        end_jobs(&context.storage, &context.memory, node, "shut out", Ends::All).await.unwrap();
         assert_eq!(found().await.outcome(), Some(Outcome::Cancelled));
         let told = leaves(context, "job.end").await;
         assert_eq!(told.len(), 1);

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::caller::Agent;
 use super::{documents, inventory, reports};
-use crate::context::Context;
+use crate::context::{Context, Files, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::jobs::{self, JobRecord};
 use crate::repo::output_files::OutputOf;
@@ -60,8 +60,8 @@ fn refused(why: String) -> ControllerError {
 
 async fn steps_of(context: &Context, agent: &Agent, of: &OutputOf) -> Result<Vec<String>> {
     // A node that was shut out since its stream began.
-    inventory::check_active(context, agent.node)?;
-    let Some(job) = context.repo.get::<JobRecord>(&jobs::key(of.run, agent.node)?).await? else {
+    inventory::check_active(&context.memory, &context.settings, agent.node)?;
+    let Some(job) = context.storage.repo.get::<JobRecord>(&jobs::key(of.run, agent.node)?).await? else {
         return Err(ControllerError::not_found("job", format!("{}/{}", of.run, agent.name)));
     };
     let ended = job.record.state.outcome().is_some();
@@ -70,11 +70,11 @@ async fn steps_of(context: &Context, agent: &Agent, of: &OutputOf) -> Result<Vec
         return Err(refused(format!("run {} is at attempt {present}, this is output of {sent}", of.run)));
     }
     if !ended {
-        return order(context, of.run).await;
+        return order(&context.storage, of.run).await;
     }
     // What lags behind the report is the rest of what the report names.
     let report = match job.record.report {
-        Some(at) => reports::stored_report(context, agent.node, at.chain, at.sequence).await?,
+        Some(at) => reports::stored_report(&context.storage, agent.node, at.chain, at.sequence).await?,
         None => None,
     };
     let steps = report.into_iter().flat_map(|(report, _)| report.steps);
@@ -82,14 +82,20 @@ async fn steps_of(context: &Context, agent: &Agent, of: &OutputOf) -> Result<Vec
 }
 
 /// Appends a chunk; returns up to where the output is stored. Behind the `last` one nothing is taken.
-pub async fn append(context: &Context, of: &OutputOf, offset: u64, data: Vec<u8>, last: bool) -> Result<u64> {
-    context.output.append(of, offset, data, last).await
+pub async fn append(files: &Files, of: &OutputOf, offset: u64, data: Vec<u8>, last: bool) -> Result<u64> {
+    files.output.append(of, offset, data, last).await
 }
 
 /// Steps of a job that have output, in the order of their procedure.
-pub async fn steps(context: &Context, run: RunId, node: NodeId, attempt: Attempt) -> Result<Vec<String>> {
-    let mut steps = context.output.steps(run, node, attempt).await?;
-    let order = order(context, run).await?;
+pub async fn steps(
+    storage: &Storage,
+    files: &Files,
+    run: RunId,
+    node: NodeId,
+    attempt: Attempt,
+) -> Result<Vec<String>> {
+    let mut steps = files.output.steps(run, node, attempt).await?;
+    let order = order(storage, run).await?;
     steps.sort_by_cached_key(|step| {
         (order.iter().position(|id| id == step).unwrap_or(usize::MAX), step.clone())
     });
@@ -97,9 +103,9 @@ pub async fn steps(context: &Context, run: RunId, node: NodeId, attempt: Attempt
 }
 
 /// Ids of a run's steps, undo and final entries in the order written; empty when the run is unknown here.
-async fn order(context: &Context, run: RunId) -> Result<Vec<String>> {
-    let Some(record) = context.repo.get::<RunRecord>(&runs::key(run)?).await? else { return Ok(Vec::new()) };
-    let Document::Procedure(procedure) = documents::document(context, record.record.procedure_digest).await?
+async fn order(storage: &Storage, run: RunId) -> Result<Vec<String>> {
+    let Some(record) = storage.repo.get::<RunRecord>(&runs::key(run)?).await? else { return Ok(Vec::new()) };
+    let Document::Procedure(procedure) = documents::document(storage, record.record.procedure_digest).await?
     else {
         return Ok(Vec::new());
     };
@@ -108,8 +114,8 @@ async fn order(context: &Context, run: RunId) -> Result<Vec<String>> {
 }
 
 /// Refuses a step that the run does not have; empty means all.
-pub async fn check_step(context: &Context, run: RunId, step: &str) -> Result<()> {
-    let known = order(context, run).await?;
+pub async fn check_step(storage: &Storage, run: RunId, step: &str) -> Result<()> {
+    let known = order(storage, run).await?;
     // Of a run that is not here nothing is known, and its output is empty.
     if step.is_empty() || known.is_empty() || known.iter().any(|id| id == step) {
         return Ok(());
@@ -124,17 +130,18 @@ pub async fn check_step(context: &Context, run: RunId, step: &str) -> Result<()>
 
 /// Is everything here that the report says its steps printed? The report may be faster than the output.
 pub async fn is_complete(
-    context: &Context,
+    storage: &Storage,
+    files: &Files,
     (run, node, attempt): (RunId, NodeId, Attempt),
     at: StoredReport,
 ) -> Result<bool> {
-    let Some((report, _)) = reports::stored_report(context, node, at.chain, at.sequence).await? else {
+    let Some((report, _)) = reports::stored_report(storage, node, at.chain, at.sequence).await? else {
         return Ok(true);
     };
     for step in &report.steps {
         let Some(printed) = step.sent_output() else { continue };
         let of = OutputOf { run, node, attempt, step: step.id.clone() };
-        let stored = context.output.read(&of, 0, usize::MAX).await?;
+        let stored = files.output.read(&of, 0, usize::MAX).await?;
         if Digest::of(&stored) != printed {
             return Ok(false);
         }
@@ -143,8 +150,8 @@ pub async fn is_complete(
 }
 
 /// Up to 32 KiB from an offset; empty at the end of what is stored.
-pub async fn read(context: &Context, of: &OutputOf, offset: u64) -> Result<Vec<u8>> {
-    context.output.read(of, offset, fleet_proto::MAX_CONTROL_BYTES / 2).await
+pub async fn read(files: &Files, of: &OutputOf, offset: u64) -> Result<Vec<u8>> {
+    files.output.read(of, offset, fleet_proto::MAX_CONTROL_BYTES / 2).await
 }
 
 #[cfg(test)]
@@ -178,21 +185,23 @@ mod tests {
         let record = ReportRecord {
             payload: serde_json::to_vec(&report).unwrap(),
             signature: vec![],
-            received: test.context.clock.now(),
+            received: test.context.storage.clock.now(),
             journal_sequence: 1,
         };
-        let batch = test.context.audited.batch();
+        let batch = test.context.storage.audited.batch();
         let batch = batch.put_object_record(&repo::reports::key(node, 0, 1).unwrap(), &record).unwrap();
-        test.context.audited.commit(batch, vec![]).await.unwrap();
+        test.context.storage.audited.commit(batch, vec![]).await.unwrap();
         let of = OutputOf { run, node, attempt: Attempt(1), step: "s".to_owned() };
         let is_whole = async || {
             let at = StoredReport { chain: 0, sequence: 1, digest };
-            is_complete(&test.context, (run, node, Attempt(1)), at).await.unwrap()
+            is_complete(&test.context.storage, &test.context.files, (run, node, Attempt(1)), at)
+                .await
+                .unwrap()
         };
         assert!(!is_whole().await, "the report was faster");
-        append(&test.context, &of, 0, b"one ".to_vec(), false).await.unwrap();
+        append(&test.context.files, &of, 0, b"one ".to_vec(), false).await.unwrap();
         assert!(!is_whole().await);
-        append(&test.context, &of, 4, b"two".to_vec(), true).await.unwrap();
+        append(&test.context.files, &of, 4, b"two".to_vec(), true).await.unwrap();
         assert!(is_whole().await);
     }
 
@@ -202,12 +211,13 @@ mod tests {
         let a = agent(1);
         let record = |state| {
             let labels = fleet_types::label::Labels::default();
-            NodeRecord::pending(a.node, a.name.clone(), labels, test.context.clock.now()).with_state(state)
+            NodeRecord::pending(a.node, a.name.clone(), labels, test.context.storage.clock.now())
+                .with_state(state)
         };
         let of =
             OutputOf { run: RunId::from_number(1), node: a.node, attempt: Attempt(1), step: "s".to_owned() };
         let code = async |state| {
-            test.context.node_cache.put(Known::new(record(state)));
+            test.context.memory.node_cache.put(Known::new(record(state)));
             let mut allowed = Allowed::default();
             allowed.check(&test.context, &a, &of).await.unwrap_err().detail.code.clone()
         };

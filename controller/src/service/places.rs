@@ -11,44 +11,45 @@ use fleet_rollout::{Holds, Limits, Scope};
 use fleet_store::Direction;
 use fleet_types::job::JobState;
 
-use crate::context::Context;
+use crate::context::Storage;
 use crate::error::Result;
 use crate::repo::holds::{self, HoldRecord};
 use crate::repo::jobs::{self, InboxRecord, JobRecord};
 use crate::repo::reader::BatchExt as _;
 use crate::repo::runs::{self, RunRecord};
+use crate::settings::Settings;
 
 /// Jobs a commit: three writes each, of the store's 1,024.
 const A_COMMIT: usize = 300;
 
 /// Takes what is lacking for every job that may be changing its node: one that is offered, and one that got lost and
 /// whose node has not answered. Both have an entry in their node's inbox.
-pub async fn take(context: &Context) -> Result<()> {
-    let limits = context.settings.changing;
+pub async fn take(storage: &Storage, settings: &Settings) -> Result<()> {
+    let limits = settings.changing;
     if limits == Limits::default() {
         return Ok(());
     }
     let mut holds = Holds::default();
-    holds.set_all(holds::holds(&context.repo).await?);
+    holds.set_all(holds::holds(&storage.repo).await?);
     let (mut changes, mut after) = (HashMap::new(), None);
     loop {
-        let page = context
+        let page = storage
             .repo
             .page::<InboxRecord>(jobs::INBOXES, after.as_ref(), A_COMMIT, Direction::Ascending)
             .await?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
-        let (mut batch, mut taken) = (context.audited.batch().using_reserve(), 0);
+        let (mut batch, mut taken) = (storage.audited.batch().using_reserve(), 0);
         for (node, run) in page.iter().filter_map(|(key, _)| jobs::inbox_entry_in(key)) {
             let changes = match changes.entry(run) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(unknown) => {
-                    let stored = context.repo.get::<RunRecord>(&runs::key(run)?).await?;
+                    let stored = storage.repo.get::<RunRecord>(&runs::key(run)?).await?;
                     *unknown.insert(stored.is_some_and(|stored| stored.record.changes))
                 }
             };
             let key = jobs::key(run, node)?;
-            let Some(job) = context.repo.get::<JobRecord>(&key).await? else { continue };
+            let Some(job) = storage.repo.get::<JobRecord>(&key).await? else { continue };
             if !changes || job.record.state == JobState::Queued {
                 continue;
             }
@@ -70,7 +71,7 @@ pub async fn take(context: &Context) -> Result<()> {
         }
         if taken > 0 {
             tracing::info!(places = taken, "jobs in flight count against limits that are new");
-            context.audited.commit(batch, vec![]).await?;
+            storage.audited.commit(batch, vec![]).await?;
         }
     }
 }
@@ -104,31 +105,32 @@ mod tests {
         ];
         for (n, changes, state, pair) in jobs_of {
             let (run, agent) = (RunId::from_number(n), agent(n.into()));
-            let record = RunRecord { changes, ..run_record(run, context.clock.now()) };
+            let record = RunRecord { changes, ..run_record(run, context.storage.clock.now()) };
             let job = JobRecord { state, pair: pair.map(str::to_owned), ..job_record(run, &agent) };
             let authority = Authority::Request(Digest::of(b"x"));
             let (stage, attempt) = (Stage::FIRST, Attempt(1));
             let entry = InboxRecord { stage, attempt, authority, node_index: 0, node_path: vec![] };
-            let mut batch = context.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
+            let mut batch =
+                context.storage.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
             batch = batch.put_record(jobs::key(run, agent.node).unwrap(), &job).unwrap();
             batch = batch.put_record(jobs::inbox_entry(agent.node, run).unwrap(), &entry).unwrap();
-            context.audited.commit(batch, vec![]).await.unwrap();
+            context.storage.audited.commit(batch, vec![]).await.unwrap();
         }
         let place = |scope: &Scope, number| Place { scope: scope.clone(), number };
         let (site, fleet) = (Scope::Site("-".to_owned()), Scope::Fleet);
         for _ in 0..2 {
-            take(context).await.unwrap();
-            let held = holds::holds(&context.repo).await.unwrap();
+            take(&context.storage, &context.settings).await.unwrap();
+            let held = holds::holds(&context.storage.repo).await.unwrap();
             let held: Vec<_> = held.into_iter().map(|(place, holder)| (place, holder.name)).collect();
             let both =
                 |scope: &Scope| [(place(scope, 0), "fw-1".to_owned()), (place(scope, 1), "fw-2".to_owned())];
             assert_eq!(held, [both(&site), both(&fleet)].concat(), "two of one, and nobody twice");
         }
         let key = jobs::key(RunId::from_number(1), agent(1).node).unwrap();
-        let job = context.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record;
+        let job = context.storage.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record;
         assert_eq!(job.places, [Place::pair("edge".to_owned()), place(&site, 0), place(&fleet, 0)]);
-        let batch = jobs::settle(&context.repo, context.audited.batch(), &job).await.unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
-        assert_eq!(holds::holds(&context.repo).await.unwrap().len(), 2, "its end gives them back");
+        let batch = jobs::settle(&context.storage.repo, context.storage.audited.batch(), &job).await.unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
+        assert_eq!(holds::holds(&context.storage.repo).await.unwrap().len(), 2, "its end gives them back");
     }
 }

@@ -11,25 +11,26 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::inventory;
-use crate::context::Context;
+use crate::context::{Context, Memory, Storage};
 use crate::error::{Kind, Result};
 use crate::repo::fleet::{self, AliveRecord};
 use crate::repo::nodes::{self, SeenRecord};
 use crate::repo::reader::BatchExt as _;
+use crate::settings::Settings;
 
 /// Stores what is known of a node whose link has ended, unless it has a newer one. One write a transition.
-pub async fn note_end_of_link(context: &Context, node: NodeId, by_stop: bool) -> Result<()> {
-    let Some(known) = context.node_cache.get(node) else { return Ok(()) };
+pub async fn note_end_of_link(storage: &Storage, memory: &Memory, node: NodeId, by_stop: bool) -> Result<()> {
+    let Some(known) = memory.node_cache.get(node) else { return Ok(()) };
     let key = nodes::seen(node)?;
-    let Some(seen) = context.repo.get::<SeenRecord>(&key).await? else { return Ok(()) };
+    let Some(seen) = storage.repo.get::<SeenRecord>(&key).await? else { return Ok(()) };
     let record = SeenRecord {
         last_seen: known.last_seen.unwrap_or(seen.record.last_seen),
         journal_sequence: known.journal_sequence.unwrap_or(0).max(seen.record.journal_sequence),
         linked: by_stop,
         ..seen.record
     };
-    let batch = context.audited.batch().using_reserve().replace_record(key, seen.write_id, &record)?;
-    match context.audited.commit(batch, vec![]).await {
+    let batch = storage.audited.batch().using_reserve().replace_record(key, seen.write_id, &record)?;
+    match storage.audited.commit(batch, vec![]).await {
         // It has connected again meanwhile, or it was released and begins anew.
         Err(error) if error.kind == Kind::Conflict => Ok(()),
         outcome => outcome.map(drop),
@@ -37,47 +38,47 @@ pub async fn note_end_of_link(context: &Context, node: NodeId, by_stop: bool) ->
 }
 
 /// When a controller over this store was last known to be up.
-pub async fn last_alive(context: &Context) -> Result<Option<Timestamp>> {
-    Ok(context.repo.get::<AliveRecord>(&fleet::alive()?).await?.map(|stored| stored.record.at))
+pub async fn last_alive(storage: &Storage) -> Result<Option<Timestamp>> {
+    Ok(storage.repo.get::<AliveRecord>(&fleet::alive()?).await?.map(|stored| stored.record.at))
 }
 
 /// How long nodes that were there before have to come back, before they are told to be offline: as long as their
 /// first tries are spread, and two heartbeats for a machine that is slow to notice.
-fn patience(context: &Context, nodes: usize) -> Duration {
-    context.settings.reconnect_spread(nodes) + 2 * context.settings.heartbeat
+fn patience(settings: &Settings, nodes: usize) -> Duration {
+    settings.reconnect_spread(nodes) + 2 * settings.heartbeat
 }
 
 /// Says every heartbeat that this controller is up, one write whatever the size of the fleet, and once, after its
 /// start, who has not come back.
 pub async fn keep(context: Arc<Context>, stop: CancellationToken) {
-    let mut give_up = Some(Instant::now() + patience(&context, away(&context).len()));
+    let mut give_up = Some(Instant::now() + patience(&context.settings, away(&context.memory).len()));
     while timeout(context.settings.heartbeat, stop.cancelled()).await.is_err() {
-        if let Err(error) = beat(&context, &mut give_up, Instant::now()).await {
+        if let Err(error) = beat(&context.storage, &context.memory, &mut give_up, Instant::now()).await {
             tracing::warn!("that the controller is up is not stored: {error}");
         }
     }
 }
 
 /// Nodes that were there at the last start and have not come back.
-fn away(context: &Context) -> Vec<NodeId> {
-    context.node_cache.ids(|known| known.presence == Presence::Reconnecting)
+fn away(memory: &Memory) -> Vec<NodeId> {
+    memory.node_cache.ids(|known| known.presence == Presence::Reconnecting)
 }
 
 /// As long as nodes are awaited the store says how long the controller before this one was up: that is when they were
 /// there last, should this one end, too, before they come.
-async fn beat(context: &Context, give_up: &mut Option<Instant>, now: Instant) -> Result<()> {
-    let awaited = away(context);
+async fn beat(storage: &Storage, memory: &Memory, give_up: &mut Option<Instant>, now: Instant) -> Result<()> {
+    let awaited = away(memory);
     if give_up.is_some_and(|until| now < until) && !awaited.is_empty() {
         return Ok(());
     }
     if give_up.take().is_some() {
         for node in awaited {
-            inventory::disconnected(context, node, false).await;
+            inventory::disconnected(storage, memory, node, false).await;
         }
     }
-    let record = AliveRecord { at: context.clock.now() };
-    let batch = context.audited.batch().using_reserve().put_record(fleet::alive()?, &record)?;
-    context.audited.commit(batch, vec![]).await?;
+    let record = AliveRecord { at: storage.clock.now() };
+    let batch = storage.audited.batch().using_reserve().put_record(fleet::alive()?, &record)?;
+    storage.audited.commit(batch, vec![]).await?;
     Ok(())
 }
 
@@ -107,7 +108,7 @@ mod tests {
     /// What a controller that starts over this store knows.
     async fn known_anew(context: &Context, node: NodeId) -> (Presence, Option<Timestamp>) {
         fill(context).await.unwrap();
-        let known = context.node_cache.get(node).unwrap();
+        let known = context.memory.node_cache.get(node).unwrap();
         (known.presence, known.last_seen)
     }
 
@@ -117,28 +118,28 @@ mod tests {
         let context = &test.context;
         let node = enrolled(context, 1).await.node;
         connect(context, &crate::testing::agent(1), &hello()).await.unwrap();
-        let connected = context.clock.now();
+        let connected = context.storage.clock.now();
         let minutes = |n: u64| connected.plus(Duration::from_mins(n));
 
         // It was heard of for 10 minutes, then its link ended.
-        context.node_cache.touch(node, minutes(10));
-        inventory::disconnected(context, node, false).await;
+        context.memory.node_cache.touch(node, minutes(10));
+        inventory::disconnected(&context.storage, &context.memory, node, false).await;
         assert_eq!(known_anew(context, node).await, (Presence::Offline, Some(minutes(10))));
         // It was there when the controller stopped.
         connect(context, &crate::testing::agent(1), &hello()).await.unwrap();
-        context.node_cache.touch(node, minutes(20));
-        inventory::disconnected(context, node, true).await;
+        context.memory.node_cache.touch(node, minutes(20));
+        inventory::disconnected(&context.storage, &context.memory, node, true).await;
         assert_eq!(known_anew(context, node).await, (Presence::Reconnecting, Some(minutes(20))));
         // The controller was killed: the node was there as long as the controller was.
         let alive = AliveRecord { at: minutes(30) };
-        let batch = context.audited.batch().put_record(fleet::alive().unwrap(), &alive).unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
+        let batch = context.storage.audited.batch().put_record(fleet::alive().unwrap(), &alive).unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
         assert_eq!(known_anew(context, node).await, (Presence::Reconnecting, Some(minutes(30))));
-        let site = &context.node_cache.sites(context.clock.now())[0];
+        let site = &context.memory.node_cache.sites(context.storage.clock.now())[0];
         assert_eq!((site.offline, site.unknown), (0, 1), "no alarm for a node that is on its way");
-        assert!(context.node_cache.attention(9).is_empty());
+        assert!(context.memory.node_cache.attention(9).is_empty());
         // It does not come: that is known once, and after the next start, too.
-        inventory::disconnected(context, node, false).await;
+        inventory::disconnected(&context.storage, &context.memory, node, false).await;
         assert_eq!(known_anew(context, node).await, (Presence::Offline, Some(minutes(30))));
     }
 
@@ -148,20 +149,21 @@ mod tests {
         let context = &test.context;
         let node = enrolled(context, 1).await.node;
         connect(context, &crate::testing::agent(1), &hello()).await.unwrap();
-        let then = context.clock.now().plus(Duration::from_mins(30));
-        let batch = context.audited.batch().put_record(fleet::alive().unwrap(), &AliveRecord { at: then });
-        context.audited.commit(batch.unwrap(), vec![]).await.unwrap();
+        let then = context.storage.clock.now().plus(Duration::from_mins(30));
+        let batch =
+            context.storage.audited.batch().put_record(fleet::alive().unwrap(), &AliveRecord { at: then });
+        context.storage.audited.commit(batch.unwrap(), vec![]).await.unwrap();
         // Two starts, and the first of them did not last.
         let now = Instant::now();
         for _ in 0..2 {
             assert_eq!(known_anew(context, node).await, (Presence::Reconnecting, Some(then)));
             let mut give_up = Some(now + Duration::from_mins(1));
-            beat(context, &mut give_up, now).await.unwrap();
-            assert_eq!(last_alive(context).await.unwrap(), Some(then));
+            beat(&context.storage, &context.memory, &mut give_up, now).await.unwrap();
+            assert_eq!(last_alive(&context.storage).await.unwrap(), Some(then));
         }
-        beat(context, &mut Some(now), now).await.unwrap();
+        beat(&context.storage, &context.memory, &mut Some(now), now).await.unwrap();
         assert_eq!(known_anew(context, node).await, (Presence::Offline, Some(then)));
-        assert!(last_alive(context).await.unwrap() < Some(then), "it says of itself that it is up");
+        assert!(last_alive(&context.storage).await.unwrap() < Some(then), "it says of itself that it is up");
     }
 
     #[tokio::test]
@@ -174,13 +176,14 @@ mod tests {
             problems: 2,
             worst: "disk".to_owned(),
             unknown: 0,
-            at: context.clock.now(),
+            at: context.storage.clock.now(),
             fresh_until: None,
         };
         let record = HealthRecord { health: health.clone() };
-        let batch = context.audited.batch().put_record(nodes::health(node).unwrap(), &record).unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
+        let batch =
+            context.storage.audited.batch().put_record(nodes::health(node).unwrap(), &record).unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
         fill(context).await.unwrap();
-        assert_eq!(context.node_cache.get(node).unwrap().health, Some(health));
+        assert_eq!(context.memory.node_cache.get(node).unwrap().health, Some(health));
     }
 }

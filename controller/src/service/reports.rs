@@ -22,7 +22,7 @@ use fleet_types::view::Health;
 
 use super::caller::Agent;
 use super::{holds, retention};
-use crate::context::Context;
+use crate::context::{Context, Identities, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
 use crate::repo::audited::AuditEntry;
@@ -51,16 +51,18 @@ pub struct Arrived {
 
 /// Stores a report. Returns its digest for the acknowledgement.
 pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<Digest> {
-    let (report, node) = check_report(context, agent, arrived)?;
+    let (report, node) = check_report(&context.memory, &context.identities, agent, arrived)?;
     let digest = Digest::of(&arrived.payload);
     let at = StoredReport { chain: node.chain, sequence: report.sequence, digest };
     loop {
-        let job = context.repo.get::<JobRecord>(&jobs::key(arrived.run, agent.node)?).await?;
+        let job = context.storage.repo.get::<JobRecord>(&jobs::key(arrived.run, agent.node)?).await?;
         let is_this = |stored: Option<StoredReport>| stored.is_some_and(|stored| stored.digest == digest);
         if job.as_ref().is_some_and(|job| is_this(job.record.report) || is_this(job.record.late_report)) {
             return Ok(digest);
         }
-        let origin = origin(context, &report, job.as_ref().map(|job| &job.record)).await?;
+        let origin =
+            origin(&context.storage, &context.identities, &report, job.as_ref().map(|job| &job.record))
+                .await?;
         if let Origin::Unexplained(why) = &origin {
             // Work of the time before an operator took the node as it is: let go, and nothing is stored of it.
             if node.released.is_some_and(|released| report.ended < released) {
@@ -69,10 +71,10 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
             return Err(holds::shut_out(context, agent.actor(), agent.node, why).await?);
         }
         let is_forgotten = matches!(origin, Origin::Forgotten);
-        if is_forgotten && was_taken_away(context, agent.node, &at).await? {
+        if is_forgotten && was_taken_away(&context.storage, agent.node, &at).await? {
             return Ok(digest);
         }
-        match place_in_chain(context, agent, &at, &report).await? {
+        match place_in_chain(&context.storage, &context.memory, agent, &at, &report).await? {
             Place::Stored => return Ok(digest),
             Place::Contradicts(why) => {
                 let why = format!("{why}: it was restored from an image, or another machine has its key");
@@ -81,16 +83,16 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
             Place::Next => {}
         }
         let stored = if is_forgotten {
-            store_forgotten(context, agent, arrived, at).await
+            store_forgotten(&context.storage, &context.memory, agent, arrived, at).await
         } else {
-            store(context, agent, arrived, &report, at, job).await
+            store(&context.storage, &context.memory, agent, arrived, &report, at, job).await
         };
         match stored {
             // The runner changed the job in between (an expiry, a lost), or the number was taken: look again.
-            Err(error) if error.kind == Kind::Conflict => context.report_heads.forget(agent.node),
+            Err(error) if error.kind == Kind::Conflict => context.memory.report_heads.forget(agent.node),
             Err(error) => return Err(error),
             Ok(()) => {
-                context.report_heads.stored(agent.node, at.sequence, digest);
+                context.memory.report_heads.stored(agent.node, at.sequence, digest);
                 return Ok(digest);
             }
         }
@@ -98,7 +100,12 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
 }
 
 /// Signature, and that it says of itself what the message says of it (§3.6).
-fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<(Report, Arc<NodeRecord>)> {
+fn check_report(
+    memory: &Memory,
+    identities: &Identities,
+    agent: &Agent,
+    arrived: &Arrived,
+) -> Result<(Report, Arc<NodeRecord>)> {
     let refuse = |why: String| {
         tracing::warn!(node = %agent.name, run = %arrived.run, "report refused: {why}");
         ControllerError::new(Kind::Refused, "report-refused", format!("the report is refused: {why}"))
@@ -106,9 +113,9 @@ fn check_report(context: &Context, agent: &Agent, arrived: &Arrived) -> Result<(
     if arrived.payload.len() > MAX_REPORT_BYTES {
         return Err(refuse(format!("{} bytes, at most {MAX_REPORT_BYTES}", arrived.payload.len())));
     }
-    let known = context.node_cache.get(agent.node).ok_or_else(|| refuse("the node is unknown".to_owned()))?;
+    let known = memory.node_cache.get(agent.node).ok_or_else(|| refuse("the node is unknown".to_owned()))?;
     let key = known.record.report_key.ok_or_else(|| refuse("the node has no report key".to_owned()))?;
-    key.verify(SealKind::Report, context.fleet.fleet, Digest::of(&arrived.payload), &arrived.signature)
+    key.verify(SealKind::Report, identities.fleet.fleet, Digest::of(&arrived.payload), &arrived.signature)
         .map_err(|error| refuse(error.to_string()))?;
     let report: Report =
         canonical::from_slice(&arrived.payload).map_err(|error| refuse(error.to_string()))?;
@@ -131,14 +138,19 @@ enum Origin {
 
 /// What explains a report. A store that was declared to be restored may have lost the runs that its nodes speak of: then
 /// they are adopted.
-async fn origin(context: &Context, report: &Report, job: Option<&JobRecord>) -> Result<Origin> {
+async fn origin(
+    storage: &Storage,
+    identities: &Identities,
+    report: &Report,
+    job: Option<&JobRecord>,
+) -> Result<Origin> {
     let id = report.job.run;
-    if job.is_none() && retention::may_be_gone(id, context.clock.now()) {
+    if job.is_none() && retention::may_be_gone(id, storage.clock.now()) {
         return Ok(Origin::Forgotten);
     }
-    let run = context.repo.get::<RunRecord>(&runs::key(id)?).await?;
+    let run = storage.repo.get::<RunRecord>(&runs::key(id)?).await?;
     Ok(match (run, job) {
-        (None, None) if is_restored(context) => Origin::Explained,
+        (None, None) if is_restored(identities) => Origin::Explained,
         (None, _) => Origin::Unexplained(format!(
             "it reports on run {id}, which this store does not have: the store is older than the node's work, or another machine has its key"
         )),
@@ -155,8 +167,8 @@ async fn origin(context: &Context, report: &Report, job: Option<&JobRecord>) -> 
 }
 
 /// Has the store been put back to an older state, and was that said?
-pub fn is_restored(context: &Context) -> bool {
-    context.fleet.generation > Generation::FIRST
+pub fn is_restored(identities: &Identities) -> bool {
+    identities.fleet.generation > Generation::FIRST
 }
 
 /// Where a report stands in its node's chain.
@@ -171,7 +183,8 @@ enum Place {
 
 /// The report's number is free, and it names the report before it.
 async fn place_in_chain(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     agent: &Agent,
     at: &StoredReport,
     report: &Report,
@@ -179,13 +192,13 @@ async fn place_in_chain(
     let (node, chain, sequence) = (agent.node, at.chain, at.sequence);
     let previous = report.previous;
     // Right behind the newest one that this process has stored: that its number is free is the commit's to see.
-    if let Some((newest, newest_digest)) = context.report_heads.of(node)
+    if let Some((newest, newest_digest)) = memory.report_heads.of(node)
         && newest.checked_add(1) == Some(sequence)
         && previous == Some(newest_digest)
     {
         return Ok(Place::Next);
     }
-    match stored_digest(context, node, chain, sequence).await? {
+    match stored_digest(storage, node, chain, sequence).await? {
         Some(stored) if stored == at.digest => return Ok(Place::Stored),
         Some(_) => return Ok(Place::Contradicts(format!("it has two reports with the number {sequence}"))),
         None => {}
@@ -200,10 +213,10 @@ async fn place_in_chain(
         None => return Ok(Place::Contradicts("it has a report with the number 0".to_owned())),
         Some(0) => None,
         Some(before) => {
-            let stored = stored_digest(context, node, chain, before).await?;
+            let stored = stored_digest(storage, node, chain, before).await?;
             if stored.is_none() {
                 // An operator took the node as it is: the chain begins wherever the node stands.
-                if chain > 0 && newest_sequence(context, node, chain).await?.is_none() {
+                if chain > 0 && newest_sequence(storage, node, chain).await?.is_none() {
                     return Ok(Place::Next);
                 }
                 // Sent too early, or the one before it is gone for good; which of them, time will tell.
@@ -220,79 +233,82 @@ async fn place_in_chain(
 }
 
 /// The number of the newest stored report of a chain.
-pub async fn newest_sequence(context: &Context, node: NodeId, chain: u32) -> Result<Option<u64>> {
+pub async fn newest_sequence(storage: &Storage, node: NodeId, chain: u32) -> Result<Option<u64>> {
     let prefix = reports::of_chain(node, chain);
-    let newest = context.repo.store().scan(prefix.as_bytes(), None, 1, Direction::Descending).await?;
+    let newest = storage.repo.store().scan(prefix.as_bytes(), None, 1, Direction::Descending).await?;
     Ok(newest.first().and_then(|(key, _)| reports::sequence_in(key, &prefix)))
 }
 
 /// The newest journal frame that stood behind a stored report of a node; 0 when there is none.
-pub async fn newest_journal_sequence(context: &Context, node: NodeId, chain: u32) -> Result<u64> {
-    let Some(newest) = newest_sequence(context, node, chain).await? else { return Ok(0) };
-    let stored = context.repo.object_record::<ReportRecord>(&reports::key(node, chain, newest)?).await?;
+pub async fn newest_journal_sequence(storage: &Storage, node: NodeId, chain: u32) -> Result<u64> {
+    let Some(newest) = newest_sequence(storage, node, chain).await? else { return Ok(0) };
+    let stored = storage.repo.object_record::<ReportRecord>(&reports::key(node, chain, newest)?).await?;
     Ok(stored.map_or(0, |record| record.journal_sequence))
 }
 
 /// Was there a report with this number, as far as reports are kept? They are stored in order.
-async fn was_taken_away(context: &Context, node: NodeId, at: &StoredReport) -> Result<bool> {
-    let newest = newest_sequence(context, node, at.chain).await?;
-    let is_kept = context.repo.write_id(&reports::key(node, at.chain, at.sequence)?).await?.is_some();
+async fn was_taken_away(storage: &Storage, node: NodeId, at: &StoredReport) -> Result<bool> {
+    let newest = newest_sequence(storage, node, at.chain).await?;
+    let is_kept = storage.repo.write_id(&reports::key(node, at.chain, at.sequence)?).await?.is_some();
     Ok(!is_kept && newest.is_some_and(|newest| newest >= at.sequence))
 }
 
 /// A report as it is stored, in a batch that takes its number.
 fn numbered(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     agent: &Agent,
     arrived: &Arrived,
     at: &StoredReport,
 ) -> Result<(Batch, Known)> {
-    let known = context.node_cache.get(agent.node);
+    let known = memory.node_cache.get(agent.node);
     let known = known.ok_or_else(|| ControllerError::not_found("node", agent.node))?;
     let record = ReportRecord {
         payload: arrived.payload.clone(),
         signature: arrived.signature.clone(),
-        received: context.clock.now(),
+        received: storage.clock.now(),
         journal_sequence: known.journal_sequence.unwrap_or(0),
     };
     let key = reports::key(agent.node, at.chain, at.sequence)?;
-    Ok((context.audited.batch().if_absent(key.clone()).put_object_record(&key, &record)?, known))
+    Ok((storage.audited.batch().if_absent(key.clone()).put_object_record(&key, &record)?, known))
 }
 
 /// A node was away for longer than its run was kept. Its report says nothing to anybody any more, and the next one names
 /// it: it takes its place in the chain, and that of such a one before it, so that nobody fills the store with runs of
 /// long ago. The audit log was told when the node listed the job.
 async fn store_forgotten(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     agent: &Agent,
     arrived: &Arrived,
     at: StoredReport,
 ) -> Result<()> {
     let (node, run) = (agent.node, arrived.run);
-    let (mut batch, _) = numbered(context, agent, arrived, &at)?;
-    if let Some(newest) = newest_sequence(context, node, at.chain).await?
-        && let Some((before, _)) = stored_report(context, node, at.chain, newest).await?
-        && context.repo.write_id(&jobs::key(before.job.run, node)?).await?.is_none()
+    let (mut batch, _) = numbered(storage, memory, agent, arrived, &at)?;
+    if let Some(newest) = newest_sequence(storage, node, at.chain).await?
+        && let Some((before, _)) = stored_report(storage, node, at.chain, newest).await?
+        && storage.repo.write_id(&jobs::key(before.job.run, node)?).await?.is_none()
     {
         let key = reports::key(node, at.chain, newest)?;
-        batch = chunks::delete_object(context.repo.store().as_ref(), batch, &key).await?;
+        batch = chunks::delete_object(storage.repo.store().as_ref(), batch, &key).await?;
     }
-    context.audited.commit(batch, vec![]).await?;
+    storage.audited.commit(batch, vec![]).await?;
     tracing::info!(node = %agent.name, %run, "a report on a run that is not kept any more");
     Ok(())
 }
 
 async fn store(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     agent: &Agent,
     arrived: &Arrived,
     report: &Report,
     at: StoredReport,
     job: Option<Stored<JobRecord>>,
 ) -> Result<()> {
-    let now = context.clock.now();
+    let now = storage.clock.now();
     let (run, node, attempt) = (arrived.run, agent.node, arrived.attempt);
-    let (mut batch, known) = numbered(context, agent, arrived, &at)?;
+    let (mut batch, known) = numbered(storage, memory, agent, arrived, &at)?;
     let leaf = AuditEntry::new(agent.actor(), "job.end", format!("run/{run}"))
         .job(report.job, attempt)
         .subject(report.authority.digest())
@@ -308,8 +324,8 @@ async fn store(
         // Unknown to a restored store: keep it where it can be found, and say so in the log.
         let record = adopted(agent, report, at, now);
         batch = jobs::add(batch.if_absent(runs::key(run)?).if_absent(jobs::key(run, node)?), &record)?;
-        context.audited.commit(batch, vec![leaf.because(because("adopted: unknown to this store"))]).await?;
-        context.adopted.forget(node, run);
+        storage.audited.commit(batch, vec![leaf.because(because("adopted: unknown to this store"))]).await?;
+        memory.adopted.forget(node, run);
         return Ok(());
     };
     // Storing the reports of jobs that were offered goes on from the reserve when space is short (§3.4).
@@ -317,7 +333,7 @@ async fn store(
     for backup in backups_of(agent, report) {
         let key = backups::key(node, backup.made.as_millis(), &backup.sha256)?;
         // Who looked at an archive did not make it.
-        let known = context.repo.get::<BackupRecord>(&key).await?.map(|known| known.record);
+        let known = storage.repo.get::<BackupRecord>(&key).await?.map(|known| known.record);
         let run = known.as_ref().map_or(backup.run, |known| known.run);
         let listed_in = backup.listed_in.or(known.as_ref().and_then(|known| known.listed_in));
         // Nor does it make the copy another one, and one that is here stays known.
@@ -337,10 +353,10 @@ async fn store(
     let late = job.record.state.outcome().is_some() || job.record.attempt != attempt;
     if late {
         let record = JobRecord { late_report: Some(at), ..job.record };
-        batch = jobs::note_late(&context.repo, batch, job.write_id, &record).await?;
-        context.audited.commit(batch, vec![leaf.because(because("late: the job had ended here"))]).await?;
-        note_health(context, node, newest);
-        context.notifier.job_changed(run, node);
+        batch = jobs::note_late(&storage.repo, batch, job.write_id, &record).await?;
+        storage.audited.commit(batch, vec![leaf.because(because("late: the job had ended here"))]).await?;
+        note_health(memory, node, newest);
+        memory.notifier.job_changed(run, node);
         return Ok(());
     }
     // A queued job that a node reports on was offered by a store that has since been restored.
@@ -357,17 +373,17 @@ async fn store(
         health: found,
         ..job.record.clone()
     };
-    batch = jobs::end(&context.repo, batch, &job, &record).await?;
-    context.audited.commit(batch, vec![leaf]).await?;
-    context.sessions.clear_live(node, run);
-    note_health(context, node, newest);
-    context.notifier.job_changed(run, node);
+    batch = jobs::end(&storage.repo, batch, &job, &record).await?;
+    storage.audited.commit(batch, vec![leaf]).await?;
+    memory.sessions.clear_live(node, run);
+    note_health(memory, node, newest);
+    memory.notifier.job_changed(run, node);
     Ok(())
 }
 
-fn note_health(context: &Context, node: NodeId, newest: Option<Health>) {
+fn note_health(memory: &Memory, node: NodeId, newest: Option<Health>) {
     if let Some(health) = newest {
-        context.node_cache.update(node, |known| known.health = Some(health));
+        memory.node_cache.update(node, |known| known.health = Some(health));
     }
 }
 
@@ -510,21 +526,21 @@ fn backups_of(agent: &Agent, report: &Report) -> Vec<BackupRecord> {
         .collect()
 }
 
-async fn stored_digest(context: &Context, node: NodeId, chain: u32, sequence: u64) -> Result<Option<Digest>> {
+async fn stored_digest(storage: &Storage, node: NodeId, chain: u32, sequence: u64) -> Result<Option<Digest>> {
     let key = reports::key(node, chain, sequence)?;
-    let stored = context.repo.object_record::<ReportRecord>(&key).await?;
+    let stored = storage.repo.object_record::<ReportRecord>(&key).await?;
     Ok(stored.map(|record| Digest::of(&record.payload)))
 }
 
 /// A node's stored report by its chain and number, with its digest.
 pub async fn stored_report(
-    context: &Context,
+    storage: &Storage,
     node: NodeId,
     chain: u32,
     sequence: u64,
 ) -> Result<Option<(Report, Digest)>> {
     let key = reports::key(node, chain, sequence)?;
-    let Some(record) = context.repo.object_record::<ReportRecord>(&key).await? else { return Ok(None) };
+    let Some(record) = storage.repo.object_record::<ReportRecord>(&key).await? else { return Ok(None) };
     let digest = Digest::of(&record.payload);
     Ok(Some((canonical::from_slice(&record.payload).map_err(ControllerError::internal)?, digest)))
 }

@@ -29,7 +29,7 @@ use fleet_types::time::Timestamp;
 
 use super::copies;
 use super::limits::CLOCK_AHEAD;
-use crate::context::Context;
+use crate::context::{Files, Storage};
 use crate::error::Result;
 use crate::repo::answers::{self, IdempotencyRecord};
 use crate::repo::backups::{self, BackupRecord};
@@ -58,20 +58,20 @@ pub struct Swept {
 }
 
 /// Takes away what is older than its period at the present time.
-pub async fn sweep(context: &Context) -> Result<Swept> {
-    let now = context.clock.now();
-    let (outputs, runs) = runs::take(context, now).await?;
+pub async fn sweep(storage: &Storage, files: &Files) -> Result<Swept> {
+    let now = storage.clock.now();
+    let (outputs, runs) = runs::take(storage, files, now).await?;
     let mut swept = Swept { bodies: outputs, runs, others: 0 };
-    swept.runs += runs::take_jobs_alone(context, now).await?;
-    swept.bodies += bodies::take(context, now).await?;
+    swept.runs += runs::take_jobs_alone(storage, now).await?;
+    swept.bodies += bodies::take(storage, now).await?;
     let token = |token: &TokenRecord| is_over(token.expires, TOKENS, now);
     let invite = |invite: &InviteRecord| is_over(invite.expires, TOKENS, now);
     let backup = |backup: &BackupRecord| is_over(backup.made, BACKUPS, now) && !backup.has_copy();
-    swept.others += take_answers(context, now).await?;
-    swept.others += take_records(context, tokens::JOIN_TOKENS, token).await?;
-    swept.others += take_records(context, tokens::INVITES, invite).await?;
-    swept.others += copies::sweep(context, now).await?;
-    swept.others += take_records(context, backups::ALL, backup).await?;
+    swept.others += take_answers(storage, now).await?;
+    swept.others += take_records(storage, tokens::JOIN_TOKENS, token).await?;
+    swept.others += take_records(storage, tokens::INVITES, invite).await?;
+    swept.others += copies::sweep(storage, files, now).await?;
+    swept.others += take_records(storage, backups::ALL, backup).await?;
     Ok(swept)
 }
 
@@ -87,24 +87,24 @@ fn is_over(from: Timestamp, period: Duration, now: Timestamp) -> bool {
 
 /// Records below a prefix that are over. One that was replaced meanwhile fails its page, which the next turn takes.
 async fn take_records<R: Record>(
-    context: &Context,
+    storage: &Storage,
     prefix: &str,
     over: impl Fn(&R) -> bool,
 ) -> Result<usize> {
     let mut taken = 0;
     let mut after: Option<Key> = None;
     loop {
-        let page = context.repo.page::<R>(prefix, after.as_ref(), PAGE, Direction::Ascending).await?;
+        let page = storage.repo.page::<R>(prefix, after.as_ref(), PAGE, Direction::Ascending).await?;
         let last = page.len() < PAGE;
         after = page.last().map(|(key, _)| key.clone());
-        let mut batch = context.audited.batch().using_reserve();
+        let mut batch = storage.audited.batch().using_reserve();
         let mut gone = 0;
         for (key, stored) in page.into_iter().filter(|(_, stored)| over(&stored.record)) {
             batch = batch.remove(key, stored.write_id);
             gone += 1;
         }
         if gone > 0 {
-            context.audited.commit(batch, vec![]).await?;
+            storage.audited.commit(batch, vec![]).await?;
             taken += gone;
         }
         if last {
@@ -114,8 +114,8 @@ async fn take_records<R: Record>(
 }
 
 /// Answers to idempotency keys; they are objects.
-async fn take_answers(context: &Context, now: Timestamp) -> Result<usize> {
-    let store = context.repo.store().as_ref();
+async fn take_answers(storage: &Storage, now: Timestamp) -> Result<usize> {
+    let store = storage.repo.store().as_ref();
     let mut taken = 0;
     let mut after: Option<Key> = None;
     loop {
@@ -124,11 +124,11 @@ async fn take_answers(context: &Context, now: Timestamp) -> Result<usize> {
         let last = page.len() < PAGE;
         after = page.last().map(|(key, _)| key.clone());
         for (key, _) in page.into_iter().filter(|(key, _)| answers::is_head(key)) {
-            let answer = context.repo.object_record::<IdempotencyRecord>(&key).await?;
+            let answer = storage.repo.object_record::<IdempotencyRecord>(&key).await?;
             if answer.is_some_and(|answer| is_over(answer.at, ANSWERS, now)) {
-                let batch = context.audited.batch().using_reserve();
+                let batch = storage.audited.batch().using_reserve();
                 let batch = chunks::delete_object(store, batch, &key).await?;
-                context.audited.commit(batch, vec![]).await?;
+                storage.audited.commit(batch, vec![]).await?;
                 taken += 1;
             }
         }

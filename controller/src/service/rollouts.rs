@@ -17,13 +17,14 @@ use fleet_types::run::{RingState, RunState};
 use super::caller::Operator;
 use super::idempotency::Once;
 use super::{documents, runs};
-use crate::context::Context;
+use crate::context::{Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
 use crate::repo;
 use crate::repo::audited::AuditEntry;
 use crate::repo::rollouts::{RingRecord, RolloutRecord};
 use crate::repo::runs::RunRecord;
+use crate::settings::Settings;
 
 /// Nodes named in one message.
 const NAMED: usize = 10;
@@ -40,9 +41,14 @@ pub struct Rings {
 }
 
 /// The rings that a request asks for; none for a plain run.
-pub async fn rings(context: &Context, request: &Request, nodes: &[Known]) -> Result<Option<Rings>> {
+pub async fn rings(
+    storage: &Storage,
+    settings: &Settings,
+    request: &Request,
+    nodes: &[Known],
+) -> Result<Option<Rings>> {
     let Some(digest) = request.rollout_policy else { return Ok(None) };
-    let Document::RolloutPolicy(policy) = documents::document(context, digest).await? else {
+    let Document::RolloutPolicy(policy) = documents::document(storage, digest).await? else {
         let why = "the digest is not of a rollout policy";
         return Err(ControllerError::invalid("request.rollout_policy", why));
     };
@@ -54,7 +60,7 @@ pub async fn rings(context: &Context, request: &Request, nodes: &[Known]) -> Res
         return Err(error.fix("apply a policy without these, and start with that one"));
     }
     // Runs take places of a site only where sites are limited: a limit of this run alone would not see theirs.
-    if max_per_site(&policy).is_some() && context.settings.changing.site.is_none() {
+    if max_per_site(&policy).is_some() && settings.changing.site.is_none() {
         let what = format!("rollout policy \"{}\" limits sites, and this controller does not", policy.name);
         return Err(ControllerError::new(Kind::Blocked, "sites-not-limited", what)
             .fix("set max_changing_per_site in [limits] of the controller, at least as high"));
@@ -200,7 +206,8 @@ impl Steer {
 
 /// Writes what an operator said; the runner reads the run anew. Gives what was done, in words.
 pub async fn steer(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     caller: &Operator,
     run: RunId,
     steer: Steer,
@@ -211,10 +218,10 @@ pub async fn steer(
     let once = Once::new(caller, idempotency_key, steer.action(), &arguments)?;
     loop {
         // Inside the loop: the same call may be under way a second time, and that one was first.
-        if let Some(answer) = once.answer(context).await? {
+        if let Some(answer) = once.answer(storage).await? {
             return Ok(answer);
         }
-        let stored = runs::load(context, run).await?;
+        let stored = runs::load(storage, run).await?;
         let mut record = stored.record;
         if record.state.is_terminal() || record.state == RunState::Halting {
             let what = format!("run {run} cannot be changed: it is {}", record.state.as_str());
@@ -222,22 +229,22 @@ pub async fn steer(
         }
         let done = match steer {
             Steer::Pause => pause(&mut record, caller, reason)?,
-            Steer::Resume => resume(context, &mut record)?,
-            Steer::Promote => promote(context, &mut record)?,
+            Steer::Resume => resume(storage, memory, &mut record)?,
+            Steer::Promote => promote(storage, memory, &mut record)?,
         };
         if !runs::fits(&record)? {
             return Err(ControllerError::invalid("reason", "it is too long for the record of this run"));
         }
-        let mut batch = repo::runs::save(context.audited.batch(), stored.write_id, &record)?;
-        batch = once.store(context, batch, &done)?;
+        let mut batch = repo::runs::save(storage.audited.batch(), stored.write_id, &record)?;
+        batch = once.store(storage, batch, &done)?;
         let leaf = AuditEntry::new(caller.actor(), steer.action(), format!("run/{run}"))
             .subject(record.authority.digest())
             .because(done.chars().take(200).collect::<String>())
             .idempotency(idempotency_key)
             .text(reason);
-        match context.audited.commit(batch, vec![leaf]).await {
+        match storage.audited.commit(batch, vec![leaf]).await {
             Ok(_) => {
-                context.notifier.run_changed(run);
+                memory.notifier.run_changed(run);
                 return Ok(done);
             }
             // The runner wrote a phase in between: look again.
@@ -256,17 +263,17 @@ fn pause(record: &mut RunRecord, caller: &Operator, reason: &str) -> Result<Stri
     Ok("nothing new starts; what runs goes on".to_owned())
 }
 
-fn resume(context: &Context, record: &mut RunRecord) -> Result<String> {
+fn resume(storage: &Storage, memory: &Memory, record: &mut RunRecord) -> Result<String> {
     let was_paused = !std::mem::take(&mut record.paused_because).is_empty();
-    match (step(context, record, RingState::Halted, &RingEvent::Resumed)?, was_paused) {
+    match (step(storage, memory, record, RingState::Halted, &RingEvent::Resumed)?, was_paused) {
         (Some(ring), _) => Ok(format!("ring {ring} goes on with what has failed so far")),
         (None, true) => Ok("new starts are allowed again".to_owned()),
         (None, false) => Err(nothing_to_do(record, "it is not paused, and no ring has halted")),
     }
 }
 
-fn promote(context: &Context, record: &mut RunRecord) -> Result<String> {
-    let ring = step(context, record, RingState::AwaitingApproval, &RingEvent::Approved)?;
+fn promote(storage: &Storage, memory: &Memory, record: &mut RunRecord) -> Result<String> {
+    let ring = step(storage, memory, record, RingState::AwaitingApproval, &RingEvent::Approved)?;
     let why = "no ring awaits it";
     ring.map(|ring| format!("ring {ring} is done; the next one begins"))
         .ok_or_else(|| nothing_to_do(record, why))
@@ -274,7 +281,8 @@ fn promote(context: &Context, record: &mut RunRecord) -> Result<String> {
 
 /// Moves the ring that stands in `state`, as the engine would; gives its name.
 fn step(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     record: &mut RunRecord,
     state: RingState,
     event: &RingEvent,
@@ -283,8 +291,8 @@ fn step(
     let Some((number, ring)) = rings.into_iter().find(|(_, ring)| ring.state == state) else {
         return Ok(None);
     };
-    let open = context.open_runs.of(record.run);
-    let now = context.clock.moment();
+    let open = memory.open_runs.of(record.run);
+    let now = storage.clock.moment();
     let after = open.and_then(|open| open.read().rollout().progress_after(number, event, now));
     let after = after.ok_or_else(|| {
         ControllerError::new(Kind::Conflict, "run-not-read", format!("run {} is being read", record.run))

@@ -13,7 +13,7 @@ use fleet_types::run::{RunState, Tally};
 use fleet_types::view::{JobItem, JobView, Page, Presence, RingNodes, RingView, RunItem, RunView};
 
 use super::{documents, reports, runs, views};
-use crate::context::Context;
+use crate::context::{Memory, Storage};
 use crate::error::{ControllerError, Result};
 use crate::fleet::open_runs::{OpenRun, RunModel};
 use crate::repo;
@@ -37,23 +37,23 @@ fn item(record: &RunRecord, tally: Tally) -> RunItem {
 }
 
 /// For lists: an open run with how far it is now.
-fn listed(context: &Context, record: &RunRecord) -> RunItem {
-    let open = context.open_runs.of(record.run);
-    let tally = open.map(|open| open.read().rollout().summary(context.clock.now()).tally);
+fn listed(storage: &Storage, memory: &Memory, record: &RunRecord) -> RunItem {
+    let open = memory.open_runs.of(record.run);
+    let tally = open.map(|open| open.read().rollout().summary(storage.clock.now()).tally);
     item(record, tally.unwrap_or_else(|| record.tally.clone()))
 }
 
 /// Runs that have not ended, newest first.
-pub async fn open(context: &Context, limit: usize) -> Result<Vec<RunItem>> {
+pub async fn open(storage: &Storage, memory: &Memory, limit: usize) -> Result<Vec<RunItem>> {
     let mut items = Vec::new();
     // All that are looked at on one screen, and a little more: ids follow the operators' clocks, time is ours.
     for (key, _) in
-        context.repo.page::<Mark>(repo::runs::OPEN, None, limit * 5, Direction::Descending).await?
+        storage.repo.page::<Mark>(repo::runs::OPEN, None, limit * 5, Direction::Descending).await?
     {
         if let Some(run) = repo::runs::run_in(&key, repo::runs::OPEN)
-            && let Some(stored) = context.repo.get::<RunRecord>(&repo::runs::key(run)?).await?
+            && let Some(stored) = storage.repo.get::<RunRecord>(&repo::runs::key(run)?).await?
         {
-            items.push(listed(context, &stored.record));
+            items.push(listed(storage, memory, &stored.record));
         }
     }
     items.sort_by_key(|item| std::cmp::Reverse(item.started));
@@ -62,7 +62,7 @@ pub async fn open(context: &Context, limit: usize) -> Result<Vec<RunItem>> {
 }
 
 /// A page of runs, newest first by the time at which they were started here.
-pub async fn list(context: &Context, after: &str, limit: usize) -> Result<Page<RunItem>> {
+pub async fn list(storage: &Storage, memory: &Memory, after: &str, limit: usize) -> Result<Page<RunItem>> {
     let after = if after.is_empty() {
         None
     } else {
@@ -70,11 +70,11 @@ pub async fn list(context: &Context, after: &str, limit: usize) -> Result<Page<R
         Some(at.ok_or_else(|| ControllerError::invalid("after", "not the end of a page of runs"))?)
     };
     let page =
-        context.repo.page::<Mark>(repo::runs::BY_TIME, after.as_ref(), limit, Direction::Descending).await?;
+        storage.repo.page::<Mark>(repo::runs::BY_TIME, after.as_ref(), limit, Direction::Descending).await?;
     let (mut items, mut last) = (Vec::new(), None);
     for (run, place) in page.iter().filter_map(|(key, _)| repo::runs::by_time_in(key)) {
-        if let Some(stored) = context.repo.get::<RunRecord>(&repo::runs::key(run)?).await? {
-            items.push(listed(context, &stored.record));
+        if let Some(stored) = storage.repo.get::<RunRecord>(&repo::runs::key(run)?).await? {
+            items.push(listed(storage, memory, &stored.record));
         }
         last = Some(place);
     }
@@ -83,8 +83,8 @@ pub async fn list(context: &Context, after: &str, limit: usize) -> Result<Page<R
 }
 
 /// Name of a run's procedure; empty when the run is not in this store.
-pub async fn procedure_of(context: &Context, run: RunId) -> Result<String> {
-    Ok(context
+pub async fn procedure_of(storage: &Storage, run: RunId) -> Result<String> {
+    Ok(storage
         .repo
         .get::<RunRecord>(&repo::runs::key(run)?)
         .await?
@@ -93,8 +93,8 @@ pub async fn procedure_of(context: &Context, run: RunId) -> Result<String> {
 }
 
 /// A run: as the runner has it while it is open here, else as its record says.
-fn run_view(context: &Context, stored: RunRecord, open: Option<&RunModel>) -> RunView {
-    let summary = open.map(|open| open.rollout().summary(context.clock.now()));
+fn run_view(storage: &Storage, stored: RunRecord, open: Option<&RunModel>) -> RunView {
+    let summary = open.map(|open| open.rollout().summary(storage.clock.now()));
     let mut run_item =
         item(&stored, summary.as_ref().map_or_else(|| stored.tally.clone(), |s| s.tally.clone()));
     // A run's phase is written when the runner gets to it; shown is what the jobs say. Ended for operators means that
@@ -103,7 +103,7 @@ fn run_view(context: &Context, stored: RunRecord, open: Option<&RunModel>) -> Ru
         let is_early = summary.state.is_terminal() && !stored.state.is_terminal();
         run_item.state = if is_early { RunState::Running } else { summary.state };
     }
-    let now = context.clock.moment();
+    let now = storage.clock.moment();
     let rings = open
         .filter(|_| stored.rollout.is_some())
         .map(|open| open.rollout().rings(now).map(|ring| ring_view(&ring)).collect());
@@ -173,18 +173,18 @@ fn ended_ring_view(ring: &RingRecord) -> RingView {
 }
 
 /// A run without what its signed request says.
-pub async fn brief(context: &Context, run: RunId) -> Result<RunView> {
-    if let Some(open) = context.open_runs.of(run) {
+pub async fn brief(storage: &Storage, memory: &Memory, run: RunId) -> Result<RunView> {
+    if let Some(open) = memory.open_runs.of(run) {
         let model = open.read();
-        return Ok(run_view(context, model.run.record.clone(), Some(&model)));
+        return Ok(run_view(storage, model.run.record.clone(), Some(&model)));
     }
-    Ok(run_view(context, runs::load(context, run).await?.record, None))
+    Ok(run_view(storage, runs::load(storage, run).await?.record, None))
 }
 
 /// A run with what its signed request says.
-pub async fn show(context: &Context, run: RunId) -> Result<RunView> {
-    let mut view = brief(context, run).await?;
-    let envelope = documents::envelope(context, view.authority.digest()).await?;
+pub async fn show(storage: &Storage, memory: &Memory, run: RunId) -> Result<RunView> {
+    let mut view = brief(storage, memory, run).await?;
+    let envelope = documents::envelope(storage, view.authority.digest()).await?;
     let request: Request = canonical::from_slice(&envelope.payload).map_err(ControllerError::internal)?;
     view.params = request.params;
     view.plan = request.plan.map(|plan| plan.run);
@@ -202,15 +202,15 @@ pub struct News {
 }
 
 /// What changed of an open run since change `after`.
-pub fn news(context: &Context, open: &OpenRun, after: u64) -> News {
+pub fn news(storage: &Storage, memory: &Memory, open: &OpenRun, after: u64) -> News {
     let model = open.read();
     let procedure = &model.run.record.procedure;
     let changed = model.changed_since(after).filter_map(|node| model.job(node));
     let mut jobs: Vec<JobItem> = changed
-        .map(|job| job_item(context, job.record.clone(), procedure.clone(), Some(model.rollout())))
+        .map(|job| job_item(storage, memory, job.record.clone(), procedure.clone(), Some(model.rollout())))
         .collect();
     worst_first(&mut jobs);
-    let view = run_view(context, model.run.record.clone(), Some(&model));
+    let view = run_view(storage, model.run.record.clone(), Some(&model));
     News { view, jobs, number: model.number() }
 }
 
@@ -223,8 +223,8 @@ fn worst_first(jobs: &mut [JobItem]) {
 }
 
 /// Every reason why a queued job is not going.
-fn blocked(context: &Context, rollout: &Rollout, node: NodeId) -> Vec<String> {
-    let reasons = rollout.blocked(node, context.clock.moment()).into_iter();
+fn blocked(storage: &Storage, rollout: &Rollout, node: NodeId) -> Vec<String> {
+    let reasons = rollout.blocked(node, storage.clock.moment()).into_iter();
     let open = reasons.filter(|reason| !matches!(reason, BlockReason::AlreadyEnded { .. }));
     open.map(|reason| reason.to_string()).collect()
 }
@@ -232,20 +232,21 @@ fn blocked(context: &Context, rollout: &Rollout, node: NodeId) -> Vec<String> {
 /// A job for lists: its record, with what the node said last laid over it, and why it waits where the engine of its
 /// run is here.
 pub fn job_item(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     record: JobRecord,
     procedure: String,
     rollout: Option<&Rollout>,
 ) -> JobItem {
     let rollout = rollout.filter(|_| record.state == JobState::Queued);
-    let blocked = rollout.map(|rollout| blocked(context, rollout, record.node)).unwrap_or_default();
-    let live = context.sessions.live(record.node, record.run).filter(|live| live.attempt == record.attempt);
+    let blocked = rollout.map(|rollout| blocked(storage, rollout, record.node)).unwrap_or_default();
+    let live = memory.sessions.live(record.node, record.run).filter(|live| live.attempt == record.attempt);
     let behind = live.as_ref().and_then(|live| live.limits.as_ref()?.behind);
     let state = match (&record.state, live) {
         (JobState::Ended { .. }, _) | (_, None) => record.state.clone(),
         (_, Some(live)) => live.state,
     };
-    let online = context.node_cache.get(record.node).is_some_and(|known| known.presence == Presence::Online);
+    let online = memory.node_cache.get(record.node).is_some_and(|known| known.presence == Presence::Online);
     JobItem {
         run: record.run,
         node: record.node,
@@ -267,15 +268,21 @@ pub fn job_item(
 }
 
 /// The same where the run was not looked up.
-pub fn with_rollout(context: &Context, record: JobRecord, procedure: String) -> JobItem {
-    let open = context.open_runs.of(record.run);
+pub fn with_rollout(storage: &Storage, memory: &Memory, record: JobRecord, procedure: String) -> JobItem {
+    let open = memory.open_runs.of(record.run);
     let open = open.as_ref().map(|open| open.read());
-    job_item(context, record, procedure, open.as_ref().map(|model| model.rollout()))
+    job_item(storage, memory, record, procedure, open.as_ref().map(|model| model.rollout()))
 }
 
 /// A page of a run's jobs by node id.
-pub async fn jobs_page(context: &Context, run: RunId, after: &str, limit: usize) -> Result<Page<JobItem>> {
-    let run_record = runs::load(context, run).await?.record;
+pub async fn jobs_page(
+    storage: &Storage,
+    memory: &Memory,
+    run: RunId,
+    after: &str,
+    limit: usize,
+) -> Result<Page<JobItem>> {
+    let run_record = runs::load(storage, run).await?.record;
     let prefix = jobs::of_run(run);
     let after = if after.is_empty() {
         None
@@ -283,29 +290,29 @@ pub async fn jobs_page(context: &Context, run: RunId, after: &str, limit: usize)
         let node: NodeId = after.parse().map_err(|error| ControllerError::invalid("after", error))?;
         Some(jobs::key(run, node)?)
     };
-    let page = context.repo.page::<JobRecord>(&prefix, after.as_ref(), limit, Direction::Ascending).await?;
+    let page = storage.repo.page::<JobRecord>(&prefix, after.as_ref(), limit, Direction::Ascending).await?;
     let next = (page.len() == limit)
         .then(|| page.last().map(|(_, stored)| stored.record.node.to_string()))
         .flatten();
-    let open = context.open_runs.of(run);
+    let open = memory.open_runs.of(run);
     let open = open.as_ref().map(|open| open.read());
     let rollout = open.as_ref().map(|model| model.rollout());
     let items = page
         .into_iter()
-        .map(|(_, stored)| job_item(context, stored.record, run_record.procedure.clone(), rollout))
+        .map(|(_, stored)| job_item(storage, memory, stored.record, run_record.procedure.clone(), rollout))
         .collect();
     Ok(Page { schema: "fleet/v1/job-list".to_owned(), items, next })
 }
 
 /// The node of this name in a run; also one that was removed since, or whose name another has now.
-pub async fn node_in(context: &Context, run: RunId, name: &str) -> Result<NodeId> {
-    let present = views::find(context, name);
+pub async fn node_in(storage: &Storage, memory: &Memory, run: RunId, name: &str) -> Result<NodeId> {
+    let present = views::find(memory, name);
     if let Ok(known) = &present
-        && context.repo.get::<JobRecord>(&jobs::key(run, known.record.id)?).await?.is_some()
+        && storage.repo.get::<JobRecord>(&jobs::key(run, known.record.id)?).await?.is_some()
     {
         return Ok(known.record.id);
     }
-    let jobs = context.repo.all::<JobRecord>(&jobs::of_run(run)).await?;
+    let jobs = storage.repo.all::<JobRecord>(&jobs::of_run(run)).await?;
     let then = jobs.iter().find(|(_, job)| job.record.node_name.as_str() == name);
     match (then, present) {
         (Some((_, job)), _) => Ok(job.record.node),
@@ -314,24 +321,24 @@ pub async fn node_in(context: &Context, run: RunId, name: &str) -> Result<NodeId
 }
 
 /// One job with its report.
-pub async fn job(context: &Context, run: RunId, node_name: &str) -> Result<JobView> {
-    let run_record = runs::load(context, run).await?.record;
-    let node = node_in(context, run, node_name).await?;
-    let record = context
+pub async fn job(storage: &Storage, memory: &Memory, run: RunId, node_name: &str) -> Result<JobView> {
+    let run_record = runs::load(storage, run).await?.record;
+    let node = node_in(storage, memory, run, node_name).await?;
+    let record = storage
         .repo
         .get::<JobRecord>(&jobs::key(run, node)?)
         .await?
         .ok_or_else(|| ControllerError::not_found("job", format!("{run}/{node_name}")))?
         .record;
     let report = match record.report {
-        Some(at) => reports::stored_report(context, node, at.chain, at.sequence).await?,
+        Some(at) => reports::stored_report(storage, node, at.chain, at.sequence).await?,
         None => None,
     };
     let (report, report_digest) =
         report.map_or((None, None), |(report, digest)| (Some(report), Some(digest)));
     Ok(JobView {
         schema: "fleet/v1/job".to_owned(),
-        item: with_rollout(context, record, run_record.procedure),
+        item: with_rollout(storage, memory, record, run_record.procedure),
         report,
         report_digest,
     })
@@ -357,7 +364,7 @@ mod tests {
     async fn listed_in_pages(test: &TestContext, limit: usize) -> Vec<i64> {
         let (mut started, mut after) = (Vec::new(), String::new());
         loop {
-            let page = list(&test.context, &after, limit).await.unwrap();
+            let page = list(&test.context.storage, &test.context.memory, &after, limit).await.unwrap();
             started.extend(page.items.iter().map(|item| item.started.as_millis() - THEN));
             match page.next {
                 Some(next) => after = next,
@@ -371,15 +378,15 @@ mod tests {
         let test = TestContext::new().await;
         let context = &test.context;
         // A store of an older release: runs without entries by time, their ids in another order than their times.
-        let mut batch = context.audited.batch();
+        let mut batch = context.storage.audited.batch();
         for (number, started) in [(9, 1000), (3, 3000), (7, 2000), (1, 4000), (5, 2000)] {
             let record = record(number, started);
             batch = batch.put_record(repo::runs::key(record.run).unwrap(), &record).unwrap();
         }
         batch = batch.delete(repo::runs::by_time_made().unwrap());
-        context.audited.commit(batch, vec![]).await.unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
         assert_eq!(listed_in_pages(&test, 10).await, [0; 0]);
-        upgrades::run(context).await.unwrap();
+        upgrades::run(&context.storage).await.unwrap();
         for limit in [1, 2, 5, 10] {
             assert_eq!(
                 listed_in_pages(&test, limit).await,
@@ -387,6 +394,9 @@ mod tests {
                 "pages of {limit}"
             );
         }
-        assert!(list(context, "r-0000000001", 10).await.is_err(), "no place that a page ended at");
+        assert!(
+            list(&context.storage, &context.memory, "r-0000000001", 10).await.is_err(),
+            "no place that a page ended at"
+        );
     }
 }

@@ -23,7 +23,7 @@ use super::caller::Operator;
 use super::idempotency::Once;
 use super::rollouts::Rings;
 use super::{documents, hints, limits, rollouts};
-use crate::context::Context;
+use crate::context::{Context, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
 use crate::repo;
@@ -46,15 +46,15 @@ const MAX_REQUEST_BYTES: usize = 64 * 1024;
 const DETAIL_BYTES: usize = 700;
 
 /// Which nodes a selector and names mean now, sorted by id.
-pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Targets> {
+pub fn resolve(storage: &Storage, memory: &Memory, selector: &str, names: &[String]) -> Result<Targets> {
     let selector: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
     let mut unknown = Vec::new();
     let mut nodes: Vec<Known> = Vec::new();
     if names.is_empty() {
-        nodes = context.node_cache.page(&selector, None, fleet_types::request::MAX_NODES + 1);
+        nodes = memory.node_cache.page(&selector, None, fleet_types::request::MAX_NODES + 1);
     } else {
         for name in names {
-            match context.node_cache.by_name(name) {
+            match memory.node_cache.by_name(name) {
                 Some(known) if selector.matches(&known.record.name, &known.record.labels) => {
                     nodes.push(known);
                 }
@@ -78,12 +78,12 @@ pub fn resolve(context: &Context, selector: &str, names: &[String]) -> Result<Ta
     nodes.dedup_by_key(|target| target.id);
     let skipped: Vec<Skipped> = idle.iter().map(skipped).collect();
     let hints = match (unknown.is_empty(), nodes.is_empty()) {
-        (false, _) => hints::of_names(context, &unknown),
-        (true, true) => hints::of_selector(context, &selector),
+        (false, _) => hints::of_names(memory, &unknown),
+        (true, true) => hints::of_selector(memory, &selector),
         (true, false) => Vec::new(),
     };
-    let now = context.clock.now();
-    let sites = context.node_cache.sites(now);
+    let now = storage.clock.now();
+    let sites = memory.node_cache.sites(now);
     Ok(Targets {
         schema: "fleet/v1/targets".to_owned(),
         nodes,
@@ -128,28 +128,28 @@ pub async fn start(
     // The request names the procedure by its digest, so that this one stands for both.
     let digest = order.request.digest();
     let once = Once::new(caller, idempotency_key, "run.start", &[digest.as_bytes()])?;
-    if let Some(answer) = once.answer(context).await? {
+    if let Some(answer) = once.answer(&context.storage).await? {
         return Ok(answer);
     }
     let start = check(context, caller, order).await?;
     let run = start.request.run;
-    if exists(context, run, digest).await? {
+    if exists(&context.storage, run, digest).await? {
         return Ok(run);
     }
-    match write(context, caller, &start, order, &once, idempotency_key).await {
+    match write(&context.storage, &context.memory, caller, &start, order, &once, idempotency_key).await {
         Ok(()) => {
-            context.notifier.run_changed(run);
+            context.memory.notifier.run_changed(run);
             Ok(run)
         }
         // The same call made twice at once: the other one was first.
-        Err(error) if error.kind == Kind::Conflict && exists(context, run, digest).await? => Ok(run),
+        Err(error) if error.kind == Kind::Conflict && exists(&context.storage, run, digest).await? => Ok(run),
         Err(error) => Err(error),
     }
 }
 
 /// Is the run there for this very request? With or without its key, the same request is the same run.
-async fn exists(context: &Context, run: RunId, request: Digest) -> Result<bool> {
-    match context.repo.get::<RunRecord>(&runs::key(run)?).await? {
+async fn exists(storage: &Storage, run: RunId, request: Digest) -> Result<bool> {
+    match storage.repo.get::<RunRecord>(&runs::key(run)?).await? {
         None => Ok(false),
         Some(existing) if existing.record.authority == Authority::Request(request) => Ok(true),
         Some(_) => Err(ControllerError::new(
@@ -161,7 +161,8 @@ async fn exists(context: &Context, run: RunId, request: Digest) -> Result<bool> 
 }
 
 async fn write(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     caller: &Operator,
     start: &Start,
     order: &Order,
@@ -169,7 +170,7 @@ async fn write(
     idempotency_key: &str,
 ) -> Result<()> {
     let (run, digest) = (start.request.run, order.request.digest());
-    let record = run_record(context, caller, start, digest);
+    let record = run_record(storage, memory, caller, start, digest);
     // Before the first commit: jobs of a run that cannot be written would be left behind. And a run that could be
     // begun can be stopped and ended.
     let because = cancelled_by(&"x".repeat(MAX_NAME_BYTES), &"x".repeat(limits::MAX_REASON_BYTES));
@@ -177,15 +178,15 @@ async fn write(
         let why = "selector and reason are too long together, with the nodes that are left out";
         return Err(ControllerError::invalid("request", why));
     }
-    write_jobs(context, start).await?;
+    write_jobs(storage, start).await?;
     let stored = serde_json::to_vec(&order.request).map_err(ControllerError::internal)?;
-    let batch = runs::create(context.audited.batch(), &record)?;
+    let batch = runs::create(storage.audited.batch(), &record)?;
     let mut batch = batch.put_object(&repo::documents::content(&digest)?, &stored)?;
     if let Some(procedure) = &order.procedure {
         let stored = serde_json::to_vec(procedure).map_err(ControllerError::internal)?;
         batch = batch.put_object(&repo::documents::content(&procedure.digest())?, &stored)?;
     }
-    batch = once.store(context, batch, &run)?;
+    batch = once.store(storage, batch, &run)?;
     let action = if record.verb == Verb::Run { "run.start" } else { "run.plan" };
     let leaf = AuditEntry::new(caller.actor(), action, format!("run/{run}"))
         .subject(digest)
@@ -197,7 +198,7 @@ async fn write(
         .detail("nodes", names_in_words(start.nodes.iter().map(|node| node.record.name.as_str())))
         .idempotency(idempotency_key)
         .text(&record.reason);
-    context.audited.commit(batch, vec![leaf]).await?;
+    storage.audited.commit(batch, vec![leaf]).await?;
     Ok(())
 }
 
@@ -235,7 +236,7 @@ fn names_in_words<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
 
 async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<Start> {
     let (envelope, node_ids) = (&order.request, order.nodes.as_slice());
-    let trust = context.trust.get();
+    let trust = context.identities.trust.get();
     let signer = trust.0.verify_content(envelope, SealKind::Request).map_err(|error| {
         ControllerError::new(Kind::Blocked, "signature-refused", format!("the request: {error}"))
             .fix("nodes accept only keys of the trust bundle: have a holder of the root key list yours")
@@ -250,10 +251,10 @@ async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<St
     let request: Request = canonical::from_signed(&envelope.payload)
         .map_err(|error| ControllerError::invalid("request", error))?;
     request
-        .check(context.fleet.fleet)
-        .and_then(|()| request.check_time(context.clock.now().max(request.not_before)))
+        .check(context.identities.fleet.fleet)
+        .and_then(|()| request.check_time(context.storage.clock.now().max(request.not_before)))
         .map_err(|error| ControllerError::invalid("request", error))?;
-    limits::check_request(&request, context.clock.now())?;
+    limits::check_request(&request, context.storage.clock.now())?;
     if !node_ids.windows(2).all(|pair| pair[0] < pair[1]) || NodeList::of(node_ids) != request.nodes {
         return Err(ControllerError::invalid(
             "nodes",
@@ -265,13 +266,13 @@ async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<St
             return Err(ControllerError::invalid("procedure", "it is not the one that the request names"));
         }
         // Not applied under a name, and checked like what is.
-        Some(made) => documents::check_signed(context, caller, made, "the procedure")?,
-        None => documents::document(context, request.procedure).await?,
+        Some(made) => documents::check_signed(&context.identities, caller, made, "the procedure")?,
+        None => documents::document(&context.storage, request.procedure).await?,
     };
     let Document::Procedure(procedure) = document else {
         return Err(ControllerError::invalid("request.procedure", "the digest is not of a procedure"));
     };
-    let Document::Profile(profile) = documents::document(context, request.profile).await? else {
+    let Document::Profile(profile) = documents::document(&context.storage, request.profile).await? else {
         return Err(ControllerError::invalid("request.profile", "the digest is not of a profile"));
     };
     if procedure.profile != profile.name {
@@ -288,20 +289,20 @@ async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<St
         (DocumentKind::Profile, profile.name.as_str(), request.profile_revision, request.profile),
     ] {
         if let Some(revision) = revision {
-            documents::check_revision(context, kind, name, revision, digest).await?;
+            documents::check_revision(&context.storage, kind, name, revision, digest).await?;
         }
     }
     if envelope.payload.len() > MAX_REQUEST_BYTES {
         let why = format!("{} bytes; at most {MAX_REQUEST_BYTES} are allowed", envelope.payload.len());
         return Err(ControllerError::invalid("request.params", why));
     }
-    let nodes = check_nodes(context, node_ids, &procedure)?;
-    let rings = rollouts::rings(context, &request, &nodes).await?;
+    let nodes = check_nodes(&context.memory, node_ids, &procedure)?;
+    let rings = rollouts::rings(&context.storage, &context.settings, &request, &nodes).await?;
     Ok(Start { request, procedure: *procedure, nodes, rings })
 }
 
 /// Every node exists, is enrolled, and has what the procedure needs; else all that are amiss, by name.
-fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Result<Vec<Known>> {
+fn check_nodes(memory: &Memory, ids: &[NodeId], procedure: &Procedure) -> Result<Vec<Known>> {
     let needed: BTreeSet<&str> = procedure
         .steps
         .iter()
@@ -311,7 +312,7 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
     let (mut nodes, mut faults) = (Vec::with_capacity(ids.len()), Vec::new());
     let (mut idle, mut lacking) = (false, false);
     for id in ids {
-        let Some(known) = context.node_cache.get(*id).filter(|known| known.presence != Presence::NotEnrolled)
+        let Some(known) = memory.node_cache.get(*id).filter(|known| known.presence != Presence::NotEnrolled)
         else {
             idle = true;
             faults.push(format!("node {id} does not exist or is not enrolled"));
@@ -357,9 +358,9 @@ fn check_nodes(context: &Context, ids: &[NodeId], procedure: &Procedure) -> Resu
 }
 
 /// Writes the jobs, only as long as there is no run: a call repeated late must not set ended jobs back.
-async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
+async fn write_jobs(storage: &Storage, start: &Start) -> Result<()> {
     for (chunk_index, chunk) in start.nodes.chunks(JOBS_A_COMMIT).enumerate() {
-        let mut batch = context.audited.batch().if_absent(runs::key(start.request.run)?);
+        let mut batch = storage.audited.batch().if_absent(runs::key(start.request.run)?);
         for (offset, known) in chunk.iter().enumerate() {
             let index = u32::try_from(chunk_index * JOBS_A_COMMIT + offset).unwrap_or(u32::MAX);
             let record = JobRecord {
@@ -390,14 +391,20 @@ async fn write_jobs(context: &Context, start: &Start) -> Result<()> {
             };
             batch = jobs::add(batch, &record)?;
         }
-        context.audited.commit(batch, vec![]).await?;
+        storage.audited.commit(batch, vec![]).await?;
     }
     Ok(())
 }
 
-fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Digest) -> RunRecord {
+fn run_record(
+    storage: &Storage,
+    memory: &Memory,
+    caller: &Operator,
+    start: &Start,
+    digest: Digest,
+) -> RunRecord {
     let request = &start.request;
-    let left_out = left_out(context, request);
+    let left_out = left_out(memory, request);
     let changes = start.procedure.changes && request.verb == Verb::Run;
     let at_most = if changes { groups(&start.nodes) } else { u32::MAX };
     RunRecord {
@@ -417,7 +424,7 @@ fn run_record(context: &Context, caller: &Operator, start: &Start, digest: Diges
         not_after: request.not_after,
         nodes_root: request.nodes.root,
         started_by: caller.record.name.to_string(),
-        started: context.clock.now(),
+        started: storage.clock.now(),
         reason: request.reason.clone(),
         state: RunState::Planned,
         skipped_count: u32::try_from(left_out.len()).unwrap_or(u32::MAX),
@@ -464,16 +471,16 @@ fn groups(nodes: &[Known]) -> u32 {
 
 /// Nodes that the words of a request mean and that get no work now, by name, with reasons that are short enough for
 /// a run's record.
-fn left_out(context: &Context, request: &Request) -> Vec<Skipped> {
+fn left_out(memory: &Memory, request: &Request) -> Vec<Skipped> {
     let means = |known: &Known| {
         !known.takes_work()
             && request_means(&request.selector, &known.record.name, &known.record.labels).unwrap_or(false)
     };
-    let mut left_out: Vec<Skipped> = context
+    let mut left_out: Vec<Skipped> = memory
         .node_cache
         .ids(means)
         .into_iter()
-        .filter_map(|id| context.node_cache.get(id))
+        .filter_map(|id| memory.node_cache.get(id))
         .map(|known| {
             let Skipped { name, why } = skipped(&known);
             Skipped { name, why: why.chars().take(60).collect() }
@@ -484,8 +491,8 @@ fn left_out(context: &Context, request: &Request) -> Vec<Skipped> {
 }
 
 /// A run's record.
-pub async fn load(context: &Context, run: RunId) -> Result<Stored<RunRecord>> {
-    context
+pub async fn load(storage: &Storage, run: RunId) -> Result<Stored<RunRecord>> {
+    storage
         .repo
         .get(&runs::key(run)?)
         .await?
@@ -494,7 +501,8 @@ pub async fn load(context: &Context, run: RunId) -> Result<Stored<RunRecord>> {
 
 /// Stops new starts and asks what runs to stop. Needs no signature (§1.15), and goes on when space is short.
 pub async fn cancel(
-    context: &Context,
+    storage: &Storage,
+    memory: &Memory,
     caller: &Operator,
     run: RunId,
     reason: &str,
@@ -504,10 +512,10 @@ pub async fn cancel(
         Once::new(caller, idempotency_key, "run.cancel", &[run.to_string().as_bytes(), reason.as_bytes()])?;
     loop {
         // Inside the loop: the same call may be under way a second time, and that one was first.
-        if let Some(answer) = once.answer(context).await? {
+        if let Some(answer) = once.answer(storage).await? {
             return Ok(answer);
         }
-        let stored = load(context, run).await?;
+        let stored = load(storage, run).await?;
         if stored.record.state.is_terminal() {
             return Err(ControllerError::new(
                 Kind::Conflict,
@@ -522,15 +530,15 @@ pub async fn cancel(
             let text = &mut record.stopped_because;
             text.truncate(text.floor_char_boundary(text.len() * 3 / 4));
         }
-        let batch = context.audited.batch().using_reserve();
+        let batch = storage.audited.batch().using_reserve();
         let mut batch = runs::save(batch, stored.write_id, &record)?;
-        batch = once.store(context, batch, &run)?;
+        batch = once.store(storage, batch, &run)?;
         let leaf = AuditEntry::new(caller.actor(), "run.cancel", format!("run/{run}"))
             .idempotency(idempotency_key)
             .text(reason);
-        match context.audited.commit(batch, vec![leaf]).await {
+        match storage.audited.commit(batch, vec![leaf]).await {
             Ok(_) => {
-                context.notifier.run_changed(run);
+                memory.notifier.run_changed(run);
                 return Ok(run);
             }
             // The runner wrote a phase in between: look again.
@@ -550,7 +558,7 @@ mod tests {
         let test = TestContext::new().await;
         let context = &test.context;
         let caller = operator();
-        let (run, now) = (RunId::from_number(1), context.clock.now());
+        let (run, now) = (RunId::from_number(1), context.storage.clock.now());
         let reasons = ["why ".repeat(256), "\u{1}".repeat(1024), "\"".repeat(1024)];
         let mut longest = 0;
         for length in (0..7000).step_by(10) {
@@ -563,10 +571,10 @@ mod tests {
         assert!((4000..6000).contains(&longest), "{longest}");
         for reason in &reasons {
             let record = RunRecord { selector: "x".repeat(longest), ..run_record(run, now) };
-            let batch = context.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
-            context.audited.commit(batch, vec![]).await.unwrap();
-            cancel(context, &caller, run, reason, "").await.unwrap();
-            let stopped = load(context, run).await.unwrap().record;
+            let batch = context.storage.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
+            context.storage.audited.commit(batch, vec![]).await.unwrap();
+            cancel(&context.storage, &context.memory, &caller, run, reason, "").await.unwrap();
+            let stopped = load(&context.storage, run).await.unwrap().record;
             assert!(stopped.stopped_because.starts_with("cancelled by ada: "), "{stopped:?}");
             assert!(fits(&stopped).unwrap(), "and the runner can write its end");
         }

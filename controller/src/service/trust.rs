@@ -6,35 +6,36 @@ use fleet_types::view::{Done, TrustView};
 
 use super::caller::Operator;
 use super::idempotency::Once;
-use crate::context::Context;
+use crate::context::{Identities, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::fleet;
 use crate::repo::reader::BatchExt as _;
 
 /// The newest bundle.
-pub fn view(context: &Context) -> TrustView {
-    let trust = context.trust.get();
+pub fn view(identities: &Identities) -> TrustView {
+    let trust = identities.trust.get();
     TrustView { schema: "fleet/v1/trust".to_owned(), version: trust.0.version, bundle: trust.1.clone() }
 }
 
 /// Takes a newer bundle that the root keys signed, and tells every connected node.
 pub async fn publish(
-    context: &Context,
+    storage: &Storage,
+    identities: &Identities,
     caller: &Operator,
     bytes: &[u8],
     idempotency_key: &str,
 ) -> Result<Done> {
     let once = Once::new(caller, idempotency_key, "trust.publish", &[bytes])?;
-    if let Some(answer) = once.answer(context).await? {
+    if let Some(answer) = once.answer(storage).await? {
         // Whoever made the commit may not have come to tell memory: it follows the store.
-        stored(context).await?;
+        stored(storage, identities).await?;
         return Ok(answer);
     }
     let signed: SignedBundle = fleet_proto::convert::json("trust_bundle", bytes)?;
-    let (current, seen) = stored(context).await?;
+    let (current, seen) = stored(storage, identities).await?;
     let next = current.version + 1;
-    let bundle = signed.open(&context.fleet.roots, context.fleet.fleet, next).map_err(|error| {
+    let bundle = signed.open(&identities.fleet.roots, identities.fleet.fleet, next).map_err(|error| {
         ControllerError::new(Kind::Refused, "trust-refused", error.to_string())
             .fix("sign a bundle of the next version with the fleet's root key")
     })?;
@@ -65,23 +66,23 @@ pub async fn publish(
     // Only in the place of the very bundle that this one was judged against: of two with one version the store
     // takes one, whoever writes them.
     let key = fleet::trust_bundle()?;
-    let mut batch = context.audited.batch().if_write_id(key.clone(), seen).put_object(&key, &stored)?;
-    batch = once.store(context, batch, &answer)?;
+    let mut batch = storage.audited.batch().if_write_id(key.clone(), seen).put_object(&key, &stored)?;
+    batch = once.store(storage, batch, &answer)?;
     let leaf = AuditEntry::new(caller.actor(), "trust.publish", format!("trust-bundle/{next}"))
         .subject(fleet_types::digest::Digest::of(&signed.payload))
         .idempotency(idempotency_key);
-    match context.audited.commit(batch, vec![leaf]).await {
+    match storage.audited.commit(batch, vec![leaf]).await {
         Ok(_) => {}
         Err(error) if error.kind == Kind::Conflict => {
             // The other one may have been this very call, made twice at once.
-            return match once.answer(context).await? {
+            return match once.answer(storage).await? {
                 Some(answer) => Ok(answer),
                 None => Err(version(format!("another bundle of version {next} was published just now"))),
             };
         }
         Err(error) => return Err(error),
     }
-    context.trust.set(bundle, signed);
+    identities.trust.set(bundle, signed);
     Ok(answer)
 }
 
@@ -92,16 +93,16 @@ fn version(why: String) -> ControllerError {
 
 /// The newest bundle of the store with the commit that wrote it; what is known in memory follows, because
 /// another process may have written it.
-async fn stored(context: &Context) -> Result<(TrustBundle, WriteId)> {
+async fn stored(storage: &Storage, identities: &Identities) -> Result<(TrustBundle, WriteId)> {
     let key = fleet::trust_bundle()?;
     let missing = || ControllerError::internal("there is no trust bundle in the store");
     // The version first: when another bundle comes between the two reads, the commit fails.
-    let seen = context.repo.write_id(&key).await?.ok_or_else(missing)?;
-    let bytes = context.repo.object(&key).await?.ok_or_else(missing)?;
+    let seen = storage.repo.write_id(&key).await?.ok_or_else(missing)?;
+    let bytes = storage.repo.object(&key).await?.ok_or_else(missing)?;
     let signed: SignedBundle = serde_json::from_slice(&bytes).map_err(ControllerError::internal)?;
     let bundle =
-        signed.open(&context.fleet.roots, context.fleet.fleet, 1).map_err(ControllerError::internal)?;
-    context.trust.set(bundle.clone(), signed);
+        signed.open(&identities.fleet.roots, identities.fleet.fleet, 1).map_err(ControllerError::internal)?;
+    identities.trust.set(bundle.clone(), signed);
     Ok((bundle, seen))
 }
 
@@ -110,18 +111,19 @@ mod tests {
     use fleet_types::audit::AuditRecord;
 
     use super::*;
+    use crate::context::Context;
     use crate::testing::{StagedStore, TestContext, operator};
 
     /// The next bundle, signed; `issued` makes two of them differ.
     fn next(test: &TestContext, version: u64, issued: i64) -> Vec<u8> {
-        let current = test.context.trust.get().0.clone();
+        let current = test.context.identities.trust.get().0.clone();
         let issued = fleet_types::time::Timestamp::clamped(issued);
         let bundle = TrustBundle { version, issued, ..current };
         serde_json::to_vec(&bundle.sign(&test.root).unwrap()).unwrap()
     }
 
     async fn publish_leaves(context: &Context) -> usize {
-        let head = crate::service::audit::bytes(context, 0, 1000).await.unwrap();
+        let head = crate::service::audit::bytes(&context.storage, 0, 1000).await.unwrap();
         head.iter()
             .filter(|(_, bytes)| {
                 let leaf: AuditRecord = fleet_types::canonical::from_slice(bytes).unwrap();
@@ -137,8 +139,10 @@ mod tests {
         let (a, b) = (next(&test, 2, 1_800_000_000_000), next(&test, 2, 1_800_000_000_001));
         store.meet(2);
         let ada = operator();
-        let (first, second) =
-            tokio::join!(publish(&test.context, &ada, &a, "a"), publish(&test.context, &ada, &b, "b"));
+        let (first, second) = tokio::join!(
+            publish(&test.context.storage, &test.context.identities, &ada, &a, "a"),
+            publish(&test.context.storage, &test.context.identities, &ada, &b, "b")
+        );
         let (won, lost) = match (&first, &second) {
             (Ok(_), Err(lost)) => (a, lost),
             (Err(lost), Ok(_)) => (b, lost),
@@ -146,10 +150,10 @@ mod tests {
         };
         assert_eq!((lost.kind, lost.detail.code.as_str()), (Kind::Conflict, "trust-version"), "{lost}");
         assert_eq!(
-            test.context.repo.object(&fleet::trust_bundle().unwrap()).await.unwrap(),
+            test.context.storage.repo.object(&fleet::trust_bundle().unwrap()).await.unwrap(),
             Some(won.clone())
         );
-        let known = serde_json::to_vec(&test.context.trust.get().1).unwrap();
+        let known = serde_json::to_vec(&test.context.identities.trust.get().1).unwrap();
         assert_eq!(known, won, "memory holds what the store holds");
         assert_eq!(publish_leaves(&test.context).await, 1);
     }
@@ -161,8 +165,10 @@ mod tests {
         let a = next(&test, 2, 1_800_000_000_000);
         store.meet(2);
         let ada = operator();
-        let (first, second) =
-            tokio::join!(publish(&test.context, &ada, &a, "a"), publish(&test.context, &ada, &a, "a"));
+        let (first, second) = tokio::join!(
+            publish(&test.context.storage, &test.context.identities, &ada, &a, "a"),
+            publish(&test.context.storage, &test.context.identities, &ada, &a, "a")
+        );
         assert_eq!(first.unwrap(), second.unwrap());
         assert_eq!(publish_leaves(&test.context).await, 1);
     }
@@ -174,26 +180,30 @@ mod tests {
         let (bundle, ada) = (next(&test, 2, 1), operator());
         let held = store.hold_next();
         tokio::select! {
-            _ = publish(&test.context, &ada, &bundle, "a") => panic!("its answer is held back"),
+            _ = publish(&test.context.storage, &test.context.identities, &ada, &bundle, "a") => panic!("its answer is held back"),
             written = held.written => written.unwrap(),
         }
-        assert_eq!(test.context.trust.get().0.version, 1, "the caller went away in between");
-        publish(&test.context, &ada, &bundle, "a").await.unwrap();
-        assert_eq!(test.context.trust.get().0.version, 2);
+        assert_eq!(test.context.identities.trust.get().0.version, 1, "the caller went away in between");
+        publish(&test.context.storage, &test.context.identities, &ada, &bundle, "a").await.unwrap();
+        assert_eq!(test.context.identities.trust.get().0.version, 2);
     }
 
     #[tokio::test]
     async fn what_another_process_published_is_built_upon_and_memory_never_goes_back() {
         let test = TestContext::new().await;
-        let before = test.context.trust.get();
-        publish(&test.context, &operator(), &next(&test, 2, 1), "").await.unwrap();
+        let before = test.context.identities.trust.get();
+        publish(&test.context.storage, &test.context.identities, &operator(), &next(&test, 2, 1), "")
+            .await
+            .unwrap();
         // As in a process that has not heard of it.
         let context = &test.context;
-        context.trust.set(before.0.clone(), before.1.clone());
-        assert_eq!(context.trust.get().0.version, 2, "an older bundle takes no newer one's place");
-        let refused = publish(context, &operator(), &next(&test, 2, 2), "").await.unwrap_err();
+        context.identities.trust.set(before.0.clone(), before.1.clone());
+        assert_eq!(context.identities.trust.get().0.version, 2, "an older bundle takes no newer one's place");
+        let refused = publish(&context.storage, &context.identities, &operator(), &next(&test, 2, 2), "")
+            .await
+            .unwrap_err();
         assert!(matches!(refused.detail.code.as_str(), "trust-refused" | "trust-version"), "{refused}");
-        publish(context, &operator(), &next(&test, 3, 3), "").await.unwrap();
-        assert_eq!(context.trust.get().0.version, 3);
+        publish(&context.storage, &context.identities, &operator(), &next(&test, 3, 3), "").await.unwrap();
+        assert_eq!(context.identities.trust.get().0.version, 3);
     }
 }

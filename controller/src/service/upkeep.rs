@@ -29,7 +29,7 @@ pub async fn run(context: Arc<Context>, tree: Arc<Tree>, stop: CancellationToken
             if let Err(error) = holds::take_up_again(&context).await {
                 tracing::error!("ending the jobs of nodes that are held or removed: {error}");
             }
-            match retention::sweep(&context).await {
+            match retention::sweep(&context.storage, &context.files).await {
                 Ok(swept) if swept == Swept::default() => {}
                 Ok(swept) => tracing::info!(
                     runs = swept.runs,
@@ -39,7 +39,7 @@ pub async fn run(context: Arc<Context>, tree: Arc<Tree>, stop: CancellationToken
                 ),
                 Err(error) => tracing::error!("taking away what was kept long enough: {error}"),
             }
-            if let Err(error) = audit::head(&context, &tree).await {
+            if let Err(error) = audit::head(&context.storage, &context.identities, &tree).await {
                 tracing::error!("the tree over the audit log: {error}");
             }
         };

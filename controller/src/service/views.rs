@@ -6,7 +6,7 @@ use fleet_types::view::{Attention, NodeItem, NodeView, Page, Presence, Status, W
 
 use super::caller::Operator;
 use super::{hints, inventory, reports, run_views};
-use crate::context::Context;
+use crate::context::{Context, Identities, Memory, Storage};
 use crate::error::{ControllerError, Result};
 use crate::fleet::node_cache::Known;
 use crate::repo::nodes::NodeState;
@@ -27,37 +27,37 @@ pub fn page_size(asked: u32) -> usize {
 }
 
 /// Who the caller is.
-pub fn who_am_i(context: &Context, caller: &Operator) -> WhoAmI {
+pub fn who_am_i(storage: &Storage, identities: &Identities, caller: &Operator) -> WhoAmI {
     let record = &caller.record;
-    let trust = context.trust.get();
+    let trust = identities.trust.get();
     WhoAmI {
         schema: "fleet/v1/whoami".to_owned(),
         operator: record.id,
         name: record.name.clone(),
         role: record.role,
-        fleet: context.fleet.fleet,
-        fleet_name: context.fleet.name.clone(),
+        fleet: identities.fleet.fleet,
+        fleet_name: identities.fleet.name.clone(),
         certificate_not_after: caller.certificate_not_after,
         content_key: record.content_key,
         content_key_listed: trust.0.content_key(&record.content_key.id()).is_some(),
         controller_version: env!("CARGO_PKG_VERSION").to_owned(),
-        controller_time: context.clock.now(),
+        controller_time: storage.clock.now(),
     }
 }
 
 /// The fleet on one screen, from kept counts.
 pub async fn status(context: &Context) -> Result<Status> {
-    let now = context.clock.now();
+    let now = context.storage.clock.now();
     let mut attention: Vec<Attention> =
-        context.node_cache.attention(LINES).iter().map(attention_of).collect();
+        context.memory.node_cache.attention(LINES).iter().map(attention_of).collect();
     attention.truncate(LINES);
     Ok(Status {
         schema: "fleet/v1/status".to_owned(),
-        fleet_name: context.fleet.name.clone(),
+        fleet_name: context.identities.fleet.name.clone(),
         as_of: now,
-        sites: context.node_cache.sites(now),
+        sites: context.memory.node_cache.sites(now),
         attention,
-        active_runs: run_views::open(context, LINES).await?,
+        active_runs: run_views::open(&context.storage, &context.memory, LINES).await?,
     })
 }
 
@@ -83,7 +83,7 @@ fn attention_of(known: &Known) -> Attention {
 }
 
 /// A page of nodes in order of their names.
-pub fn nodes(context: &Context, selector: &str, after: &str, limit: usize) -> Result<Page<NodeItem>> {
+pub fn nodes(memory: &Memory, selector: &str, after: &str, limit: usize) -> Result<Page<NodeItem>> {
     let selector: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
     let after: Option<Name> = if after.is_empty() {
         None
@@ -91,15 +91,15 @@ pub fn nodes(context: &Context, selector: &str, after: &str, limit: usize) -> Re
         Some(after.parse().map_err(|error| ControllerError::invalid("after", error))?)
     };
     let items: Vec<NodeItem> =
-        context.node_cache.page(&selector, after.as_ref(), limit).iter().map(Known::item).collect();
+        memory.node_cache.page(&selector, after.as_ref(), limit).iter().map(Known::item).collect();
     let next = (items.len() == limit).then(|| items.last().map(|item| item.name.to_string())).flatten();
     Ok(Page { schema: "fleet/v1/node-list".to_owned(), items, next })
 }
 
 /// A node by name, or an error that names the nearest one.
-pub fn find(context: &Context, name: &str) -> Result<Known> {
-    context.node_cache.by_name(name).ok_or_else(|| {
-        let meant = hints::of_names(context, &[name.to_owned()]).pop();
+pub fn find(memory: &Memory, name: &str) -> Result<Known> {
+    memory.node_cache.by_name(name).ok_or_else(|| {
+        let meant = hints::of_names(memory, &[name.to_owned()]).pop();
         meant.map_or_else(|| no_node(name), |meant| no_node(name).fix(meant))
     })
 }
@@ -111,13 +111,13 @@ pub fn no_node(name: &str) -> ControllerError {
 }
 
 /// One node with its newest jobs and its newest report that measured something.
-pub async fn node(context: &Context, name: &str) -> Result<NodeView> {
-    let known = find(context, name)?;
+pub async fn node(storage: &Storage, memory: &Memory, name: &str) -> Result<NodeView> {
+    let known = find(memory, name)?;
     let id = known.record.id;
-    let records = inventory::newest_jobs(&context.repo, id, NODE_JOBS).await?;
+    let records = inventory::newest_jobs(&storage.repo, id, NODE_JOBS).await?;
     let mut newest_report = None;
     for at in records.iter().filter_map(|job| job.report) {
-        if let Some((report, _)) = reports::stored_report(context, id, at.chain, at.sequence).await?
+        if let Some((report, _)) = reports::stored_report(storage, id, at.chain, at.sequence).await?
             && report.steps.iter().any(|step| !step.body.samples.is_empty())
         {
             newest_report = Some(report);
@@ -126,12 +126,12 @@ pub async fn node(context: &Context, name: &str) -> Result<NodeView> {
     }
     let mut items = Vec::new();
     for job in records {
-        let procedure = run_views::procedure_of(context, job.run).await?;
-        items.push(run_views::with_rollout(context, job, procedure));
+        let procedure = run_views::procedure_of(storage, job.run).await?;
+        items.push(run_views::with_rollout(storage, memory, job, procedure));
     }
     Ok(NodeView {
         schema: "fleet/v1/node".to_owned(),
-        facts: inventory::facts(context, id).await?,
+        facts: inventory::facts(storage, id).await?,
         report_key: known.record.report_key,
         certificate_not_after: known.record.certificate_not_after,
         item: known.item(),

@@ -62,7 +62,8 @@ async fn journals(prepared: &Prepared, context: &Context) -> Result<Vec<Journal>
     let mut journals = Vec::with_capacity(prepared.nodes.len());
     for node in &prepared.nodes {
         let mut journal = Journal::new(node.fleet, node.node, node.report_key()?);
-        while let Some((_, last)) = reports::stored_report(context, node.node, 0, journal.reports + 1).await?
+        while let Some((_, last)) =
+            reports::stored_report(&context.storage, node.node, 0, journal.reports + 1).await?
         {
             journal.reports += 1;
             journal.previous = Some(last);
@@ -86,7 +87,11 @@ async fn round(
     journals: &mut [Journal],
 ) -> Result<Duration> {
     let caller = Operator {
-        record: context.operators.get(prepared.operator.operator).context("the operator is unknown")?,
+        record: context
+            .identities
+            .operators
+            .get(prepared.operator.operator)
+            .context("the operator is unknown")?,
         certificate: Digest::of(b"none"),
         certificate_not_after: clock::now().plus(Duration::from_hours(1)),
         address: String::new(),

@@ -6,7 +6,7 @@ use fleet_proto::convert;
 use fleet_proto::{PROTOCOL, pb};
 use fleet_types::digest::Digest;
 
-use crate::context::Context;
+use crate::context::{Context, Identities};
 use crate::error::{ControllerError, Kind, Result};
 use crate::service::inventory::HelloFacts;
 
@@ -26,7 +26,7 @@ pub struct Greeting {
 }
 
 /// Takes the first message, if it is a hello that this controller can answer.
-pub fn read(context: &Context, message: pb::AgentMessage) -> Result<Greeting> {
+pub fn read(identities: &Identities, message: pb::AgentMessage) -> Result<Greeting> {
     if message.seq != 1 {
         let why = format!("{} in the first message; it begins at 1", message.seq);
         return Err(ControllerError::invalid("seq", why));
@@ -53,10 +53,10 @@ pub fn read(context: &Context, message: pb::AgentMessage) -> Result<Greeting> {
     {
         return Err(ControllerError::invalid("hello", "a field is over its limit"));
     }
-    if hello.generation_seen > context.fleet.generation.0 {
+    if hello.generation_seen > identities.fleet.generation.0 {
         let why = format!(
             "the node has seen store generation {}, this store has {}: it is older than the node's knowledge",
-            hello.generation_seen, context.fleet.generation.0
+            hello.generation_seen, identities.fleet.generation.0
         );
         return Err(ControllerError::new(Kind::Refused, "older-store", why));
     }
@@ -76,15 +76,15 @@ pub fn read(context: &Context, message: pb::AgentMessage) -> Result<Greeting> {
 /// The answer, with the trust bundle where the node's is older; and the version of the bundle it then knows of.
 pub fn welcome(context: &Context, protocol: u32, bundle_version: u64) -> (pb::Welcome, u64) {
     let settings = &context.settings;
-    let trust = context.trust.get();
+    let trust = context.identities.trust.get();
     let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     let newer = trust.0.version > bundle_version;
     let welcome = pb::Welcome {
         protocol,
-        generation: context.fleet.generation.0,
+        generation: context.identities.fleet.generation.0,
         heartbeat_interval_ms: millis(settings.heartbeat),
-        reconnect_spread_ms: millis(settings.reconnect_spread(context.sessions.connected())),
-        dispatch: convert::to_json(context.wave_signer.statement()),
+        reconnect_spread_ms: millis(settings.reconnect_spread(context.memory.sessions.connected())),
+        dispatch: convert::to_json(context.identities.wave_signer.statement()),
         trust_bundle: if newer { convert::to_json(&trust.1) } else { Vec::new() },
         controller_version: env!("CARGO_PKG_VERSION").to_owned(),
     };

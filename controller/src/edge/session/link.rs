@@ -74,8 +74,14 @@ impl Session {
         let epoch = begun.machine.epoch();
         tracing::info!(node = %self.agent.name, epoch = epoch.0, "node connected");
         let outcome = self.serve(&mut inbound, &mut begun, &stop).await;
-        if self.context.sessions.unregister(self.agent.node, epoch) {
-            inventory::disconnected(&self.context, self.agent.node, stop.is_cancelled()).await;
+        if self.context.memory.sessions.unregister(self.agent.node, epoch) {
+            inventory::disconnected(
+                &self.context.storage,
+                &self.context.memory,
+                self.agent.node,
+                stop.is_cancelled(),
+            )
+            .await;
         }
         match outcome {
             Ok(why) => {
@@ -101,9 +107,9 @@ impl Session {
             return Err(ControllerError::new(Kind::Invalid, "no-hello", "no hello came"));
         };
         let (context, node) = (&self.context, self.agent.node);
-        let greeting = hello::read(context, message)?;
+        let greeting = hello::read(&context.identities, message)?;
         let epoch = inventory::connect(context, &self.agent, &greeting.facts).await?;
-        let outbox = context.sessions.register(node, epoch).ok_or_else(|| {
+        let outbox = context.memory.sessions.register(node, epoch).ok_or_else(|| {
             ControllerError::new(Kind::Conflict, "newer-link", "a newer link of this node came between")
         })?;
         let timers = Timers { heartbeat: context.settings.heartbeat, offer: context.settings.offer };
@@ -111,17 +117,17 @@ impl Session {
         let mut machine = Machine::new(timers, epoch, is_safe_mode, Instant::now());
         let (welcome, told_trust) = hello::welcome(context, greeting.protocol, greeting.bundle_version);
         // A hold either finds this session and closes it, or is found here.
-        let welcomed = match inventory::check_active(context, node) {
+        let welcomed = match inventory::check_active(&context.memory, &context.settings, node) {
             Ok(_) => self.send(&mut machine, ControllerBody::Welcome(welcome)).await,
             Err(held) => Err(held),
         };
         if let Err(error) = welcomed {
-            if context.sessions.unregister(node, epoch) {
-                inventory::disconnected(context, node, false).await;
+            if context.memory.sessions.unregister(node, epoch) {
+                inventory::disconnected(&context.storage, &context.memory, node, false).await;
             }
             return Err(error);
         }
-        context.notifier.node_changed(node);
+        context.memory.notifier.node_changed(node);
         Ok(Begun { machine, outbox, told_trust })
     }
 
@@ -140,11 +146,11 @@ impl Session {
     ) -> Result<String> {
         let (context, node) = (&self.context, self.agent.node);
         // A bundle that came between the welcome and here is told now.
-        let mut trust = context.trust.follow();
-        if context.trust.get().0.version > *told_trust {
+        let mut trust = context.identities.trust.follow();
+        if context.identities.trust.get().0.version > *told_trust {
             trust.mark_changed();
         }
-        let expires = Instant::now() + self.identity.not_after.since(context.clock.now());
+        let expires = Instant::now() + self.identity.not_after.since(context.storage.clock.now());
         loop {
             let wake = machine.next_timer(Instant::now()).min(expires);
             let woken = tokio::select! {
@@ -159,12 +165,12 @@ impl Session {
                 _ = trust.changed() => Woken::Trust,
             };
             // Asked on every message and on a timer: a live stream ends soon after its owner is shut out.
-            if let Err(revoked) = context.denied.check(&self.identity) {
+            if let Err(revoked) = context.identities.denied.check(&self.identity) {
                 return Err(ControllerError::new(Kind::Refused, "revoked", revoked.to_string()));
             }
             let input = match woken {
                 Woken::Stop => {
-                    let spread = context.settings.reconnect_spread(context.sessions.connected());
+                    let spread = context.settings.reconnect_spread(context.memory.sessions.connected());
                     let retry_after_ms = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX);
                     let goodbye = pb::Goodbye { reason: "the controller stops".to_owned(), retry_after_ms };
                     self.send(machine, ControllerBody::Goodbye(goodbye)).await?;
@@ -175,11 +181,11 @@ impl Session {
                     return Ok(format!("the link broke: {}", status.message()));
                 }
                 Woken::Agent(Some(Ok(message))) => {
-                    if !context.sessions.is_current(node, machine.epoch()) {
+                    if !context.memory.sessions.is_current(node, machine.epoch()) {
                         let why = "a newer link of this node took over";
                         return Err(ControllerError::new(Kind::Conflict, "newer-link", why));
                     }
-                    Input::Message(Box::new(message), context.clock.now())
+                    Input::Message(Box::new(message), context.storage.clock.now())
                 }
                 Woken::Send(None) => return Ok("this is not the node's link any more".to_owned()),
                 Woken::Send(Some(message)) => Input::ToNode(message),
@@ -213,11 +219,11 @@ impl Session {
         match act {
             Act::Send(body) => self.send(machine, body).await?,
             Act::Show(presence) => self.show(presence),
-            Act::Touch(at) => context.node_cache.touch(node, at),
-            Act::RaiseSequence(sequence) => context.node_cache.raise_sequence(node, sequence),
+            Act::Touch(at) => context.memory.node_cache.touch(node, at),
+            Act::RaiseSequence(sequence) => context.memory.node_cache.raise_sequence(node, sequence),
             Act::Note(update) => {
                 // Progress: what cannot be noted now comes again at the next reconcile.
-                if let Err(error) = jobs::update(context, agent, &update).await {
+                if let Err(error) = jobs::update(&context.storage, &context.memory, agent, &update).await {
                     tracing::warn!(node = %agent.name, run = %update.run, "state not noted: {error}");
                 }
             }
@@ -236,11 +242,12 @@ impl Session {
                 return Ok(Some(Input::Inbox(deliver::inbox(context, node, machine.epoch()).await?)));
             }
             Act::IsStillOffered(run) => {
-                let entry = context.repo.get::<InboxRecord>(&repo::jobs::inbox_entry(node, run)?).await?;
-                let stop = deliver::stop_reason(context, node, run).await?;
+                let entry =
+                    context.storage.repo.get::<InboxRecord>(&repo::jobs::inbox_entry(node, run)?).await?;
+                let stop = deliver::stop_reason(&context.storage, &context.memory, node, run).await?;
                 return Ok(Some(Input::StillOffered { run, offered: entry.is_some(), stop }));
             }
-            Act::TakeMissed if context.sessions.take_missed(node, machine.epoch()) => {
+            Act::TakeMissed if context.memory.sessions.take_missed(node, machine.epoch()) => {
                 return Ok(Some(Input::Missed));
             }
             Act::TakeMissed => {}
@@ -257,9 +264,9 @@ impl Session {
 
     fn show(&self, presence: Presence) {
         let node = self.agent.node;
-        if self.context.node_cache.get(node).is_some_and(|known| known.presence != presence) {
-            self.context.node_cache.update(node, |known| known.presence = presence);
-            self.context.notifier.node_changed(node);
+        if self.context.memory.node_cache.get(node).is_some_and(|known| known.presence != presence) {
+            self.context.memory.node_cache.update(node, |known| known.presence = presence);
+            self.context.memory.notifier.node_changed(node);
         }
     }
 }

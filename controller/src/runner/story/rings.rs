@@ -33,7 +33,7 @@ impl World {
     async fn rollout(&self, nodes: &[u128]) -> RunId {
         let run = self.run_of(1, nodes, 9, None).await;
         let context = self.context();
-        let stored = context.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap();
+        let stored = context.storage.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap();
         let rollout = RolloutRecord {
             policy: "careful".to_owned(),
             policy_digest: Digest::of(b"policy"),
@@ -44,24 +44,25 @@ impl World {
             rings: vec![ring(0, "canary", 600_000), ring(1, "rest", 0)],
         };
         let record = RunRecord { rollout: Some(rollout), ..stored.record };
-        let mut batch = context.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
+        let mut batch = context.storage.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
         for n in nodes.iter().filter(|n| **n > 1) {
             let key = jobs::key(run, agent(*n).node).unwrap();
-            let job = context.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record;
+            let job = context.storage.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record;
             batch = batch.put_record(key, &JobRecord { ring: 1, ..job }).unwrap();
         }
-        context.audited.commit(batch, vec![]).await.unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
         run
     }
 
     async fn rings(&self, run: RunId) -> Vec<RingState> {
-        let stored = self.context().repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap();
+        let stored =
+            self.context().storage.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap();
         stored.record.rollout.unwrap().rings.iter().map(|ring| ring.state).collect()
     }
 
     async fn say(&self, active: &Active, run: RunId, what: Steer) -> crate::error::Result<String> {
-        self.context().open_runs.publish(run, Arc::clone(&active.open));
-        steer(self.context(), &operator(), run, what, ("because", "")).await
+        self.context().memory.open_runs.publish(run, Arc::clone(&active.open));
+        steer(&self.context().storage, &self.context().memory, &operator(), run, what, ("because", "")).await
     }
 }
 
@@ -87,7 +88,7 @@ async fn a_canary_soaks_over_a_restart_and_an_operator_lets_the_rest_begin() {
     world.advance(Duration::from_secs(1));
     world.pass(&active, &[]).await;
     assert_eq!(world.rings(run).await, [RingState::AwaitingApproval, RingState::Pending]);
-    let why = active.open.read().rollout().blocked(agent(2).node, world.context().clock.moment());
+    let why = active.open.read().rollout().blocked(agent(2).node, world.context().storage.clock.moment());
     assert_eq!(why[0].to_string(), "waits for ring canary, which is awaiting approval");
     assert!(world.say(&active, run, Steer::Resume).await.is_err(), "nothing is paused");
     assert_eq!(
@@ -112,7 +113,7 @@ async fn a_failure_in_the_canary_starts_nothing_until_an_operator_excuses_it() {
     world.end(run, 1, Outcome::RolledBack).await;
     world.pass(&active, &[1]).await;
     assert_eq!(world.rings(run).await, [RingState::Halted, RingState::Pending]);
-    let shown = run_views::brief(world.context(), run).await.unwrap();
+    let shown = run_views::brief(&world.context().storage, &world.context().memory, run).await.unwrap();
     assert_eq!(shown.item.state, RunState::Paused);
     assert_eq!(shown.rings[0].because, "1 of 1 nodes failed, 0 may");
     // Whoever reads it sees the same.
@@ -124,7 +125,7 @@ async fn a_failure_in_the_canary_starts_nothing_until_an_operator_excuses_it() {
     assert_eq!(world.say(&active, run, Steer::Pause).await.unwrap(), "nothing new starts; what runs goes on");
     let active = world.load(run).await;
     world.pass(&active, &[]).await;
-    let why = active.open.read().rollout().blocked(agent(2).node, world.context().clock.moment());
+    let why = active.open.read().rollout().blocked(agent(2).node, world.context().storage.clock.moment());
     assert_eq!(why[0].to_string(), "rollout is paused: by ada: because");
     world.say(&active, run, Steer::Resume).await.unwrap();
     let active = world.load(run).await;

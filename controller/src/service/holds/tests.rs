@@ -36,27 +36,28 @@ fn hello(journal_sequence: u64, start: &str) -> HelloFacts {
 async fn job_in(context: &Context, agent: &Agent, number: u64, state: JobState) -> RunId {
     let run = RunId::from_number(number);
     let authority = fleet_types::authority::Authority::Request(Digest::of(b"x"));
-    let record = RunRecord { authority, state: RunState::Running, ..run_record(run, context.clock.now()) };
+    let record =
+        RunRecord { authority, state: RunState::Running, ..run_record(run, context.storage.clock.now()) };
     let job = JobRecord { state, ..job_record(run, agent) };
     let entry =
         InboxRecord { stage: Stage::FIRST, attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
-    let mut batch = context.audited.batch();
+    let mut batch = context.storage.audited.batch();
     batch = batch.put_record(repo::runs::key(run).unwrap(), &record).unwrap();
     batch = batch.put_record(repo::runs::open(run).unwrap(), &Mark {}).unwrap();
     batch = batch.put_record(jobs::inbox_entry(agent.node, run).unwrap(), &entry).unwrap();
     batch = batch.put_record(jobs::key(run, agent.node).unwrap(), &job).unwrap();
-    context.audited.commit(batch, vec![]).await.unwrap();
+    context.storage.audited.commit(batch, vec![]).await.unwrap();
     run
 }
 
 async fn job_state(context: &Context, agent: &Agent, run: RunId) -> JobState {
     let key = jobs::key(run, agent.node).unwrap();
-    context.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record.state
+    context.storage.repo.get::<JobRecord>(&key).await.unwrap().unwrap().record.state
 }
 
 async fn has_inbox(context: &Context, agent: &Agent, run: RunId) -> bool {
     let key = jobs::inbox_entry(agent.node, run).unwrap();
-    context.repo.get::<InboxRecord>(&key).await.unwrap().is_some()
+    context.storage.repo.get::<InboxRecord>(&key).await.unwrap().is_some()
 }
 
 fn order<'a>(caller: &'a Operator, name: &'a str, reason: &'a str) -> Order<'a> {
@@ -70,12 +71,12 @@ async fn an_old_image_is_held_told_once_and_taken_as_it_is_when_it_is_released()
     let context = &test.context;
     let agent = enrolled(context, 1).await;
     assert_eq!(connect(context, &agent, &hello(10, "a")).await.unwrap(), LinkEpoch(1));
-    context.node_cache.raise_sequence(agent.node, 14);
+    context.memory.node_cache.raise_sequence(agent.node, 14);
     let offered = job_in(context, &agent, 1, JobState::Offered).await;
     let queued = job_in(context, &agent, 2, JobState::Queued).await;
     // The link ends, and the controller is started anew: it knows only what was stored.
-    inventory::disconnected(context, agent.node, false).await;
-    context.node_cache.update(agent.node, |known| known.journal_sequence = None);
+    inventory::disconnected(&context.storage, &context.memory, agent.node, false).await;
+    context.memory.node_cache.update(agent.node, |known| known.journal_sequence = None);
 
     for _ in 0..3 {
         let error = connect(context, &agent, &hello(12, "b")).await.unwrap_err();
@@ -103,16 +104,21 @@ async fn an_old_image_is_held_told_once_and_taken_as_it_is_when_it_is_released()
     assert_eq!(status.sites[0].held, 1);
     assert!(status.attention[0].message.starts_with("held: its journal ends at 12"), "{status:?}");
     assert_eq!(
-        release(context, &order(&caller, "fw-1", " ")).await.unwrap_err().detail.code,
+        release(&context.storage, &context.memory, &order(&caller, "fw-1", " "))
+            .await
+            .unwrap_err()
+            .detail
+            .code,
         "invalid-argument",
         "a reason is wanted"
     );
-    release(context, &order(&caller, "fw-1", "looked at")).await.unwrap();
+    release(&context.storage, &context.memory, &order(&caller, "fw-1", "looked at")).await.unwrap();
     assert_eq!(connect(context, &agent, &hello(12, "b")).await.unwrap(), LinkEpoch(2));
-    assert_eq!(context.node_cache.get(agent.node).unwrap().record.chain, 1);
+    assert_eq!(context.memory.node_cache.get(agent.node).unwrap().record.chain, 1);
     let released = leaves(context, "node.release").await;
     assert!(released[0].reason.contains("its reports begin chain 1"), "{released:?}");
-    let again = release(context, &order(&caller, "fw-1", "twice")).await.unwrap_err();
+    let again =
+        release(&context.storage, &context.memory, &order(&caller, "fw-1", "twice")).await.unwrap_err();
     assert_eq!(again.detail.code, "node-not-held");
 }
 
@@ -140,7 +146,7 @@ async fn two_machines_that_take_turns_are_held() {
     }
     let error = connect(context, &agent, &hello(1, "b")).await.unwrap_err();
     assert!(error.detail.message.contains("two machines"), "{error}");
-    release(context, &order(&operator(), "fw-1", "the copy is off")).await.unwrap();
+    release(&context.storage, &context.memory, &order(&operator(), "fw-1", "the copy is off")).await.unwrap();
     connect(context, &agent, &hello(1, "b")).await.expect("the other one is gone");
 }
 
@@ -162,27 +168,34 @@ async fn an_operators_hold_keeps_the_link_and_what_has_begun_and_lets_nothing_be
         panic!("it must not wait")
     };
     assert_eq!(reason, "the node is held by ada: disk is swapped");
-    check_active(context, agent.node).expect("its agent stays");
+    check_active(&context.memory, &context.settings, agent.node).expect("its agent stays");
     assert_eq!(
-        rebuild::presence(context, agent.node),
+        rebuild::presence(&context.memory, agent.node),
         fleet_rollout::Presence::Held,
         "there, and offered nothing"
     );
     // It never answered the offer, and must not begin it now; what it says it has goes on.
-    let stop = deliver::stop_reason(context, agent.node, begun).await.unwrap();
+    let stop = deliver::stop_reason(&context.storage, &context.memory, agent.node, begun).await.unwrap();
     assert_eq!(stop.as_deref(), Some("the node is held by ada: disk is swapped"));
-    let now = context.clock.moment().mono;
-    context.sessions.set_live(agent.node, begun, Attempt(1), JobState::Accepted, None, now);
-    assert_eq!(deliver::stop_reason(context, agent.node, begun).await.unwrap(), None);
-    assert_eq!(context.node_cache.get(agent.node).unwrap().presence, Presence::Online);
-    let targets = runs::resolve(context, "", &[]).unwrap();
+    let now = context.storage.clock.moment().mono;
+    context.memory.sessions.set_live(agent.node, begun, Attempt(1), JobState::Accepted, None, now);
+    assert_eq!(
+        deliver::stop_reason(&context.storage, &context.memory, agent.node, begun).await.unwrap(),
+        None
+    );
+    assert_eq!(context.memory.node_cache.get(agent.node).unwrap().presence, Presence::Online);
+    let targets = runs::resolve(&context.storage, &context.memory, "", &[]).unwrap();
     assert!(targets.nodes.is_empty());
     assert_eq!(targets.skipped[0].to_string(), "fw-1 (held by ada: disk is swapped)");
     let twice = hold(context, &order(&caller, "fw-1", "again")).await.unwrap_err();
     assert_eq!(twice.detail.code, HELD);
-    release(context, &order(&caller, "fw-1", "done")).await.unwrap();
-    assert_eq!(rebuild::presence(context, agent.node), fleet_rollout::Presence::Online);
-    assert_eq!(context.node_cache.get(agent.node).unwrap().record.chain, 0, "nobody doubted the machine");
+    release(&context.storage, &context.memory, &order(&caller, "fw-1", "done")).await.unwrap();
+    assert_eq!(rebuild::presence(&context.memory, agent.node), fleet_rollout::Presence::Online);
+    assert_eq!(
+        context.memory.node_cache.get(agent.node).unwrap().record.chain,
+        0,
+        "nobody doubted the machine"
+    );
 }
 
 #[tokio::test]
@@ -193,15 +206,18 @@ async fn a_removed_node_is_shut_out_its_jobs_end_and_its_name_is_free() {
     connect(context, &agent, &hello(1, "a")).await.unwrap();
     let run = job_in(context, &agent, 1, JobState::Offered).await;
     remove(context, &order(&operator(), "fw-1", "scrapped")).await.unwrap();
-    assert_eq!(check_active(context, agent.node).unwrap_err().detail.code, "node-unknown");
-    assert!(context.denied.subscribe().borrow().nodes.contains(&agent.node));
+    assert_eq!(
+        check_active(&context.memory, &context.settings, agent.node).unwrap_err().detail.code,
+        "node-unknown"
+    );
+    assert!(context.identities.denied.subscribe().borrow().nodes.contains(&agent.node));
     assert!(matches!(job_state(context, &agent, run).await, JobState::Ended { outcome: Outcome::Lost, .. }));
     assert_eq!(
-        crate::service::run_views::node_in(context, run, "fw-1").await.unwrap(),
+        crate::service::run_views::node_in(&context.storage, &context.memory, run, "fw-1").await.unwrap(),
         agent.node,
         "what it did is found by the name that it had"
     );
-    assert!(context.repo.get::<NodePointer>(&nodes::name("fw-1").unwrap()).await.unwrap().is_none());
+    assert!(context.storage.repo.get::<NodePointer>(&nodes::name("fw-1").unwrap()).await.unwrap().is_none());
     assert!(!has_inbox(context, &agent, run).await, "nobody comes for it");
     let unknown = remove(context, &order(&operator(), "fw-1", "again")).await.unwrap_err();
     assert_eq!(unknown.kind, Kind::NotFound);

@@ -28,12 +28,13 @@ impl Reporter {
     async fn new(context: &Context) -> Self {
         let agent = enrolled(context, 1).await;
         let (key, _) = SigningKey::generate().unwrap();
-        let record = context.node_cache.get(agent.node).unwrap().record;
+        let record = context.memory.node_cache.get(agent.node).unwrap().record;
         let revision = record.revision + 1;
         let record = NodeRecord { report_key: Some(key.public()), revision, ..NodeRecord::clone(&record) };
-        let batch = context.audited.batch().put_record(nodes::key(agent.node).unwrap(), &record).unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
-        context.node_cache.advance(record);
+        let batch =
+            context.storage.audited.batch().put_record(nodes::key(agent.node).unwrap(), &record).unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
+        context.memory.node_cache.advance(record);
         Self { agent, key, previous: None, sequence: 0 }
     }
 
@@ -59,7 +60,7 @@ impl Reporter {
         let payload = canonical::to_vec(&report).unwrap();
         let digest = Digest::of(&payload);
         self.previous = Some(digest);
-        let signature = self.key.sign(SealKind::Report, context.fleet.fleet, digest);
+        let signature = self.key.sign(SealKind::Report, context.identities.fleet.fleet, digest);
         Arrived { run, attempt: Attempt(1), payload, signature }
     }
 }
@@ -82,14 +83,18 @@ async fn a_report_on_a_run_that_is_not_kept_any_more_holds_nobody_and_fills_noth
         assert_eq!(report(context, &node.agent, arrived).await.unwrap(), Digest::of(&arrived.payload));
     }
     let prefix = reports::of_chain(node.agent.node, 0);
-    let page = context.repo.store().scan(prefix.as_bytes(), None, 100, Direction::Ascending).await.unwrap();
+    let page =
+        context.storage.repo.store().scan(prefix.as_bytes(), None, 100, Direction::Ascending).await.unwrap();
     assert_eq!(page.len(), 1, "the one that the next one names");
-    let state = || context.node_cache.get(node.agent.node).unwrap().record.state.clone();
+    let state = || context.memory.node_cache.get(node.agent.node).unwrap().record.state.clone();
     assert_eq!(state(), NodeState::Active);
     // A run of last week that this store does not have is another matter.
     let arrived = node.next(context, RunId::new(now.minus(Duration::from_hours(24 * 7)), 1));
     report(context, &node.agent, &arrived).await.unwrap_err();
-    assert!(matches!(context.node_cache.get(node.agent.node).unwrap().record.state, NodeState::Held(_)));
+    assert!(matches!(
+        context.memory.node_cache.get(node.agent.node).unwrap().record.state,
+        NodeState::Held(_)
+    ));
 }
 
 #[tokio::test]
@@ -97,19 +102,22 @@ async fn a_report_on_another_stage_than_was_given_holds_its_node() {
     let test = TestContext::new().await;
     let context = &test.context;
     let mut node = Reporter::new(context).await;
-    let run = RunId::new(context.clock.now(), 1);
-    let batch = context.audited.batch();
+    let run = RunId::new(context.storage.clock.now(), 1);
+    let batch = context.storage.audited.batch();
     let job = JobRecord { state: JobState::Offered, ..job_record(run, &node.agent) };
     let record = RunRecord {
         authority: Authority::Request(Digest::of(b"request")),
-        ..run_record(run, context.clock.now())
+        ..run_record(run, context.storage.clock.now())
     };
     let batch = batch.put_record(jobs::key(run, node.agent.node).unwrap(), &job).unwrap();
     let batch = batch.put_record(runs::key(run).unwrap(), &record).unwrap();
-    context.audited.commit(batch, vec![]).await.unwrap();
+    context.storage.audited.commit(batch, vec![]).await.unwrap();
     let arrived = node.on(context, JobId { stage: Stage(1), ..job.id() });
     report(context, &node.agent, &arrived).await.unwrap_err();
-    assert!(matches!(context.node_cache.get(node.agent.node).unwrap().record.state, NodeState::Held(_)));
+    assert!(matches!(
+        context.memory.node_cache.get(node.agent.node).unwrap().record.state,
+        NodeState::Held(_)
+    ));
 }
 
 #[tokio::test]
@@ -121,7 +129,7 @@ async fn an_archive_that_is_listed_anew_stays_that_of_the_run_that_made_it() {
     let runs = [1, 2, 3].map(|number| RunId::new(now, number));
     let key = backups::key(node.agent.node, 1_700_000_000_000, &Digest::of(b"archive")).unwrap();
     let known = async || {
-        let known = context.repo.get::<BackupRecord>(&key).await.unwrap().unwrap().record;
+        let known = context.storage.repo.get::<BackupRecord>(&key).await.unwrap().unwrap().record;
         (known.run, known.listed_in)
     };
     // An agent of before lists nothing; a look that lists nothing changes nothing.
@@ -130,13 +138,13 @@ async fn an_archive_that_is_listed_anew_stays_that_of_the_run_that_made_it() {
         (runs[1], "backup.verify", Some(Digest::of(b"listing")), (runs[0], Some(runs[1]))),
         (runs[2], "backup.verify", None, (runs[0], Some(runs[1]))),
     ] {
-        let batch = context.audited.batch();
+        let batch = context.storage.audited.batch();
         let job = JobRecord { state: JobState::Offered, ..job_record(run, &node.agent) };
         let record =
             RunRecord { authority: Authority::Request(Digest::of(b"request")), ..run_record(run, now) };
         let batch = batch.put_record(jobs::key(run, node.agent.node).unwrap(), &job).unwrap();
         let batch = batch.put_record(runs::key(run).unwrap(), &record).unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
         let steps = json!([{
             "id": "s", "title": "", "action": action, "state": "succeeded", "started": null, "took_ms": 1,
             "tries": 1, "output": output, "summary": "", "artifacts": [{
@@ -168,7 +176,15 @@ async fn a_new_chain_begins_where_it_says_so_and_nowhere_else() {
     let lost = Some("the journal is missing");
     let before = Some(Digest::of(b"before"));
     let at = StoredReport { chain: 0, sequence, digest: Digest::of(b"report") };
-    let place = async |report: Report| match place_in_chain(&test.context, &agent, &at, &report).await {
+    let place = async |report: Report| match place_in_chain(
+        &test.context.storage,
+        &test.context.memory,
+        &agent,
+        &at,
+        &report,
+    )
+    .await
+    {
         Ok(Place::Next) => "next",
         Ok(Place::Stored) => "stored",
         Ok(Place::Contradicts(_)) => "contradicts",

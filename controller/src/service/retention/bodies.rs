@@ -6,7 +6,7 @@ use fleet_types::id::NodeId;
 use fleet_types::time::Timestamp;
 
 use super::{BODIES, is_over};
-use crate::context::Context;
+use crate::context::Storage;
 use crate::error::Result;
 use crate::repo;
 use crate::repo::nodes::{self, NodeRecord};
@@ -18,21 +18,21 @@ use crate::service::reports;
 const A_COMMIT: usize = 8;
 
 /// Takes away what is old of every chain. Looks at the oldest of each, and no further than one that stays.
-pub async fn take(context: &Context, now: Timestamp) -> Result<usize> {
+pub async fn take(storage: &Storage, now: Timestamp) -> Result<usize> {
     let (mut taken, mut after) = (0, None);
-    while let Some(key) = first(context, repo::reports::ALL, after.as_ref()).await? {
+    while let Some(key) = first(storage, repo::reports::ALL, after.as_ref()).await? {
         // Whatever has another shape is nobody's report.
         let Some((node, chain)) = repo::reports::chain_in(&key) else {
             after = Some(key);
             continue;
         };
-        let old = old(context, node, chain, now).await?;
+        let old = old(storage, node, chain, now).await?;
         for bodies in old.chunks(A_COMMIT) {
-            let mut batch = context.audited.batch().using_reserve();
+            let mut batch = storage.audited.batch().using_reserve();
             for body in bodies {
-                batch = chunks::delete_object(context.repo.store().as_ref(), batch, body).await?;
+                batch = chunks::delete_object(storage.repo.store().as_ref(), batch, body).await?;
             }
-            context.audited.commit(batch, vec![]).await?;
+            storage.audited.commit(batch, vec![]).await?;
         }
         taken += old.len();
         after = Some(repo::reports::behind_chain(node, chain)?);
@@ -40,28 +40,28 @@ pub async fn take(context: &Context, now: Timestamp) -> Result<usize> {
     Ok(taken)
 }
 
-async fn first(context: &Context, prefix: &str, after: Option<&Key>) -> Result<Option<Key>> {
-    let page = context.repo.store().scan(prefix.as_bytes(), after, 1, Direction::Ascending).await?;
+async fn first(storage: &Storage, prefix: &str, after: Option<&Key>) -> Result<Option<Key>> {
+    let page = storage.repo.store().scan(prefix.as_bytes(), after, 1, Direction::Ascending).await?;
     Ok(page.into_iter().next().map(|(key, _)| key))
 }
 
 /// Reports of a chain arrive in the order of their numbers: behind the first that is young all are.
-async fn old(context: &Context, node: NodeId, chain: u32, now: Timestamp) -> Result<Vec<Key>> {
-    let known = context.repo.get::<NodeRecord>(&nodes::key(node)?).await?;
+async fn old(storage: &Storage, node: NodeId, chain: u32, now: Timestamp) -> Result<Vec<Key>> {
+    let known = storage.repo.get::<NodeRecord>(&nodes::key(node)?).await?;
     let newest = match known.filter(|known| known.record.chain == chain) {
-        Some(_) => reports::newest_sequence(context, node, chain).await?,
+        Some(_) => reports::newest_sequence(storage, node, chain).await?,
         None => None,
     };
     let prefix = repo::reports::of_chain(node, chain);
     let (mut old, mut after) = (Vec::new(), None);
-    while let Some(found) = first(context, &prefix, after.as_ref()).await? {
+    while let Some(found) = first(storage, &prefix, after.as_ref()).await? {
         let Some(sequence) =
             repo::reports::sequence_in(&found, &prefix).filter(|number| Some(*number) != newest)
         else {
             break;
         };
         let key = repo::reports::key(node, chain, sequence)?;
-        if let Some(body) = context.repo.object_record::<ReportRecord>(&key).await? {
+        if let Some(body) = storage.repo.object_record::<ReportRecord>(&key).await? {
             if !is_over(body.received, BODIES, now) {
                 break;
             }

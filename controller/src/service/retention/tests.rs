@@ -11,6 +11,7 @@ use fleet_types::run::RunState;
 
 use super::*;
 use crate::clock::Clock;
+use crate::context::Context;
 use crate::repo::answers;
 use crate::repo::codec::Mark;
 use crate::repo::documents;
@@ -32,7 +33,7 @@ async fn begin() -> (TestContext, Timestamp) {
 
 /// Writes a run that ended now, with one job, its report and some output.
 async fn ended_run(context: &Context, number: u64, sequence: u64) -> RunId {
-    let (now, node) = (context.clock.now(), agent(1));
+    let (now, node) = (context.storage.clock.now(), agent(1));
     let run = RunId::new(now, u32::try_from(number).unwrap());
     let payload = vec![7; 20_000];
     let report = StoredReport { chain: 0, sequence, digest: Digest::of(&payload) };
@@ -53,6 +54,7 @@ async fn ended_run(context: &Context, number: u64, sequence: u64) -> RunId {
         IdempotencyRecord { arguments: record.authority.digest(), answer: serde_json::Value::Null, at: now };
     let operator = crate::testing::operator().record.id;
     let batch = context
+        .storage
         .audited
         .batch()
         .put_record(runs::key(run).unwrap(), &record)
@@ -65,14 +67,14 @@ async fn ended_run(context: &Context, number: u64, sequence: u64) -> RunId {
             batch.put_object_record(&answers::key(operator, &record.authority.digest())?, &answer)
         })
         .unwrap();
-    context.audited.commit(batch, vec![]).await.unwrap();
+    context.storage.audited.commit(batch, vec![]).await.unwrap();
     let of = OutputOf { run, node: node.node, attempt: Attempt(1), step: "s".to_owned() };
-    context.output.append(&of, 0, vec![1; 100], true).await.unwrap();
+    context.files.output.append(&of, 0, vec![1; 100], true).await.unwrap();
     run
 }
 
 async fn keys_below(context: &Context, prefix: &str) -> usize {
-    let store = context.repo.store();
+    let store = context.storage.repo.store();
     let (mut count, mut after) = (0, None);
     loop {
         let page = store.scan(prefix.as_bytes(), after.as_ref(), PAGE, Direction::Ascending).await.unwrap();
@@ -90,9 +92,9 @@ async fn ten_months_leave_what_ninety_days_leave() {
     let context = &test.context;
     let mut sizes = Vec::new();
     for day in 0..300 {
-        context.clock.set(start.plus(DAY * day));
+        context.storage.clock.set(start.plus(DAY * day));
         ended_run(context, u64::from(day), u64::from(day) + 1).await;
-        sweep(context).await.unwrap();
+        sweep(&context.storage, &context.files).await.unwrap();
         let mut size = 0;
         for prefix in ["run/", "job/", "node-job/", "content/", "report/", answers::ALL] {
             size += keys_below(context, prefix).await;
@@ -105,20 +107,21 @@ async fn ten_months_leave_what_ninety_days_leave() {
     // A report of 20,000 bytes, base 64 in JSON, has a head and three parts.
     assert_eq!(keys_below(context, "report/").await, 30 * 4);
     assert_eq!(keys_below(context, answers::ALL).await, 30);
-    assert_eq!(context.output.runs().await.unwrap(), 30);
+    assert_eq!(context.files.output.runs().await.unwrap(), 30);
     // The newest report stays however old it is: the next one names it.
-    context.clock.set(start.plus(DAY * 1_000));
-    sweep(context).await.unwrap();
-    sweep(context).await.unwrap();
+    context.storage.clock.set(start.plus(DAY * 1_000));
+    sweep(&context.storage, &context.files).await.unwrap();
+    sweep(&context.storage, &context.files).await.unwrap();
     assert_eq!(keys_below(context, "report/").await, 4);
     assert_eq!((keys_below(context, "run/").await, keys_below(context, "job/").await), (0, 0));
-    assert_eq!(sweep(context).await.unwrap(), Swept::default());
+    assert_eq!(sweep(&context.storage, &context.files).await.unwrap(), Swept::default());
 }
 
 /// The numbers of the reports that are kept of a chain.
 async fn kept(context: &Context, node: NodeId, chain: u32) -> Vec<u64> {
     let prefix = reports::of_chain(node, chain);
-    let page = context.repo.store().scan(prefix.as_bytes(), None, 1000, Direction::Ascending).await.unwrap();
+    let page =
+        context.storage.repo.store().scan(prefix.as_bytes(), None, 1000, Direction::Ascending).await.unwrap();
     let mut numbers: Vec<u64> =
         page.iter().filter_map(|(key, _)| reports::sequence_in(key, &prefix)).collect();
     numbers.dedup();
@@ -130,33 +133,38 @@ async fn of_reports_that_come_seldom_the_newest_of_the_present_chain_stays_alone
     let (test, start) = begin().await;
     let (context, node) = (&test.context, agent(1).node);
     for number in 0..4 {
-        context.clock.set(start.plus(DAY * 31 * u32::try_from(number).unwrap()));
+        context.storage.clock.set(start.plus(DAY * 31 * u32::try_from(number).unwrap()));
         ended_run(context, number, number + 1).await;
-        sweep(context).await.unwrap();
+        sweep(&context.storage, &context.files).await.unwrap();
         assert_eq!(kept(context, node, 0).await, [number + 1], "one period after another");
     }
     // Released: its reports begin anew, and nothing names the last one of before.
     let key = nodes::key(node).unwrap();
-    let known = context.repo.get::<NodeRecord>(&key).await.unwrap().unwrap().record;
-    let batch = context.audited.batch().put_record(key.clone(), &NodeRecord { chain: 2, ..known }).unwrap();
+    let known = context.storage.repo.get::<NodeRecord>(&key).await.unwrap().unwrap().record;
+    let batch =
+        context.storage.audited.batch().put_record(key.clone(), &NodeRecord { chain: 2, ..known }).unwrap();
     let body = ReportRecord {
         payload: vec![7],
         signature: vec![],
-        received: context.clock.now(),
+        received: context.storage.clock.now(),
         journal_sequence: 1,
     };
     let batch = batch.put_object_record(&reports::key(node, 1, 9).unwrap(), &body).unwrap();
     let batch = batch.put_object_record(&reports::key(node, 2, 4).unwrap(), &body).unwrap();
     let batch = batch.put_object_record(&reports::key(node, 2, 5).unwrap(), &body).unwrap();
-    context.audited.commit(batch, vec![]).await.unwrap();
-    sweep(context).await.unwrap();
+    context.storage.audited.commit(batch, vec![]).await.unwrap();
+    sweep(&context.storage, &context.files).await.unwrap();
     assert_eq!([kept(context, node, 0).await, kept(context, node, 1).await], [[4], [9]], "young yet");
-    context.clock.set(start.plus(DAY * 124));
-    assert_eq!(sweep(context).await.unwrap().bodies, 3 + 1, "three bodies, and the output of a run");
+    context.storage.clock.set(start.plus(DAY * 124));
+    assert_eq!(
+        sweep(&context.storage, &context.files).await.unwrap().bodies,
+        3 + 1,
+        "three bodies, and the output of a run"
+    );
     assert_eq!(kept(context, node, 2).await, [5]);
     // Removed: there is no present chain.
-    context.audited.commit(context.audited.batch().delete(key), vec![]).await.unwrap();
-    sweep(context).await.unwrap();
+    context.storage.audited.commit(context.storage.audited.batch().delete(key), vec![]).await.unwrap();
+    sweep(&context.storage, &context.files).await.unwrap();
     assert_eq!(keys_below(context, reports::ALL).await, 0);
 }
 
@@ -170,20 +178,20 @@ async fn a_run_stays_as_long_as_a_lost_job_of_it_may_come_back() {
     let entry =
         InboxRecord { stage: Stage::FIRST, attempt: Attempt(1), authority, node_index: 0, node_path: vec![] };
     let inbox = jobs::inbox_entry(node, run).unwrap();
-    let batch = context.audited.batch().put_record(jobs::key(run, node).unwrap(), &job).unwrap();
+    let batch = context.storage.audited.batch().put_record(jobs::key(run, node).unwrap(), &job).unwrap();
     let batch = batch.put_record(inbox.clone(), &entry).unwrap();
-    context.audited.commit(batch, vec![]).await.unwrap();
+    context.storage.audited.commit(batch, vec![]).await.unwrap();
     for day in [30, 91, 300] {
-        context.clock.set(start.plus(DAY * day));
-        assert_eq!(sweep(context).await.unwrap().runs, 0);
+        context.storage.clock.set(start.plus(DAY * day));
+        assert_eq!(sweep(&context.storage, &context.files).await.unwrap().runs, 0);
     }
-    assert!(context.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().is_some());
+    assert!(context.storage.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().is_some());
     assert_eq!(keys_below(context, jobs::ALL).await, 1);
     // Its report has come, or an operator has removed it.
-    context.audited.commit(context.audited.batch().delete(inbox), vec![]).await.unwrap();
-    assert_eq!(sweep(context).await.unwrap().runs, 1);
+    context.storage.audited.commit(context.storage.audited.batch().delete(inbox), vec![]).await.unwrap();
+    assert_eq!(sweep(&context.storage, &context.files).await.unwrap().runs, 1);
     assert_eq!(keys_below(context, jobs::ALL).await + keys_below(context, "node-job/").await, 0);
-    assert!(may_be_gone(run, context.clock.now()) && !may_be_gone(run, start.plus(DAY * 89)));
+    assert!(may_be_gone(run, context.storage.clock.now()) && !may_be_gone(run, start.plus(DAY * 89)));
 }
 
 #[tokio::test]
@@ -192,8 +200,9 @@ async fn what_nothing_refers_to_goes_and_nothing_else() {
     let context = &test.context;
     let put = async |key: Key, job: &JobRecord| {
         let mark = jobs::node_index(job.node, job.run).unwrap();
-        let batch = context.audited.batch().put_record(key, job).unwrap().put_record(mark, &Mark {}).unwrap();
-        context.audited.commit(batch, vec![]).await.unwrap();
+        let batch =
+            context.storage.audited.batch().put_record(key, job).unwrap().put_record(mark, &Mark {}).unwrap();
+        context.storage.audited.commit(batch, vec![]).await.unwrap();
     };
     // A start that failed between jobs and run; and a job that was adopted, of a run that this store never had.
     let [unmade, adopted] = [1, 2].map(|number| RunId::new(start, number));
@@ -203,7 +212,7 @@ async fn what_nothing_refers_to_goes_and_nothing_else() {
     put(jobs::key(adopted, agent(1).node).unwrap(), &job).await;
     // Three procedures that two runs have: made for one of them, for both, and applied.
     let digests: [Digest; 3] = [b"one", b"two", b"all"].map(|name| Digest::of(name));
-    let mut batch = context.audited.batch();
+    let mut batch = context.storage.audited.batch();
     for digest in &digests {
         batch = batch.put_object(&documents::content(digest).unwrap(), b"procedure").unwrap();
     }
@@ -217,11 +226,11 @@ async fn what_nothing_refers_to_goes_and_nothing_else() {
         let record = RunRecord { state, ended: Some(ended), procedure_digest, ..run_record(run, start) };
         batch = batch.put_record(runs::key(run).unwrap(), &record).unwrap();
     }
-    context.audited.commit(batch, vec![]).await.unwrap();
+    context.storage.audited.commit(batch, vec![]).await.unwrap();
     let mut left = Vec::new();
     for day in [0, 1, 40, 90, 99] {
-        context.clock.set(start.plus(DAY * day));
-        sweep(context).await.unwrap();
+        context.storage.clock.set(start.plus(DAY * day));
+        sweep(&context.storage, &context.files).await.unwrap();
         let jobs = keys_below(context, jobs::ALL).await;
         assert_eq!(keys_below(context, "node-job/").await, jobs);
         left.push((day, jobs, keys_below(context, "content/").await));
