@@ -171,7 +171,7 @@ list '*Cargo.toml' | xargs -0 awk '
     may["proto/types/no-schema"] = " "
     may["proto/documents"] = " fleet-types "
     may["proto"] = " fleet-types "
-    may["certs"] = " fleet-types "
+    may["certs"] = " fleet-types fleet-certs "
     may["controller/store"] = " "
     may["controller/rollout"] = " fleet-types "
     may["controller/advisories"] = " fleet-types "

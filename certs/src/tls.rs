@@ -164,11 +164,16 @@ impl MutualServer {
             &provider(),
         )?;
         check_server_identity(&self.identity, &verifier, &self.server_name, &self.clock)?;
-        self.build_unchecked()
+        self.config()
     }
 
     /// Builds without checking the own certificate: for tests that play a controller with a bad one.
+    #[cfg(feature = "unchecked-tls")]
     pub fn build_unchecked(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        self.config()
+    }
+
+    fn config(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let issuers =
             [(Role::Agent, &self.agent_authorities[..]), (Role::Operator, &self.operator_authorities[..])];
         let clients = FleetClientVerifier::new(self.fleet, &issuers, Arc::clone(&self.denied), &provider())?;
@@ -203,11 +208,16 @@ impl EnrolmentServer {
         let verifier =
             ControllerVerifier::pinned(Some(self.fleet), self.server_name.clone(), pins, &provider())?;
         check_server_identity(&self.identity, &verifier, &self.server_name, &self.clock)?;
-        self.build_unchecked()
+        self.config()
     }
 
     /// Builds without checking the own certificate: for tests that play a controller with a bad one.
+    #[cfg(feature = "unchecked-tls")]
     pub fn build_unchecked(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        self.config()
+    }
+
+    fn config(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let config = ServerConfig::builder_with_details(provider(), Arc::new(self.clock.clone()))
             .with_protocol_versions(&[&TLS13])?
             .with_no_client_auth()
@@ -238,11 +248,16 @@ impl MutualClient {
     /// Checks the own certificate (name, fleet, time) and builds the configuration.
     pub fn build(&self) -> Result<Arc<ClientConfig>, TlsError> {
         self.check_own()?;
-        self.build_unchecked()
+        self.config()
     }
 
     /// Builds without checking the own certificate: for tests that play a client with a bad one.
+    #[cfg(feature = "unchecked-tls")]
     pub fn build_unchecked(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        self.config()
+    }
+
+    fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let verifier = ControllerVerifier::trusting(
             self.fleet,
             self.server_name.clone(),

@@ -61,6 +61,7 @@ pub struct Port {
 
 /// The enrolment port's idle limit never falls below this at a small scale: a client's first bytes after its
 /// handshake do not come faster because a test is in a hurry.
+#[cfg(any(test, feature = "scaled-timers"))]
 const MIN_IDLE: Duration = Duration::from_secs(2);
 
 /// Timers and limits of the controller.
@@ -144,6 +145,7 @@ impl Default for Settings {
 
 impl Settings {
     /// All timers divided by `by`, for tests with real processes; limits and certificates stay.
+    #[cfg(any(test, feature = "scaled-timers"))]
     #[must_use]
     pub fn scaled(mut self, by: u32) -> Self {
         let by = by.max(1);

@@ -98,7 +98,12 @@ impl ControllerProcess {
             fleet: made.fleet,
             invite: made.invite,
         };
-        let rest = format!("[timers]\nscale = {}\n[log]\nlevel = {:?}\n", options.scale, options.log);
+        let timers = match options.scale {
+            // Also a program without the feature for tests takes this.
+            1 => String::new(),
+            scale => format!("[timers]\nscale = {scale}\n"),
+        };
+        let rest = format!("{timers}[log]\nlevel = {:?}\n", options.log);
         let config = config_files::controller(&controller.data, &controller.served(), &rest);
         std::fs::write(controller.config_path(), config)?;
         Ok(controller)

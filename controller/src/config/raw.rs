@@ -16,7 +16,8 @@ pub struct RawConfig {
     pub copies: RawCopies,
     /// See default.toml.
     pub limits: RawLimits,
-    /// See default.toml.
+    /// In builds for tests.
+    #[cfg(feature = "scaled-timers")]
     pub timers: RawTimers,
     /// See default.toml.
     pub log: RawLog,
@@ -62,11 +63,12 @@ pub struct RawLimits {
     pub max_changing_per_fleet: Option<u32>,
 }
 
-/// `[timers]`
+/// `[timers]`: in builds for tests alone.
+#[cfg(feature = "scaled-timers")]
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawTimers {
-    /// See default.toml.
+    /// Divides every protocol timer.
     pub scale: Option<u32>,
 }
 

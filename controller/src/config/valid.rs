@@ -152,10 +152,8 @@ impl Config {
             site: limit("limits.max_changing_per_site", raw.limits.max_changing_per_site),
             fleet: limit("limits.max_changing_per_fleet", raw.limits.max_changing_per_fleet),
         };
-        let scale = raw.timers.scale.or(defaults.timers.scale).unwrap_or(1);
-        if !(1..=1000).contains(&scale) {
-            report("timers.scale", format!("{scale} is outside 1 to 1000"));
-        }
+        #[cfg(feature = "scaled-timers")]
+        let scale = scale(raw.timers.scale, &mut report);
         let log_level = raw.log.level.or(defaults.log.level).unwrap_or_default();
         if tracing_subscriber::EnvFilter::try_new(&log_level).is_err() {
             report("log.level", format!("\"{log_level}\" is no level and no filter"));
@@ -171,7 +169,9 @@ impl Config {
         if !problems.is_empty() {
             return Err(ConfigError { problems });
         }
-        let settings = Settings { changing, ..Settings::default().scaled(scale) };
+        let settings = Settings { changing, ..Settings::default() };
+        #[cfg(feature = "scaled-timers")]
+        let settings = settings.scaled(scale);
         Ok(Self {
             data_directory,
             agent_listen,
@@ -203,6 +203,15 @@ fn copies(
     (directory, quota.map_or(0, |size| size.bytes()))
 }
 
+#[cfg(feature = "scaled-timers")]
+fn scale(written: Option<u32>, report: &mut impl FnMut(&str, String)) -> u32 {
+    let scale = written.unwrap_or(1);
+    if !(1..=1000).contains(&scale) {
+        report("timers.scale", format!("{scale} is outside 1 to 1000"));
+    }
+    scale
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,7 +227,7 @@ mod tests {
 
     #[test]
     fn all_problems_come_at_once_and_unknown_keys_have_a_place() {
-        let text = "data_directory = \"x\"\n[server]\nagent_listen = \"a\"\nserver_names = [\"-\"]\n[storage]\nbackend = \"postgresql\"\n[copies]\ndirectory = \"x\"\nquota_per_node = \"much\"\n[limits]\nmax_changing_per_site = 0\n[timers]\nscale = 0\n[log]\nformat = \"xml\"";
+        let text = "data_directory = \"x\"\n[server]\nagent_listen = \"a\"\nserver_names = [\"-\"]\n[storage]\nbackend = \"postgresql\"\n[copies]\ndirectory = \"x\"\nquota_per_node = \"much\"\n[limits]\nmax_changing_per_site = 0\n[log]\nformat = \"xml\"";
         let problems = Config::from_text("c.toml", text).unwrap_err().problems;
         for key in [
             "data_directory",
@@ -228,7 +237,6 @@ mod tests {
             "copies.directory",
             "copies.quota_per_node",
             "limits.max_changing_per_site",
-            "timers.scale",
             "log.format",
         ] {
             assert!(problems.iter().any(|p| p.contains(&format!("c.toml: {key}: "))), "{key}: {problems:?}");
