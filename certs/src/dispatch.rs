@@ -70,6 +70,7 @@ mod tests {
             operator_authorities: vec![],
             content_keys: vec![],
             audit_key: key,
+            fence_resets: vec![],
         };
         let signed = certify(&ca, &statement).unwrap();
         assert_eq!(signed.open(&bundle(&ca), now).unwrap(), statement);

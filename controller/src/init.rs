@@ -147,6 +147,7 @@ pub async fn init(store: Arc<dyn KvStore>, clock: &Clock, request: &InitRequest)
         operator_authorities: vec![keyring.operator_ca.listed()],
         content_keys: vec![],
         audit_key: keyring.audit.public(),
+        fence_resets: vec![],
     };
     let signed = bundle.sign(&root).map_err(crate::error::ControllerError::internal)?;
     let token = Token::generate(TokenKind::Operator, vec![keyring.controller_ca.pin()], roots.pin())

@@ -105,6 +105,7 @@ impl OperatorClient {
             role: OperatorRole::SecurityAdmin,
         });
         let request = pb::PublishTrustBundleRequest {
+            reason: String::new(),
             trust_bundle: serde_json::to_vec(&next.sign(&root)?)?,
             idempotency_key: key(),
         };

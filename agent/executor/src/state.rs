@@ -1,8 +1,8 @@
 //! The small things that an executor must never forget: the highest fencing values and bundle version, the
 //! chain of its reports, and the key that signs them.
 //!
-//! Each write is atomic and on the disk before it counts. Nothing in here goes down, ever. Owned by the
-//! dispatcher.
+//! Each write is atomic and on the disk before it counts. Nothing in here goes down, but the fence
+//! where the root keys ask for it. Owned by the dispatcher.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -76,6 +76,12 @@ pub struct Remembered {
     pub generation: Generation,
     /// Highest link epoch seen in that generation.
     pub link_epoch: LinkEpoch,
+    /// The fence that was given up last: what the journal knows of it is no fence any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given_up_fence: Option<(Generation, LinkEpoch)>,
+    /// Version of the bundle that reset the fence last.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    fence_reset: u64,
     /// Highest version of a trust bundle seen.
     pub bundle_version: u64,
     /// Number of the newest report.
@@ -85,6 +91,11 @@ pub struct Remembered {
     /// Newest revisions that operators signed for this node, by `kind/name`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     revisions: BTreeMap<String, u32>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+const fn is_none_yet(version: &u64) -> bool {
+    *version == 0
 }
 
 /// A revision of a document, as a request names it.
@@ -124,6 +135,8 @@ impl SmallState {
                 schema: STATE_SCHEMA.to_owned(),
                 generation: Generation(0),
                 link_epoch: LinkEpoch(0),
+                given_up_fence: None,
+                fence_reset: 0,
                 bundle_version: 0,
                 report_sequence: 0,
                 report_previous: None,
@@ -174,6 +187,29 @@ impl SmallState {
             })?;
         }
         Ok(Fenced::Taken)
+    }
+
+    /// Takes the fence of a journal, which may know more than a state that was lost, but not what was given up since.
+    pub fn recall_fence(&mut self, generation: Generation, epoch: LinkEpoch) -> Result<(), StateError> {
+        if self.now.given_up_fence.is_none_or(|given_up| (generation, epoch) > given_up) {
+            self.raise_fence(generation, epoch)?;
+        }
+        Ok(())
+    }
+
+    /// Begins the fence anew, as the root keys asked in this version of the trust bundle; each once. True when this was
+    /// the time.
+    pub fn reset_fence(&mut self, version: u64) -> Result<bool, StateError> {
+        if version <= self.now.fence_reset {
+            return Ok(false);
+        }
+        self.write(|now| {
+            now.given_up_fence = now.given_up_fence.max(Some((now.generation, now.link_epoch)));
+            now.generation = Generation(0);
+            now.link_epoch = LinkEpoch(0);
+            now.fence_reset = version;
+        })?;
+        Ok(true)
     }
 
     /// Remembers a bundle's version; lower ones change nothing.
@@ -270,6 +306,25 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(directory.path().join("state.json"), "{\"schema\":\"fleet/v9\"}").unwrap();
         assert!(SmallState::open(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_fence_is_reset_once_and_the_journal_does_not_bring_back_what_was_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = SmallState::open(directory.path()).unwrap();
+        state.raise_fence(Generation(900), LinkEpoch(7)).unwrap();
+        assert!(state.reset_fence(4).unwrap());
+        assert_eq!(state.raise_fence(Generation(1), LinkEpoch(3)).unwrap(), Fenced::Taken);
+        let mut state = SmallState::open(directory.path()).unwrap();
+        assert!(!state.reset_fence(4).unwrap(), "each reset counts once");
+        state.recall_fence(Generation(900), LinkEpoch(7)).unwrap();
+        assert_eq!((state.get().generation, state.get().link_epoch), (Generation(1), LinkEpoch(3)));
+        // What the journal has learned since is above it, and a later reset gives that up too.
+        state.recall_fence(Generation(901), LinkEpoch(1)).unwrap();
+        assert_eq!(state.get().generation, Generation(901));
+        assert!(state.reset_fence(5).unwrap());
+        state.recall_fence(Generation(901), LinkEpoch(1)).unwrap();
+        assert_eq!(state.get().generation, Generation(0));
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl Fleet {
             operator_authorities: vec![],
             content_keys: vec![operator],
             audit_key: SigningKey::generate().unwrap().0.public(),
+            fence_resets: vec![],
         };
         bundle.sign(&self.root).unwrap()
     }

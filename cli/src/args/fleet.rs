@@ -35,6 +35,14 @@ pub enum NodeCommand {
         /// The node's name.
         name: Name,
     },
+    /// Let a node take links again that it refuses as older than one seen before. Wants a --reason.
+    ResetFence {
+        /// The node's name.
+        name: Name,
+        /// A root key of the fleet: nodes believe nobody else about this.
+        #[arg(long, value_name = "FILE")]
+        root_key: PathBuf,
+    },
     /// Take a node's record and certificate away; its name is free again. Wants a --reason.
     Remove {
         /// The node's name.

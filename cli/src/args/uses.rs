@@ -26,6 +26,7 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["node", "show"], &[WATCH]),
     (&["node", "hold"], &[CHANGE]),
     (&["node", "release"], &[CHANGE]),
+    (&["node", "reset-fence"], &[CHANGE]),
     (&["node", "remove"], &[CHANGE]),
     (&["join-token", "create"], &[CHANGE]),
     (&["config", "validate"], &[]),

@@ -108,9 +108,14 @@ impl Client {
     }
 
     /// Stores a newer trust bundle.
-    pub async fn publish_trust_bundle(&self, bundle: &SignedBundle) -> Result<view::Done, Failure> {
+    pub async fn publish_trust_bundle(
+        &self,
+        bundle: &SignedBundle,
+        reason: &str,
+    ) -> Result<view::Done, Failure> {
         let request = pb::PublishTrustBundleRequest {
             trust_bundle: to_json(bundle),
+            reason: reason.to_owned(),
             idempotency_key: clock::idempotency_key(),
         };
         ask!(self, publish_trust_bundle, request)

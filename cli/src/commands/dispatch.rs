@@ -3,8 +3,8 @@
 use fleet_types::document::DocumentKind;
 
 use super::{
-    audit, backup, completion, config, document, explain, join_token, login, node, node_orders, patch,
-    run as runs, status, version, whoami,
+    audit, backup, completion, config, document, explain, join_token, login, node, node_fence, node_orders,
+    patch, run as runs, status, version, whoami,
 };
 use crate::args::{
     AuditCommand, BackupCommand, Command, ConfigCommand, JoinTokenCommand, NodeCommand, PatchCommand,
@@ -23,6 +23,9 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Node(NodeCommand::Show { name }) => node::show(session, name).await,
         Command::Node(NodeCommand::Hold { name }) => node_orders::hold(session, name).await,
         Command::Node(NodeCommand::Release { name }) => node_orders::release(session, name).await,
+        Command::Node(NodeCommand::ResetFence { name, root_key }) => {
+            node_fence::reset(session, name, root_key).await
+        }
         Command::Node(NodeCommand::Remove { name }) => node_orders::remove(session, name).await,
         Command::JoinToken(JoinTokenCommand::Create { name, labels, replace_labels, valid_for }) => {
             join_token::create(session, name, (labels, *replace_labels), valid_for).await

@@ -12,10 +12,10 @@ use fleet_types::seal::PublicKey;
 use fleet_types::trust::{OperatorRole, RootKeys, TrustBundle};
 use serde::Serialize;
 
-use super::login_trust;
+use super::trust_bundle;
 use crate::args::LoginArgs;
 use crate::client::{self, EnrolledOperator, EnrolmentRequest};
-use crate::context::{CONTENT_KEY, Context, ContextEntry, ContextStore, make_or_load_content_key};
+use crate::context::{CONTENT_KEY, Context, ContextEntry, ContextStore, ROOT_KEYS, make_or_load_content_key};
 use crate::error::{ExitCode, Failure};
 use crate::render::{Answer, Block};
 use crate::session::Session;
@@ -88,7 +88,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
         controller_authorities: certificates(&bundle),
     };
     identity.store(&stored).map_err(|error| unusable(&error))?;
-    write_root_keys(&folder.join("root-keys.json"), &enrolled.roots)?;
+    write_root_keys(&folder.join(ROOT_KEYS), &enrolled.roots)?;
     let entry = ContextEntry {
         endpoint: addresses.endpoint,
         enrol: addresses.enrol,
@@ -103,7 +103,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
     let is_listed = bundle.content_key(&content_key.public().id()).is_some();
     let is_listed = match &root_key {
         Some(root) if !is_listed => {
-            login_trust::list_content_key(session, &context, &enrolled, content_key.public(), root).await?;
+            trust_bundle::list_content_key(session, &context, &enrolled, content_key.public(), root).await?;
             true
         }
         _ => is_listed,

@@ -26,4 +26,4 @@ pub use audit_mark::{AuditMark, Mark};
 pub use file::{ConfigFile, ContextEntry};
 pub use keys::{CONTENT_KEY, load_signing_key, make_or_load_content_key};
 pub use seen::{Revision, Seen, Sighting};
-pub use store::{Context, ContextStore};
+pub use store::{Context, ContextStore, ROOT_KEYS};

@@ -15,6 +15,9 @@ use super::keys::CONTENT_KEY;
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
 
+/// Name of the file of the root keys in the folder of a context.
+pub const ROOT_KEYS: &str = "root-keys.json";
+
 /// The folder of contexts.
 #[derive(Debug, Clone)]
 pub struct ContextStore {
@@ -49,6 +52,11 @@ impl Context {
     /// The content key.
     pub fn content_key_file(&self) -> PathBuf {
         self.folder.join(CONTENT_KEY)
+    }
+
+    /// The fleet's root keys, as the invite vouched for them.
+    pub fn root_keys_file(&self) -> PathBuf {
+        self.folder.join(ROOT_KEYS)
     }
 
     /// Newest documents and ids of nodes that were seen.

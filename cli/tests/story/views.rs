@@ -1,5 +1,6 @@
 //! What is looked at: fits into 80 columns, harmless whatever nodes say, the same in every format.
 
+use fleet_types::seal::SigningKey;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::fixtures::is_harmless;
@@ -105,6 +106,37 @@ fn what_is_decided_about_a_node_wants_a_reason_and_a_removal_its_name() {
     assert_eq!(world.run(&args).out, "fw-1 is removed\n");
     let orders = ["fw-1 is held: disk is swapped", "fw-1 is released: done", "fw-1 is removed: scrapped"];
     world.state(|state| assert_eq!(state.orders, orders));
+}
+
+#[test]
+fn a_fence_is_reset_by_a_root_key_and_by_nobody_else() {
+    let world = World::signed_in();
+    let root = world.root_key();
+    let reset = |key: &str, more: &[&str]| {
+        let args = ["node", "reset-fence", "fw-1", "--root-key", key, "--reason", "a stolen controller"];
+        world.run(&[&args[..], more].concat())
+    };
+    let root = root.to_str().unwrap();
+    assert_eq!(reset(root, &["--yes"]).code, 5, "it is severe");
+    let other = world.path().join("other.key");
+    let pem = SigningKey::pkcs8_to_pem(&SigningKey::generate().unwrap().1);
+    fleet_certs::files::write_secret(&other, &pem).unwrap();
+    let refused = reset(other.to_str().unwrap(), &["--confirm", "fw-1"]);
+    assert_eq!(refused.code, 12, "{}", refused.err);
+    world.state(|state| assert!(state.bundle.fence_resets.is_empty()));
+    for times in 1..3 {
+        let done = reset(root, &["--confirm", "fw-1"]);
+        assert_eq!(done.code, 0, "{}", done.err);
+        world.state(|state| {
+            let resets = &state.bundle.fence_resets;
+            assert_eq!(
+                (resets.len(), resets[0].version),
+                (1, state.bundle.version),
+                "{times}: the newest counts"
+            );
+            assert_eq!(state.bundle.content_keys.len(), 1, "all else stays");
+        });
+    }
 }
 
 /// Reads `wanted` answers and goes away.

@@ -56,6 +56,7 @@ impl World {
             operator_authorities: vec![operators.listed()],
             content_keys: vec![],
             audit_key: SigningKey::generate().unwrap().0.public(),
+            fence_resets: vec![],
         };
         let signed = bundle.sign(&root).unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -163,6 +163,7 @@ impl OperatorService for Operators {
                 &self.context.identities,
                 &caller,
                 &r.trust_bundle,
+                &r.reason,
                 &r.idempotency_key,
             )
             .await,

@@ -1,16 +1,20 @@
 //! The trust bundle: stored and handed out here, made and signed elsewhere.
 
 use fleet_store::WriteId;
-use fleet_types::trust::{SignedBundle, TrustBundle};
+use fleet_types::trust::{MAX_FENCE_RESETS, SignedBundle, TrustBundle};
 use fleet_types::view::{Done, TrustView};
 
 use super::caller::Operator;
 use super::idempotency::Once;
+use super::limits;
 use crate::context::{Identities, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::fleet;
 use crate::repo::reader::BatchExt as _;
+
+/// Nodes whose reset stands in the audit record by their ids; one is published at a time.
+const NAMED_RESETS: usize = 20;
 
 /// The newest bundle.
 pub fn view(identities: &Identities) -> TrustView {
@@ -24,6 +28,7 @@ pub async fn publish(
     identities: &Identities,
     caller: &Operator,
     bytes: &[u8],
+    reason: &str,
     idempotency_key: &str,
 ) -> Result<Done> {
     let once = Once::new(caller, idempotency_key, "trust.publish", &[bytes])?;
@@ -58,6 +63,18 @@ pub async fn publish(
         )
         .fix("rotating authorities is not built yet; keep all that the newest bundle lists"));
     }
+    if bundle.fence_resets.len() > MAX_FENCE_RESETS {
+        let why = format!("{} resets of fences; it keeps {MAX_FENCE_RESETS}", bundle.fence_resets.len());
+        return Err(ControllerError::invalid("trust_bundle", why));
+    }
+    limits::check_reason(reason)?;
+    let resets: Vec<String> = bundle
+        .fence_resets
+        .iter()
+        .filter(|reset| !current.fence_resets.contains(reset))
+        .map(|reset| reset.node.to_string())
+        .take(NAMED_RESETS)
+        .collect();
     let answer = Done {
         schema: "fleet/v1/done".to_owned(),
         message: format!("trust bundle version {next} is stored and sent to connected nodes"),
@@ -70,6 +87,8 @@ pub async fn publish(
     batch = once.store(storage, batch, &answer)?;
     let leaf = AuditEntry::new(caller.actor(), "trust.publish", format!("trust-bundle/{next}"))
         .subject(fleet_types::digest::Digest::of(&signed.payload))
+        .detail("fence_resets", resets.join(" "))
+        .text(reason)
         .idempotency(idempotency_key);
     match storage.audited.commit(batch, vec![leaf]).await {
         Ok(_) => {}
@@ -140,8 +159,8 @@ mod tests {
         store.meet(2);
         let ada = operator();
         let (first, second) = tokio::join!(
-            publish(&test.context.storage, &test.context.identities, &ada, &a, "a"),
-            publish(&test.context.storage, &test.context.identities, &ada, &b, "b")
+            publish(&test.context.storage, &test.context.identities, &ada, &a, "", "a"),
+            publish(&test.context.storage, &test.context.identities, &ada, &b, "", "b")
         );
         let (won, lost) = match (&first, &second) {
             (Ok(_), Err(lost)) => (a, lost),
@@ -166,8 +185,8 @@ mod tests {
         store.meet(2);
         let ada = operator();
         let (first, second) = tokio::join!(
-            publish(&test.context.storage, &test.context.identities, &ada, &a, "a"),
-            publish(&test.context.storage, &test.context.identities, &ada, &a, "a")
+            publish(&test.context.storage, &test.context.identities, &ada, &a, "", "a"),
+            publish(&test.context.storage, &test.context.identities, &ada, &a, "", "a")
         );
         assert_eq!(first.unwrap(), second.unwrap());
         assert_eq!(publish_leaves(&test.context).await, 1);
@@ -180,11 +199,11 @@ mod tests {
         let (bundle, ada) = (next(&test, 2, 1), operator());
         let held = store.hold_next();
         tokio::select! {
-            _ = publish(&test.context.storage, &test.context.identities, &ada, &bundle, "a") => panic!("its answer is held back"),
+            _ = publish(&test.context.storage, &test.context.identities, &ada, &bundle, "", "a") => panic!("its answer is held back"),
             written = held.written => written.unwrap(),
         }
         assert_eq!(test.context.identities.trust.get().0.version, 1, "the caller went away in between");
-        publish(&test.context.storage, &test.context.identities, &ada, &bundle, "a").await.unwrap();
+        publish(&test.context.storage, &test.context.identities, &ada, &bundle, "", "a").await.unwrap();
         assert_eq!(test.context.identities.trust.get().0.version, 2);
     }
 
@@ -192,18 +211,50 @@ mod tests {
     async fn what_another_process_published_is_built_upon_and_memory_never_goes_back() {
         let test = TestContext::new().await;
         let before = test.context.identities.trust.get();
-        publish(&test.context.storage, &test.context.identities, &operator(), &next(&test, 2, 1), "")
+        publish(&test.context.storage, &test.context.identities, &operator(), &next(&test, 2, 1), "", "")
             .await
             .unwrap();
         // As in a process that has not heard of it.
         let context = &test.context;
         context.identities.trust.set(before.0.clone(), before.1.clone());
         assert_eq!(context.identities.trust.get().0.version, 2, "an older bundle takes no newer one's place");
-        let refused = publish(&context.storage, &context.identities, &operator(), &next(&test, 2, 2), "")
+        let refused = publish(&context.storage, &context.identities, &operator(), &next(&test, 2, 2), "", "")
             .await
             .unwrap_err();
         assert!(matches!(refused.detail.code.as_str(), "trust-refused" | "trust-version"), "{refused}");
-        publish(&context.storage, &context.identities, &operator(), &next(&test, 3, 3), "").await.unwrap();
+        publish(&context.storage, &context.identities, &operator(), &next(&test, 3, 3), "", "")
+            .await
+            .unwrap();
         assert_eq!(context.identities.trust.get().0.version, 3);
+    }
+
+    #[tokio::test]
+    async fn a_reset_of_a_fence_is_audited_and_lets_its_node_in_until_it_knows() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let node = crate::testing::agent(1).node;
+        let hello = |bundle_version| {
+            let hello = fleet_proto::pb::Hello {
+                protocol_min: 1,
+                protocol_max: 1,
+                generation_seen: 900,
+                facts: fleet_proto::convert::to_json(&fleet_types::facts::NodeFacts::default()),
+                bundle_version,
+                ..Default::default()
+            };
+            let body = Some(fleet_proto::pb::agent_message::Body::Hello(hello));
+            let message = fleet_proto::pb::AgentMessage { seq: 1, link_epoch: 0, body };
+            crate::edge::session::hello::read(&context.identities, node, message).is_ok()
+        };
+        let bundle = context.identities.trust.get().0.clone();
+        assert!(!hello(bundle.version), "a node that has seen a newer store");
+        let reset = bundle.clone().with_fence_reset(node, bundle.issued).sign(&test.root).unwrap();
+        let bytes = fleet_proto::convert::to_json(&reset);
+        let ada = operator();
+        publish(&context.storage, &context.identities, &ada, &bytes, "stolen", "").await.unwrap();
+        assert!(hello(bundle.version) && !hello(bundle.version + 1));
+        let leaves = crate::testing::leaves(context, "trust.publish").await;
+        assert_eq!(leaves[0].detail.get("fence_resets"), Some(&node.to_string()));
+        assert!(leaves[0].text.is_some(), "why");
     }
 }

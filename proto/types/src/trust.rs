@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical::{self, CanonicalError};
 use crate::digest::Digest;
-use crate::id::{ControllerId, FleetId, Name, OperatorId};
+use crate::id::{ControllerId, FleetId, Name, NodeId, OperatorId};
 use crate::seal::{Envelope, KeyId, Kind, PublicKey, SealError, SigningKey, base64_bytes};
 use crate::time::Timestamp;
 
@@ -71,7 +71,24 @@ pub struct TrustBundle {
     pub content_keys: Vec<ContentKey>,
     /// Key of the audit log's checkpoints.
     pub audit_key: PublicKey,
+    /// Nodes whose fence begins anew, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fence_resets: Vec<FenceReset>,
 }
+
+/// A node forgets the highest store generation and link epoch that it has seen, once: somebody had raised them, or they
+/// are of a store that is gone for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FenceReset {
+    /// The node.
+    pub node: NodeId,
+    /// Version of the bundle that asked for it first; a node takes each one once.
+    pub version: u64,
+}
+
+/// Resets that a bundle keeps: it goes to every node, and a node that was away for longer is reset again by hand.
+pub const MAX_FENCE_RESETS: usize = 100;
 
 /// A certificate authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +204,23 @@ impl TrustBundle {
     /// The listed content key with this id.
     pub fn content_key(&self, id: &KeyId) -> Option<&ContentKey> {
         self.content_keys.iter().find(|entry| entry.key.id() == *id)
+    }
+
+    /// The version in which this node's fence was reset last.
+    pub fn fence_reset(&self, node: NodeId) -> Option<u64> {
+        self.fence_resets.iter().filter(|reset| reset.node == node).map(|reset| reset.version).max()
+    }
+
+    /// The next bundle, in which the fence of a node begins anew.
+    #[must_use]
+    pub fn with_fence_reset(mut self, node: NodeId, now: Timestamp) -> Self {
+        self.version += 1;
+        self.issued = now;
+        self.fence_resets.retain(|reset| reset.node != node);
+        self.fence_resets.push(FenceReset { node, version: self.version });
+        let too_many = self.fence_resets.len().saturating_sub(MAX_FENCE_RESETS);
+        self.fence_resets.drain(..too_many);
+        self
     }
 
     /// Checks an operator's signature: the key is listed, may sign work, and did sign this.
@@ -323,6 +357,7 @@ mod tests {
                 })
                 .collect(),
             audit_key: SigningKey::generate().unwrap().0.public(),
+            fence_resets: vec![],
         }
     }
 

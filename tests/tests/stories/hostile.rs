@@ -116,7 +116,11 @@ async fn malformed_messages_end_their_own_call_only() -> Result<()> {
             procedure: vec![],
         };
         assert_eq!(service.start_run(start).await.unwrap_err().code(), Code::InvalidArgument);
-        let publish = pb::PublishTrustBundleRequest { trust_bundle: request, idempotency_key: key() };
+        let publish = pb::PublishTrustBundleRequest {
+            trust_bundle: request,
+            reason: String::new(),
+            idempotency_key: key(),
+        };
         assert_eq!(service.publish_trust_bundle(publish).await.unwrap_err().code(), Code::InvalidArgument);
     }
     // No HTTP/2, no TLS, and connections that say nothing hold nobody up.

@@ -42,6 +42,7 @@ impl Dispatcher {
         if !link.trust_bundle.is_empty() {
             self.parts.trust.update(&link.trust_bundle, &mut self.parts.state).map_err(|e| chain(&e))?;
         }
+        self.begin_fence_anew().map_err(|e| chain(&e))?;
         let signed: SignedDispatch =
             convert::json("link_up.dispatch", &link.dispatch).map_err(|e| e.to_string())?;
         let statement = signed.open(self.parts.trust.bundle(), self.now()).map_err(|e| chain(&e))?;
@@ -54,7 +55,7 @@ impl Dispatcher {
         };
         if let Some(how) = how {
             return Err(format!(
-                "fencing: generation {} and link {} are {how} {} and {} seen before",
+                "fencing: generation {} and link {} are {how} {} and {} seen before; if this is the right controller, a holder of the root key lets the node begin anew: fleetctl node reset-fence NAME",
                 generation.0, epoch.0, seen.0, seen.1
             ));
         }

@@ -45,11 +45,13 @@ impl Dispatcher {
 
     /// Fence and report chain from whichever of journal and state knows more.
     fn recover_state(&mut self) -> Result<(), StateError> {
-        let Parts { table, state, damage, .. } = &mut self.parts;
+        let Parts { table, state, .. } = &mut self.parts;
         if let Some((generation, epoch)) = table.newest_fence() {
             // Lower than what the state knows, as a rule.
-            state.raise_fence(generation, epoch)?;
+            state.recall_fence(generation, epoch)?;
         }
+        self.begin_fence_anew()?;
+        let Parts { table, state, damage, .. } = &mut self.parts;
         let newest = table.newest_report();
         let known = state.get();
         let shadow = known.report_previous.map(|digest| (known.report_sequence, digest));
@@ -66,6 +68,18 @@ impl Dispatcher {
             self.report_again();
         } else {
             self.mend_reports();
+        }
+        Ok(())
+    }
+
+    /// Resets the fence where the trust bundle asks for it and it was not done yet: a stop may have come between taking
+    /// the bundle and this.
+    pub(super) fn begin_fence_anew(&mut self) -> Result<(), StateError> {
+        let Parts { trust, state, node, .. } = &mut self.parts;
+        if let Some(version) = trust.bundle().fence_reset(node.node)
+            && state.reset_fence(version)?
+        {
+            tracing::warn!(version, "the fence begins anew: the root keys asked for it in the trust bundle");
         }
         Ok(())
     }

@@ -128,6 +128,11 @@ impl Bench {
     }
 
     pub fn bundle(&self, version: u64) -> SignedBundle {
+        self.trust(version).sign(&self.root).unwrap()
+    }
+
+    /// What a bundle says, before it is signed.
+    pub fn trust(&self, version: u64) -> TrustBundle {
         let content = ContentKey {
             key: self.operator.public(),
             operator: OperatorId::from_uuid(Uuid::from_u128(2)),
@@ -136,7 +141,7 @@ impl Bench {
         };
         let authority =
             Authority { certificate: vec![1], public_key: self.authority.public_key().as_ref().to_vec() };
-        let bundle = TrustBundle {
+        TrustBundle {
             schema: BUNDLE_SCHEMA.to_owned(),
             fleet: self.node.fleet,
             version,
@@ -146,8 +151,8 @@ impl Bench {
             operator_authorities: vec![],
             content_keys: vec![content],
             audit_key: self.root.public(),
-        };
-        bundle.sign(&self.root).unwrap()
+            fence_resets: vec![],
+        }
     }
 
     pub fn dispatch_statement(&self) -> SignedDispatch {

@@ -274,6 +274,32 @@ async fn lower_fencing_values_and_older_bundles_refuse_the_link() {
 }
 
 #[tokio::test]
+async fn the_root_keys_let_a_fence_begin_anew_once() {
+    let mut bench = Bench::new("");
+    let (handle, mut core) = bench.start(5).await;
+    core.link_up(&bench, 900, 1).await;
+    core.reconcile().await;
+    let reset = |node, version: u64| {
+        let bundle = bench.trust(version - 1).with_fence_reset(node, bench.now());
+        let dispatch = fleet_proto::convert::to_json(&bench.dispatch_statement());
+        let trust_bundle = fleet_proto::convert::to_json(&bundle.sign(&bench.root).unwrap());
+        ToExecutor::LinkUp(pb::LinkUp { generation: 1, link_epoch: 6, dispatch, trust_bundle })
+    };
+    let other = NodeId::from_uuid(Uuid::from_u128(99));
+    for (node, version, good) in [(other, 3, false), (bench.node.node, 4, true)] {
+        core.send(reset(node, version)).await;
+        let answer = core.next("the answer to a reset").await;
+        assert_eq!(matches!(answer, Some(FromExecutor::Reconcile(_))), good, "{answer:?}");
+    }
+    // Whoever raises it again is not undone by the same bundle, neither over a link nor at a start.
+    core.link_up(&bench, 800, 1).await;
+    core.reconcile().await;
+    handle.drain(Duration::from_secs(20)).await;
+    let (_handle, mut core) = bench.try_start().unwrap();
+    assert_eq!(core.ready().await.generation_seen, 800);
+}
+
+#[tokio::test]
 async fn assignments_that_the_link_does_not_vouch_for_are_refused_without_a_trace() {
     let mut bench = Bench::new("mode = \"enforce\"");
     let (_handle, mut core) = bench.start(5).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fleet_proto::convert;
 use fleet_proto::{PROTOCOL, pb};
 use fleet_types::digest::Digest;
+use fleet_types::id::NodeId;
 
 use crate::context::{Context, Identities};
 use crate::error::{ControllerError, Kind, Result};
@@ -26,7 +27,7 @@ pub struct Greeting {
 }
 
 /// Takes the first message, if it is a hello that this controller can answer.
-pub fn read(identities: &Identities, message: pb::AgentMessage) -> Result<Greeting> {
+pub fn read(identities: &Identities, node: NodeId, message: pb::AgentMessage) -> Result<Greeting> {
     if message.seq != 1 {
         let why = format!("{} in the first message; it begins at 1", message.seq);
         return Err(ControllerError::invalid("seq", why));
@@ -53,12 +54,16 @@ pub fn read(identities: &Identities, message: pb::AgentMessage) -> Result<Greeti
     {
         return Err(ControllerError::invalid("hello", "a field is over its limit"));
     }
-    if hello.generation_seen > identities.fleet.generation.0 {
+    // The root keys may have said that the node is to forget it; it learns so with the bundle in the answer.
+    let forgets = identities.trust.get().0.fence_reset(node).is_some_and(|at| at > hello.bundle_version);
+    if hello.generation_seen > identities.fleet.generation.0 && !forgets {
         let why = format!(
             "the node has seen store generation {}, this store has {}: it is older than the node's knowledge",
             hello.generation_seen, identities.fleet.generation.0
         );
-        return Err(ControllerError::new(Kind::Refused, "older-store", why));
+        return Err(ControllerError::new(Kind::Refused, "older-store", why).fix(
+            "start the newer store; where it is gone for good, a holder of the root key lets the node begin anew: fleetctl node reset-fence NAME",
+        ));
     }
     let facts = HelloFacts {
         facts: convert::json("hello.facts", &hello.facts)?,

@@ -107,7 +107,7 @@ impl Session {
             return Err(ControllerError::new(Kind::Invalid, "no-hello", "no hello came"));
         };
         let (context, node) = (&self.context, self.agent.node);
-        let greeting = hello::read(&context.identities, message)?;
+        let greeting = hello::read(&context.identities, node, message)?;
         let epoch = inventory::connect(context, &self.agent, &greeting.facts).await?;
         let outbox = context.memory.sessions.register(node, epoch).ok_or_else(|| {
             ControllerError::new(Kind::Conflict, "newer-link", "a newer link of this node came between")
