@@ -92,6 +92,9 @@ pub enum FileKind {
     Special,
 }
 
+/// From here on it counts whether a file has holes.
+const LARGE_BYTES: u64 = 1024 * 1024;
+
 /// What is known about a file without opening it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
@@ -117,6 +120,15 @@ pub struct Stat {
     pub device: u64,
     /// Its number there.
     pub inode: u64,
+}
+
+impl Stat {
+    /// Bytes on the disk, of a large file that has fewer than its length. Small ones may lie within their file system's
+    /// own records, and save nobody anything.
+    pub fn sparse(&self) -> Option<u64> {
+        let is_large = self.kind == FileKind::Regular && self.size >= LARGE_BYTES;
+        (is_large && self.allocated < self.size).then_some(self.allocated)
+    }
 }
 
 /// What a file or folder has beside its content.
@@ -176,6 +188,9 @@ pub trait ReadFile: Read + Send {
 pub trait WriteFile: Write + Send {
     /// Makes what was written durable.
     fn sync(&mut self) -> Result<(), FileError>;
+
+    /// Leaves a hole of so many bytes, which read as zeros and take no room. The file is so much longer.
+    fn skip(&mut self, bytes: u64) -> Result<(), FileError>;
 
     /// Gives it the owner (where this process may) and the time of another file.
     fn take_after(&mut self, model: &Stat) -> Result<(), FileError>;

@@ -181,6 +181,15 @@ impl WriteFile for LinuxWriteFile {
         self.file.sync_all().map_err(|e| FileError::of("fsync", &self.path, &e))
     }
 
+    fn skip(&mut self, bytes: u64) -> Result<(), FileError> {
+        let skipped = i64::try_from(bytes)
+            .map_err(std::io::Error::other)
+            .and_then(|bytes| self.file.seek(SeekFrom::Current(bytes)))
+            // So that it is there also where nothing follows.
+            .and_then(|end| self.file.set_len(end));
+        skipped.map_err(|e| FileError::of("lengthen", &self.path, &e))
+    }
+
     fn take_after(&mut self, model: &Stat) -> Result<(), FileError> {
         let own = rustix::fs::fstat(&self.file).map_err(|e| FileError::of("stat", &self.path, &e.into()))?;
         if (own.st_uid, own.st_gid) != (model.uid, model.gid) {

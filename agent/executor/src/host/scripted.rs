@@ -463,6 +463,10 @@ impl WriteFile for ScriptedWrite {
         self.real.sync()
     }
 
+    fn skip(&mut self, bytes: u64) -> Result<(), FileError> {
+        self.real.skip(bytes)
+    }
+
     fn take_after(&mut self, model: &Stat) -> Result<(), FileError> {
         self.real.take_after(model)
     }

@@ -33,6 +33,9 @@ const SCHEMA: &str = "fleet/v1/backup";
 pub(super) const MANIFEST: &str = "manifest.json";
 /// Between file, compressor and disk: large enough that system calls cost nothing beside compressing.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// The PAX record of a file with holes: its bytes on the disk. Its zeros are in the archive, where they compress to
+/// nearly nothing; a restore leaves them out again.
+pub(super) const ON_DISK: &str = "FLEET.on-disk";
 /// Blocks between packing and compressing: one megabyte evens out files that are slow to open.
 const BLOCKS: usize = 4;
 /// Largest manifest that is read back: 500,000 entries.
@@ -382,11 +385,12 @@ fn append_records<W: Write>(
     tar: &mut tar::Builder<W>,
     member: &mut Member,
     attributes: Vec<(String, Vec<u8>)>,
-    modified_seconds: i64,
+    stat: &Stat,
 ) -> io::Result<()> {
     let mut records: Vec<(String, Vec<u8>)> = Vec::new();
-    if modified_seconds < 0 {
-        records.push(("mtime".to_owned(), modified_seconds.to_string().into_bytes()));
+    records.extend(stat.sparse().map(|on_disk| (ON_DISK.to_owned(), on_disk.to_string().into_bytes())));
+    if stat.modified_seconds < 0 {
+        records.push(("mtime".to_owned(), stat.modified_seconds.to_string().into_bytes()));
     }
     for (name, value) in attributes {
         records.push((format!("SCHILY.xattr.{name}"), value));
@@ -420,7 +424,7 @@ fn append<W: Write>(
             if !name.as_os_str().is_empty() {
                 let Some(attributes) = unless_gone(files.attributes(&found.path))? else { return Ok(GONE) };
                 let modified = found.stat.modified_seconds;
-                append_records(tar, &mut member, attributes, modified).map_err(ArchiveError::Write)?;
+                append_records(tar, &mut member, attributes, &found.stat).map_err(ArchiveError::Write)?;
                 let mut header = header(tar::EntryType::Directory, 0, member.mode, modified);
                 set_owner(&mut header, &found.stat);
                 tar.append_data(&mut header, name, io::empty()).map_err(ArchiveError::Write)?;
@@ -432,7 +436,7 @@ fn append<W: Write>(
             let Some(attributes) = unless_gone(files.attributes(&found.path))? else { return Ok(GONE) };
             member.size = before.size;
             let modified = before.modified_seconds;
-            append_records(tar, &mut member, attributes, modified).map_err(ArchiveError::Write)?;
+            append_records(tar, &mut member, attributes, &before).map_err(ArchiveError::Write)?;
             let mut header = header(tar::EntryType::Regular, before.size, before.mode, modified);
             set_owner(&mut header, &before);
             let mut reading = Reading { file: Hashing::new(file), failed: false, deadline };

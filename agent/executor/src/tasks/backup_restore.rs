@@ -298,7 +298,7 @@ impl Order<'_> {
         let mut needed: BTreeMap<&Path, u64> = BTreeMap::new();
         let sizes: BTreeMap<PathBuf, u64> = items
             .iter()
-            .map(|item| Ok((self.place(&item.path)?, item.size)))
+            .map(|item| Ok((self.place(&item.path)?, item.on_disk.unwrap_or(item.size))))
             .collect::<Result<_, FileError>>()?;
         for step in steps.iter().filter(|step| step.change == Move::Put) {
             *needed.entry(&step.stage).or_default() += sizes.get(&step.path).copied().unwrap_or_default();

@@ -82,8 +82,13 @@ impl Change for BackupRun {
         } else {
             let found = sources(context, &order, &mut TaskReport::default())?;
             let files = found.iter().filter(|one| one.stat.kind == FileKind::Regular);
-            let (count, bytes) = (files.clone().count(), files.map(|one| one.stat.size).sum::<u64>());
-            format!("{count} files, {bytes} bytes")
+            let (count, bytes) = (files.clone().count(), files.clone().map(|one| one.stat.size).sum::<u64>());
+            match files.filter_map(|one| Some(one.stat.size - one.stat.sparse()?)).sum::<u64>() {
+                0 => format!("{count} files, {bytes} bytes"),
+                holes => format!(
+                    "{count} files, {bytes} bytes, {holes} of them holes that are read and take no room"
+                ),
+            }
         };
         let mut plan = TaskPlan {
             summary: format!("{what}: {within} into {path}"),

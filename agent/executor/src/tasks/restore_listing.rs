@@ -12,10 +12,10 @@ use std::path::{Component, Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
 
-use super::archive::MANIFEST;
+use super::archive::{MANIFEST, ON_DISK};
 use super::archive_error::ArchiveError;
 use super::deadline::Deadline;
-use crate::host::{Dress, FileError, Files, Glob};
+use crate::host::{Dress, FileError, Files, Glob, WriteFile};
 
 /// Most members: as many as a manifest may list.
 const MAX_MEMBERS: usize = 500_000;
@@ -24,6 +24,8 @@ const MAX_DEPTH: usize = 64;
 /// Largest content: no firewall's disk is larger, and sums stay far from their end. How much of it there is room for is asked as
 /// well, and gzip itself never packs more than 1,032 to one.
 const MAX_CONTENT_BYTES: u64 = 1 << 44;
+/// What a file system gives out, as a rule: holes are whole ones of these.
+const PAGE_BYTES: usize = 4096;
 /// Names of PAX records with extended attributes.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
 /// Attributes that are put back. Not capabilities, which give rights as setuid does.
@@ -38,6 +40,8 @@ pub(super) struct Item {
     pub(super) is_folder: bool,
     /// Bytes of its content.
     pub(super) size: u64,
+    /// Bytes that it took on the disk, where it had holes.
+    pub(super) on_disk: Option<u64>,
     /// What it has beside its content.
     pub(super) dress: Dress,
 }
@@ -108,12 +112,13 @@ pub(super) fn read(
         if !scope.wants(&path) {
             continue;
         }
-        let attributes = attributes(&mut entry).map_err(broken)?;
+        let Records { attributes, on_disk } = records(&mut entry).map_err(broken)?;
         let header = entry.header();
         let number = |value: io::Result<u64>| value.map_err(broken);
         let item = Item {
             is_folder: kind.is_dir(),
             size: entry.size(),
+            on_disk: on_disk.filter(|on_disk| *on_disk < entry.size()),
             dress: Dress {
                 uid: u32::try_from(number(header.uid())?).map_err(|_| refused("has no owner that can be"))?,
                 gid: u32::try_from(number(header.gid())?).map_err(|_| refused("has no group that can be"))?,
@@ -136,17 +141,31 @@ pub(super) fn read(
     }
 }
 
-fn attributes(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let mut found = Vec::new();
+/// The PAX records of a member that mean something here.
+fn records(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Records> {
+    let mut found = Records::default();
     let Some(records) = entry.pax_extensions()? else { return Ok(found) };
     for record in records {
         let record = record?;
-        let Some(name) = record.key().ok().and_then(|key| key.strip_prefix(ATTRIBUTE)) else { continue };
-        if ATTRIBUTES.iter().any(|allowed| name.starts_with(allowed)) {
-            found.push((name.to_owned(), record.value_bytes().to_vec()));
+        match record.key() {
+            Ok(ON_DISK) => found.on_disk = record.value().ok().and_then(|value| value.parse().ok()),
+            Ok(key) => {
+                let Some(name) = key.strip_prefix(ATTRIBUTE) else { continue };
+                if ATTRIBUTES.iter().any(|allowed| name.starts_with(allowed)) {
+                    found.attributes.push((name.to_owned(), record.value_bytes().to_vec()));
+                }
+            }
+            Err(_) => {}
         }
     }
     Ok(found)
+}
+
+/// What the PAX records of a member say.
+#[derive(Default)]
+struct Records {
+    attributes: Vec<(String, Vec<u8>)>,
+    on_disk: Option<u64>,
 }
 
 /// The declared path of a member's name: relative, without `.` or `..`, and not too deep.
@@ -168,17 +187,36 @@ pub(super) fn unpack(
     deadline: Deadline<'_>,
 ) -> Result<(), ArchiveError> {
     let mut file = files.create(to, 0o600)?;
-    let mut chunk = vec![0; 256 * 1024];
+    let (mut chunk, mut hole) = (vec![0; 256 * 1024], 0);
     loop {
         deadline.check()?;
         match content.read(&mut chunk).map_err(|e| FileError::of("unpack", to, &e))? {
             0 => break,
+            count if item.on_disk.is_some() => hole = sparse(&mut *file, &chunk[..count], hole, to)?,
             count => file.write_all(&chunk[..count]).map_err(|e| FileError::of("write", to, &e))?,
         }
+    }
+    if hole > 0 {
+        file.skip(hole)?;
     }
     file.sync()?;
     drop(file);
     Ok(files.dress(to, &item.dress)?)
+}
+
+/// Writes what is not zero of a chunk behind a hole that is still to be left; gives the hole at its end.
+fn sparse(file: &mut dyn WriteFile, chunk: &[u8], mut hole: u64, to: &Path) -> Result<u64, FileError> {
+    for page in chunk.chunks(PAGE_BYTES) {
+        if page.iter().all(|byte| *byte == 0) {
+            hole += page.len() as u64;
+            continue;
+        }
+        if hole > 0 {
+            file.skip(std::mem::take(&mut hole))?;
+        }
+        file.write_all(page).map_err(|e| FileError::of("write", to, &e))?;
+    }
+    Ok(hole)
 }
 
 #[cfg(test)]

@@ -26,6 +26,34 @@ const PROFILE: &str = r#"
 "#;
 const LATEST: &str = r#"{"backup":"config","date":"latest"}"#;
 
+#[test]
+fn a_file_with_holes_costs_what_its_data_costs() {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    let mut bench = Bench::new(PROFILE);
+    bench.file("/etc/edgefw/state.db", b"head");
+    let path = bench.at("/etc/edgefw/state.db");
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"middle", 40 << 20).unwrap();
+    file.set_len(64 << 20).unwrap();
+    let content = Digest::of(&std::fs::read(&path).unwrap());
+    let with = bench.with(r#"{"backup":"config"}"#);
+    let plan = bench.plan("backup.run", &with).unwrap();
+    assert!(plan.summary.contains("of them holes"), "{}", plan.summary);
+    // Far less room than its length: for the archive, and for the file when it comes back.
+    bench.host.script().space = Some(crate::host::Space { total: 1 << 30, available: 1 << 20, used: 0 });
+    bench.apply("backup.run", &with).unwrap();
+    bench.step.run = RunId::from_number(8);
+    std::fs::write(&path, b"gone").unwrap();
+    bench.apply("backup.restore", &bench.with(LATEST)).unwrap();
+    let back = std::fs::metadata(&path).unwrap();
+    assert_eq!(Digest::of(&std::fs::read(&path).unwrap()), content);
+    assert!(
+        back.len() == 64 << 20 && back.blocks() * 512 < 1 << 20,
+        "{} bytes on the disk",
+        back.blocks() * 512
+    );
+}
+
 /// A node with a backup, of which much has changed since.
 fn changed() -> (Bench, Tree) {
     let mut bench = Bench::new(PROFILE);
