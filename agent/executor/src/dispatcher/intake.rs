@@ -338,7 +338,8 @@ impl Dispatcher {
             profile: request.profile,
             changes: admitted.changes(),
             disruptive: admitted.is_disruptive(),
-            started: self.now(),
+            // Not the clock again: a second later the placeholders of the next life would be others.
+            started: admitted.resolution().started,
             request_ends: request.not_after,
             boot_id: self.parts.host.clock().boot_id(),
             boot_ms: self.boot_ms(),

@@ -51,6 +51,8 @@ struct Fault {
 pub struct Script {
     /// Wall time.
     pub now: Timestamp,
+    /// How far the clock goes on at each look.
+    pub tick: Duration,
     /// Time since boot.
     pub since_boot: Duration,
     /// Id of this boot.
@@ -136,6 +138,7 @@ impl ScriptedHost {
     pub fn new(root: &Path, state: &Path) -> Result<Self, FileError> {
         let script = Arc::new(Mutex::new(Script {
             now: Timestamp::clamped(1_763_820_131_000),
+            tick: Duration::ZERO,
             since_boot: Duration::from_secs(100_000),
             boot_id: "6d0bd7a7-0000-4000-8000-000000000001".to_owned(),
             programs: BTreeMap::new(),
@@ -238,7 +241,9 @@ impl Host for ScriptedHost {
 
 impl Clock for ScriptedHost {
     fn now(&self) -> Timestamp {
-        self.script().now
+        let mut script = self.script();
+        script.now = script.now.plus(script.tick);
+        script.now
     }
 
     fn since_boot(&self) -> Duration {

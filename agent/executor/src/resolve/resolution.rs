@@ -112,6 +112,8 @@ pub struct Resolution {
     pub profile: Arc<Profile>,
     /// Facts at resolution.
     pub facts: Arc<NodeFacts>,
+    /// The job's start, which its placeholders tell: of acceptance and every later life it is the same.
+    pub started: Timestamp,
     /// Values of placeholders by name.
     pub placeholders: Arc<BTreeMap<String, String>>,
     /// The steps in order.
@@ -194,6 +196,7 @@ pub fn resolve(input: &ResolveInput<'_>) -> Resolution {
         procedure: Arc::clone(&input.procedure),
         profile: Arc::clone(&input.profile),
         facts: Arc::new(input.facts.clone()),
+        started: input.started,
         placeholders,
         steps,
         rollback,

@@ -75,6 +75,24 @@ async fn a_drained_executor_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn the_time_of_a_job_is_that_of_its_acceptance_in_every_life_and_step() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    // No two looks at the clock tell the same second.
+    bench.host.script().tick = std::time::Duration::from_secs(1);
+    bench.crash = Crash::Halt(CrashPoint::BeforeStepEnd);
+    let (_dead, mut core) = bench.start(1).await;
+    let order = bench.order(1, Verb::Run, backups(&["one", "two"]));
+    core.assign(&bench, &order, 1).await;
+    core.drain().await;
+    bench.crash = Crash::Never;
+    let (_handle, mut core) = bench.start(2).await;
+    assert_eq!(core.report(&bench).await.outcome, Outcome::Succeeded);
+    let times = bench.tasks.times();
+    assert!(times.len() > 2, "two steps, one of them in both lives");
+    assert!(times.iter().flatten().all(|time| *time == times[0][0]), "{times:?}");
+}
+
+#[tokio::test]
 async fn a_cancel_is_not_forgotten_by_a_restart() {
     let mut bench = Bench::new("mode = \"enforce\"");
     bench.tasks.set("one", Does::Waits);

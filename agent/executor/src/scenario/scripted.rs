@@ -86,6 +86,7 @@ pub struct Tasks {
     script: Mutex<BTreeMap<String, Does>>,
     calls: Mutex<Vec<String>>,
     views: Mutex<BTreeMap<String, JobView>>,
+    times: Mutex<Vec<[String; 2]>>,
     news: Notify,
     go: (SyncSender<()>, Mutex<Receiver<()>>),
 }
@@ -98,6 +99,7 @@ impl Tasks {
             script: Mutex::default(),
             calls: Mutex::default(),
             views: Mutex::default(),
+            times: Mutex::default(),
             news: Notify::new(),
             go: (sender, Mutex::new(receiver)),
         }))
@@ -135,6 +137,11 @@ impl Tasks {
         self.views.lock().unwrap().get(step).cloned().unwrap_or_default()
     }
 
+    /// What each call was told of the time of its job: as a placeholder, and as its start.
+    pub fn times(&self) -> Vec<[String; 2]> {
+        self.times.lock().unwrap().clone()
+    }
+
     /// Waits until this call has begun.
     pub async fn began(&self, call: &str) {
         let waiting = async {
@@ -167,6 +174,8 @@ impl Tasks {
         let step = context.step.step.clone();
         self.calls.lock().unwrap().push(format!("{verb} {step}"));
         self.views.lock().unwrap().insert(step.clone(), context.job.clone());
+        let told = context.placeholders.get("timestamp").cloned().unwrap_or_default();
+        self.times.lock().unwrap().push([told, context.step.job_started.compact()]);
         self.news.notify_waiters();
         let does = self.script.lock().unwrap().get(&step).copied().unwrap_or(Does::Well);
         let report = TaskReport { summary: format!("{verb} done"), ..TaskReport::default() };
