@@ -69,7 +69,9 @@ impl ProcessMark {
 
 /// State and start time. The name in brackets may hold anything, so fields are counted after the last bracket.
 fn state_and_start(pid: i32) -> Option<(char, u64)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Bytes: the kernel cuts names after 15 of them, also within a letter.
+    let bytes = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
     let rest = &text[text.rfind(')')? + 1..];
     let mut fields = rest.split_whitespace();
     // The state is field 3; the start time is field 22, so 18 lie between.

@@ -28,7 +28,11 @@ pub(super) fn running_old_files(root: &Path) -> BTreeSet<String> {
         if file.take(MAX_MAPS_BYTES).read_to_end(&mut maps).is_ok()
             && has_old_code(&String::from_utf8_lossy(&maps), root)
         {
-            let text = |name: &str| std::fs::read_to_string(process.path().join(name)).unwrap_or_default();
+            let text = |name: &str| {
+                let bytes = std::fs::read(process.path().join(name)).unwrap_or_default();
+                // The kernel cuts names after 15 bytes, also within a letter.
+                String::from_utf8_lossy(&bytes).into_owned()
+            };
             let unit = unit_of(&text("cgroup")).map(str::to_owned);
             found.insert(unit.unwrap_or_else(|| text("comm").trim().to_owned()));
         }

@@ -15,7 +15,9 @@ use super::system::{CpuTimes, InterfaceCounters, LoadAverages, MemoryUse, Mount,
 pub struct ProcSystem;
 
 fn read(what: &'static str, path: &str) -> Result<String, SystemError> {
-    std::fs::read_to_string(path).map_err(|e| SystemError { what, why: format!("{path}: {e}") })
+    let bytes = std::fs::read(path).map_err(|e| SystemError { what, why: format!("{path}: {e}") })?;
+    // Paths of mounts may be of any bytes: one of them hides no other.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn malformed(what: &'static str, path: &str) -> SystemError {

@@ -3,6 +3,8 @@
 //! Source: security-and-delivery §1.16 and §2.5 (crash points). Called by the record, the supervisor and the
 //! supervised units.
 
+use std::path::Path;
+
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +63,7 @@ impl ProcessId {
 pub(crate) fn below(pid: u32) -> Vec<Pid> {
     let parent_of = |entry: std::fs::DirEntry| -> Option<(u32, u32)> {
         let pid = entry.file_name().to_str()?.parse().ok()?;
-        let (state, parent) = parse_parent(&std::fs::read_to_string(entry.path().join("stat")).ok()?)?;
+        let (state, parent) = parse_parent(&stat(&entry.path())?)?;
         (state != 'Z').then_some((pid, parent))
     };
     let all: Vec<(u32, u32)> =
@@ -77,9 +79,15 @@ pub(crate) fn below(pid: u32) -> Vec<Pid> {
     found[1..].iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)).collect()
 }
 
-/// State and start time. The name in brackets may hold anything, so fields are counted after the last bracket.
+/// State and start time.
 fn read(pid: u32) -> Option<(char, u64)> {
-    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse(&stat(Path::new(&format!("/proc/{pid}")))?)
+}
+
+/// What the kernel says of a process. The name in brackets may hold anything, so fields are counted after the last
+/// bracket; and it is no UTF-8 where the kernel cut it after 15 bytes, within a letter.
+fn stat(process: &Path) -> Option<String> {
+    Some(String::from_utf8_lossy(&std::fs::read(process.join("stat")).ok()?).into_owned())
 }
 
 fn parse(text: &str) -> Option<(char, u64)> {
@@ -108,6 +116,23 @@ mod tests {
         assert_eq!(parse_parent(text), Some(('S', 1)));
         assert_eq!(parse(""), None);
         assert_eq!(parse("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn a_process_whose_name_is_cut_within_a_letter_is_alive_and_below_its_parent() {
+        let folder = tempfile::tempdir().unwrap();
+        // The kernel keeps 15 bytes: half of the ü.
+        let program = folder.path().join("guard-of-wan-1übertragung");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        let pid = child.id();
+        let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap();
+        let known = ProcessId::of(pid, "boot").is_some_and(|id| id.is_alive("boot"));
+        let found = below(std::process::id()).contains(&Pid::from_child(&child));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(std::str::from_utf8(&comm).is_err(), "{comm:?}");
+        assert!(known && found);
     }
 
     #[test]
