@@ -218,11 +218,13 @@ impl Prepared {
     /// How many nodes begin before the request ends, when each takes all the time it has; none where all do.
     pub fn too_slow(&self) -> Option<String> {
         let nodes = self.chosen.nodes.len();
-        let begin = begin_in_time(self.at_once(), self.procedure.timeout.length(), self.order.valid_for);
+        let (at_once, timeout) = (self.at_once(), &self.procedure.timeout);
+        let rounds = rounds_in_time(timeout.length(), self.order.valid_for);
+        let begin = rounds.saturating_mul(at_once);
         (begin < nodes).then(|| {
             format!(
-                "if each node takes its {}, {begin} of {nodes} begin before the request ends in {}; the others expire: --valid-for, --max-parallel",
-                self.procedure.timeout,
+                "{} of {at_once} at once begin in the {} of the request, where each node takes its {timeout}: {begin} of {nodes} nodes; the others expire: --valid-for, --max-parallel",
+                units::count(rounds, "round"),
                 units::length(self.order.valid_for)
             )
         })
@@ -288,10 +290,9 @@ impl Prepared {
     }
 }
 
-/// How many nodes begin within `valid_for` when so many go at once and each takes `limit`.
-fn begin_in_time(at_once: usize, limit: Duration, valid_for: Duration) -> usize {
-    let waves = valid_for.as_millis().div_ceil(limit.as_millis().max(1));
-    usize::try_from(waves).unwrap_or(usize::MAX).saturating_mul(at_once)
+/// How many nodes begin one after the other within `valid_for`, when each takes `limit`.
+fn rounds_in_time(limit: Duration, valid_for: Duration) -> usize {
+    usize::try_from(valid_for.as_millis().div_ceil(limit.as_millis().max(1))).unwrap_or(usize::MAX)
 }
 
 /// The newest revision of an applied procedure.
@@ -374,9 +375,9 @@ mod tests {
     fn what_fits_into_the_time_of_a_request() {
         let minutes = Duration::from_mins;
         // The first wave begins at once, and one that begins a moment before the end still begins.
-        assert_eq!(begin_in_time(5, minutes(3), minutes(60)), 100);
-        assert_eq!(begin_in_time(5, minutes(60), minutes(60)), 5);
-        assert_eq!(begin_in_time(5, minutes(59), minutes(60)), 10);
-        assert_eq!(begin_in_time(5, Duration::ZERO, minutes(60)), 5 * 3_600_000);
+        assert_eq!(rounds_in_time(minutes(3), minutes(60)), 20);
+        assert_eq!(rounds_in_time(minutes(60), minutes(60)), 1);
+        assert_eq!(rounds_in_time(minutes(59), minutes(60)), 2);
+        assert_eq!(rounds_in_time(Duration::ZERO, minutes(60)), 3_600_000);
     }
 }
