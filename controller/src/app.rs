@@ -32,7 +32,7 @@ use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::runner::run_loop;
 use crate::service::audit::Tree;
-use crate::service::{holds, inventory, places, presence, upgrades, upkeep};
+use crate::service::{holds, inventory, packages, places, presence, upgrades, upkeep};
 
 /// Why the controller ended, with its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +171,7 @@ pub async fn open_context(
     inventory::fill(&context).await?;
     upgrades::run(&context.storage).await?;
     places::take(&context.storage, &context.settings).await?;
+    packages::fill(&context).await?;
     Ok(context)
 }
 

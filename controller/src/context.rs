@@ -15,6 +15,7 @@ use crate::fleet::adopted::Adopted;
 use crate::fleet::instances::Instances;
 use crate::fleet::node_cache::NodeCache;
 use crate::fleet::open_runs::OpenRuns;
+use crate::fleet::package_lists::PackageLists;
 use crate::fleet::report_heads::ReportHeads;
 use crate::fleet::sessions::Sessions;
 use crate::fleet::wave_signer::WaveSigner;
@@ -64,6 +65,8 @@ pub struct Memory {
     pub node_cache: NodeCache,
     /// Which starts of its agent have connected as a node.
     pub instances: Instances,
+    /// Which node has which packages.
+    pub packages: PackageLists,
     /// The newest report of each node.
     pub report_heads: ReportHeads,
     /// Jobs of a lost store that the log was told of.

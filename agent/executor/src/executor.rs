@@ -23,6 +23,7 @@ use crate::guard::{Keeper, StartGuard};
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Journal, JournalError, Opened};
+use crate::package_hub::PackageHub;
 use crate::policy::{OwnersPolicy, PolicyReader, TrustStore, TrustStoreError};
 use crate::resolve::TaskTable;
 use crate::run::{Abandoned, OutputHub, PathDesk, RunEvent, RunSurroundings};
@@ -222,6 +223,7 @@ pub(crate) struct Open {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) runs: RunSurroundings,
     pub(crate) copies: Arc<CopyHub>,
+    pub(crate) packages: Arc<PackageHub>,
     pub(crate) events: mpsc::Receiver<RunEvent>,
     pub(crate) beat: Duration,
     report_key: Option<PublicKey>,
@@ -261,6 +263,7 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
     let journal = Arc::new(journal);
     let output = OutputHub::new(config.step_output_limit);
     let copies = CopyHub::open(&directory, Arc::clone(&config.host));
+    let packages = PackageHub::new(Arc::clone(&config.host), Arc::clone(&config.facts), config.node.clone());
     let (abandoned, suspend) = (Abandoned::default(), CancelFlag::default());
     let (guard, paths) = (Keeper::new(&directory, config.guards), PathDesk::default());
     let public = report_key.as_ref().map(SigningKey::public);
@@ -295,11 +298,12 @@ fn open(config: ExecutorConfig) -> Result<Open, StartError> {
         reports,
         output,
         copies: Arc::clone(&copies),
+        packages: Arc::clone(&packages),
         abandoned,
         overrun_grace: config.overrun_grace,
         suspend,
         guard,
         paths,
     });
-    Ok(Open { dispatcher, runs, copies, events, beat: config.beat, report_key: public })
+    Ok(Open { dispatcher, runs, copies, packages, events, beat: config.beat, report_key: public })
 }

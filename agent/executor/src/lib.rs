@@ -19,6 +19,7 @@ pub mod guard;
 pub mod host;
 pub mod identity;
 pub mod journal;
+pub mod package_hub;
 pub mod policy;
 pub mod replacement;
 pub mod resolve;

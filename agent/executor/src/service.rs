@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use crate::copies::{CopyHub, CopyPiece};
 use crate::dispatcher::{Effect, Event};
 use crate::executor::Open;
+use crate::package_hub::{PackageHub, PackagesMessage};
 use crate::run::{OutputHub, OutputPiece, Run, RunSurroundings};
 use crate::socket::{ExecutorPort, Receiver, Sender, Socket, SocketError};
 
@@ -47,10 +48,15 @@ struct Core {
 }
 
 impl Core {
-    fn new(socket: Socket, output: Arc<OutputHub>, copies: Arc<CopyHub>) -> io::Result<Self> {
+    fn new(
+        socket: Socket,
+        output: Arc<OutputHub>,
+        copies: Arc<CopyHub>,
+        packages: Arc<PackageHub>,
+    ) -> io::Result<Self> {
         let (sender, receiver) = ExecutorPort::bind(socket)?.split();
         let (control, from_loop) = mpsc::channel(CONTROL_QUEUE);
-        let writer = tokio::spawn(write(sender, from_loop, output, copies));
+        let writer = tokio::spawn(write(sender, from_loop, output, copies, packages));
         Ok(Self { control, receiver, writer, silent: 0 })
     }
 }
@@ -61,6 +67,7 @@ struct Service {
     given_up: bool,
     runs: RunSurroundings,
     copies: Arc<CopyHub>,
+    packages: Arc<PackageHub>,
 }
 
 /// What the loop hears from the agent's binary, and tells it.
@@ -75,12 +82,12 @@ pub struct Outside {
 
 /// Serves until drained, or until the journal is closed.
 pub async fn serve(opened: Open, first: Socket, outside: Outside) {
-    let Open { mut dispatcher, runs, copies, mut events, beat, .. } = opened;
+    let Open { mut dispatcher, runs, copies, packages, mut events, beat, .. } = opened;
     let Outside { mut cores, mut drained, hung } = outside;
     let mut beats = interval_at(Instant::now() + beat, beat);
     // Beats that were missed are not made up for: nobody could have answered them.
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut service = Service { core: None, given_up: false, runs, copies };
+    let mut service = Service { core: None, given_up: false, runs, copies, packages };
     service.connect(first);
     let recovered = dispatcher.recover();
     let mut effects = vec![Effect::Send(dispatcher.ready())];
@@ -144,7 +151,8 @@ enum Next {
 
 impl Service {
     fn connect(&mut self, socket: Socket) {
-        match Core::new(socket, Arc::clone(&self.runs.output), Arc::clone(&self.copies)) {
+        let (output, copies) = (Arc::clone(&self.runs.output), Arc::clone(&self.copies));
+        match Core::new(socket, output, copies, Arc::clone(&self.packages)) {
             Ok(core) => self.core = Some(core),
             // Its other end closes with this one: whoever started that core starts another.
             Err(error) => tracing::error!(%error, "the socket to the core cannot be used"),
@@ -263,12 +271,18 @@ fn copy_piece(piece: CopyPiece) -> pb::CopyPiece {
     }
 }
 
-/// Writes to the core: control first, output when there is none, copies when there is neither.
+fn packages_message(message: PackagesMessage) -> pb::Packages {
+    let PackagesMessage { list_sha256, state, list } = message;
+    pb::Packages { list_sha256: list_sha256.as_bytes().to_vec(), state, list }
+}
+
+/// Writes to the core: control first, output when there is none, packages and copies when there is neither.
 async fn write(
     mut sender: Sender<ExecutorMessage>,
     mut control: mpsc::Receiver<ToCore>,
     output: Arc<OutputHub>,
     copies: Arc<CopyHub>,
+    packages: Arc<PackageHub>,
 ) {
     let (chunks, mut from_pump) = mpsc::channel(OUTPUT_QUEUE);
     let pump = tokio::spawn(async move {
@@ -287,6 +301,7 @@ async fn write(
                 None => break,
             },
             Some(piece) = from_pump.recv() => ToCore::Output(chunk(piece)),
+            message = packages.next_message() => ToCore::Packages(packages_message(message)),
             piece = copies.next_piece() => ToCore::Copy(copy_piece(piece)),
         };
         if let Err(error) = sender.send(&ExecutorMessage { body: Some(body) }).await {

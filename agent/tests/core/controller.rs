@@ -261,6 +261,10 @@ impl AgentService for Service {
         Err(Status::unimplemented("no copies here"))
     }
 
+    async fn put_packages(&self, _: Request<pb::Packages>) -> Result<Response<pb::PackagesTaken>, Status> {
+        Err(Status::unimplemented("no packages here"))
+    }
+
     async fn output(
         &self,
         request: Request<Streaming<pb::OutputChunk>>,

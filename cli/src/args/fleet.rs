@@ -25,6 +25,14 @@ pub enum NodeCommand {
         /// The node's name.
         name: Name,
     },
+    /// Show what packages a node has, what its archives have that is newer, and which services still run old files.
+    Packages {
+        /// The node's name.
+        name: Name,
+        /// Only those with a newer version, or with old files in use.
+        #[arg(long)]
+        newer: bool,
+    },
     /// Give a node no more work; what it has begun goes on. Wants a --reason.
     Hold {
         /// The node's name.

@@ -24,6 +24,7 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["status"], &[WATCH]),
     (&["node", "list"], &[TARGETS, WATCH]),
     (&["node", "show"], &[WATCH]),
+    (&["node", "packages"], &[WATCH]),
     (&["node", "hold"], &[CHANGE]),
     (&["node", "release"], &[CHANGE]),
     (&["node", "reset-fence"], &[CHANGE]),

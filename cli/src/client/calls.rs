@@ -69,6 +69,12 @@ impl Client {
         ask!(self, get_node, pb::NameRequest { name: name.to_string() })
     }
 
+    /// A page of what packages a node has.
+    pub async fn node_packages(&self, name: &Name, after: String) -> Result<view::NodePackages, Failure> {
+        let request = pb::NodePackagesRequest { name: name.to_string(), after, limit: PAGE };
+        ask!(self, get_node_packages, request)
+    }
+
     /// Makes a node's record and its join token.
     pub async fn create_join_token(
         &self,

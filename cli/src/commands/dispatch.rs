@@ -4,7 +4,7 @@ use fleet_types::document::DocumentKind;
 
 use super::{
     audit, backup, completion, config, document, explain, join_token, login, node, node_fence, node_orders,
-    patch, run as runs, status, version, whoami,
+    node_packages, patch, run as runs, status, version, whoami,
 };
 use crate::args::{
     AuditCommand, BackupCommand, Command, ConfigCommand, JoinTokenCommand, NodeCommand, PatchCommand,
@@ -21,6 +21,9 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Status(args) => status::run(session, args).await,
         Command::Node(NodeCommand::List) => node::list(session).await,
         Command::Node(NodeCommand::Show { name }) => node::show(session, name).await,
+        Command::Node(NodeCommand::Packages { name, newer }) => {
+            node_packages::run(session, name, *newer).await
+        }
         Command::Node(NodeCommand::Hold { name }) => node_orders::hold(session, name).await,
         Command::Node(NodeCommand::Release { name }) => node_orders::release(session, name).await,
         Command::Node(NodeCommand::ResetFence { name, root_key }) => {

@@ -16,6 +16,7 @@ mod login;
 mod node;
 mod node_fence;
 mod node_orders;
+mod node_packages;
 mod paging;
 mod patch;
 mod run;

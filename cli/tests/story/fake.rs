@@ -239,6 +239,10 @@ impl OperatorService for Fake {
         }
     }
 
+    async fn get_node_packages(&self, _: Request<pb::NodePackagesRequest>) -> Reply {
+        Err(Status::unimplemented("no packages here"))
+    }
+
     async fn create_join_token(&self, request: Request<pb::CreateJoinTokenRequest>) -> Reply {
         let r = request.into_inner();
         self.state.lock().unwrap().keys.push(r.idempotency_key);

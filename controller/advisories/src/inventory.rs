@@ -3,16 +3,12 @@
 //! The packages are one value, kept once for all nodes that have the same; what differs from node to node with the
 //! same packages stands beside it. Must never: be trusted; it is what a node says of itself.
 
-use std::collections::BTreeMap;
-
 use fleet_types::digest::Digest;
 use fleet_types::package_version::{PackageFormat, VersionProblem};
+pub use fleet_types::packages::{Available, MAX_PACKAGES, NodeState, OldFiles, Package, PackageList};
 use serde::{Deserialize, Serialize};
 
 use crate::advisory::Distribution;
-
-/// Packages of one node. A full desktop has 3,000.
-pub const MAX_PACKAGES: usize = 20_000;
 
 /// The packages of a node: equal ones are one value with one digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,58 +18,6 @@ pub struct Inventory {
     distribution: Distribution,
     /// Sorted by source, source version, name, architecture.
     packages: Vec<Package>,
-}
-
-/// An installed package.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Package {
-    /// The source package that it was built from; for rpm that name without version.
-    pub source: String,
-    /// The version of the source package: binary packages may have another (`+b1`, another epoch).
-    pub source_version: String,
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Its architecture.
-    pub architecture: String,
-}
-
-/// What else a node says, beside its packages.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeState {
-    /// The running kernel, as `uname -r` has it.
-    pub running_kernel: Option<String>,
-    /// Whether something waits for a reboot.
-    pub reboot_pending: bool,
-    /// Packages whose former files services still have open, by name.
-    pub old_files: BTreeMap<String, OldFiles>,
-    /// What the node's own archives have, by name: the newest version of each that is newer than the installed.
-    pub available: BTreeMap<String, Available>,
-}
-
-/// Services that still run what a package had before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OldFiles {
-    /// The source version that they were started from, where the node knows it.
-    pub source_version: Option<String>,
-    /// Their names.
-    pub services: Vec<String>,
-}
-
-/// A newer version in one of the node's archives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Available {
-    /// Its version.
-    pub version: String,
-    /// The version of its source package.
-    pub source_version: String,
-    /// The archive, as the node's owner names it.
-    pub origin: String,
 }
 
 /// Why a report of packages is none.
@@ -98,6 +42,12 @@ pub enum InventoryProblem {
 }
 
 impl Inventory {
+    /// From what a node reports.
+    pub fn of_list(list: PackageList) -> Result<Self, InventoryProblem> {
+        let PackageList { format, os, os_version, packages } = list;
+        Self::new(format, Distribution::of_node(&os, &os_version), packages)
+    }
+
     /// Checks, puts in order and joins what a node reports, so that equal packages make an equal digest.
     pub fn new(
         format: PackageFormat,

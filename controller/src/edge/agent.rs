@@ -28,7 +28,7 @@ use crate::repo::jobs::{self, InboxRecord};
 use crate::repo::output_files::OutputOf;
 use crate::repo::runs::{self, RunRecord};
 use crate::service::output::{self, Allowed};
-use crate::service::{caller::Agent, copies, documents};
+use crate::service::{caller::Agent, copies, documents, packages};
 
 /// Messages to a node that are under way: more would only wait in HTTP/2's window.
 const OUTGOING: usize = 32;
@@ -102,6 +102,19 @@ impl AgentService for Agents {
             to_status(error)
         })?;
         Ok(Response::new(taken))
+    }
+
+    async fn put_packages(
+        &self,
+        request: Request<pb::Packages>,
+    ) -> Result<Response<pb::PackagesTaken>, Status> {
+        let (agent, _) = peer::agent(&self.context.memory, &self.context.settings, &request)?;
+        let r = request.into_inner();
+        let list = convert::digest("packages.list_sha256", &r.list_sha256);
+        let list = list.map_err(|error| to_status(error.into()))?;
+        let arrived = packages::Arrived { list, state: r.state, packed: r.list };
+        let taken = packages::take(&self.context, &agent, arrived).await.map_err(to_status)?;
+        Ok(Response::new(pb::PackagesTaken { wants_list: taken == packages::Taken::WantsList }))
     }
 
     async fn output(

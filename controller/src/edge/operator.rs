@@ -28,8 +28,8 @@ use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
-    audit, backups, copies, documents, enrolment, holds, limits, output, rollouts, run_views, runs, trust,
-    views,
+    audit, backups, copies, documents, enrolment, holds, limits, output, packages, rollouts, run_views, runs,
+    trust, views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -110,6 +110,11 @@ impl OperatorService for Operators {
 
     async fn get_node(&self, request: Request<pb::NameRequest>) -> Reply {
         view(views::node(&self.context.storage, &self.context.memory, &request.get_ref().name).await)
+    }
+
+    async fn get_node_packages(&self, request: Request<pb::NodePackagesRequest>) -> Reply {
+        let r = request.get_ref();
+        view(packages::view(&self.context, &r.name, &r.after, views::page_size(r.limit)).await)
     }
 
     async fn create_join_token(&self, request: Request<pb::CreateJoinTokenRequest>) -> Reply {

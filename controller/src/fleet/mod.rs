@@ -7,6 +7,7 @@
 //! | [`instances`] | which starts of an agent have connected |
 //! | [`adopted`] | jobs of a lost store that the audit log was told of |
 //! | [`open_runs`] | the engines of the open runs |
+//! | [`package_lists`] | which node has which list of packages |
 //! | [`report_heads`] | the newest report of each node |
 //! | [`wave_signer`] | signs waves of assignments with the dispatch key |
 //!
@@ -16,6 +17,7 @@ pub mod adopted;
 pub mod instances;
 pub mod node_cache;
 pub mod open_runs;
+pub mod package_lists;
 pub mod report_heads;
 pub mod sessions;
 pub mod wave_signer;

@@ -8,6 +8,7 @@
 //! | [`codec`] | a version in front of every stored value |
 //! | [`reader`] | typed reads: one record, a page, a whole prefix at start |
 //! | [`copy_files`] | encrypted copies of backups, in files beside the store |
+//! | [`packages`] | what packages nodes have, each list once |
 //! | [`output_files`] | output of steps, in files beside the store |
 //!
 //! Services and the runner call these; nothing here decides anything.
@@ -27,6 +28,7 @@ pub mod nodes;
 mod older_stores;
 pub mod operators;
 pub mod output_files;
+pub mod packages;
 pub mod reader;
 pub mod reports;
 pub mod rollouts;

@@ -12,12 +12,13 @@ use fleet_types::view::{Done, Hold};
 use super::caller::Operator;
 use super::idempotency::Once;
 use super::node_jobs::{Ends, committed, end_jobs};
-use super::{inventory, limits, views};
+use super::{inventory, limits, packages, views};
 use crate::context::{Context, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::jobs::{self, InboxRecord};
 use crate::repo::nodes::{self, NodePointer, NodeRecord, NodeState, RemovedRecord, SeenRecord};
+use crate::repo::packages as repo_packages;
 use crate::repo::reader::{BatchExt as _, PAGE, Stored};
 use crate::settings::Settings;
 
@@ -211,6 +212,7 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
         };
         let batch = context.storage.audited.batch().using_reserve();
         let batch = nodes::remove(&context.storage.repo, batch, &known, &removed).await?;
+        let batch = repo_packages::remove(&context.storage.repo, batch, id).await?;
         let done = done(format!("{} is removed; its name is free for another machine", order.name));
         let batch = once.store(&context.storage, batch, &done)?;
         if committed(context.storage.audited.commit(batch, vec![order.leaf("node.remove")]).await)? {
@@ -220,6 +222,7 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
             context.memory.report_heads.forget(id);
             context.memory.sessions.close(id);
             context.memory.notifier.node_changed(id);
+            packages::forget(context, id).await?;
             end_removed(&context.storage, &context.memory, &removed).await?;
             return Ok(done);
         }

@@ -12,6 +12,7 @@
 //! | [`node_jobs`] | ends the open jobs of a node that gets no work any more |
 //! | [`holds`] | nodes that get no work: held, released, removed |
 //! | [`places`] | limits that are new, and the jobs in flight |
+//! | [`packages`] | what packages nodes have |
 //! | [`trust`] | the trust bundle |
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
@@ -39,6 +40,7 @@ pub mod jobs;
 pub mod limits;
 pub mod node_jobs;
 pub mod output;
+pub mod packages;
 pub mod places;
 pub mod presence;
 pub mod reports;

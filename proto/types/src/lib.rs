@@ -19,6 +19,7 @@ pub mod label;
 pub mod listing;
 pub mod merkle;
 pub mod package_version;
+pub mod packages;
 pub mod plan;
 pub mod report;
 pub mod request;

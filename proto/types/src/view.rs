@@ -2,6 +2,8 @@
 //! ever added. The controller fills them from its records, CLI and dashboard show them, and nobody stores them.
 
 mod document;
+mod error_detail;
+mod packages;
 mod ring;
 
 use std::collections::BTreeMap;
@@ -22,6 +24,8 @@ use crate::time::Timestamp;
 use crate::trust::OperatorRole;
 
 pub use document::{ApplyItem, ApplyView, DocumentItem, DocumentView};
+pub use error_detail::{ERROR_DETAIL_KEY, ErrorDetail};
+pub use packages::{NodePackages, PackageItem};
 pub use ring::{RingNodes, RingView};
 
 /// A page of a list; `next` goes into `after` of the next call.
@@ -555,35 +559,6 @@ pub struct Done {
     pub schema: String,
     /// What was done, in words.
     pub message: String,
-}
-
-/// Metadata key of [`ErrorDetail`] in the status of a call.
-pub const ERROR_DETAIL_KEY: &str = "fleet-error-bin";
-
-/// Details of a refused or failed call, as JSON in the metadata key [`ERROR_DETAIL_KEY`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorDetail {
-    /// Stable code, such as `no-target` or `not-allowed`.
-    pub code: String,
-    /// What happened.
-    pub message: String,
-    /// Causes, one a line.
-    #[serde(default)]
-    pub causes: Vec<String>,
-    /// What to do.
-    #[serde(default)]
-    pub fix: String,
-    /// Request id, to be found in the controller's log.
-    #[serde(default)]
-    pub id: String,
-    /// The same call is of no use before this is over; 0 where nobody knows.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub retry_after_ms: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// How a job's outcome counts for `Health` and exit codes: the worst first.

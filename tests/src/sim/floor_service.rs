@@ -234,6 +234,10 @@ impl AgentService for Floor {
         Err(Status::unimplemented("the floor takes no copies"))
     }
 
+    async fn put_packages(&self, _: Request<pb::Packages>) -> Result<Response<pb::PackagesTaken>, Status> {
+        Err(Status::unimplemented("no packages here"))
+    }
+
     async fn output(
         &self,
         _: Request<Streaming<pb::OutputChunk>>,

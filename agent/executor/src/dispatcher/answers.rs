@@ -103,6 +103,7 @@ impl Dispatcher {
                 self.note_removable();
                 self.open.remove(&key);
                 self.queue.retain(|queued| *queued != key);
+                self.parts.packages.may_have_changed();
                 #[cfg(any(test, feature = "crash-points"))]
                 if self.parts.journal.reach(crate::crash::CrashPoint::AfterFinished).is_err() {
                     return;

@@ -12,6 +12,7 @@ use crate::causes::chain;
 use crate::copies::CopyAnswer;
 use crate::damage;
 use crate::journal::{Entry, JobKey};
+use crate::package_hub::PackagesAnswer;
 use crate::policy::LinkTrust;
 use crate::run::Way;
 use crate::state::Fenced;
@@ -29,6 +30,7 @@ impl Dispatcher {
                 self.send_reconcile();
                 self.parts.output.send_again(false);
                 self.parts.copies.link_up();
+                self.parts.packages.link_up(link.takes_packages);
             }
             Err(reason) => {
                 tracing::error!(%reason, "the link is refused");
@@ -76,6 +78,7 @@ impl Dispatcher {
         self.wanted.clear();
         self.parts.output.link_down();
         self.parts.copies.link_down();
+        self.parts.packages.link_down();
     }
 
     /// The next Hello needs the newest numbers.
@@ -104,6 +107,14 @@ impl Dispatcher {
         let Ok(sha256) = Digest::from_slice(&sha256) else { return };
         let error = Some(error).filter(|error| !error.is_empty());
         self.parts.copies.answered(&CopyAnswer { sha256, offset, kept, error, refused });
+    }
+
+    /// What became of the node's packages.
+    pub(super) fn on_packages(&self, answer: pb::PackagesAnswer) {
+        let pb::PackagesAnswer { taken, error, refused } = answer;
+        let error = Some(error).filter(|error| !error.is_empty());
+        let wants_list = taken.unwrap_or_default().wants_list;
+        self.parts.packages.answered(&PackagesAnswer { wants_list, error, refused });
     }
 
     pub(super) fn on_trust_update(&mut self, update: &pb::TrustUpdate) {

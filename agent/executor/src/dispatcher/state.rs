@@ -26,6 +26,7 @@ use crate::guard::Keeper;
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::journal::{Entry, JobKey, JobTable, Journal, JournalError};
+use crate::package_hub::PackageHub;
 use crate::policy::{Admitted, LinkTrust, OwnersPolicy, RequireSignature, TrustStore};
 use crate::resolve::TaskTable;
 use crate::run::{Abandoned, Deadlines, Draft, OutputHub, PathDesk, PathQuestion, RunEvent, Shares};
@@ -69,6 +70,8 @@ pub struct Parts {
     pub output: Arc<OutputHub>,
     /// Copies of backups on their way.
     pub copies: Arc<CopyHub>,
+    /// What packages the node has, on its way.
+    pub packages: Arc<PackageHub>,
     /// Threads left behind.
     pub abandoned: Abandoned,
     /// How long after its deadline a task may still answer.
@@ -186,6 +189,7 @@ impl Dispatcher {
                 }
             }
             Event::Core(FromCore::Copy(answer)) => self.on_copy(answer),
+            Event::Core(FromCore::Packages(answer)) => self.on_packages(answer),
             // Of a stream of before the link it is nothing new.
             Event::Core(FromCore::OutputLost(lost)) if self.link.is_some() => {
                 self.parts.output.send_again(lost.refused);

@@ -2,7 +2,7 @@
 //!
 //! What `needrestart` finds by the same means. Called by `proc_system`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -13,11 +13,11 @@ const MAX_MAPS_BYTES: u64 = 4 * 1024 * 1024;
 /// What the kernel puts behind the name of a file that has none any more (`proc_pid_maps(5)`).
 const DELETED: &str = " (deleted)";
 
-/// The services, else the programs, that run such files below `root`.
+/// The services, else the programs, that run such files below `root`, with the files as the node sees them.
 ///
 /// Processes that may not be looked into are passed over.
-pub(super) fn running_old_files(root: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+pub(super) fn old_files_in_use(root: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         if !process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
             continue;
@@ -25,31 +25,35 @@ pub(super) fn running_old_files(root: &Path) -> BTreeSet<String> {
         // A process may end at any point of this; then it runs nothing.
         let Ok(file) = std::fs::File::open(process.path().join("maps")) else { continue };
         let mut maps = Vec::new();
-        if file.take(MAX_MAPS_BYTES).read_to_end(&mut maps).is_ok()
-            && has_old_code(&String::from_utf8_lossy(&maps), root)
-        {
+        if file.take(MAX_MAPS_BYTES).read_to_end(&mut maps).is_err() {
+            continue;
+        }
+        let old = old_code(&String::from_utf8_lossy(&maps), root);
+        if !old.is_empty() {
             let text = |name: &str| {
                 let bytes = std::fs::read(process.path().join(name)).unwrap_or_default();
                 // The kernel cuts names after 15 bytes, also within a letter.
                 String::from_utf8_lossy(&bytes).into_owned()
             };
             let unit = unit_of(&text("cgroup")).map(str::to_owned);
-            found.insert(unit.unwrap_or_else(|| text("comm").trim().to_owned()));
+            found.entry(unit.unwrap_or_else(|| text("comm").trim().to_owned())).or_default().extend(old);
         }
     }
     found.remove("");
     found
 }
 
-/// Is code mapped from a file of a package that is gone?
-fn has_old_code(maps: &str, root: &Path) -> bool {
-    maps.lines().any(|line| {
+/// The files of packages that are gone and from which code is mapped.
+fn old_code(maps: &str, root: &Path) -> BTreeSet<String> {
+    let of = |line: &str| {
         let mut words = line.split_whitespace();
         let runs = words.nth(1).is_some_and(|permissions| permissions.contains('x'));
         let path = line.find('/').map(|at| &line[at..]).and_then(|path| path.strip_suffix(DELETED));
         let inside = path.and_then(|path| Path::new(path).strip_prefix(root).ok()?.to_str());
-        runs && inside.is_some_and(|path| FOLDERS.iter().any(|folder| path.starts_with(folder)))
-    })
+        let inside = inside.filter(|path| runs && FOLDERS.iter().any(|folder| path.starts_with(folder)))?;
+        Some(format!("/{inside}"))
+    };
+    maps.lines().filter_map(of).collect()
 }
 
 /// The service of a process (`cgroups(7)`); none of a person's session.
@@ -68,14 +72,14 @@ mod tests {
     fn only_code_of_packages_that_is_gone_counts() {
         let line =
             |permissions: &str, path: &str| format!("7f00-7f01 {permissions} 00000000 fe:01 123  {path}\n");
-        let has = |text: String| has_old_code(&text, Path::new("/"));
+        let has = |text: String| !old_code(&text, Path::new("/")).is_empty();
         assert!(has(line("r-xp", "/usr/lib/x86_64-linux-gnu/libssl.so.3 (deleted)")));
         assert!(has(line("r-xp", "/usr/sbin/fw d (deleted)")));
         assert!(!has(line("r--p", "/usr/lib/x86_64-linux-gnu/libssl.so.3 (deleted)")));
         assert!(!has(line("r-xp", "/usr/lib/x86_64-linux-gnu/libssl.so.3")));
         assert!(!has(line("r-xp", "/memfd:jit (deleted)")));
         assert!(!has(line("rwxs", "/dev/zero (deleted)")));
-        let rooted = |path: &str| has_old_code(&line("r-xp", path), Path::new("/srv/node"));
+        let rooted = |path: &str| !old_code(&line("r-xp", path), Path::new("/srv/node")).is_empty();
         assert!(rooted("/srv/node/usr/bin/fw (deleted)") && !rooted("/usr/bin/fw (deleted)"));
     }
 
@@ -94,11 +98,12 @@ mod tests {
         let program = root.join("usr/bin/oldprogram");
         std::fs::copy("/bin/sleep", &program).unwrap();
         let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
-        assert!(running_old_files(&root).is_empty());
+        assert!(old_files_in_use(&root).is_empty());
         std::fs::remove_file(&program).unwrap();
-        let found = running_old_files(&root);
+        let found = old_files_in_use(&root);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
+        let files: Vec<&BTreeSet<String>> = found.values().collect();
+        assert_eq!(files, [&BTreeSet::from(["/usr/bin/oldprogram".to_owned()])]);
     }
 }

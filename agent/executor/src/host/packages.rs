@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fleet_types::digest::Digest;
+use fleet_types::packages::{Available, Package};
 use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -311,6 +312,15 @@ pub trait Packages: Send + Sync {
 
     /// What the database knows.
     fn installed(&self, work: PackageWork<'_>) -> PackageResult<InstalledPackages>;
+
+    /// The installed packages with what they were built from, from the database's own files. Cheap.
+    fn listed(&self) -> PackageResult<Vec<Package>>;
+
+    /// What the node's archives have that is newer than what is installed, holds passed over, by the lists on the node.
+    fn available(&self, work: PackageWork<'_>) -> PackageResult<BTreeMap<String, Available>>;
+
+    /// The packages that files belong to; one that belongs to none is left out.
+    fn owners(&self, paths: &BTreeSet<String>) -> BTreeMap<String, String>;
 
     /// The packages that were installed for others only.
     fn automatic(&self, work: PackageWork<'_>) -> PackageResult<BTreeSet<String>>;

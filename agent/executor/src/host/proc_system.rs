@@ -82,8 +82,8 @@ impl System for ProcSystem {
             .map_err(|e| SystemError { what: "the port", why: e.to_string() })
     }
 
-    fn running_old_files(&self, root: &Path) -> BTreeSet<String> {
-        super::old_files::running_old_files(root)
+    fn old_files_in_use(&self, root: &Path) -> BTreeMap<String, BTreeSet<String>> {
+        super::old_files::old_files_in_use(root)
     }
 
     fn names(&self) -> (String, String, String) {

@@ -78,6 +78,8 @@ pub struct Script {
     pub package_manager: Option<&'static str>,
     /// Why the database of packages is not consistent, if it is not.
     pub package_damage: Option<String>,
+    /// What is installed.
+    pub packages: Vec<fleet_types::packages::Package>,
     /// Every start and stop, in order: `start x.service`.
     pub unit_calls: Vec<String>,
     /// What else is special of units.
@@ -151,6 +153,7 @@ impl ScriptedHost {
             no_units: false,
             package_manager: None,
             package_damage: None,
+            packages: Vec::new(),
             unit_calls: Vec::new(),
             unit_traits: UnitTraits::default(),
             kernel: "6.1.0".to_owned(),
@@ -393,8 +396,8 @@ impl System for ScriptedHost {
         }
     }
 
-    fn running_old_files(&self, _root: &Path) -> BTreeSet<String> {
-        BTreeSet::from(["old.service".to_owned()])
+    fn old_files_in_use(&self, _root: &Path) -> BTreeMap<String, BTreeSet<String>> {
+        [("old.service".to_owned(), BTreeSet::from(["/usr/lib/old.so".to_owned()]))].into()
     }
 
     fn names(&self) -> (String, String, String) {

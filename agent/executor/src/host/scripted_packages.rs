@@ -1,8 +1,10 @@
 //! Packages of the scripted machine: none, and a database that is as consistent as the test says. What packages do is
 //! tested with the real programs. For the tests of this crate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use fleet_types::packages::{Available, Package};
 
 use super::packages::{
     Build, InstalledPackages, Kept, Marks, PackageChange, PackageError, PackageFault, PackageResult,
@@ -25,6 +27,18 @@ impl Packages for ScriptedHost {
 
     fn installed(&self, _work: PackageWork<'_>) -> PackageResult<InstalledPackages> {
         none()
+    }
+
+    fn listed(&self) -> PackageResult<Vec<Package>> {
+        Ok(self.script().packages.clone())
+    }
+
+    fn available(&self, _work: PackageWork<'_>) -> PackageResult<BTreeMap<String, Available>> {
+        none()
+    }
+
+    fn owners(&self, paths: &BTreeSet<String>) -> BTreeMap<String, String> {
+        paths.iter().map(|path| (path.clone(), "old".to_owned())).collect()
     }
 
     fn automatic(&self, _work: PackageWork<'_>) -> PackageResult<BTreeSet<String>> {

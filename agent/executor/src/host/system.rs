@@ -136,7 +136,12 @@ pub trait System: Send + Sync {
     fn connect(&self, address: std::net::SocketAddr, limit: Duration) -> Result<(), SystemError>;
 
     /// Services, else programs, that run files below `root` which an upgrade has replaced.
-    fn running_old_files(&self, root: &Path) -> BTreeSet<String>;
+    fn running_old_files(&self, root: &Path) -> BTreeSet<String> {
+        self.old_files_in_use(root).into_keys().collect()
+    }
+
+    /// The same with the files that each of them runs, as the node sees them.
+    fn old_files_in_use(&self, root: &Path) -> BTreeMap<String, BTreeSet<String>>;
 
     /// Host name, kernel release and architecture.
     fn names(&self) -> (String, String, String);

@@ -141,7 +141,13 @@ impl Core {
 
     pub async fn link_up(&mut self, bench: &Bench, generation: u64, epoch: u64) {
         let dispatch = convert::to_json(&bench.dispatch_statement());
-        let link = pb::LinkUp { generation, link_epoch: epoch, dispatch, trust_bundle: vec![] };
+        let link = pb::LinkUp {
+            generation,
+            link_epoch: epoch,
+            dispatch,
+            trust_bundle: vec![],
+            takes_packages: false,
+        };
         self.send(ToExecutor::LinkUp(link)).await;
     }
 

@@ -138,8 +138,13 @@ async fn malformed_messages_change_nothing() {
         let arrived =
             pb::DocumentArrived { digest: bytes.to_vec(), envelope: bytes.to_vec(), error: String::new() };
         core.send(ToExecutor::Document(arrived)).await;
-        let link =
-            pb::LinkUp { generation: 1, link_epoch: 1, dispatch: bytes.to_vec(), trust_bundle: vec![] };
+        let link = pb::LinkUp {
+            generation: 1,
+            link_epoch: 1,
+            dispatch: bytes.to_vec(),
+            trust_bundle: vec![],
+            takes_packages: false,
+        };
         core.send(ToExecutor::LinkUp(link)).await;
         assert!(matches!(core.next("a refusal").await, Some(FromExecutor::LinkRefused(_))));
     }

@@ -266,7 +266,13 @@ async fn lower_fencing_values_and_older_bundles_refuse_the_link() {
     for (version, good) in [(3, true), (2, false)] {
         let bundle = fleet_proto::convert::to_json(&bench.bundle(version));
         let dispatch = fleet_proto::convert::to_json(&bench.dispatch_statement());
-        let link = pb::LinkUp { generation: 2, link_epoch: 2, dispatch, trust_bundle: bundle };
+        let link = pb::LinkUp {
+            generation: 2,
+            link_epoch: 2,
+            dispatch,
+            trust_bundle: bundle,
+            takes_packages: false,
+        };
         core.send(ToExecutor::LinkUp(link)).await;
         let answer = core.next("the answer to a bundle").await;
         assert_eq!(matches!(answer, Some(FromExecutor::Reconcile(_))), good, "{answer:?}");

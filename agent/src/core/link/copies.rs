@@ -7,6 +7,7 @@ use std::time::Duration;
 use fleet_proto::pb;
 use fleet_proto::pb::agent_service_client::AgentServiceClient;
 use tokio::time::timeout;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use super::documents::is_final;
@@ -16,6 +17,13 @@ const LIMIT: Duration = Duration::from_mins(10);
 /// Of a refusal so much is passed on.
 const MAX_WHY: usize = 300;
 
+/// Why a call was refused, and whether another try would be.
+pub(super) fn refusal(status: &Status) -> (String, bool) {
+    let words = status.message().chars().filter(|c| !c.is_control()).take(MAX_WHY).collect::<String>();
+    let why = if words.is_empty() { format!("{:?}", status.code()) } else { words };
+    (why, is_final(status.code()))
+}
+
 /// Sends a piece; the answer names the copy whatever became of it.
 pub async fn put(mut client: AgentServiceClient<Channel>, piece: pb::CopyPiece) -> pb::CopyAnswer {
     let sha256 = piece.sha256.clone();
@@ -24,12 +32,7 @@ pub async fn put(mut client: AgentServiceClient<Channel>, piece: pb::CopyPiece) 
             let taken = Some(pb::CopyTaken { sha256, ..reply.into_inner() });
             return pb::CopyAnswer { taken, ..Default::default() };
         }
-        Ok(Err(status)) => {
-            let words =
-                status.message().chars().filter(|c| !c.is_control()).take(MAX_WHY).collect::<String>();
-            let why = if words.is_empty() { format!("{:?}", status.code()) } else { words };
-            (why, is_final(status.code()))
-        }
+        Ok(Err(status)) => refusal(&status),
         Err(_) => ("no answer in time".to_owned(), false),
     };
     let taken = Some(pb::CopyTaken { sha256, ..Default::default() });

@@ -18,6 +18,7 @@ use super::ending::{Ended, Lost};
 use super::opened::Opened;
 use super::output_stream::{self, Heard, OutputStream};
 use super::owner::LinkError;
+use super::packages;
 use super::state::LinkState;
 use crate::clock;
 use crate::config::Timers;
@@ -41,6 +42,8 @@ pub(super) struct Live<'a> {
     pub(super) fetches: JoinSet<Fetched>,
     /// The piece of a copy that is under way; one at most.
     pub(super) copies: JoinSet<pb::CopyAnswer>,
+    /// The node's packages on their way; one message at most.
+    pub(super) packages: JoinSet<pb::PackagesAnswer>,
     pub(super) output: Option<OutputStream>,
     /// Not before this is a broken output stream opened again.
     pub(super) output_after: Instant,
@@ -67,11 +70,13 @@ pub async fn run(
     state.output.clear();
     // The executor asks anew where to go on.
     state.copy = None;
+    state.packages = None;
     channel.to.push(core_message::Body::LinkUp(pb::LinkUp {
         generation: link.welcome.generation,
         link_epoch: link.epoch,
         dispatch: link.welcome.dispatch.clone(),
         trust_bundle: link.welcome.trust_bundle.clone(),
+        takes_packages: link.welcome.takes_packages,
     }));
     let mut live = Live {
         state,
@@ -84,6 +89,7 @@ pub async fn run(
         answer_due: Some(now + timers.hello),
         fetches: JoinSet::new(),
         copies: JoinSet::new(),
+        packages: JoinSet::new(),
         output: None,
         output_after: now,
         flush_until: None,
@@ -110,6 +116,7 @@ enum Event {
     Fetched(Option<Fetched>),
     PathChecked(pb::PathChecked),
     Copy(Option<pb::CopyAnswer>),
+    Packages(Option<pb::PackagesAnswer>),
     Output(Option<Heard>),
     /// There is room on the output stream; false when it has ended.
     OutputReady(bool),
@@ -128,6 +135,11 @@ impl Live<'_> {
                 && let Some(piece) = self.state.copy.take()
             {
                 self.copies.spawn(copies::put(self.link.clients.documents.clone(), piece));
+            }
+            if self.packages.is_empty()
+                && let Some(message) = self.state.packages.take()
+            {
+                self.packages.spawn(packages::put(self.link.clients.documents.clone(), message));
             }
             if self.output.is_none() && !self.state.output.is_empty() && now >= self.output_after {
                 self.output = Some(OutputStream::open(self.link.clients.control.clone()));
@@ -159,6 +171,7 @@ impl Live<'_> {
             Some(done) = self.fetches.join_next() => Event::Fetched(done.ok()),
             answer = self.state.paths.answered() => Event::PathChecked(answer),
             Some(done) = self.copies.join_next() => Event::Copy(done.ok()),
+            Some(done) = self.packages.join_next() => Event::Packages(done.ok()),
             said = output_stream::heard(said) => Event::Output(said),
             ready = output_stream::has_room(pieces), if !self.state.output.is_empty() => Event::OutputReady(ready),
             () = sleep_until(next) => Event::Check,
@@ -187,6 +200,9 @@ impl Live<'_> {
             }
             Event::PathChecked(answer) => self.channel.to.push(core_message::Body::Path(answer)),
             Event::Copy(answer) => self.channel.to.push(core_message::Body::Copy(answer.unwrap_or_default())),
+            Event::Packages(answer) => {
+                self.channel.to.push(core_message::Body::Packages(answer.unwrap_or_default()));
+            }
             Event::Output(heard) => self.on_output(heard),
             Event::OutputReady(false) => self.on_output(None),
             Event::OutputReady(true) => {

@@ -12,6 +12,7 @@
 //! | [`state`] | everything that outlives a link: outbox, output on its way, wanted documents, facts for Hello |
 //! | [`documents`] | fetching what the executor needs |
 //! | [`copies`] | pieces of encrypted copies of backups |
+//! | [`packages`] | what packages the node has |
 //! | [`path`] | whether the way to a controller is open, asked while a guard holds a change |
 //! | [`output_stream`] | the output's own stream |
 //!
@@ -27,6 +28,7 @@ pub mod messages;
 pub mod opened;
 pub mod output_stream;
 pub mod owner;
+pub mod packages;
 pub mod path;
 pub mod session;
 pub mod state;

@@ -23,6 +23,8 @@ pub struct LinkState {
     pub output: Waiting,
     /// The piece of a copy that is to be sent; one at a time.
     pub copy: Option<pb::CopyPiece>,
+    /// The node's packages, to be told; one message at a time.
+    pub packages: Option<pb::Packages>,
     /// Documents that the executor needs.
     pub wanted: Wanted,
     /// Whether the way to a controller is open.
@@ -42,6 +44,7 @@ impl LinkState {
             outbox: Outbox::new(timers.report_resend),
             output: Waiting::default(),
             copy: None,
+            packages: None,
             wanted: Wanted::new(timers.document),
             paths: PathChecks::default(),
             hello,
@@ -124,6 +127,10 @@ impl LinkState {
             }
             Body::Copy(piece) => {
                 self.copy = Some(piece);
+                Ok(())
+            }
+            Body::Packages(message) => {
+                self.packages = Some(message);
                 Ok(())
             }
             Body::CheckPath(question) => {

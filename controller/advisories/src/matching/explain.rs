@@ -35,6 +35,9 @@ impl Finding<'_> {
             Standing::FixInArchive { available } => {
                 format!("a fix is in this node's archive: {} from {}", available.version, available.origin)
             }
+            Standing::FixNotInArchive { fixed } if !self.archives_known => {
+                format!("fixed in {fixed}; whether this node's archives have that is not known")
+            }
             Standing::FixNotInArchive { fixed } => {
                 format!("fixed in {fixed}, which this node's archives do not have")
             }

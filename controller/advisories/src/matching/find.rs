@@ -146,7 +146,8 @@ impl<'a> Node<'a, '_> {
 
     fn note(&mut self, entry: Entry<'a>, package: &'a Package, version: &'a str, standing: Standing<'a>) {
         let Entry { advisory, affected } = entry;
-        let finding = Finding { advisory, affected, package, version, standing };
+        let archives_known = self.state.archives_unknown.is_none();
+        let finding = Finding { advisory, affected, package, version, standing, archives_known };
         match self.found.entry(advisory.id.as_str()) {
             Slot::Vacant(room) => {
                 room.insert(finding);

@@ -18,6 +18,8 @@ pub struct Finding<'a> {
     pub version: &'a str,
     /// How it stands.
     pub standing: Standing<'a>,
+    /// Whether the node said what its archives have.
+    pub archives_known: bool,
 }
 
 /// How an advisory stands on a node, best first.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use fleet_types::package_version::PackageFormat;
 
-use crate::inventory::Package;
+use crate::inventory::{Inventory, Package};
 
 /// The packages that hold a kernel that can be booted, by name: dpkg puts the release of the kernel behind it.
 const DPKG_IMAGES: &[&str] = &["linux-image-unsigned-", "linux-image-"];
@@ -57,6 +57,13 @@ pub(super) fn role(package: &Package, format: PackageFormat) -> Role {
         PackageFormat::Rpm if name.starts_with("kernel") => Role::Beside,
         PackageFormat::Rpm => Role::None,
     }
+}
+
+/// The newest kernel that is installed: the one that is booted next.
+pub fn newest_kernel(inventory: &Inventory) -> Option<&Package> {
+    let format = inventory.format();
+    let images = inventory.packages().iter().filter(|package| role(package, format) == Role::Image);
+    images.max_by(|a, b| format.order(&a.version, &b.version))
 }
 
 /// The release that a package of dpkg boots; none of a meta package.

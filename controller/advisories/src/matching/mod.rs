@@ -20,3 +20,4 @@ mod kernel;
 pub use find::{Findings, OldFilesUnknown, find};
 pub use finding::{Finding, Standing};
 pub use index::Index;
+pub use kernel::newest_kernel;

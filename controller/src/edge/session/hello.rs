@@ -92,6 +92,7 @@ pub fn welcome(context: &Context, protocol: u32, bundle_version: u64) -> (pb::We
         dispatch: convert::to_json(context.identities.wave_signer.statement()),
         trust_bundle: if newer { convert::to_json(&trust.1) } else { Vec::new() },
         controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+        takes_packages: true,
     };
     (welcome, trust.0.version)
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use fleet_types::package_version::dpkg;
+use fleet_types::packages::{Available, Package};
 
 use super::super::clock::{Clock, LinuxClock};
 use super::super::files::Files;
@@ -22,7 +23,7 @@ use super::super::processes::Processes;
 use super::copies::Copies;
 use super::programs::{Programs, complaint, left};
 use super::store::{Store, copy};
-use super::{database, parse, repack};
+use super::{database, listed, parse, repack};
 
 /// Where apt keeps archives that it fetched.
 const CACHE: &str = "/var/cache/apt/archives";
@@ -366,6 +367,44 @@ impl Packages for AptPackages {
             Err(error) if error.evidence.contains("no packages found") => Ok(InstalledPackages::new()),
             Err(error) => Err(error),
         }
+    }
+
+    fn listed(&self) -> PackageResult<Vec<Package>> {
+        self.ready()?;
+        listed::listed(self.files())
+    }
+
+    fn available(&self, work: PackageWork<'_>) -> PackageResult<BTreeMap<String, Available>> {
+        let installed = self.installed(work)?;
+        let text =
+            self.programs.read("apt-get", &["-s", "--ignore-hold", "--with-new-pkgs", "upgrade"], work)?;
+        let mut changes = changes_of(&text, &installed);
+        changes.retain(|change| change.direction == Direction::Upgraded);
+        self.describe(&mut changes, work)?;
+        let mut available = BTreeMap::new();
+        for some in changes.chunks(NAMES_AT_ONCE) {
+            let builds: Vec<String> = some
+                .iter()
+                .filter_map(|change| Some(format!("{}={}", change.name, change.to.as_ref()?.version)))
+                .collect();
+            let mut arguments = vec!["show", "--no-all-versions"];
+            arguments.extend(builds.iter().map(String::as_str));
+            let sources = parse::sources(&self.programs.read("apt-cache", &arguments, work)?);
+            for change in some {
+                let Some(to) = &change.to else { continue };
+                let name = change.name.split(':').next().unwrap_or(&change.name).to_owned();
+                let version = to.version.clone();
+                let (_, source_version) =
+                    listed::source(sources.get(&(name.clone(), version.clone())).cloned(), &name, &version);
+                let origin = change.origins.join(", ");
+                available.insert(name, Available { version, source_version, origin });
+            }
+        }
+        Ok(available)
+    }
+
+    fn owners(&self, paths: &BTreeSet<String>) -> BTreeMap<String, String> {
+        listed::owners(self.files(), paths)
     }
 
     fn automatic(&self, work: PackageWork<'_>) -> PackageResult<BTreeSet<String>> {

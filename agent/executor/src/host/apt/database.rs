@@ -12,7 +12,7 @@ pub(super) const STATUS: &str = "/var/lib/dpkg/status";
 /// Where a running dpkg notes changes before it merges them.
 const UPDATES: &str = "/var/lib/dpkg/updates";
 /// Largest database that is read; that of a node with 5,000 packages has 10 MiB.
-const MAX_STATUS_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const MAX_STATUS_BYTES: u64 = 64 * 1024 * 1024;
 /// Most packages that are named.
 const MAX_NAMED: usize = 5;
 

@@ -8,6 +8,7 @@
 mod backend;
 mod copies;
 mod database;
+mod listed;
 mod parse;
 mod programs;
 mod repack;

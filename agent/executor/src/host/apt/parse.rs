@@ -179,6 +179,22 @@ pub(super) fn sizes(text: &str) -> BTreeMap<(String, String), (u64, u64)> {
     found
 }
 
+/// What `apt-cache show` says of the source where it is another than the package itself, by name and version.
+pub(super) fn sources(text: &str) -> BTreeMap<(String, String), String> {
+    let mut found = BTreeMap::new();
+    for stanza in text.split("\n\n") {
+        let field = |key: &str| {
+            stanza.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).map(str::trim)
+        };
+        if let (Some(name), Some(version), Some(source)) =
+            (field("Package"), field("Version"), field("Source"))
+        {
+            found.insert((name.to_owned(), version.to_owned()), source.to_owned());
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
