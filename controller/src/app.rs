@@ -25,6 +25,7 @@ use crate::edge::server::Servers;
 use crate::error::ControllerError;
 use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::{self, Keyring};
+use crate::repo::advisory_files::AdvisoryFiles;
 use crate::repo::audited::AuditedCommits;
 use crate::repo::copy_files::CopyFiles;
 use crate::repo::fleet::{self, FleetRecord};
@@ -32,7 +33,7 @@ use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::runner::run_loop;
 use crate::service::audit::Tree;
-use crate::service::{holds, inventory, packages, places, presence, upgrades, upkeep};
+use crate::service::{findings, holds, inventory, packages, places, presence, upgrades, upkeep};
 
 /// Why the controller ended, with its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +164,7 @@ pub async fn open_context(
             operators: Operators::default(),
         },
         files: Files {
+            advisories: AdvisoryFiles::new(config.data_directory.join("advisories"), floor),
             output: OutputFiles::new(config.data_directory.join("output"), floor),
             copies: CopyFiles::new(config.copies_directory.clone(), floor, config.copies_quota_bytes),
         },
@@ -270,6 +272,7 @@ async fn serve(
     background.spawn(run_loop::run(Arc::clone(&context), runner_stop.clone()));
     let tree = Arc::new(Tree::default());
     background.spawn(upkeep::run(Arc::clone(&context), Arc::clone(&tree), runner_stop.clone()));
+    background.spawn(findings::run(Arc::clone(&context), runner_stop.clone()));
     background.spawn(presence::keep(Arc::clone(&context), runner_stop.clone()));
     background.spawn(Arc::clone(&refusals).write(Arc::clone(&context), runner_stop.clone()));
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::fleet::adopted::Adopted;
+use crate::fleet::findings::Findings;
 use crate::fleet::instances::Instances;
 use crate::fleet::node_cache::NodeCache;
 use crate::fleet::open_runs::OpenRuns;
@@ -20,6 +21,7 @@ use crate::fleet::report_heads::ReportHeads;
 use crate::fleet::sessions::Sessions;
 use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::Keyring;
+use crate::repo::advisory_files::AdvisoryFiles;
 use crate::repo::audited::AuditedCommits;
 use crate::repo::copy_files::CopyFiles;
 use crate::repo::fleet::FleetRecord;
@@ -67,6 +69,10 @@ pub struct Memory {
     pub instances: Instances,
     /// Which node has which packages.
     pub packages: PackageLists,
+    /// Advisories, and which concern which node.
+    pub findings: Findings,
+    /// Held while advisories are imported: one at a time.
+    pub importing: tokio::sync::Mutex<()>,
     /// The newest report of each node.
     pub report_heads: ReportHeads,
     /// Jobs of a lost store that the log was told of.
@@ -97,6 +103,8 @@ pub struct Files {
     pub output: OutputFiles,
     /// Encrypted copies of backups.
     pub copies: CopyFiles,
+    /// Imported advisories.
+    pub advisories: AdvisoryFiles,
 }
 
 /// The newest trust bundle, opened and as it is handed out.

@@ -16,7 +16,7 @@ pub use content::{ConfigCommand, DocumentCommand, ExplainArgs};
 pub use fleet::{AuditCommand, BackupCommand, JoinTokenCommand, NodeCommand, StatusArgs};
 pub use global::GlobalFlags;
 pub use parse::{MAX_VALID_FOR, span};
-pub use patch::{PatchCommand, VersionFormat};
+pub use patch::{AdvisoryCommand, PatchCommand, VersionFormat};
 pub use run::{HowToRun, RolloutCommand, RunCommand, StartArgs, TaskArgs, WhatToRun};
 pub use setup::{CompletionArgs, DevArgs, LoginArgs};
 pub use tree::{Cli, Command};

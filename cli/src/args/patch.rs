@@ -1,4 +1,6 @@
-//! Commands around patches.
+//! Commands around patches and advisories.
+
+use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use fleet_types::package_version::PackageFormat;
@@ -6,6 +8,15 @@ use fleet_types::package_version::PackageFormat;
 /// `patch`.
 #[derive(Debug, Subcommand)]
 pub enum PatchCommand {
+    /// List what must be patched, by CVE, the earliest end first; -l, --site and --node narrow it down.
+    List,
+    /// Show one CVE: its nodes, how it stands on each, and until when it must be gone.
+    Show {
+        /// The CVE, or the id of an advisory.
+        id: String,
+    },
+    /// Show how deadlines stand, in all and a node: late, at risk, held, unknown, in time.
+    Sla,
     /// Score CVSS vectors (2.0, 3.0, 3.1, 4.0): one a line on stdin, one line of JSON each. Needs no controller.
     ///
     /// A line is answered by vector, version, `base_score` and severity, or by vector and error. For 4.0 the score is that of
@@ -18,6 +29,33 @@ pub enum PatchCommand {
         /// Whose versions they are.
         #[arg(long)]
         format: VersionFormat,
+    },
+}
+
+/// `advisory`.
+#[derive(Debug, Subcommand)]
+pub enum AdvisoryCommand {
+    /// Import files of advisories: OSV (a document, or a zip of them), Debian's tracker, CISA KEV, EPSS, score lines.
+    ///
+    /// All of them count, or none. What one origin gave before is replaced, that of others stays. Of a folder, files that end in
+    /// json, jsonl, csv, zip and gz are taken.
+    Import {
+        /// Files and folders.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Whose they are, where several origins use one form: debian makes osv:debian.
+        #[arg(long, value_name = "NAME", default_value = "")]
+        source: String,
+        /// Let a source become less than half of what it was.
+        #[arg(long)]
+        allow_shrink: bool,
+    },
+    /// List the sources: how old they are, and what of them was not used.
+    List,
+    /// Show one advisory.
+    Show {
+        /// Its id, such as DSA-5532-1.
+        id: String,
     },
 }
 

@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use super::{
-    AuditCommand, BackupCommand, CompletionArgs, ConfigCommand, DevArgs, DocumentCommand, ExplainArgs,
-    GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, PatchCommand, RolloutCommand, RunCommand,
-    StatusArgs,
+    AdvisoryCommand, AuditCommand, BackupCommand, CompletionArgs, ConfigCommand, DevArgs, DocumentCommand,
+    ExplainArgs, GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, PatchCommand, RolloutCommand,
+    RunCommand, StatusArgs,
 };
 
 /// Maintain a fleet of Linux firewalls.
@@ -61,6 +61,9 @@ pub enum Command {
     /// What must be patched, and how urgent it is.
     #[command(subcommand)]
     Patch(PatchCommand),
+    /// What is published: import advisories, and look at them.
+    #[command(subcommand)]
+    Advisory(AdvisoryCommand),
     /// Follow and steer runs that go ring by ring.
     #[command(subcommand)]
     Rollout(RolloutCommand),

@@ -255,6 +255,35 @@ impl Client {
         ask!(self, list_backups, list(selector, after))
     }
 
+    /// The sources of advisories.
+    pub async fn advisory_sources(&self) -> Result<view::Page<view::AdvisorySource>, Failure> {
+        ask!(self, list_advisories, pb::AdvisoriesRequest {})
+    }
+
+    /// One advisory.
+    pub async fn advisory(&self, id: &str) -> Result<view::AdvisoryView, Failure> {
+        ask!(self, get_advisory, pb::NameRequest { name: id.to_owned() })
+    }
+
+    /// A page of what must be patched on the nodes that match a selector.
+    pub async fn patches(
+        &self,
+        selector: &str,
+        after: String,
+    ) -> Result<view::Page<view::PatchItem>, Failure> {
+        ask!(self, list_patches, list(selector, after))
+    }
+
+    /// One CVE with its nodes.
+    pub async fn patch(&self, id: &str, selector: &str) -> Result<view::PatchView, Failure> {
+        ask!(self, get_patch, pb::PatchRequest { id: id.to_owned(), selector: selector.to_owned() })
+    }
+
+    /// How deadlines stand.
+    pub async fn patch_sla(&self, selector: &str) -> Result<view::PatchSla, Failure> {
+        ask!(self, get_patch_sla, pb::PatchRequest { id: String::new(), selector: selector.to_owned() })
+    }
+
     /// A page of audit records before an index (0: from the newest), newest first.
     pub async fn audit(
         &self,

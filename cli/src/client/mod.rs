@@ -4,11 +4,13 @@
 //! call has a limit. A call whose connection broke is sent once more: every call is either a read or bears a
 //! key that makes a repetition harmless (security-and-delivery §2.3).
 
+mod advisories;
 mod calls;
 mod connection;
 mod enrolment;
 mod streams;
 
+pub use advisories::AdvisoryPiece;
 pub use calls::SourceDocument;
 pub use connection::Client;
 pub use enrolment::{EnrolledOperator, EnrolmentRequest, redeem};

@@ -3,11 +3,12 @@
 use fleet_types::document::DocumentKind;
 
 use super::{
-    audit, backup, completion, config, document, explain, join_token, login, node, node_fence, node_orders,
-    node_packages, patch, run as runs, status, version, whoami,
+    advisory, audit, backup, completion, config, document, explain, join_token, login, node, node_fence,
+    node_orders, node_packages, patch, run as runs, status, version, whoami,
 };
 use crate::args::{
-    AuditCommand, BackupCommand, Command, ConfigCommand, JoinTokenCommand, NodeCommand, PatchCommand,
+    AdvisoryCommand, AuditCommand, BackupCommand, Command, ConfigCommand, JoinTokenCommand, NodeCommand,
+    PatchCommand,
 };
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
@@ -48,6 +49,15 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Patch(PatchCommand::CompareVersions { format }) => {
             patch::compare_versions(session, (*format).into()).await
         }
+        Command::Patch(PatchCommand::List) => patch::list(session).await,
+        Command::Patch(PatchCommand::Show { id }) => patch::show(session, id).await,
+        Command::Patch(PatchCommand::Sla) => patch::sla(session).await,
+        Command::Advisory(AdvisoryCommand::Import { paths, source, allow_shrink }) => {
+            let words = advisory::Words { label: source.clone(), may_shrink: *allow_shrink };
+            advisory::import(session, paths, words).await
+        }
+        Command::Advisory(AdvisoryCommand::List) => advisory::list(session).await,
+        Command::Advisory(AdvisoryCommand::Show { id }) => advisory::show(session, id).await,
         Command::Rollout(command) => runs::rollout(session, command).await,
         Command::Backup(BackupCommand::List) => backup::list(session).await,
         Command::Backup(BackupCommand::Fetch { archive, to }) => {

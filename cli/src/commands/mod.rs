@@ -2,6 +2,7 @@
 //!
 //! Commands reach streams, terminal and time through [`crate::session::Session`] only.
 
+mod advisory;
 mod audit;
 mod backup;
 mod completion;

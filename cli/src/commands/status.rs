@@ -2,7 +2,7 @@
 
 use fleet_types::view::{SiteStatus, Status};
 
-use super::{job_cells, node, watching};
+use super::{job_cells, node, patch, watching};
 use crate::args::StatusArgs;
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
@@ -42,7 +42,7 @@ pub fn answer(context: &Context, status: &Status, times: &Times) -> Answer {
             sites(&status.sites),
             "no nodes yet; the first one: fleetctl join-token create NAME --label site=SITE",
         );
-    runs(attention(answer, status, times), status, times)
+    runs(deadlines(attention(answer, status, times), status), status, times)
 }
 
 fn sites(sites: &[SiteStatus]) -> Table {
@@ -85,6 +85,17 @@ fn attention(answer: Answer, status: &Status, times: &Times) -> Answer {
         let answer = answer.line(format!("  {}  {}", entry.subject, times.retold(&entry.message)));
         if entry.command.is_empty() { answer } else { answer.line(format!("      {}", entry.command)) }
     })
+}
+
+/// One line; what is behind it says `patch sla`.
+fn deadlines(answer: Answer, status: &Status) -> Answer {
+    let Some(deadlines) = &status.deadlines else { return answer };
+    let mut line = format!("PATCHES  {}", patch::in_words(deadlines));
+    if deadlines.nodes_unknown > 0 {
+        let nodes = units::count(usize::try_from(deadlines.nodes_unknown).unwrap_or(0), "node");
+        line = format!("{line}; not all is known of {nodes}");
+    }
+    answer.block(Block::Toned(patch::tone(deadlines), format!("{line}   fleetctl patch sla")))
 }
 
 fn runs(answer: Answer, status: &Status, times: &Times) -> Answer {

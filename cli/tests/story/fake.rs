@@ -522,6 +522,30 @@ impl OperatorService for Fake {
         Ok(Response::new(pb::ReadCopyReply { data: rest[..rest.len().min(7)].to_vec() }))
     }
 
+    async fn import_advisories(&self, _: Request<tonic::Streaming<pb::AdvisoryPiece>>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
+    async fn list_advisories(&self, _: Request<pb::AdvisoriesRequest>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
+    async fn get_advisory(&self, _: Request<pb::NameRequest>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
+    async fn list_patches(&self, _: Request<pb::ListRequest>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
+    async fn get_patch(&self, _: Request<pb::PatchRequest>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
+    async fn get_patch_sla(&self, _: Request<pb::PatchRequest>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {
         let state = self.state.lock().unwrap();
         let items =

@@ -86,6 +86,7 @@ pub fn status() -> Status {
             command: "fleetctl node show fw-2".into(),
         }],
         active_runs: vec![],
+        deadlines: None,
     }
 }
 

@@ -21,6 +21,7 @@
 //! Generated types and status codes stop here.
 
 pub mod admission;
+mod advisory_import;
 pub mod agent;
 pub mod detached;
 pub mod enrol;

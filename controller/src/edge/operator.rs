@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::advisory_import;
 use super::peer;
 use super::status::to_status;
 use super::stream_permit::StreamPermit;
@@ -28,8 +29,8 @@ use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
-    audit, backups, copies, documents, enrolment, holds, limits, output, packages, rollouts, run_views, runs,
-    trust, views,
+    advisories, audit, backups, copies, documents, enrolment, holds, limits, output, packages, patches,
+    rollouts, run_views, runs, trust, views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -363,6 +364,36 @@ impl OperatorService for Operators {
         let data =
             copies::read(&self.context, &r.node, r.made_ms, archive, r.offset).await.map_err(to_status)?;
         Ok(Response::new(pb::ReadCopyReply { data }))
+    }
+
+    async fn import_advisories(&self, request: Request<Streaming<pb::AdvisoryPiece>>) -> Reply {
+        let caller = peer::operator(&self.context.identities, &request)?;
+        let pieces = request.into_inner();
+        advisory_import::import(&self.context, &caller, pieces)
+            .await
+            .map(|imported| Response::new(pb::View { json: convert::to_json(&imported) }))
+    }
+
+    async fn list_advisories(&self, _: Request<pb::AdvisoriesRequest>) -> Reply {
+        view(advisories::list(&self.context).await)
+    }
+
+    async fn get_advisory(&self, request: Request<pb::NameRequest>) -> Reply {
+        view(advisories::show(&self.context, &request.get_ref().name))
+    }
+
+    async fn list_patches(&self, request: Request<pb::ListRequest>) -> Reply {
+        let r = request.get_ref();
+        view(patches::list(&self.context, &r.selector, &r.after, views::page_size(r.limit)).await)
+    }
+
+    async fn get_patch(&self, request: Request<pb::PatchRequest>) -> Reply {
+        let r = request.get_ref();
+        view(patches::show(&self.context, &r.id, &r.selector).await)
+    }
+
+    async fn get_patch_sla(&self, request: Request<pb::PatchRequest>) -> Reply {
+        view(patches::sla(&self.context, &request.get_ref().selector).await)
     }
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {

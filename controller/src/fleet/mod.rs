@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`node_cache`] | every node by id and name, presence, health, and the counts a site |
 //! | [`sessions`] | live sessions: link epochs, bounded outboxes, live job states |
+//! | [`findings`] | the advisories that are known, and which concern which node |
 //! | [`instances`] | which starts of an agent have connected |
 //! | [`adopted`] | jobs of a lost store that the audit log was told of |
 //! | [`open_runs`] | the engines of the open runs |
@@ -14,6 +15,7 @@
 //! Nothing here is durable and nothing here is decided: the store and the runner do that.
 
 pub mod adopted;
+pub mod findings;
 pub mod instances;
 pub mod node_cache;
 pub mod open_runs;

@@ -13,6 +13,8 @@
 //!
 //! Services and the runner call these; nothing here decides anything.
 
+pub mod advisories;
+pub mod advisory_files;
 pub mod answers;
 pub mod audited;
 pub mod backups;

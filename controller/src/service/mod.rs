@@ -13,6 +13,7 @@
 //! | [`holds`] | nodes that get no work: held, released, removed |
 //! | [`places`] | limits that are new, and the jobs in flight |
 //! | [`packages`] | what packages nodes have |
+//! | [`advisories`], [`findings`], [`patches`] | what is published; what of it concerns which node; by when |
 //! | [`trust`] | the trust bundle |
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
@@ -26,12 +27,14 @@
 //!
 //! Services never call the runner and never hold a stream.
 
+pub mod advisories;
 pub mod audit;
 pub mod backups;
 pub mod caller;
 pub mod copies;
 pub mod documents;
 pub mod enrolment;
+pub mod findings;
 pub mod hints;
 pub mod holds;
 pub mod idempotency;
@@ -41,6 +44,7 @@ pub mod limits;
 pub mod node_jobs;
 pub mod output;
 pub mod packages;
+pub mod patches;
 pub mod places;
 pub mod presence;
 pub mod reports;

@@ -19,6 +19,7 @@ use super::caller::Agent;
 use super::{inventory, views};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
+use crate::repo::advisories;
 use crate::repo::packages::{self, PackagesRecord};
 
 /// Entries of each map beside the list; a thousand newer packages are a node that nobody has upgraded for years.
@@ -98,16 +99,19 @@ pub async fn take(context: &Context, agent: &Agent, arrived: Arrived) -> Result<
     if let Some(before) = before.filter(|before| !context.memory.packages.is_named(&before.list)) {
         packages::remove_list(&context.storage.repo, &context.storage.audited, &before.list).await?;
     }
+    context.memory.findings.node_changed(agent.node);
     Ok(Taken::Changed)
 }
 
 /// The node was removed, and its record with it: its list goes where no other node has it.
 pub async fn forget(context: &Context, node: NodeId) -> Result<()> {
     let _turn = context.memory.packages.turn.lock().await;
-    // What it said while it was being removed.
-    if packages::get(&context.storage.repo, node).await?.is_some() {
-        let batch = context.storage.audited.batch().using_reserve();
-        let batch = packages::remove(&context.storage.repo, batch, node).await?;
+    context.memory.findings.forget(node);
+    // What it said while it was being removed, and what was found on it.
+    let batch = context.storage.audited.batch().using_reserve();
+    let batch = packages::remove(&context.storage.repo, batch, node).await?;
+    let batch = advisories::remove_first_seen(&context.storage.repo, batch, node).await?;
+    if !batch.ops.is_empty() {
         context.storage.audited.commit(batch, vec![]).await?;
     }
     match context.memory.packages.forget(node) {

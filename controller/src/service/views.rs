@@ -58,6 +58,7 @@ pub async fn status(context: &Context) -> Result<Status> {
         sites: context.memory.node_cache.sites(now),
         attention,
         active_runs: run_views::open(&context.storage, &context.memory, LINES).await?,
+        deadlines: context.memory.findings.deadlines(),
     })
 }
 

@@ -4,6 +4,7 @@
 mod document;
 mod error_detail;
 mod packages;
+mod patch;
 mod ring;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,10 @@ use crate::trust::OperatorRole;
 pub use document::{ApplyItem, ApplyView, DocumentItem, DocumentView};
 pub use error_detail::{ERROR_DETAIL_KEY, ErrorDetail};
 pub use packages::{NodePackages, PackageItem};
+pub use patch::{
+    AdvisoryImport, AdvisorySkipped, AdvisorySource, AdvisoryView, DeadlineState, Deadlines, FixState,
+    PatchItem, PatchNode, PatchSla, PatchView, ReplacedSource, ScoreItem, SlaNode,
+};
 pub use ring::{RingNodes, RingView};
 
 /// A page of a list; `next` goes into `after` of the next call.
@@ -111,6 +116,9 @@ pub struct Status {
     pub attention: Vec<Attention>,
     /// Runs under way, newest first; at most 20.
     pub active_runs: Vec<RunItem>,
+    /// How deadlines of findings stand; absent where no advisories are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadlines: Option<Deadlines>,
 }
 
 /// One site.

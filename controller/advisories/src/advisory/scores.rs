@@ -40,6 +40,13 @@ impl CveScores {
         }
     }
 
+    /// Adds all of another.
+    pub fn join(&mut self, other: Self) {
+        for (cve, scores) in other.0 {
+            scores.into_iter().for_each(|score| self.add(cve, score));
+        }
+    }
+
     /// All that are known of this CVE.
     pub fn of(&self, cve: Cve) -> &[GivenScore] {
         self.0.get(&cve).map_or(&[], Vec::as_slice)

@@ -16,6 +16,7 @@
 //! | `exploited` | CISA's list of what is known to be exploited |
 //! | `epss` | FIRST's estimates of what will be |
 //! | `score_lines` | scores of CVEs, a line of JSON each |
+//! | `parts` | parts by origin, and several put together |
 //! | `unpack` | zip archives and gzip |
 
 mod epss;
@@ -25,6 +26,7 @@ mod json;
 mod kind;
 mod limits;
 mod osv;
+mod parts;
 mod score_lines;
 mod skipped;
 mod tracker;
@@ -34,4 +36,5 @@ pub use epss::Epss;
 pub use exploited::Exploited;
 pub use importer::{AdvisorySet, Imported, Importer, Refusal, Refused};
 pub use limits::Limits;
+pub use parts::Part;
 pub use skipped::Skipped;

@@ -12,7 +12,7 @@ use super::skipped::Skips;
 use crate::advisory::{Advisory, Affected, Cve, Distribution, Event, KnownBy, Range};
 
 /// What an advisory made of it is called: its ids are CVEs, which other origins have too.
-const PREFIX: &str = "DEBIAN-TRACKER-";
+pub(super) const PREFIX: &str = "DEBIAN-TRACKER-";
 
 #[derive(Deserialize)]
 struct Issue {

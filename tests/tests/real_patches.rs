@@ -1,0 +1,112 @@
+//! Z08 with a real controller, a real agent, the machine's own dpkg and fleetctl: an advisory comes in, its finding and
+//! deadline are shown, and both go with the upgrade.
+
+use anyhow::{Context as _, Result, ensure};
+use fleet_tests::clock;
+use fleet_tests::sandbox::node::SandboxNode;
+use fleet_tests::sandbox::{ENFORCE, Sandbox};
+use fleet_tests::wait::{PATIENCE, wait_for};
+use fleet_types::job::Outcome;
+use fleet_types::view::{
+    AdvisoryImport, AdvisorySource, DeadlineState, FixState, JobView, NodePackages, Page, PatchItem,
+    PatchSla, PatchView, RunView, Status,
+};
+use fleetctl::dev::node_spec::nodes;
+use fleetctl::dev::packages::archive::Archive;
+use fleetctl::dev::packages::product::{GOOD, NAME, releases};
+use fleetctl::dev::packages::programs::Caller;
+
+const NODE: &str = "fw-ams2-01";
+const CVE: &str = "CVE-2026-4242";
+
+/// An advisory of the stand-in, fixed in [`GOOD`], for the distribution of this machine.
+fn advisory(os: &str, os_version: &str) -> Result<String> {
+    let ecosystem = match os {
+        "debian" => format!("Debian:{os_version}"),
+        "ubuntu" => format!("Ubuntu:{os_version}"),
+        other => anyhow::bail!("this story is for Debian and Ubuntu, this machine has {other}"),
+    };
+    Ok(format!(
+        r#"{{"id":"ZSA-1","aliases":["{CVE}"],"summary":"stand-in hole","published":"2026-01-01T00:00:00Z",
+        "modified":"2026-01-02T00:00:00Z","severity":[{{"type":"CVSS_V3","score":"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}}],
+        "affected":[{{"package":{{"ecosystem":"{ecosystem}","name":"{NAME}"}},
+        "ranges":[{{"type":"ECOSYSTEM","events":[{{"introduced":"0"}},{{"fixed":"{GOOD}"}}]}}]}}]}}"#
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn z08_a_hole_is_found_has_a_deadline_and_goes_with_the_upgrade() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let caller = Caller::new(&folder.path().join("log"));
+    let archive = Archive::make(folder.path(), &releases(), clock::now(), &caller)?;
+    let mut sandbox = Sandbox::without_nodes().await?;
+    let spec = nodes(1).swap_remove(0);
+    let node = SandboxNode::lay_out(&sandbox.path("nodes"), &spec)?;
+    archive.install(&node.root())?;
+    sandbox.join_as(node, &spec, ENFORCE).await?.start(&[])?;
+    sandbox.all_online().await?;
+    sandbox.apply_documents().await?;
+    let boot = sandbox.start_run("start-services").await?;
+    sandbox.ended(boot).await?;
+
+    let packages: NodePackages = wait_for("the node to say what packages it has", PATIENCE * 2, async || {
+        Ok(sandbox.operator.json(&["node", "packages", NODE]).await.ok())
+    })
+    .await?;
+    let item = packages.items.iter().find(|item| item.name == NAME).context("the stand-in is not listed")?;
+    assert_eq!(item.source_version, item.version);
+
+    // A broken file beside a good one: nothing counts.
+    let (good, broken) = (folder.path().join("good.json"), folder.path().join("broken.json"));
+    std::fs::write(&good, advisory(&packages.os, &packages.os_version)?)?;
+    std::fs::write(&broken, "{\"id\":\"ZSA-2\",")?;
+    let (good, broken) = (good.display().to_string(), broken.display().to_string());
+    let refused = sandbox.operator.ask(&["advisory", "import", &good, &broken, "--yes"]).await?;
+    ensure!(refused.code == Some(2) && refused.err.contains("broken.json"), "{refused:?}");
+    let sources: Page<AdvisorySource> = sandbox.operator.json(&["advisory", "list"]).await?;
+    assert!(sources.items.is_empty(), "{sources:?}");
+
+    let imported: AdvisoryImport = sandbox.operator.json(&["advisory", "import", &good, "--yes"]).await?;
+    assert_eq!((imported.files, imported.sources.len(), imported.sources[0].entries), (1, 1, 1));
+    let find = async |wanted: usize| {
+        wait_for("the findings to be as they should", PATIENCE * 2, async || {
+            let page: Page<PatchItem> = sandbox.operator.json(&["patch", "list"]).await?;
+            Ok((page.items.len() == wanted).then_some(page))
+        })
+        .await
+    };
+    let found = find(1).await?;
+    let item = &found.items[0];
+    assert_eq!((item.id.as_str(), item.score.as_deref(), item.nodes), (CVE, Some("9.8"), 1));
+    assert_eq!((item.severity.as_str(), item.deadlines.late), ("critical", 1));
+    let patch: PatchView = sandbox.operator.json(&["patch", "show", CVE]).await?;
+    let line = &patch.nodes[0];
+    assert_eq!((line.node.as_str(), line.package.as_str(), line.deadline), (NODE, NAME, DeadlineState::Late));
+    assert_eq!((line.started_by.as_str(), line.is), ("published", FixState::FixInArchive), "{line:?}");
+    let due = line.due;
+    let status: Status = wait_for("the status to count it", PATIENCE, async || {
+        let status: Status = sandbox.operator.json(&["status"]).await?;
+        Ok(status.deadlines.as_ref().is_some_and(|deadlines| deadlines.late == 1).then_some(status))
+    })
+    .await?;
+    assert!(status.deadlines.is_some());
+
+    // A restart knows it all again, and moves no clock.
+    sandbox.controller.kill().await?;
+    sandbox.controller.start().await?;
+    sandbox.all_online().await?;
+    find(1).await?;
+    let again: PatchView = sandbox.operator.json(&["patch", "show", CVE]).await?;
+    assert_eq!(again.nodes[0].due, due);
+
+    let version = format!("version={GOOD}");
+    let arguments = ["run", "start", "update", "--param", &version, "--node", NODE, "--yes", "--no-wait"];
+    let run = sandbox.operator.json::<RunView>(&arguments).await?.item.run;
+    sandbox.ended(run).await?;
+    let job: JobView = sandbox.operator.json(&["run", "show", &format!("{run}/{NODE}")]).await?;
+    ensure!(job.item.state.outcome() == Some(Outcome::Succeeded), "{:#?}", job.report);
+    find(0).await?;
+    let sla: PatchSla = sandbox.operator.json(&["patch", "sla"]).await?;
+    assert_eq!((sla.deadlines.late, sla.deadlines.at_risk), (0, 0));
+    sandbox.finish().await
+}
