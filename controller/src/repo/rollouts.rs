@@ -1,7 +1,7 @@
 //! What a run's record keeps of the rollout policy that it follows, and how far each ring has come.
 //!
 //! Copied from the policy when the run is made: a run that is under way does not change with the documents. Data, and its
-//! way to the engine and back; must never decide anything. Part of [`super::records::RunRecord`].
+//! way to the engine and back; must never decide anything. Part of [`super::runs::RunRecord`].
 
 use std::num::NonZeroU32;
 use std::time::Duration;
