@@ -5,6 +5,8 @@
 //! digests; each is taken only behind the one before it (§3.6). A node whose reports contradict what is stored, or
 //! speak of work that this store never gave it, is held until an operator looks (docs/adr/0016).
 
+mod archives;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, Generation, NodeId, RunId};
 use fleet_types::job::{JobState, Outcome, Phase, check_reachable};
 use fleet_types::plan::NodePlan;
-use fleet_types::report::{MAX_REPORT_BYTES, NOT_AVAILABLE, Problem, Report, StepReport, StepState};
+use fleet_types::report::{MAX_REPORT_BYTES, NOT_AVAILABLE, Problem, Report, StepState};
 use fleet_types::seal::Kind as SealKind;
 use fleet_types::severity::Severity;
 use fleet_types::time::Timestamp;
@@ -26,7 +28,6 @@ use crate::context::{Context, Identities, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
 use crate::repo::audited::AuditEntry;
-use crate::repo::backups::{self, BackupRecord, CopyRecord};
 use crate::repo::jobs::{self, JobRecord};
 use crate::repo::nodes::{self, HealthRecord, NodeRecord};
 use crate::repo::reader::{BatchExt as _, Stored};
@@ -330,20 +331,7 @@ async fn store(
     };
     // Storing the reports of jobs that were offered goes on from the reserve when space is short (§3.4).
     batch = batch.using_reserve();
-    for backup in backups_of(agent, report) {
-        let key = backups::key(node, backup.made.as_millis(), &backup.sha256)?;
-        // Who looked at an archive did not make it.
-        let known = storage.repo.get::<BackupRecord>(&key).await?.map(|known| known.record);
-        let run = known.as_ref().map_or(backup.run, |known| known.run);
-        let listed_in = backup.listed_in.or(known.as_ref().and_then(|known| known.listed_in));
-        // Nor does it make the copy another one, and one that is here stays known.
-        let of_before = known.and_then(|known| known.copy);
-        let copy = match (of_before, backup.copy) {
-            (Some(known), Some(named)) if known.sha256 != named.sha256 => Some(named),
-            (known, named) => known.or(named),
-        };
-        batch = batch.put_record(key, &BackupRecord { run, listed_in, copy, ..backup })?;
-    }
+    batch = archives::add(batch, storage, agent, report).await?;
     let found = health_of(report, now);
     let newest = found.clone().filter(|found| known.health.is_none_or(|known| known.at <= found.at));
     if let Some(health) = &newest {
@@ -483,47 +471,6 @@ fn health_of(report: &Report, now: Timestamp) -> Option<Health> {
         at: report.ended.min(now),
         fresh_until: Some(report.ended.min(now).plus(freshness)),
     })
-}
-
-/// Most archives that one report adds to the list of backups.
-const MAX_BACKUPS: usize = 20;
-
-/// Archives that were made, and those that were listed anew.
-fn backups_of(agent: &Agent, report: &Report) -> Vec<BackupRecord> {
-    let names_archives = |step: &&StepReport| match step.action.as_str() {
-        // Where the copy failed, the archive is a good one all the same: it is named only then.
-        "backup.run" => step.state != StepState::Skipped,
-        "backup.verify" => step.output.is_some(),
-        _ => false,
-    };
-    report
-        .steps
-        .iter()
-        .filter(names_archives)
-        .flat_map(|step| step.body.artifacts.iter().map(move |artifact| (step, artifact)))
-        .filter(|(_, artifact)| artifact.kind == "backup")
-        .take(MAX_BACKUPS)
-        .map(|(step, artifact)| BackupRecord {
-            node: agent.node,
-            node_name: agent.name.clone(),
-            backup: artifact.name.clone(),
-            path: artifact.path.clone(),
-            size: artifact.size,
-            sha256: artifact.sha256,
-            made: artifact.made,
-            verified: artifact.verified,
-            run: report.job.run,
-            listed_in: step.output.map(|_| report.job.run),
-            copy: artifact.copy.as_ref().map(|copy| CopyRecord {
-                sha256: copy.sha256,
-                size: copy.size,
-                keep_days: copy.keep_days,
-                keep_count: copy.keep_count,
-                stored: None,
-                gone: None,
-            }),
-        })
-        .collect()
 }
 
 async fn stored_digest(storage: &Storage, node: NodeId, chain: u32, sequence: u64) -> Result<Option<Digest>> {

@@ -9,7 +9,7 @@ use fleet_types::seal::SigningKey;
 
 use super::*;
 use crate::clock::Clock;
-use crate::repo::backups;
+use crate::repo::backups::{self, BackupRecord};
 use crate::repo::jobs;
 use crate::repo::nodes::{self, NodeState};
 use crate::repo::reports;
@@ -126,17 +126,20 @@ async fn an_archive_that_is_listed_anew_stays_that_of_the_run_that_made_it() {
     let test = TestContext::at(Arc::new(MemoryStore::new()), Clock::manual(now)).await;
     let context = &test.context;
     let mut node = Reporter::new(context).await;
-    let runs = [1, 2, 3].map(|number| RunId::new(now, number));
+    let runs = [1, 2, 3, 4].map(|number| RunId::new(now, number));
     let key = backups::key(node.agent.node, 1_700_000_000_000, &Digest::of(b"archive")).unwrap();
     let known = async || {
         let known = context.storage.repo.get::<BackupRecord>(&key).await.unwrap().unwrap().record;
         (known.run, known.listed_in)
     };
     // An agent of before lists nothing; a look that lists nothing changes nothing.
-    for (run, action, output, expected) in [
-        (runs[0], "backup.run", None, (runs[0], None)),
-        (runs[1], "backup.verify", Some(Digest::of(b"listing")), (runs[0], Some(runs[1]))),
-        (runs[2], "backup.verify", None, (runs[0], Some(runs[1]))),
+    let (made, listed) = (("backup.run", None), ("backup.verify", Some(Digest::of(b"listing"))));
+    for (run, actions, expected) in [
+        (runs[0], vec![made], (runs[0], None)),
+        (runs[1], vec![listed], (runs[0], Some(runs[1]))),
+        (runs[2], vec![("backup.verify", None)], (runs[0], Some(runs[1]))),
+        // One job that does both, as the daily maintenance of a guide.
+        (runs[3], vec![made, listed], (runs[0], Some(runs[3]))),
     ] {
         let batch = context.storage.audited.batch();
         let job = JobRecord { state: JobState::Offered, ..job_record(run, &node.agent) };
@@ -145,16 +148,19 @@ async fn an_archive_that_is_listed_anew_stays_that_of_the_run_that_made_it() {
         let batch = batch.put_record(jobs::key(run, node.agent.node).unwrap(), &job).unwrap();
         let batch = batch.put_record(runs::key(run).unwrap(), &record).unwrap();
         context.storage.audited.commit(batch, vec![]).await.unwrap();
-        let steps = json!([{
-            "id": "s", "title": "", "action": action, "state": "succeeded", "started": null, "took_ms": 1,
-            "tries": 1, "output": output, "summary": "", "artifacts": [{
-                "kind": "backup", "name": "config", "path": "/b/x", "size": 1, "sha256": Digest::of(b"archive"),
-                "made": 1_700_000_000_000_u64, "verified": true,
-            }],
-        }]);
+        let step = |(action, output): &(&str, Option<Digest>)| {
+            json!({
+                "id": action, "title": "", "action": action, "state": "succeeded", "started": null, "took_ms": 1,
+                "tries": 1, "output": output, "summary": "", "artifacts": [{
+                    "kind": "backup", "name": "config", "path": "/b/x", "size": 1,
+                    "sha256": Digest::of(b"archive"), "made": 1_700_000_000_000_u64, "verified": true,
+                }],
+            })
+        };
+        let steps = json!(actions.iter().map(step).collect::<Vec<_>>());
         let arrived = node.with_steps(context, job.id(), &steps);
         report(context, &node.agent, &arrived).await.unwrap();
-        assert_eq!(known().await, expected, "{action}");
+        assert_eq!(known().await, expected, "{actions:?}");
     }
 }
 
