@@ -79,10 +79,20 @@ async fn z08_a_hole_is_found_has_a_deadline_and_goes_with_the_upgrade() -> Resul
     let item = &found.items[0];
     assert_eq!((item.id.as_str(), item.score.as_deref(), item.nodes), (CVE, Some("9.8"), 1));
     assert_eq!((item.severity.as_str(), item.deadlines.late), ("critical", 1));
-    let patch: PatchView = sandbox.operator.json(&["patch", "show", CVE]).await?;
-    let line = &patch.nodes[0];
+    let first: PatchView = sandbox.operator.json(&["patch", "show", CVE]).await?;
+    let line = &first.nodes[0];
     assert_eq!((line.node.as_str(), line.package.as_str(), line.deadline), (NODE, NAME, DeadlineState::Late));
-    assert_eq!((line.started_by.as_str(), line.is), ("published", FixState::FixInArchive), "{line:?}");
+    // Nobody has asked the node's archives yet.
+    assert_eq!((line.started_by.as_str(), line.is), ("published", FixState::FixNotInArchive), "{line:?}");
+    let task = ["run", "task", "package.refresh", "--node", NODE, "--yes", "--no-wait"];
+    let refresh = sandbox.operator.json::<RunView>(&task).await?.item.run;
+    sandbox.ended(refresh).await?;
+    let in_archive = wait_for("the fix to be in the node's archive", PATIENCE * 2, async || {
+        let patch: PatchView = sandbox.operator.json(&["patch", "show", CVE]).await?;
+        Ok((patch.nodes[0].is == FixState::FixInArchive).then_some(patch))
+    })
+    .await?;
+    assert_eq!(in_archive.nodes[0].due, line.due, "what archives have moves no clock that runs already");
     let due = line.due;
     let status: Status = wait_for("the status to count it", PATIENCE, async || {
         let status: Status = sandbox.operator.json(&["status"]).await?;

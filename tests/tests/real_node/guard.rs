@@ -4,7 +4,8 @@ use anyhow::Result;
 use fleet_tests::wait::{PATIENCE, wait_for};
 use fleet_types::job::{EndCause, JobState, Outcome};
 
-use super::{Story, restart};
+use super::restart;
+use super::story::{LABELS, Story};
 
 const UNIT: &str = include_str!("../../../deploy/systemd/fleet-guard.service");
 
@@ -68,7 +69,7 @@ async fn put_back(story: &Story, run: &str, before: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t18_t19_a_packet_filter_that_cuts_a_real_node_off_is_put_back() -> Result<()> {
-    let Some(mut story) = Story::begin().await? else { return Ok(()) };
+    let Some(mut story) = Story::begin(&LABELS).await? else { return Ok(()) };
     let shell = async |script: &str| story.lab.shell("n1", script).await;
     story.lab.write("n1", "/etc/systemd/system/fleet-guard.service", UNIT).await?;
     shell("systemctl daemon-reload; systemctl enable fleet-guard").await?;

@@ -16,7 +16,7 @@ use fleetctl::dev::packages::archive::Archive;
 use fleetctl::dev::packages::programs::Caller;
 use fleetctl::render::read_printed;
 
-use super::procedure;
+use super::units::procedure;
 
 /// Whatever of the product is on a node, but for what was copied there and the journal of the system.
 const LEFT: &str = "find / -xdev -name '*fleet*' -not -path '/srv/*' -not -path '/proc/*' -not -path '/var/log/*' \

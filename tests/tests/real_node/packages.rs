@@ -12,7 +12,8 @@ use fleetctl::dev::packages::archive::Archive;
 use fleetctl::dev::packages::product::{BROKEN, GOOD, NAME, releases};
 use fleetctl::dev::packages::programs::Caller;
 
-use super::Story;
+use super::state::Watched;
+use super::story::{LABELS, Story};
 
 /// Its script after unpacking fails.
 const FAILING: &str = "1.3";
@@ -24,11 +25,12 @@ const WAITS: &str = "#!/bin/sh\nset -e\n[ \"$1\" = configure ] || exit 0\necho \
                      while [ -e /run/hold ]; do sleep 0.02; done\n";
 
 /// Everything that an update may touch.
-const STATE: &str = "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'; apt-mark showhold; apt-mark showauto
-    find /etc/zehrasec /usr/local/sbin /usr/lib/systemd/system -name '*zehrasec*' -o -path '/etc/zehrasec/*' | sort |
-        while read -r file; do [ -d \"$file\" ] || { stat -c '%a %U %n' \"$file\"; sha256sum \"$file\"; }; done
-    systemctl is-active zehrasec-firewall zehrasec-web; systemctl is-enabled zehrasec-firewall zehrasec-web
-    zehrasec-cli status";
+const WATCHED: Watched<'_> = Watched {
+    folders: &["/etc", "/usr/local", "/usr/lib/systemd/system"],
+    units: &["zehrasec-firewall", "zehrasec-web"],
+    database: None,
+    more: "zehrasec-cli status\n",
+};
 
 impl Story {
     /// Makes the node a firewall with the first version, by the means of an administrator, and applies its documents.
@@ -71,10 +73,6 @@ impl Story {
         self.say(&["config", "apply", folder, "--yes"]).await.map(drop)
     }
 
-    async fn state(&self) -> Result<String> {
-        self.lab.shell("n1", STATE).await
-    }
-
     /// An update to its end: how, and its report. dpkg must have nothing to complain of.
     async fn updated(&self, run: &str) -> Result<(Outcome, Report)> {
         let JobState::Ended { outcome, .. } = self.ended(run).await? else { anyhow::bail!("it was to end") };
@@ -109,23 +107,23 @@ fn moves(report: &Report) -> Vec<(&str, &str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_node_upgrades_breaks_and_comes_back() -> Result<()> {
-    let Some(mut story) = Story::begin().await? else { return Ok(()) };
+    let Some(mut story) = Story::begin(&LABELS).await? else { return Ok(()) };
     story.make_firewall().await?;
     let (outcome, report) = story.update(GOOD).await?;
     assert_eq!((outcome, story.version().await?.as_str()), (Outcome::Succeeded, GOOD), "{report:#?}");
     assert_eq!(moves(&report), [(INSTALLED, "1.1 (ZehraSec)")]);
-    let good = story.state().await?;
-    assert!(good.contains("\nactive\nactive\nenabled\nenabled\n"), "{good}");
+    let good = story.look(&WATCHED).await?;
+    assert!(good.contains("\nzehrasec-firewall active enabled\nzehrasec-web active enabled\n"), "{good}");
     story.lab.shell("n1", "grep '\"lab\"' /etc/zehrasec/firewall.json").await?;
     // A version that is never ready, and one whose own script fails: the node is as before.
     let (outcome, report) = story.update(BROKEN).await?;
     assert_eq!(outcome, Outcome::RolledBack, "{report:#?}");
     assert_eq!(moves(&report), [(GOOD, "1.2 (ZehraSec)"), (BROKEN, GOOD)]);
-    assert_eq!(story.state().await?, good);
+    assert_eq!(story.look(&WATCHED).await?, good);
     let (outcome, report) = story.update(FAILING).await?;
     assert_eq!(outcome, Outcome::RolledBack, "{report:#?}");
     assert!(format!("{report:?}").contains("package_script_failed"), "{report:#?}");
-    assert_eq!(story.state().await?, good);
+    assert_eq!(story.look(&WATCHED).await?, good);
     // The power is cut while dpkg configures: the step finishes what was interrupted, and the job goes on.
     story.lab.shell("n1", "touch /run/hold").await?;
     let run = story.begin_update(SLOW).await?;
@@ -140,7 +138,7 @@ async fn a_real_node_upgrades_breaks_and_comes_back() -> Result<()> {
     assert_eq!((outcome, story.version().await?.as_str()), (Outcome::Succeeded, SLOW), "{report:#?}");
     assert_eq!(moves(&report), [(GOOD, "1.4 (ZehraSec)")]);
     // The new version is the same but for its number.
-    let slow = story.state().await?;
+    let slow = story.look(&WATCHED).await?;
     let new: Vec<&str> = slow.lines().filter(|line| !good.lines().any(|other| other == *line)).collect();
     assert!(
         new.len() == 3 && new[0].starts_with("zehrasec 1.4 ii") && new[1].contains("zehrasec-cli"),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use fleet_tests::wait::{PATIENCE, wait_for};
 use fleet_types::job::Outcome;
 
-use super::Story;
+use super::story::Story;
 
 const PROCEDURE: &str = r#"
 schema = "fleet/v1"

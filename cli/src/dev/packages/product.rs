@@ -24,6 +24,8 @@ const CONFIGURATION: &str = "etc/";
 /// One version of the package.
 #[derive(Debug, Clone)]
 pub struct Product {
+    /// The package's name: [`NAME`], but where a story makes another product of the same files.
+    pub name: &'static str,
     /// Its version.
     pub version: String,
     /// Its script after unpacking, where it has one; `$DPKG_ROOT` is the root that it works on.
@@ -36,10 +38,16 @@ pub fn releases() -> Vec<Product> {
     let in_package = |file: &&Embedded| PACKAGED.iter().any(|folder| file.path.starts_with(folder));
     let mut files: BTreeMap<_, _> =
         FIREWALL.iter().filter(in_package).map(|file| (file.path, *file)).collect();
-    let mut releases = vec![Product { version: INSTALLED.to_owned(), postinst: None, files: files.clone() }];
+    let mut releases =
+        vec![Product { name: NAME, version: INSTALLED.to_owned(), postinst: None, files: files.clone() }];
     for (version, changed) in RELEASES {
         files.extend(changed.iter().map(|file| (file.path, *file)));
-        releases.push(Product { version: (*version).to_owned(), postinst: None, files: files.clone() });
+        releases.push(Product {
+            name: NAME,
+            version: (*version).to_owned(),
+            postinst: None,
+            files: files.clone(),
+        });
     }
     releases
 }
@@ -51,16 +59,32 @@ impl Product {
         Self { version: version.to_owned(), ..self.clone() }
     }
 
+    /// The same with a file more, or with another in its place.
+    #[must_use]
+    pub fn with(mut self, file: Embedded) -> Self {
+        self.files.insert(file.path, file);
+        self
+    }
+
+    /// The same with a file at another place.
+    #[must_use]
+    pub fn with_moved(mut self, from: &str, to: &'static str) -> Self {
+        if let Some(file) = self.files.remove(from) {
+            self.files.insert(to, Embedded { path: to, ..file });
+        }
+        self
+    }
+
     /// The name of its archive's file.
     pub fn file_name(&self) -> String {
-        format!("{NAME}_{}_all.deb", self.version)
+        format!("{}_{}_all.deb", self.name, self.version)
     }
 
     /// What a package says of itself (deb-control(5)); also its paragraph in the list of an archive.
     pub fn control(&self) -> String {
         let kib: usize = self.files().map(|(_, _, text)| text.len().div_ceil(1024)).sum();
         format!(
-            "Package: {NAME}\n\
+            "Package: {}\n\
              Version: {}\n\
              Architecture: all\n\
              Maintainer: {ORIGIN} stand-in <dev@fleet.invalid>\n\
@@ -68,7 +92,7 @@ impl Product {
              Section: net\n\
              Priority: optional\n\
              Description: stand-in of a firewall, for development fleets\n Real files and daemons that filter nothing.\n",
-            self.version
+            self.name, self.version
         )
     }
 
