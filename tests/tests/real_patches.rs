@@ -84,7 +84,8 @@ async fn z08_a_hole_is_found_has_a_deadline_and_goes_with_the_upgrade() -> Resul
     assert_eq!((line.node.as_str(), line.package.as_str(), line.deadline), (NODE, NAME, DeadlineState::Late));
     // Nobody has asked the node's archives yet.
     assert_eq!((line.started_by.as_str(), line.is), ("published", FixState::FixNotInArchive), "{line:?}");
-    let task = ["run", "task", "package.refresh", "--node", NODE, "--yes", "--no-wait"];
+    let task =
+        ["run", "task", "package.refresh", "--profile", "dev-firewall", "--node", NODE, "--yes", "--no-wait"];
     let refresh = sandbox.operator.json::<RunView>(&task).await?.item.run;
     sandbox.ended(refresh).await?;
     let in_archive = wait_for("the fix to be in the node's archive", PATIENCE * 2, async || {

@@ -111,7 +111,7 @@ async fn put_in_place(
     .await?;
     let Imported { set, skipped, files } = imported;
     let skipped_count: usize = skipped.iter().map(|one| one.count).sum();
-    let skipped: Vec<Skipped> = skipped.into_iter().take(REASONS).map(shortened).collect();
+    let skipped: Vec<Skipped> = skipped.iter().take(REASONS).map(shortened).collect();
     let before = advisories::sources(&context.storage.repo).await?;
     let kept_in = context.files.advisories.clone();
     let parts = blocking(move || {
@@ -283,7 +283,7 @@ fn told(skipped: &Skipped) -> AdvisorySkipped {
     }
 }
 
-fn shortened(one: Skipped) -> Skipped {
+fn shortened(one: &Skipped) -> Skipped {
     Skipped { reason: short(&one.reason), count: one.count, file: short(&one.file), place: short(&one.place) }
 }
 

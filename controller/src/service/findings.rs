@@ -50,7 +50,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             context.memory.findings.set_deadlines(patches::count(&context).await);
             // Woken by news, or to count again.
             if timeout(COUNT_EVERY, news).await.is_ok() {
-                tokio::time::sleep(GATHER).await;
+                timeout(GATHER, std::future::pending::<()>()).await.ok();
             }
         }
     };

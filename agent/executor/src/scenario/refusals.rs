@@ -289,7 +289,13 @@ async fn the_root_keys_let_a_fence_begin_anew_once() {
         let bundle = bench.trust(version - 1).with_fence_reset(node, bench.now());
         let dispatch = fleet_proto::convert::to_json(&bench.dispatch_statement());
         let trust_bundle = fleet_proto::convert::to_json(&bundle.sign(&bench.root).unwrap());
-        ToExecutor::LinkUp(pb::LinkUp { generation: 1, link_epoch: 6, dispatch, trust_bundle })
+        ToExecutor::LinkUp(pb::LinkUp {
+            generation: 1,
+            link_epoch: 6,
+            dispatch,
+            trust_bundle,
+            takes_packages: false,
+        })
     };
     let other = NodeId::from_uuid(Uuid::from_u128(99));
     for (node, version, good) in [(other, 3, false), (bench.node.node, 4, true)] {

@@ -43,7 +43,9 @@ impl CveScores {
     /// Adds all of another.
     pub fn join(&mut self, other: Self) {
         for (cve, scores) in other.0 {
-            scores.into_iter().for_each(|score| self.add(cve, score));
+            for score in scores {
+                self.add(cve, score);
+            }
         }
     }
 

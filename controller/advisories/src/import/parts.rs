@@ -116,7 +116,9 @@ mod tests {
         let names: Vec<&str> = parts.iter().map(|(part, _)| part.as_str()).collect();
         assert_eq!(names, ["osv", "debian-tracker", "kev", "epss"]);
         let mut joined = AdvisorySet::default();
-        parts.into_iter().for_each(|(_, set)| joined.join(set));
+        for (_, set) in parts {
+            joined.join(set);
+        }
         assert_eq!(joined, whole);
         joined.join(set(&[newer]));
         assert_eq!(joined.advisories["A-1"].summary, "new");
