@@ -180,9 +180,8 @@ impl PackageHub {
             return (None, None);
         }
         if !state.gathering && state.due.is_none_or(|due| due <= now) {
-            state.gathering = true;
             state.due = Some(now + EVERY);
-            self.gather_beside();
+            state.gathering = self.gather_beside();
         }
         let due = state.due;
         let Stage::Due { with_list } = state.stage else { return (None, due) };
@@ -195,16 +194,17 @@ impl PackageHub {
         (Some(PackagesMessage { list_sha256, state, list: if with_list { list } else { Vec::new() } }), None)
     }
 
-    fn gather_beside(self: &Arc<Self>) {
+    /// Begins to gather; false where it cannot.
+    fn gather_beside(self: &Arc<Self>) -> bool {
         let hub = Arc::clone(self);
         let gathering = std::thread::Builder::new().name("packages".to_owned()).spawn(move || {
             let gathered = in_background(|| gather(&*hub.host, &hub.facts, &hub.node));
             hub.gathered(gathered);
         });
-        if let Err(error) = gathering {
+        if let Err(error) = &gathering {
             tracing::error!(%error, "no thread to gather packages; it is tried again in an hour");
-            // The caller holds the lock; what it has set stands until the next hour.
         }
+        gathering.is_ok()
     }
 
     fn gathered(&self, gathered: Result<Gathered, String>) {

@@ -127,14 +127,21 @@ impl Findings {
         (all || !nodes.is_empty()).then(|| Due { all, nodes, set: Arc::clone(&inner.set) })
     }
 
+    /// What could not be matched is due once more. Rings nobody: whatever was in the way is still there.
+    pub fn due_again(&self, due: Due) {
+        let mut inner = self.inner();
+        inner.all_due |= due.all;
+        inner.due.extend(due.nodes);
+    }
+
     /// What was found on a node.
     pub fn put(&self, node: NodeId, findings: NodeFindings) {
         self.inner().nodes.insert(node, Arc::new(findings));
     }
 
-    /// All nodes with what was found on them.
-    pub fn all(&self) -> Vec<(NodeId, Arc<NodeFindings>)> {
-        self.inner().nodes.iter().map(|(node, findings)| (*node, Arc::clone(findings))).collect()
+    /// All nodes that have said what packages they have, with what was found on them.
+    pub fn all(&self) -> BTreeMap<NodeId, Arc<NodeFindings>> {
+        self.inner().nodes.clone()
     }
 
     /// How many findings stand how, as counted last.

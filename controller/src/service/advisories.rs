@@ -384,6 +384,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_not_said_and_what_cannot_be_read_is_unknown_and_never_in_time() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let agent = enrolled(context, 1).await;
+        has(context, &agent, "3.0.9-2").await;
+        import(context, &Order::default(), &[&osv("A-1", "CVE-2026-0001", "3.0.9-2")]).await.unwrap();
+        // What could not be matched at once is due once more.
+        let due = context.memory.findings.take_due().unwrap();
+        context.memory.findings.due_again(due);
+        settle(context).await;
+        enrolled(context, 2).await;
+        let sla = patches::sla(context, "").await.unwrap();
+        assert_eq!((sla.deadlines.nodes_unknown, sla.nodes.len()), (1, 1), "{sla:?}");
+        assert_eq!(sla.nodes[0].unknown, ["it has not said what packages it has"]);
+        // The only source is gone from the disk: nothing is found, and nothing counts as well.
+        context.files.advisories.keep_only(&[]).unwrap();
+        load(context).await.unwrap();
+        settle(context).await;
+        let counted = patches::count(context).await.unwrap();
+        assert_eq!((counted.nodes_unknown, counted.late), (2, 0));
+        let sla = patches::sla(context, "").await.unwrap();
+        assert!(sla.nodes.iter().all(|node| node.unknown[0].ends_with("source osv")), "{sla:?}");
+    }
+
+    #[tokio::test]
     async fn each_origin_replaces_its_own_and_none_shrinks_unasked() {
         let test = TestContext::new().await;
         let context = &test.context;

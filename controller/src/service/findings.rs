@@ -37,6 +37,8 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let work = async {
         if let Err(error) = advisories::load(&context).await {
             tracing::error!("the advisories cannot be read; import them again: {error}");
+            let damaged = BTreeMap::from([("all".to_owned(), error.to_string())]);
+            context.memory.findings.set_advisories(Arc::default(), damaged);
         }
         loop {
             // Registered before looking, so that news between look and wait are not missed.
@@ -44,7 +46,10 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             if let Some(due) = context.memory.findings.take_due() {
                 tracing::debug!(all = due.all, nodes = due.nodes.len(), "findings are looked for");
                 if let Err(error) = match_due(&context, &due).await {
-                    tracing::error!("findings cannot be told: {error}");
+                    tracing::error!(
+                        "findings cannot be told, they are looked for again in a minute: {error}"
+                    );
+                    context.memory.findings.due_again(due);
                 }
             }
             context.memory.findings.set_deadlines(patches::count(&context).await);
@@ -65,20 +70,17 @@ pub async fn match_due(context: &Context, due: &Due) -> Result<()> {
     let nodes: Vec<NodeId> =
         if due.all { context.memory.node_cache.ids(|_| true) } else { due.nodes.iter().copied().collect() };
     for some in nodes.chunks(AT_ONCE) {
-        let (mut inputs, mut silent) = (Vec::new(), Vec::new());
+        let mut inputs = Vec::new();
         for node in some {
             match packages::of_node(context, *node).await {
                 Ok(Some((record, list))) => inputs.push((*node, record.state, list)),
-                Ok(None) => silent.push(*node),
+                Ok(None) => context.memory.findings.forget(*node),
                 Err(error) => {
                     tracing::error!(%node, "the packages of a node cannot be read: {error}");
-                    silent.push(*node);
+                    let unknown = vec!["its list of packages cannot be read by the controller".to_owned()];
+                    context.memory.findings.put(*node, NodeFindings { found: Vec::new(), unknown });
                 }
             }
-        }
-        for node in silent {
-            let unknown = vec!["it has not said what packages it has".to_owned()];
-            context.memory.findings.put(node, NodeFindings { found: Vec::new(), unknown });
         }
         let set = Arc::clone(&due.set);
         let matched = tokio::task::spawn_blocking(move || match_all(&set, inputs)).await;

@@ -44,17 +44,20 @@ struct Judged<'a> {
 fn nodes(context: &Context, selector: &str) -> Result<Vec<Node>> {
     let selector: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
     let now = context.storage.clock.now();
-    let of = |(id, findings): (NodeId, Arc<NodeFindings>)| {
+    let all = context.memory.findings.all();
+    let silent = Arc::new(NodeFindings {
+        found: Vec::new(),
+        unknown: vec!["it has not said what packages it has".to_owned()],
+    });
+    let of = |id: NodeId| {
         let known = context.memory.node_cache.get(id)?;
         let heard = context.memory.packages.heard(id);
         let is_fresh = heard.is_some_and(|heard| is_fresh(heard, now));
-        selector.matches(&known.record.name, &known.record.labels).then_some(Node {
-            known,
-            findings,
-            is_fresh,
-        })
+        let findings = Arc::clone(all.get(&id).unwrap_or(&silent));
+        let is_meant = selector.matches(&known.record.name, &known.record.labels);
+        is_meant.then_some(Node { known, findings, is_fresh })
     };
-    Ok(context.memory.findings.all().into_iter().filter_map(of).collect())
+    Ok(context.memory.node_cache.ids(|_| true).into_iter().filter_map(of).collect())
 }
 
 fn judge<'a>(found: &'a Found, is_fresh: bool, rules: &Rules, now: Timestamp) -> Judged<'a> {
@@ -238,11 +241,16 @@ fn line(known: &Known, judged: &Judged<'_>, rules: &Rules, now: Timestamp) -> Pa
 /// How deadlines stand, in all and a node.
 pub async fn sla(context: &Context, selector: &str) -> Result<PatchSla> {
     let (nodes, now) = (nodes(context, selector)?, context.storage.clock.now());
+    let damaged = context.memory.findings.advisories().1;
+    let unread: Vec<String> = damaged
+        .keys()
+        .map(|source| format!("advisories cannot be read, import them again: source {source}"))
+        .collect();
     aside(move || {
         let rules = Rules::default();
         let (mut all, mut lines) = (Deadlines::default(), Vec::new());
         for node in &nodes {
-            let line = sla_of(node, &rules, now, &mut all);
+            let line = sla_of(node, &unread, &rules, now, &mut all);
             if !line.next.is_empty() || !line.unknown.is_empty() {
                 lines.push(line);
             }
@@ -258,14 +266,14 @@ pub async fn sla(context: &Context, selector: &str) -> Result<PatchSla> {
     .await
 }
 
-fn sla_of(node: &Node, rules: &Rules, now: Timestamp, all: &mut Deadlines) -> SlaNode {
+fn sla_of(node: &Node, unread: &[String], rules: &Rules, now: Timestamp, all: &mut Deadlines) -> SlaNode {
     let mut line = SlaNode {
         node: node.known.record.name.clone(),
         site: node.known.record.labels.site().to_owned(),
         deadlines: Deadlines::default(),
         next: String::new(),
         due: None,
-        unknown: node.findings.unknown.clone(),
+        unknown: unread.iter().chain(&node.findings.unknown).cloned().collect(),
     };
     for found in &node.findings.found {
         let judged = judge(found, node.is_fresh, rules, now);
@@ -287,7 +295,8 @@ fn sla_of(node: &Node, rules: &Rules, now: Timestamp, all: &mut Deadlines) -> Sl
 
 /// How deadlines stand in all, for the status; none where no advisories are known.
 pub async fn count(context: &Context) -> Option<Deadlines> {
-    if context.memory.findings.advisories().0.entries() == 0 {
+    let (set, damaged) = context.memory.findings.advisories();
+    if set.entries() == 0 && damaged.is_empty() {
         return None;
     }
     sla(context, "").await.ok().map(|sla| sla.deadlines)

@@ -130,6 +130,20 @@ impl AptPackages {
         Ok(())
     }
 
+    /// What the lists on the node tell of the new builds of these.
+    fn told_of(&self, changes: &[PackageChange], work: PackageWork<'_>) -> PackageResult<String> {
+        let builds: Vec<String> = changes
+            .iter()
+            .filter_map(|change| Some(format!("{}={}", change.name, change.to.as_ref()?.version)))
+            .collect();
+        if builds.is_empty() {
+            return Ok(String::new());
+        }
+        let mut arguments = vec!["show", "--no-all-versions"];
+        arguments.extend(builds.iter().map(String::as_str));
+        self.programs.read("apt-cache", &arguments, work)
+    }
+
     /// Adds who publishes the new builds and how large they are, by the lists on the node.
     fn describe(&self, changes: &mut [PackageChange], work: PackageWork<'_>) -> PackageResult<()> {
         if changes.is_empty() {
@@ -141,17 +155,7 @@ impl AptPackages {
             let mut arguments = vec!["policy"];
             arguments.extend(&names);
             let archives = parse::archives(&self.programs.read("apt-cache", &arguments, work)?);
-            let builds: Vec<String> = some
-                .iter()
-                .filter_map(|change| Some(format!("{}={}", change.name, change.to.as_ref()?.version)))
-                .collect();
-            let mut arguments = vec!["show", "--no-all-versions"];
-            arguments.extend(builds.iter().map(String::as_str));
-            let sizes = if builds.is_empty() {
-                BTreeMap::new()
-            } else {
-                parse::sizes(&self.programs.read("apt-cache", &arguments, work)?)
-            };
+            let sizes = parse::sizes(&self.told_of(some, work)?);
             for change in some {
                 let Some(to) = &change.to else { continue };
                 let key = (change.name.clone(), to.version.clone());
@@ -383,13 +387,7 @@ impl Packages for AptPackages {
         self.describe(&mut changes, work)?;
         let mut available = BTreeMap::new();
         for some in changes.chunks(NAMES_AT_ONCE) {
-            let builds: Vec<String> = some
-                .iter()
-                .filter_map(|change| Some(format!("{}={}", change.name, change.to.as_ref()?.version)))
-                .collect();
-            let mut arguments = vec!["show", "--no-all-versions"];
-            arguments.extend(builds.iter().map(String::as_str));
-            let sources = parse::sources(&self.programs.read("apt-cache", &arguments, work)?);
+            let sources = parse::sources(&self.told_of(some, work)?);
             for change in some {
                 let Some(to) = &change.to else { continue };
                 let name = change.name.split(':').next().unwrap_or(&change.name).to_owned();
