@@ -76,7 +76,9 @@ fn sites(sites: &[SiteStatus]) -> Table {
 
 fn attention(answer: Answer, status: &Status, times: &Times) -> Answer {
     if status.attention.is_empty() {
-        return answer.line("nothing needs attention");
+        // What is late stands in a line of its own.
+        let is_late = status.deadlines.as_ref().is_some_and(|deadlines| deadlines.late > 0);
+        return if is_late { answer } else { answer.line("nothing needs attention") };
     }
     let head = format!("ATTENTION ({})", status.attention.len());
     let answer = answer.block(Block::Toned(Tone::Warn, head));
