@@ -1,6 +1,8 @@
 //! Packages on a real node: updates that work, that are broken in two ways, and that lose their power in the middle. After
 //! each, what is on the node is compared with what was there and with what the report says.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use fleet_tests::clock;
 use fleet_tests::wait::{PATIENCE, wait_for};
@@ -12,7 +14,7 @@ use fleetctl::dev::packages::archive::Archive;
 use fleetctl::dev::packages::product::{BROKEN, GOOD, NAME, releases};
 use fleetctl::dev::packages::programs::Caller;
 
-use super::state::Watched;
+use super::state::{Watched, differences};
 use super::story::{LABELS, Story};
 
 /// Its script after unpacking fails.
@@ -96,6 +98,41 @@ impl Story {
     }
 }
 
+/// How often the power is cut while a broken version is installed.
+fn cuts() -> Result<u32> {
+    match std::env::var("FLEET_POWER_CUTS") {
+        Ok(number) => number.parse().context("FLEET_POWER_CUTS is no number"),
+        Err(_) => Ok(3),
+    }
+}
+
+/// Cuts the power at moments spread over an update to a broken version, its way back included: whatever had been done until
+/// then, and whatever the start of the machine brought up, the node is as it was.
+async fn cut_the_power(story: &Story, whole: Duration, good: &str) -> Result<()> {
+    let cuts = cuts()?;
+    for number in 0..cuts {
+        let moment = whole * (2 * number + 1) / (2 * cuts);
+        let run = story.begin_update(BROKEN).await?;
+        if tokio::time::timeout(moment, story.ended(&run)).await.is_err() {
+            story.lab.power("n1", "cut").await?;
+            story.lab.power("n1", "on").await?;
+            story.online().await?;
+        }
+        let (outcome, report) = story.updated(&run).await?;
+        let case = format!("cut {number} of {cuts}, after {} ms", moment.as_millis());
+        let is_back = match outcome {
+            Outcome::RolledBack => true,
+            // The services were not up when the node was to be healthy before the update.
+            Outcome::Failed => moves(&report).is_empty(),
+            _ => false,
+        };
+        ensure!(is_back, "{case}: {report:#?}\n{}", story.lab.shell("n1", "journalctl -b --no-pager").await?);
+        let now = story.look(&WATCHED).await?;
+        ensure!(now == good, "{case}: {:#?}\n{report:#?}", differences(good, &now));
+    }
+    Ok(())
+}
+
 /// What a report says was done with the package, in order.
 fn moves(report: &Report) -> Vec<(&str, &str)> {
     let changes = report.steps.iter().flat_map(|step| &step.body.changes);
@@ -116,7 +153,9 @@ async fn a_real_node_upgrades_breaks_and_comes_back() -> Result<()> {
     assert!(good.contains("\nzehrasec-firewall active enabled\nzehrasec-web active enabled\n"), "{good}");
     story.lab.shell("n1", "grep '\"lab\"' /etc/zehrasec/firewall.json").await?;
     // A version that is never ready, and one whose own script fails: the node is as before.
+    let began = Instant::now();
     let (outcome, report) = story.update(BROKEN).await?;
+    let whole = began.elapsed();
     assert_eq!(outcome, Outcome::RolledBack, "{report:#?}");
     assert_eq!(moves(&report), [(GOOD, "1.2 (ZehraSec)"), (BROKEN, GOOD)]);
     assert_eq!(story.look(&WATCHED).await?, good);
@@ -124,6 +163,7 @@ async fn a_real_node_upgrades_breaks_and_comes_back() -> Result<()> {
     assert_eq!(outcome, Outcome::RolledBack, "{report:#?}");
     assert!(format!("{report:?}").contains("package_script_failed"), "{report:#?}");
     assert_eq!(story.look(&WATCHED).await?, good);
+    cut_the_power(&story, whole, &good).await?;
     // The power is cut while dpkg configures: the step finishes what was interrupted, and the job goes on.
     story.lab.shell("n1", "touch /run/hold").await?;
     let run = story.begin_update(SLOW).await?;

@@ -80,6 +80,8 @@ pub struct Run {
     /// Says to the guard of the step under way that this run is there.
     pub(super) at_work: Option<File>,
     on_way_out: bool,
+    /// Was looked for what a start of the machine brought up?
+    pub(super) stopped_again: bool,
     shares: Shares,
     deadlines: Deadlines,
     started: Timestamp,
@@ -114,6 +116,7 @@ impl Run {
             reports: Vec::new(),
             at_work: None,
             on_way_out: false,
+            stopped_again: false,
             started: work.accepted.started,
         }
     }
@@ -249,6 +252,11 @@ impl Run {
             && let Some((cause, why)) = self.against(step)
         {
             return self.end_step(unrun(step, StepState::Failed, Some(cause), &why)).map(Some);
+        }
+        if let Err(fault) = self.stop_again(step, step.time_limit.min(left)) {
+            return self
+                .end_step(unrun(step, StepState::Failed, Some(fault.cause), &fault.message))
+                .map(Some);
         }
         let left = left.saturating_sub(self.since_boot().saturating_sub(entered));
         self.carry_step(step, Act::Forward, step.time_limit.min(left))

@@ -75,6 +75,12 @@ impl Run {
         for (index, (entry, undo)) in entries.iter().enumerate() {
             let ahead = limits::entries(entries[index..].iter().map(|(entry, _)| entry), self.grace());
             self.enter(entry, ahead, self.shares().finals);
+            // What can be undone is undone all the same.
+            if self.record.step(&entry.id).is_none_or(|known| known.report.is_none())
+                && let Err(fault) = self.stop_again(entry, entry.time_limit)
+            {
+                rolled.failed.push(fault.message);
+            }
             let act = undo.as_ref().map_or(Act::Compensation, Act::Revert);
             match self.run_compensation(entry, act)? {
                 None => return Ok(None),

@@ -253,7 +253,8 @@ impl Bench {
                 "web": {"kind": "service", "service": "web", "every": "1m"}},
             "command": {"wipe": {"argv": ["/bin/wipe"], "timeout": "1m", "changes": true},
                 "nft": {"argv": ["/sbin/nft"], "timeout": "1m", "changes": true, "touches_network": true}},
-            "service": {"ssh": {"unit": "ssh.service"}, "web": {"unit": "web.service"}}
+            "service": {"ssh": {"unit": "ssh.service"}, "web": {"unit": "web.service"},
+                "proxy": {"unit": "proxy.service"}}
         }));
         let mut full = json!({
             "kind": "procedure", "schema": "fleet/v1", "name": "work", "version": 1, "profile": "edge",

@@ -8,6 +8,7 @@ mod core;
 mod delivery;
 mod ends;
 mod guarded;
+mod held;
 mod left_over;
 mod limits;
 mod lost_state;

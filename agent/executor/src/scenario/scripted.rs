@@ -8,7 +8,9 @@ use fleet_types::report::{Change as Changed, TaskReport};
 use tokio::sync::Notify;
 
 use crate::resolve::TaskTable;
-use crate::tasks::{Change, Inspect, JobView, RetryKind, Reversal, Task, TaskContext, TaskError, TaskPlan};
+use crate::tasks::{
+    Change, Inspect, JobView, RetryKind, Reversal, Task, TaskContext, TaskError, TaskPlan, find,
+};
 
 /// What a scripted task does when it is called for a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +114,9 @@ impl Tasks {
             ("health.check", Task::Inspect(self)),
             ("service.assert_active", Task::Inspect(self)),
             ("service.restart", Task::Change(self)),
+            // These two as they are: they act on the scripted machine alone.
+            ("service.start", find("service.start").unwrap()),
+            ("service.stop", find("service.stop").unwrap()),
             ("command.run", Task::Change(&WithoutUndo)),
             ("reboot", Task::Change(self)),
             ("health.repair", Task::Change(Box::leak(Box::new(ForGuards(self))))),

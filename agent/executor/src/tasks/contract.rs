@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 use crate::policy::PackageRules;
 
+/// Parameter of the actions about services: their ids in the profile.
+pub const SERVICES: &str = "services";
+
 /// Set by a cancel; looked at between parts of the work.
 #[derive(Debug, Clone, Default)]
 pub struct CancelFlag(Arc<AtomicBool>);
@@ -207,6 +210,15 @@ pub enum Reversal {
     Stored,
 }
 
+/// How a change leaves the services that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// They are not to run until another step starts them.
+    Down,
+    /// They are to run.
+    Up,
+}
+
 /// A task that changes the node.
 ///
 /// `apply` is idempotent for the same step, or finds out by itself what an interrupted try left behind
@@ -218,6 +230,11 @@ pub trait Change: Send + Sync {
 
     /// What a way back can do about it.
     fn reversal(&self) -> Reversal;
+
+    /// How it leaves the services of its parameter [`SERVICES`]; none of an action that is not about services.
+    fn leaves(&self) -> Option<Leaves> {
+        None
+    }
 
     /// What `revert` will need, made before anything changes and kept in the undo store; asked of tasks with a
     /// stored undo only.

@@ -92,9 +92,11 @@ mod tuning_sysctl;
 mod tuning_tests;
 
 pub use contract::{
-    CancelFlag, Change, Inspect, JobView, NotedUndo, OutputSink, RetryKind, Reversal, StepIdentity, Task,
-    TaskContext, TaskError, TaskPlan,
+    CancelFlag, Change, Inspect, JobView, Leaves, NotedUndo, OutputSink, RetryKind, Reversal, SERVICES,
+    StepIdentity, Task, TaskContext, TaskError, TaskPlan,
 };
 pub use log_rotation::{ROTATION_TIMER, log_file};
 pub use registry::{NEED_PACKAGES, NEED_SYSTEMD, NEED_UNITS, built, find};
+pub use service_change::that_did_not_run;
+pub use service_stop::stop_services;
 pub use tuning_apply::tuning_files;

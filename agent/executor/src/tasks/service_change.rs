@@ -9,7 +9,7 @@ use fleet_types::report::{Change as ReportedChange, NOT_AVAILABLE, TaskReport};
 use fleet_types::severity::Severity;
 use serde::{Deserialize, Serialize};
 
-use super::contract::{TaskContext, TaskError};
+use super::contract::{SERVICES, TaskContext, TaskError};
 use super::deadline::Deadline;
 use super::part::{bounded, change, problem};
 use super::service_state::{SETTLE, names};
@@ -67,7 +67,7 @@ pub(super) fn fit<'a>(
     context: &TaskContext<'a>,
     verb: Verb,
 ) -> Result<Vec<(Named<'a>, UnitState)>, TaskError> {
-    let services = args::ids(context, "services", &context.profile.services, false)?;
+    let services = args::ids(context, SERVICES, &context.profile.services, false)?;
     let mut fit = Vec::with_capacity(services.len());
     let mut report = TaskReport::default();
     for (id, service) in &services {
@@ -283,6 +283,13 @@ pub(super) fn put_back(
 /// Nothing runs where nothing is installed.
 fn absent(state: &UnitState, verb: Verb) -> bool {
     verb == Verb::Stop && state.activity == Activity::NotFound
+}
+
+/// The services which did not run when this undo of `service.start` or `service.restart` was noted. One that does not read
+/// names none: the way back says so when it needs it.
+pub fn that_did_not_run(undo: &serde_json::Value) -> Vec<String> {
+    let former: Vec<Former> = serde_json::from_value(undo.clone()).unwrap_or_default();
+    former.into_iter().filter(|one| !one.ran).map(|one| one.id).collect()
 }
 
 /// A plan's summary.

@@ -9,7 +9,7 @@ use fleet_types::report::TaskReport;
 use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
+use super::contract::{Change, Leaves, Reversal, TaskContext, TaskError, TaskPlan};
 use super::part::change;
 use super::service_change::{Named, Verb, each, fit, is_up, noted, planned, put_back, summary};
 use crate::host::UnitState;
@@ -71,6 +71,10 @@ impl Change for ServiceRestart {
 
     fn reversal(&self) -> Reversal {
         Reversal::Stored
+    }
+
+    fn leaves(&self) -> Option<Leaves> {
+        Some(Leaves::Up)
     }
 
     fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {

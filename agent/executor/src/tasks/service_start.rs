@@ -4,7 +4,7 @@
 
 use fleet_types::report::TaskReport;
 
-use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
+use super::contract::{Change, Leaves, Reversal, TaskContext, TaskError, TaskPlan};
 use super::service_change::{Named, Verb, each, fit, is_up, noted, planned, put_back, summary};
 use crate::host::UnitState;
 
@@ -26,6 +26,10 @@ impl Change for ServiceStart {
 
     fn reversal(&self) -> Reversal {
         Reversal::Stored
+    }
+
+    fn leaves(&self) -> Option<Leaves> {
+        Some(Leaves::Up)
     }
 
     fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {

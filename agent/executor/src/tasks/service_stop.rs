@@ -5,12 +5,18 @@
 
 use fleet_types::report::TaskReport;
 
-use super::contract::{Change, Reversal, TaskContext, TaskError, TaskPlan};
+use super::contract::{Change, Leaves, Reversal, TaskContext, TaskError, TaskPlan};
 use super::service_change::{Verb, carry_out, each, fit, noted, planned, put_back, runs, summary};
 use crate::host::Activity;
 
 /// The task.
 pub(super) struct ServiceStop;
+
+/// Stops the services of the step whether they run or not, the last one first: after a start of the machine one may be about
+/// to be started, and its stop takes that back.
+pub fn stop_services(context: &TaskContext<'_>) -> Result<TaskReport, TaskError> {
+    each(context, Verb::Stop, fit(context, Verb::Stop)?.into_iter().rev())
+}
 
 impl Change for ServiceStop {
     fn plan(&self, context: &TaskContext<'_>) -> Result<TaskPlan, TaskError> {
@@ -23,6 +29,10 @@ impl Change for ServiceStop {
 
     fn reversal(&self) -> Reversal {
         Reversal::Stored
+    }
+
+    fn leaves(&self) -> Option<Leaves> {
+        Some(Leaves::Down)
     }
 
     fn undo(&self, context: &TaskContext<'_>) -> Result<serde_json::Value, TaskError> {
