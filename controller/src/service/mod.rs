@@ -48,6 +48,7 @@ pub mod patches;
 pub mod places;
 pub mod presence;
 pub mod reports;
+mod response_times;
 pub mod retention;
 pub mod rollouts;
 pub mod run_views;

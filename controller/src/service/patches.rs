@@ -17,6 +17,7 @@ use fleet_types::view::{
 };
 
 use super::packages::is_fresh;
+use super::response_times::ResponseTimes;
 use crate::context::Context;
 use crate::error::{ControllerError, Result};
 use crate::fleet::findings::{About, Found, NodeFindings};
@@ -31,6 +32,10 @@ struct Node {
     findings: Arc<NodeFindings>,
     /// Is what it said last fresh enough?
     is_fresh: bool,
+    /// The response times that count for it.
+    rules: Rules,
+    /// The rollout policies that say so.
+    policies: Vec<String>,
 }
 
 /// Findings and how their deadlines stand.
@@ -41,8 +46,9 @@ struct Judged<'a> {
     state: DeadlineState,
 }
 
-fn nodes(context: &Context, selector: &str) -> Result<Vec<Node>> {
+async fn nodes(context: &Context, selector: &str) -> Result<Vec<Node>> {
     let selector: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
+    let times = ResponseTimes::read(&context.storage).await?;
     let now = context.storage.clock.now();
     let all = context.memory.findings.all();
     let silent = Arc::new(NodeFindings {
@@ -54,13 +60,18 @@ fn nodes(context: &Context, selector: &str) -> Result<Vec<Node>> {
         let heard = context.memory.packages.heard(id);
         let is_fresh = heard.is_some_and(|heard| is_fresh(heard, now));
         let findings = Arc::clone(all.get(&id).unwrap_or(&silent));
-        let is_meant = selector.matches(&known.record.name, &known.record.labels);
-        is_meant.then_some(Node { known, findings, is_fresh })
+        let (name, labels) = (&known.record.name, &known.record.labels);
+        if !selector.matches(name, labels) {
+            return None;
+        }
+        let (rules, policies) = times.of(name, labels);
+        Some(Node { known, findings, is_fresh, rules, policies })
     };
     Ok(context.memory.node_cache.ids(|_| true).into_iter().filter_map(of).collect())
 }
 
-fn judge<'a>(found: &'a Found, is_fresh: bool, rules: &Rules, now: Timestamp) -> Judged<'a> {
+fn judge<'a>(found: &'a Found, node: &Node, now: Timestamp) -> Judged<'a> {
+    let (rules, is_fresh) = (&node.rules, node.is_fresh);
     let About { score, exploited, .. } = &*found.about;
     let lane = lane(score.as_ref().map(|(score, ..)| *score), *exploited, rules);
     let deadline = rules.tier(lane).map(|tier| deadline(&found.start, tier, rules, now));
@@ -104,14 +115,14 @@ fn ids(about: &About) -> Vec<String> {
 }
 
 /// All findings by CVE, the worst first.
-fn items(nodes: &[Node], rules: &Rules, now: Timestamp) -> Vec<PatchItem> {
+fn items(nodes: &[Node], now: Timestamp) -> Vec<PatchItem> {
     let mut items: BTreeMap<String, PatchItem> = BTreeMap::new();
     for node in nodes {
         // Two advisories of one CVE on one node are one; the one that ends first counts.
         let mut own: BTreeMap<String, Judged<'_>> = BTreeMap::new();
         for found in &node.findings.found {
             for id in ids(&found.about) {
-                let judged = judge(found, node.is_fresh, rules, now);
+                let judged = judge(found, node, now);
                 let is_first = own.get(&id).is_none_or(|former| {
                     (judged.state, judged.due().is_none(), judged.due())
                         < (former.state, former.due().is_none(), former.due())
@@ -154,13 +165,13 @@ fn items(nodes: &[Node], rules: &Rules, now: Timestamp) -> Vec<PatchItem> {
 
 /// A page of what must be patched: by CVE, the earliest end first.
 pub async fn list(context: &Context, selector: &str, after: &str, limit: usize) -> Result<Page<PatchItem>> {
-    let (nodes, now) = (nodes(context, selector)?, context.storage.clock.now());
+    let (nodes, now) = (nodes(context, selector).await?, context.storage.clock.now());
     let from: usize = if after.is_empty() {
         0
     } else {
         after.parse().map_err(|error| ControllerError::invalid("after", error))?
     };
-    let mut items = aside(move || items(&nodes, &Rules::default(), now)).await?;
+    let mut items = aside(move || items(&nodes, now)).await?;
     let next = (items.len() > from.saturating_add(limit)).then(|| (from + limit).to_string());
     items.drain(..from.min(items.len()));
     items.truncate(limit);
@@ -169,7 +180,7 @@ pub async fn list(context: &Context, selector: &str, after: &str, limit: usize) 
 
 /// One CVE, or advisory, with its nodes.
 pub async fn show(context: &Context, id: &str, selector: &str) -> Result<PatchView> {
-    let (mut nodes, now) = (nodes(context, selector)?, context.storage.clock.now());
+    let (mut nodes, now) = (nodes(context, selector).await?, context.storage.clock.now());
     let wanted = id.to_owned();
     let is_meant = move |found: &Found| found.about.id == wanted || ids(&found.about).contains(&wanted);
     nodes.retain(|node| node.findings.found.iter().any(&is_meant));
@@ -180,20 +191,19 @@ pub async fn show(context: &Context, id: &str, selector: &str) -> Result<PatchVi
     };
     let wanted = id.to_owned();
     let view = aside(move || {
-        let rules = Rules::default();
         let mut advisories: Vec<String> = Vec::new();
         let mut lines: Vec<PatchNode> = Vec::new();
         for node in &nodes {
             for found in node.findings.found.iter().filter(|found| is_meant(found)) {
                 advisories.push(found.about.id.clone());
-                lines.push(line(&node.known, &judge(found, node.is_fresh, &rules, now), &rules, now));
+                lines.push(line(node, &judge(found, node, now), now));
             }
         }
         advisories.sort_unstable();
         advisories.dedup();
         lines.sort_by(|a, b| (a.due.is_none(), a.due, &a.node).cmp(&(b.due.is_none(), b.due, &b.node)));
         lines.truncate(MAX_NODES);
-        let all = items(&nodes, &rules, now);
+        let all = items(&nodes, now);
         // Asked by an advisory's id, it is shown under its first CVE.
         let item = all.iter().find(|item| item.id == wanted).or_else(|| {
             let first =
@@ -212,11 +222,11 @@ pub async fn show(context: &Context, id: &str, selector: &str) -> Result<PatchVi
     view.ok_or_else(missing)
 }
 
-fn line(known: &Known, judged: &Judged<'_>, rules: &Rules, now: Timestamp) -> PatchNode {
+fn line(node: &Node, judged: &Judged<'_>, now: Timestamp) -> PatchNode {
     let found = judged.found;
     let is_missing = found.is == FixState::FixNotInArchive;
     PatchNode {
-        node: known.record.name.clone(),
+        node: node.known.record.name.clone(),
         advisory: found.about.id.clone(),
         package: found.package.clone(),
         version: found.version.clone(),
@@ -233,24 +243,24 @@ fn line(known: &Known, judged: &Judged<'_>, rules: &Rules, now: Timestamp) -> Pa
         .to_owned(),
         started: judged.deadline.as_ref().map(|deadline| deadline.started),
         due: judged.due(),
-        archive_lags_since: mirror_lag(found.start.published, is_missing, rules, now)
+        archive_lags_since: mirror_lag(found.start.published, is_missing, &node.rules, now)
             .map(|lag| lag.published),
+        times_of: node.policies.clone(),
     }
 }
 
 /// How deadlines stand, in all and a node.
 pub async fn sla(context: &Context, selector: &str) -> Result<PatchSla> {
-    let (nodes, now) = (nodes(context, selector)?, context.storage.clock.now());
+    let (nodes, now) = (nodes(context, selector).await?, context.storage.clock.now());
     let damaged = context.memory.findings.advisories().1;
     let unread: Vec<String> = damaged
         .keys()
         .map(|source| format!("advisories cannot be read, import them again: source {source}"))
         .collect();
     aside(move || {
-        let rules = Rules::default();
         let (mut all, mut lines) = (Deadlines::default(), Vec::new());
         for node in &nodes {
-            let line = sla_of(node, &unread, &rules, now, &mut all);
+            let line = sla_of(node, &unread, now, &mut all);
             if !line.next.is_empty() || !line.unknown.is_empty() {
                 lines.push(line);
             }
@@ -266,7 +276,7 @@ pub async fn sla(context: &Context, selector: &str) -> Result<PatchSla> {
     .await
 }
 
-fn sla_of(node: &Node, unread: &[String], rules: &Rules, now: Timestamp, all: &mut Deadlines) -> SlaNode {
+fn sla_of(node: &Node, unread: &[String], now: Timestamp, all: &mut Deadlines) -> SlaNode {
     let mut line = SlaNode {
         node: node.known.record.name.clone(),
         site: node.known.record.labels.site().to_owned(),
@@ -276,7 +286,7 @@ fn sla_of(node: &Node, unread: &[String], rules: &Rules, now: Timestamp, all: &m
         unknown: unread.iter().chain(&node.findings.unknown).cloned().collect(),
     };
     for found in &node.findings.found {
-        let judged = judge(found, node.is_fresh, rules, now);
+        let judged = judge(found, node, now);
         judged.count(&mut line.deadlines, now);
         judged.count(all, now);
         if let Some(due) = judged.due()
@@ -299,7 +309,13 @@ pub async fn count(context: &Context) -> Option<Deadlines> {
     if set.entries() == 0 && damaged.is_empty() {
         return None;
     }
-    sla(context, "").await.ok().map(|sla| sla.deadlines)
+    match sla(context, "").await {
+        Ok(sla) => Some(sla.deadlines),
+        Err(error) => {
+            tracing::error!("deadlines cannot be counted: {error}");
+            None
+        }
+    }
 }
 
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_types::document::rollout_policy::RolloutPolicy;
+use fleet_types::document::rollout_policy::{RolloutPolicy, Tier};
 
 use crate::reporter::Reporter;
 use crate::text_check::quoted;
@@ -47,6 +47,7 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, policy: &RolloutPolicy) {
     }
     for (id, tier) in &policy.severity {
         let path = format!("severity/{id}");
+        check_scores(reporter, &path, id.as_str(), tier);
         let gates =
             tier.gates.iter().filter(|gate| !policy.gates.keys().any(|known| known.as_str() == **gate));
         for gate in gates {
@@ -63,5 +64,43 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, policy: &RolloutPolicy) {
                 format!("no [testing.*] of this policy has the id {}", quoted(tier.testing.as_str()));
             reporter.error(&format!("{path}/testing"), "unknown-reference", message, "add [testing.<id>]");
         }
+    }
+}
+
+/// The qualitative rating scale of CVSS (3.1 section 5, 4.0 section 6), and what has no score.
+const BANDS: [(&str, Option<(&str, &str)>); 5] = [
+    ("critical", Some(("9.0", "10.0"))),
+    ("high", Some(("7.0", "8.9"))),
+    ("medium", Some(("4.0", "6.9"))),
+    ("low", Some(("0.1", "3.9"))),
+    ("unknown", None),
+];
+
+/// A tier is one of the ratings: with other bounds the same word would mean two things in one fleet.
+fn check_scores(reporter: &mut Reporter<'_>, path: &str, id: &str, tier: &Tier) {
+    let Some((_, scores)) = BANDS.iter().find(|(band, _)| *band == id) else {
+        let message = format!("{} is no rating of CVSS", quoted(id));
+        reporter.error(path, "bad-value", message, "name it critical, high, medium, low or unknown");
+        return;
+    };
+    let said = tier.cvss.as_ref().map(|said| (said.min.as_str(), said.max.as_str()));
+    if said.is_some() && said != *scores {
+        let (message, fix) = match scores {
+            Some((min, max)) => (
+                format!("{} is {min} to {max}, by the rating scale of CVSS", quoted(id)),
+                format!("write cvss = {{ min = \"{min}\", max = \"{max}\" }}, or leave it out"),
+            ),
+            None => (format!("{} is for what has no score", quoted(id)), "leave cvss out".to_owned()),
+        };
+        reporter.error(&format!("{path}/cvss"), "bad-value", message, &fix);
+    }
+    if tier.respond_within.length().is_zero() {
+        let message = "no time at all: everything would be late at once".to_owned();
+        reporter.error(
+            &format!("{path}/respond_within"),
+            "bad-value",
+            message,
+            "write a time such as \"24h\"",
+        );
     }
 }

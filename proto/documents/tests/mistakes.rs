@@ -266,6 +266,35 @@ fn a_missing_key_does_not_hide_what_else_is_wrong() {
 }
 
 #[test]
+fn a_severity_is_a_rating_of_cvss_with_its_own_scores() {
+    let policy = |lines: &str| {
+        let text = format!(
+            "schema = \"fleet/v1\"\nkind = \"rollout_policy\"\nname = \"p\"\n[[ring]]\nname = \"all\"\nselector = \"*\"\n\
+             [testing.full]\nprocedure = \"t\"\n{lines}\ntesting = \"full\"\n"
+        );
+        match parse("policy.toml", &text) {
+            Ok(_) => String::new(),
+            Err(problems) => {
+                problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("; ")
+            }
+        }
+    };
+    let critical = |rest: &str| policy(&format!("[severity.critical]\n{rest}"));
+    assert_eq!(critical("cvss = { min = \"9.0\", max = \"10.0\" }\nrespond_within = \"24h\""), "");
+    assert_eq!(critical("respond_within = \"24h\""), "", "the scores are known");
+    assert_eq!(
+        critical("cvss = { min = \"8.5\", max = \"10.0\" }\nrespond_within = \"24h\""),
+        "\"critical\" is 9.0 to 10.0, by the rating scale of CVSS"
+    );
+    assert_eq!(critical("respond_within = \"0s\""), "no time at all: everything would be late at once");
+    assert_eq!(policy("[severity.urgent]\nrespond_within = \"1h\""), "\"urgent\" is no rating of CVSS");
+    assert_eq!(
+        policy("[severity.unknown]\ncvss = { min = \"0.0\", max = \"10.0\" }\nrespond_within = \"1h\""),
+        "\"unknown\" is for what has no score"
+    );
+}
+
+#[test]
 fn schedules_are_checked_against_their_procedures() {
     let good = "cron = \"0 3 * * SUN\"\n";
     assert_eq!(schedule_codes(good), Vec::<&str>::new());

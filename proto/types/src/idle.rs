@@ -15,8 +15,8 @@ pub const NO_RESTARTS: &str = "nothing restarts services by itself, runs of heal
 pub const NO_SAMPLES: &str = "nothing takes samples by itself, runs of metrics.collect measure";
 /// Gates of rollouts, and what they read.
 pub const NO_GATES: &str = "a rollout with gates is refused, because nothing judges them";
-/// Response times.
-pub const NO_RESPONSE_TIMES: &str = "nothing counts response times";
+/// What a severity asks of the rollout of its fix.
+pub const NO_SEVERITY_ROLLOUT: &str = "no rollout knows the severity of what it fixes";
 /// Order and failover of pairs.
 pub const NO_PAIR_ORDER: &str = "a rollout with it is refused, because roles are not observed";
 /// Schedules and blackouts.

@@ -170,9 +170,7 @@ fn show_answer(patch: &PatchView, times: &Times) -> Answer {
             format!("{} {}", node.package, node.version).into(),
             stands(node, times),
             node.advisory.as_str().into(),
-            node.started
-                .map_or_else(|| "-".to_owned(), |at| format!("{} {}", node.started_by, times.show(at)))
-                .into(),
+            clock(node, times).into(),
             node.why.as_str().into(),
         ]);
     }
@@ -186,6 +184,16 @@ fn show_answer(patch: &PatchView, times: &Times) -> Answer {
         answer
     } else {
         answer.line(format!("and {}; narrow it down with -l", units::count(more, "more node")))
+    }
+}
+
+/// What started its clock, and whose response times count.
+fn clock(node: &PatchNode, times: &Times) -> String {
+    let Some(at) = node.started else { return "-".to_owned() };
+    let started = format!("{} {}", node.started_by, times.show(at));
+    match node.times_of.as_slice() {
+        [] => started,
+        policies => format!("{started}, times of {}", policies.join(", ")),
     }
 }
 

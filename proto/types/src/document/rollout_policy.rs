@@ -14,7 +14,7 @@ use super::schema::JsonSchema;
 use super::share::Share;
 use super::value::{Value, is_true, yes};
 use crate::id::Name;
-use crate::idle::{NO_GATES, NO_PAIR_ORDER, NO_RESPONSE_TIMES};
+use crate::idle::{NO_GATES, NO_PAIR_ORDER, NO_SEVERITY_ROLLOUT};
 use crate::label::Selector;
 use crate::time::Span;
 
@@ -63,15 +63,14 @@ pub struct RolloutPolicy {
     pub failure: Failure,
     /// What tested means, by id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("x-idle" = NO_RESPONSE_TIMES))]
+    #[schemars(extend("x-idle" = NO_SEVERITY_ROLLOUT))]
     pub testing: BTreeMap<Id, Testing>,
-    /// How response times are counted.
+    /// How response times are counted on the nodes that a ring means.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = NO_RESPONSE_TIMES))]
     pub sla: Option<Sla>,
-    /// Response times by severity.
+    /// Response times on the nodes that a ring means, by `critical`, `high`, `medium`, `low` and `unknown` (no score); one that
+    /// is missing is as usual.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("x-idle" = NO_RESPONSE_TIMES))]
     pub severity: BTreeMap<Id, Tier>,
 }
 
@@ -347,18 +346,22 @@ pub struct Tier {
     pub show: Option<Show>,
     /// Role that may put it into a tier.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = "nothing is put into a tier by hand"))]
     pub triage: Option<String>,
     /// An id of `[testing.*]`.
+    #[schemars(extend("x-idle" = NO_SEVERITY_ROLLOUT))]
     pub testing: Id,
     /// Ids of `[gate.*]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-idle" = NO_SEVERITY_ROLLOUT))]
     pub gates: Vec<String>,
     /// Share of each ring's soak.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[schemars(range(min = 0, max = 100), extend("x-idle" = NO_SEVERITY_ROLLOUT))]
     pub soak_percent: Option<u32>,
     /// May it start outside of a window?
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = NO_SEVERITY_ROLLOUT))]
     pub override_windows: Option<OverrideWindows>,
 }
 

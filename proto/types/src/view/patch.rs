@@ -275,6 +275,9 @@ pub struct PatchNode {
     pub due: Option<Timestamp>,
     /// Since when the node's archives lack a fix that is published, where that is too long.
     pub archive_lags_since: Option<Timestamp>,
+    /// The rollout policies whose response times count; none: the usual ones.
+    #[serde(default)]
+    pub times_of: Vec<String>,
 }
 
 /// How a node's deadlines stand.
