@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
+use fleet_types::finding_hold::FindingHold;
 use fleet_types::id::{FleetId, NodeId, RunId};
 use fleet_types::request::{BoundPlan, NodeList, REQUEST_SCHEMA, Request, Verb};
 use fleet_types::seal::{Envelope, Kind, PublicKey, SigningKey};
@@ -89,6 +90,13 @@ impl Signer {
     /// Signs a document's canonical JSON.
     pub fn document(&self, canonical_json: Vec<u8>) -> Envelope {
         self.key.seal(Kind::Document, self.fleet, canonical_json)
+    }
+
+    /// Signs a hold of a finding.
+    pub fn finding_hold(&self, hold: &FindingHold) -> Result<Envelope, Failure> {
+        let payload = canonical::to_vec(hold)
+            .map_err(|error| Failure::usage("the hold cannot be written").because(&error))?;
+        Ok(self.key.seal(Kind::FindingHold, self.fleet, payload))
     }
 
     /// Makes and signs a request. `now` is this machine's time.

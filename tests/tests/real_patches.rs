@@ -6,10 +6,12 @@ use fleet_tests::clock;
 use fleet_tests::sandbox::node::SandboxNode;
 use fleet_tests::sandbox::{ENFORCE, Sandbox};
 use fleet_tests::wait::{PATIENCE, wait_for};
+use fleet_types::finding_hold::HoldKind;
 use fleet_types::job::Outcome;
+use fleet_types::time::Timestamp;
 use fleet_types::view::{
-    AdvisoryImport, AdvisorySource, DeadlineState, FixState, JobView, NodePackages, Page, PatchItem,
-    PatchSla, PatchView, RunView, Status,
+    AdvisoryImport, AdvisorySource, DeadlineState, Done, FindingHoldItem, FixState, JobView, NodePackages,
+    Page, PatchItem, PatchSla, PatchView, RunView, Status,
 };
 use fleetctl::dev::node_spec::nodes;
 use fleetctl::dev::packages::archive::Archive;
@@ -32,6 +34,44 @@ fn advisory(os: &str, os_version: &str) -> Result<String> {
         "affected":[{{"package":{{"ecosystem":"{ecosystem}","name":"{NAME}"}},
         "ranges":[{{"type":"ECOSYSTEM","events":[{{"introduced":"0"}},{{"fixed":"{GOOD}"}}]}}]}}]}}"#
     ))
+}
+
+/// Somebody answers for its staying for a while.
+async fn held(sandbox: &Sandbox, due: Option<Timestamp>) -> Result<()> {
+    // What names no nodes, no finding or no end is refused.
+    for (wrong, why) in [
+        (vec!["patch", "hold", CVE, "--for", "7d"], "no target was given"),
+        (vec!["patch", "hold", "CVE-2026-4243", "--for", "7d", "--all"], "CVE-2026-4243"),
+        (vec!["patch", "hold", CVE, "--for", "93d", "--all"], "92 days"),
+        (vec!["patch", "hold", CVE, "--for", "7d", "-l", "site=none"], "CVE-2026-4242"),
+        (vec!["patch", "release", CVE, "--all"], "fleetctl patch holds"),
+    ] {
+        let refused = sandbox.operator.ask(&[&wrong, &["--yes", "--reason", "a story"][..]].concat()).await?;
+        ensure!(refused.code != Some(0) && refused.err.contains(why), "{wrong:?}: {refused:?}");
+    }
+    let hold =
+        ["patch", "hold", CVE, "--for", "7d", "--site", "ams2", "--owner", "the data centre", "--waive"];
+    let why = ["--yes", "--reason", "not reachable from outside"];
+    let _: Done = sandbox.operator.json(&[&hold[..], &why].concat()).await?;
+    let patch: PatchView = sandbox.operator.json(&["patch", "show", CVE]).await?;
+    let by = patch.nodes[0].held.as_ref().context("nobody answers for it")?;
+    assert_eq!((patch.nodes[0].deadline, by.kind), (DeadlineState::Held, HoldKind::Waiver));
+    assert_eq!((by.owner.as_str(), by.reason.as_str()), ("the data centre", "not reachable from outside"));
+    assert_eq!(patch.nodes[0].due, due, "the clock runs on below");
+    Ok(())
+}
+
+/// And does not any more.
+async fn released(sandbox: &Sandbox) -> Result<()> {
+    let holds: Page<FindingHoldItem> = sandbox.operator.json(&["patch", "holds"]).await?;
+    let told: Vec<_> =
+        holds.items.iter().map(|item| (item.finding.as_str(), item.selector.as_str(), item.nodes)).collect();
+    assert_eq!(told, [(CVE, "site=ams2", 1)]);
+    let release = ["patch", "release", CVE, "--site", "ams2", "--reason", "it is reachable after all"];
+    let _: Done = sandbox.operator.json(&release).await?;
+    let late: PatchView = sandbox.operator.json(&["patch", "show", CVE]).await?;
+    assert_eq!((late.nodes[0].deadline, late.nodes[0].held.is_none()), (DeadlineState::Late, true));
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,13 +142,16 @@ async fn z08_a_hole_is_found_has_a_deadline_and_goes_with_the_upgrade() -> Resul
     .await?;
     assert!(status.deadlines.is_some());
 
+    held(&sandbox, due).await?;
+
     // A restart knows it all again, and moves no clock.
     sandbox.controller.kill().await?;
     sandbox.controller.start().await?;
     sandbox.all_online().await?;
     find(1).await?;
     let again: PatchView = sandbox.operator.json(&["patch", "show", CVE]).await?;
-    assert_eq!(again.nodes[0].due, due);
+    assert_eq!((again.nodes[0].due, again.nodes[0].deadline), (due, DeadlineState::Held));
+    released(&sandbox).await?;
 
     let version = format!("version={GOOD}");
     let arguments = ["run", "start", "update", "--param", &version, "--node", NODE, "--yes", "--no-wait"];

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use fleet_types::package_version::PackageFormat;
+use fleet_types::time::Span;
+
+use super::parse;
 
 /// `patch`.
 #[derive(Debug, Subcommand)]
@@ -17,6 +20,27 @@ pub enum PatchCommand {
     },
     /// Show how deadlines stand, in all and a node: late, at risk, held, unknown, in time.
     Sla,
+    /// Let a finding stay for a while on the chosen nodes: somebody answers for it. Signed; its clock runs on below.
+    Hold {
+        /// The CVE, or the id of an advisory.
+        id: String,
+        /// For how long, at most 92d.
+        #[arg(long = "for", value_name = "DURATION", value_parser = parse::span)]
+        length: Span,
+        /// Who answers for it [default: you].
+        #[arg(long, value_name = "NAME")]
+        owner: Option<String>,
+        /// The risk is taken, instead of being put off.
+        #[arg(long)]
+        waive: bool,
+    },
+    /// End a hold: name the finding and the nodes as they were held.
+    Release {
+        /// The CVE, or the id of an advisory.
+        id: String,
+    },
+    /// List what is held, by whom, why and until when; what ends next stands first.
+    Holds,
     /// Score CVSS vectors (2.0, 3.0, 3.1, 4.0): one a line on stdin, one line of JSON each. Needs no controller.
     ///
     /// A line is answered by vector, version, `base_score` and severity, or by vector and error. For 4.0 the score is that of

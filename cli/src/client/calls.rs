@@ -284,6 +284,30 @@ impl Client {
         ask!(self, get_patch_sla, pb::PatchRequest { id: String::new(), selector: selector.to_owned() })
     }
 
+    /// Lets a finding stay for a while.
+    pub async fn hold_finding(&self, envelope: &Envelope) -> Result<view::Done, Failure> {
+        let request =
+            pb::HoldFindingRequest { envelope: to_json(envelope), idempotency_key: clock::idempotency_key() };
+        ask!(self, hold_finding, request)
+    }
+
+    /// Ends a hold of a finding.
+    pub async fn release_finding(
+        &self,
+        id: &str,
+        selector: &str,
+        reason: &str,
+    ) -> Result<view::Done, Failure> {
+        let (id, selector, reason) = (id.to_owned(), selector.to_owned(), reason.to_owned());
+        let idempotency_key = clock::idempotency_key();
+        ask!(self, release_finding, pb::ReleaseFindingRequest { id, selector, reason, idempotency_key })
+    }
+
+    /// What may stay for a while.
+    pub async fn finding_holds(&self) -> Result<view::Page<view::FindingHoldItem>, Failure> {
+        ask!(self, list_finding_holds, pb::FindingHoldsRequest {})
+    }
+
     /// A page of audit records before an index (0: from the newest), newest first.
     pub async fn audit(
         &self,

@@ -52,6 +52,12 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Patch(PatchCommand::List) => patch::list(session).await,
         Command::Patch(PatchCommand::Show { id }) => patch::show(session, id).await,
         Command::Patch(PatchCommand::Sla) => patch::sla(session).await,
+        Command::Patch(PatchCommand::Hold { id, length, owner, waive }) => {
+            let what = patch::What { id, length, owner: owner.as_deref(), waive: *waive };
+            patch::hold(session, what).await
+        }
+        Command::Patch(PatchCommand::Release { id }) => patch::release(session, id).await,
+        Command::Patch(PatchCommand::Holds) => patch::list_holds(session).await,
         Command::Advisory(AdvisoryCommand::Import { paths, source, allow_shrink }) => {
             let words = advisory::Words { label: source.clone(), may_shrink: *allow_shrink };
             advisory::import(session, paths, words).await

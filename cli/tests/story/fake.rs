@@ -22,11 +22,10 @@ use fleet_types::seal::{Envelope, Kind, PublicKey};
 use fleet_types::trust::{OperatorRole, RootKeys, SignedBundle, TrustBundle};
 use fleet_types::view;
 use fleetctl::clock;
-use serde::Serialize;
 use tokio_stream::Stream;
-use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 
+use crate::answers::{Reply, page, refusal, view};
 use crate::fixtures;
 use crate::world::YEAR;
 
@@ -110,32 +109,7 @@ pub struct Fake {
     pub state: Arc<Mutex<State>>,
 }
 
-type Reply = Result<Response<pb::View>, Status>;
 type Streamed<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[allow(clippy::unnecessary_wraps, reason = "it is the answer of a handler")]
-fn view<T: Serialize>(value: &T) -> Reply {
-    Ok(Response::new(pb::View { json: convert::to_json(value) }))
-}
-
-fn page<T: Serialize>(schema: &str, items: Vec<T>) -> Reply {
-    view(&view::Page { schema: schema.to_owned(), items, next: None })
-}
-
-/// A refusal with details, as the real controller gives them.
-fn refusal(code: Code, word: &str, message: &str, fix: &str) -> Status {
-    let detail = view::ErrorDetail {
-        code: word.to_owned(),
-        message: message.to_owned(),
-        causes: vec![],
-        fix: fix.to_owned(),
-        id: String::new(),
-        retry_after_ms: 0,
-    };
-    let mut metadata = MetadataMap::new();
-    metadata.insert_bin("fleet-error-bin", MetadataValue::from_bytes(&serde_json::to_vec(&detail).unwrap()));
-    Status::with_metadata(code, message, metadata)
-}
 
 pub fn operator() -> OperatorId {
     "0192f0c1-0000-7000-8000-000000000003".parse().unwrap()
@@ -543,6 +517,18 @@ impl OperatorService for Fake {
     }
 
     async fn get_patch_sla(&self, _: Request<pb::PatchRequest>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
+    async fn hold_finding(&self, _: Request<pb::HoldFindingRequest>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
+    async fn release_finding(&self, _: Request<pb::ReleaseFindingRequest>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
+    async fn list_finding_holds(&self, _: Request<pb::FindingHoldsRequest>) -> Reply {
         Err(Status::unimplemented("no advisories here"))
     }
 

@@ -29,8 +29,8 @@ use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
-    advisories, audit, backups, copies, documents, enrolment, holds, limits, output, packages, patches,
-    rollouts, run_views, runs, trust, views,
+    advisories, audit, backups, copies, documents, enrolment, finding_holds, holds, limits, output, packages,
+    patches, rollouts, run_views, runs, trust, views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -394,6 +394,30 @@ impl OperatorService for Operators {
 
     async fn get_patch_sla(&self, request: Request<pb::PatchRequest>) -> Reply {
         view(patches::sla(&self.context, &request.get_ref().selector).await)
+    }
+
+    async fn hold_finding(&self, request: Request<pb::HoldFindingRequest>) -> Reply {
+        let caller = peer::operator(&self.context.identities, &request)?;
+        let r = request.into_inner();
+        let envelope =
+            convert::json::<Envelope>("envelope", &r.envelope).map_err(|error| to_status(error.into()))?;
+        view(finding_holds::hold(&self.context, &caller, envelope, &r.idempotency_key).await)
+    }
+
+    async fn release_finding(&self, request: Request<pb::ReleaseFindingRequest>) -> Reply {
+        let caller = peer::operator(&self.context.identities, &request)?;
+        let r = request.get_ref();
+        let order = finding_holds::Release {
+            finding: &r.id,
+            selector: &r.selector,
+            reason: &r.reason,
+            idempotency_key: &r.idempotency_key,
+        };
+        view(finding_holds::release(&self.context, &caller, order).await)
+    }
+
+    async fn list_finding_holds(&self, _: Request<pb::FindingHoldsRequest>) -> Reply {
+        view(finding_holds::list(&self.context).await)
     }
 
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Reply {

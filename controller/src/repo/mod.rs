@@ -21,6 +21,7 @@ pub mod backups;
 pub mod codec;
 pub mod copy_files;
 pub mod documents;
+pub mod finding_holds;
 pub mod fleet;
 pub mod holds;
 pub mod jobs;

@@ -10,7 +10,7 @@ use fleet_types::view::{ApplyItem, ApplyView, DocumentItem, DocumentView, Page};
 
 use super::caller::Operator;
 use super::idempotency::Once;
-use super::limits;
+use super::{limits, signatures};
 use crate::context::{Identities, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
@@ -151,20 +151,7 @@ pub fn check_signed(
     envelope: &Envelope,
     what: &str,
 ) -> Result<Document> {
-    if envelope.key != caller.record.content_key.id() {
-        return Err(ControllerError::new(
-            Kind::Refused,
-            "foreign-signature",
-            format!("{what}: it is signed with a key that is not yours"),
-        )
-        .fix("sign it with the content key that fleetctl login made for you"));
-    }
-    let trust = identities.trust.get();
-    trust.0.verify_content(envelope, SealKind::Document).map_err(|error| {
-        ControllerError::new(Kind::Blocked, "signature-refused", format!("{what}: {error}")).fix(
-            "nodes accept only keys of the trust bundle: have a holder of the root key list yours (fleetctl login --root-key)",
-        )
-    })?;
+    signatures::check(identities, caller, envelope, SealKind::Document, what)?;
     canonical::from_signed(&envelope.payload).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         ControllerError::invalid("documents.envelope", format!("{what}: {error}{cause}"))

@@ -126,7 +126,8 @@ pub async fn hold(context: &Context, order: &Order<'_>) -> Result<Done> {
         };
         let reason = format!("the node is {hold}");
         let record = stored.record.with_state(NodeState::Held(hold));
-        let done = done(format!("{} is held: it starts nothing new, what it has begun goes on", order.name));
+        let done =
+            Done::new(format!("{} is held: it starts nothing new, what it has begun goes on", order.name));
         let batch = context.storage.audited.batch().using_reserve();
         let batch = nodes::save(batch, stored.write_id, &record)?;
         let batch = once.store(&context.storage, batch, &done)?;
@@ -174,7 +175,7 @@ pub async fn release(storage: &Storage, memory: &Memory, order: &Order<'_>) -> R
             }
         }
         batch = nodes::save(batch, stored.write_id, &record)?;
-        let done = done(format!("{} is released: it gets work again", order.name));
+        let done = Done::new(format!("{} is released: it gets work again", order.name));
         let batch = once.store(storage, batch, &done)?;
         if committed(storage.audited.commit(batch, vec![leaf]).await)? {
             for run in freed {
@@ -213,7 +214,7 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
         let batch = context.storage.audited.batch().using_reserve();
         let batch = nodes::remove(&context.storage.repo, batch, &known, &removed).await?;
         let batch = repo_packages::remove(&context.storage.repo, batch, id).await?;
-        let done = done(format!("{} is removed; its name is free for another machine", order.name));
+        let done = Done::new(format!("{} is removed; its name is free for another machine", order.name));
         let batch = once.store(&context.storage, batch, &done)?;
         if committed(context.storage.audited.commit(batch, vec![order.leaf("node.remove")]).await)? {
             context.identities.denied.deny_node(id);
@@ -275,10 +276,6 @@ async fn end_removed(storage: &Storage, memory: &Memory, removed: &RemovedRecord
         }
     }
     Ok(())
-}
-
-fn done(message: String) -> Done {
-    Done { schema: "fleet/v1/done".to_owned(), message }
 }
 
 async fn find(storage: &Storage, name: &str) -> Result<Stored<NodeRecord>> {

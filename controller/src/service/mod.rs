@@ -14,6 +14,7 @@
 //! | [`places`] | limits that are new, and the jobs in flight |
 //! | [`packages`] | what packages nodes have |
 //! | [`advisories`], [`findings`], [`patches`] | what is published; what of it concerns which node; by when |
+//! | [`finding_holds`] | what may stay for a while, and who answers for it |
 //! | [`trust`] | the trust bundle |
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
@@ -34,6 +35,7 @@ pub mod caller;
 pub mod copies;
 pub mod documents;
 pub mod enrolment;
+pub mod finding_holds;
 pub mod findings;
 pub mod hints;
 pub mod holds;
@@ -53,6 +55,7 @@ pub mod retention;
 pub mod rollouts;
 pub mod run_views;
 pub mod runs;
+mod signatures;
 pub mod trust;
 pub mod upgrades;
 pub mod upkeep;

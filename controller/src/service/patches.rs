@@ -16,6 +16,7 @@ use fleet_types::view::{
     DeadlineState, Deadlines, FixState, Page, PatchItem, PatchNode, PatchSla, PatchView, SlaNode,
 };
 
+use super::finding_holds::{FindingHolds, Held, NodeHolds};
 use super::packages::is_fresh;
 use super::response_times::ResponseTimes;
 use crate::context::Context;
@@ -36,6 +37,8 @@ struct Node {
     rules: Rules,
     /// The rollout policies that say so.
     policies: Vec<String>,
+    /// What may stay on it.
+    holds: NodeHolds,
 }
 
 /// Findings and how their deadlines stand.
@@ -44,12 +47,14 @@ struct Judged<'a> {
     lane: Lane,
     deadline: Option<Deadline>,
     state: DeadlineState,
+    held: Option<&'a Arc<Held>>,
 }
 
 async fn nodes(context: &Context, selector: &str) -> Result<Vec<Node>> {
     let selector: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
     let times = ResponseTimes::read(&context.storage).await?;
     let now = context.storage.clock.now();
+    let holds = FindingHolds::read(&context.storage.repo, now).await?;
     let all = context.memory.findings.all();
     let silent = Arc::new(NodeFindings {
         found: Vec::new(),
@@ -65,17 +70,23 @@ async fn nodes(context: &Context, selector: &str) -> Result<Vec<Node>> {
             return None;
         }
         let (rules, policies) = times.of(name, labels);
-        Some(Node { known, findings, is_fresh, rules, policies })
+        let holds = holds.of(name, labels);
+        Some(Node { known, findings, is_fresh, rules, policies, holds })
     };
     Ok(context.memory.node_cache.ids(|_| true).into_iter().filter_map(of).collect())
 }
 
-fn judge<'a>(found: &'a Found, node: &Node, now: Timestamp) -> Judged<'a> {
+/// `cve` is the one that is asked about; without it the finding stands as the worst of them.
+fn judge<'a>(found: &'a Found, node: &'a Node, cve: Option<&str>, now: Timestamp) -> Judged<'a> {
     let (rules, is_fresh) = (&node.rules, node.is_fresh);
+    let held = match cve {
+        Some(cve) => node.holds.of_cve(&found.about, cve),
+        None => node.holds.of_all(&found.about),
+    };
     let About { score, exploited, .. } = &*found.about;
     let lane = lane(score.as_ref().map(|(score, ..)| *score), *exploited, rules);
     let deadline = rules.tier(lane).map(|tier| deadline(&found.start, tier, rules, now));
-    let state = match verdict(deadline.as_ref(), None, is_fresh, now) {
+    let state = match verdict(deadline.as_ref(), held.map(|held| held.until()), is_fresh, now) {
         Verdict::Late { .. } => DeadlineState::Late,
         Verdict::AtRisk { .. } => DeadlineState::AtRisk,
         Verdict::Unknown => DeadlineState::Unknown,
@@ -83,7 +94,7 @@ fn judge<'a>(found: &'a Found, node: &Node, now: Timestamp) -> Judged<'a> {
         Verdict::InTime { .. } => DeadlineState::InTime,
         Verdict::Nothing => DeadlineState::Nothing,
     };
-    Judged { found, lane, deadline, state }
+    Judged { found, lane, deadline, state, held }
 }
 
 impl Judged<'_> {
@@ -122,7 +133,7 @@ fn items(nodes: &[Node], now: Timestamp) -> Vec<PatchItem> {
         let mut own: BTreeMap<String, Judged<'_>> = BTreeMap::new();
         for found in &node.findings.found {
             for id in ids(&found.about) {
-                let judged = judge(found, node, now);
+                let judged = judge(found, node, Some(&id), now);
                 let is_first = own.get(&id).is_none_or(|former| {
                     (judged.state, judged.due().is_none(), judged.due())
                         < (former.state, former.due().is_none(), former.due())
@@ -196,7 +207,8 @@ pub async fn show(context: &Context, id: &str, selector: &str) -> Result<PatchVi
         for node in &nodes {
             for found in node.findings.found.iter().filter(|found| is_meant(found)) {
                 advisories.push(found.about.id.clone());
-                lines.push(line(node, &judge(found, node, now), now));
+                let cve = (found.about.id != wanted).then_some(wanted.as_str());
+                lines.push(line(node, &judge(found, node, cve, now), now));
             }
         }
         advisories.sort_unstable();
@@ -246,6 +258,7 @@ fn line(node: &Node, judged: &Judged<'_>, now: Timestamp) -> PatchNode {
         archive_lags_since: mirror_lag(found.start.published, is_missing, &node.rules, now)
             .map(|lag| lag.published),
         times_of: node.policies.clone(),
+        held: judged.held.map(|held| held.by()),
     }
 }
 
@@ -286,7 +299,7 @@ fn sla_of(node: &Node, unread: &[String], now: Timestamp, all: &mut Deadlines) -
         unknown: unread.iter().chain(&node.findings.unknown).cloned().collect(),
     };
     for found in &node.findings.found {
-        let judged = judge(found, node, now);
+        let judged = judge(found, node, None, now);
         judged.count(&mut line.deadlines, now);
         judged.count(all, now);
         if let Some(due) = judged.due()
@@ -316,6 +329,18 @@ pub async fn count(context: &Context) -> Option<Deadlines> {
             None
         }
     }
+}
+
+/// How many nodes of a selection have this CVE, or what this advisory says.
+pub fn nodes_with(context: &Context, id: &str, selector: &Selector) -> u32 {
+    let is_meant = |node: &NodeId| {
+        let known = context.memory.node_cache.get(*node);
+        known.is_some_and(|known| selector.matches(&known.record.name, &known.record.labels))
+    };
+    let has = |about: &About| about.id == id || ids(about).iter().any(|cve| cve == id);
+    let all = context.memory.findings.all();
+    let with = all.iter().filter(|(_, findings)| findings.found.iter().any(|found| has(&found.about)));
+    u32::try_from(with.filter(|(node, _)| is_meant(node)).count()).unwrap_or(u32::MAX)
 }
 
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {

@@ -10,6 +10,7 @@
 //! | answers to idempotency keys | 30 days |
 //! | join tokens and invites | 30 days from their end |
 //! | records of backup archives | 400 days: a year of monthly archives; longer where a copy is here |
+//! | holds of findings | 90 days from their end |
 //! | encrypted copies of backups | as their profile says, never the newest of a backup |
 //! | documents, the audit log | for ever: what was signed and what was done |
 //!
@@ -34,6 +35,7 @@ use crate::error::Result;
 use crate::repo::answers::{self, IdempotencyRecord};
 use crate::repo::backups::{self, BackupRecord};
 use crate::repo::codec::Record;
+use crate::repo::finding_holds::{self, FindingHoldRecord};
 use crate::repo::reader::PAGE;
 use crate::repo::tokens::{self, InviteRecord, TokenRecord};
 
@@ -44,6 +46,7 @@ const RUNS: Duration = DAY.saturating_mul(90);
 const UNMADE: Duration = DAY;
 const ANSWERS: Duration = DAY.saturating_mul(30);
 const TOKENS: Duration = DAY.saturating_mul(30);
+const FINDING_HOLDS: Duration = DAY.saturating_mul(90);
 const BACKUPS: Duration = DAY.saturating_mul(400);
 
 /// What a sweep took away.
@@ -53,7 +56,7 @@ pub struct Swept {
     pub bodies: usize,
     /// Runs that went as a whole, and those of which there were jobs alone.
     pub runs: usize,
-    /// Answers, tokens, invites and records of archives.
+    /// Answers, tokens, invites, holds of findings and records of archives.
     pub others: usize,
 }
 
@@ -66,10 +69,12 @@ pub async fn sweep(storage: &Storage, files: &Files) -> Result<Swept> {
     swept.bodies += bodies::take(storage, now).await?;
     let token = |token: &TokenRecord| is_over(token.expires, TOKENS, now);
     let invite = |invite: &InviteRecord| is_over(invite.expires, TOKENS, now);
+    let hold = |hold: &FindingHoldRecord| is_over(hold.until, FINDING_HOLDS, now);
     let backup = |backup: &BackupRecord| is_over(backup.made, BACKUPS, now) && !backup.has_copy();
     swept.others += take_answers(storage, now).await?;
     swept.others += take_records(storage, tokens::JOIN_TOKENS, token).await?;
     swept.others += take_records(storage, tokens::INVITES, invite).await?;
+    swept.others += take_records(storage, finding_holds::ALL, hold).await?;
     swept.others += copies::sweep(storage, files, now).await?;
     swept.others += take_records(storage, backups::ALL, backup).await?;
     Ok(swept)

@@ -22,7 +22,7 @@ use fleet_types::view::{Presence, Skipped, Target, Targets};
 use super::caller::Operator;
 use super::idempotency::Once;
 use super::rollouts::Rings;
-use super::{documents, hints, limits, rollouts};
+use super::{documents, hints, limits, rollouts, signatures};
 use crate::context::{Context, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
@@ -236,18 +236,7 @@ fn names_in_words<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
 
 async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<Start> {
     let (envelope, node_ids) = (&order.request, order.nodes.as_slice());
-    let trust = context.identities.trust.get();
-    let signer = trust.0.verify_content(envelope, SealKind::Request).map_err(|error| {
-        ControllerError::new(Kind::Blocked, "signature-refused", format!("the request: {error}"))
-            .fix("nodes accept only keys of the trust bundle: have a holder of the root key list yours")
-    })?;
-    if signer.operator != caller.record.id {
-        return Err(ControllerError::new(
-            Kind::Refused,
-            "foreign-signature",
-            format!("the request is signed by {}, not by you", signer.person),
-        ));
-    }
+    signatures::check(&context.identities, caller, envelope, SealKind::Request, "the request")?;
     let request: Request = canonical::from_signed(&envelope.payload)
         .map_err(|error| ControllerError::invalid("request", error))?;
     request

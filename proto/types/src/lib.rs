@@ -12,6 +12,7 @@ pub mod canonical;
 pub mod digest;
 pub mod document;
 pub mod facts;
+pub mod finding_hold;
 pub mod id;
 pub mod idle;
 pub mod job;

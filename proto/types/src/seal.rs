@@ -28,6 +28,8 @@ pub enum Kind {
     TrustBundle,
     /// A controller's wave of assignments.
     Wave,
+    /// A finding that may stay for a while.
+    FindingHold,
 }
 
 impl Kind {
@@ -39,6 +41,7 @@ impl Kind {
             Self::Report => "report",
             Self::TrustBundle => "trust_bundle",
             Self::Wave => "wave",
+            Self::FindingHold => "finding_hold",
         }
     }
 }

@@ -28,8 +28,8 @@ pub use document::{ApplyItem, ApplyView, DocumentItem, DocumentView};
 pub use error_detail::{ERROR_DETAIL_KEY, ErrorDetail};
 pub use packages::{NodePackages, PackageItem};
 pub use patch::{
-    AdvisoryImport, AdvisorySkipped, AdvisorySource, AdvisoryView, DeadlineState, Deadlines, FixState,
-    PatchItem, PatchNode, PatchSla, PatchView, ReplacedSource, ScoreItem, SlaNode,
+    AdvisoryImport, AdvisorySkipped, AdvisorySource, AdvisoryView, DeadlineState, Deadlines, FindingHoldItem,
+    FixState, HeldBy, PatchItem, PatchNode, PatchSla, PatchView, ReplacedSource, ScoreItem, SlaNode,
 };
 pub use ring::{RingNodes, RingView};
 
@@ -567,6 +567,14 @@ pub struct Done {
     pub schema: String,
     /// What was done, in words.
     pub message: String,
+}
+
+impl Done {
+    /// It was done, in these words.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { schema: "fleet/v1/done".to_owned(), message: message.into() }
+    }
 }
 
 /// How a job's outcome counts for `Health` and exit codes: the worst first.

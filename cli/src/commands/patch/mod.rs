@@ -4,14 +4,17 @@
 //! |---|---|
 //! | `lines` | answering each line of the input by one line |
 //! | `needed` | `patch list`, `patch show`, `patch sla` |
+//! | `holds` | `patch hold`, `patch release`, `patch holds` |
 //! | `score` | `patch score` |
 //! | `compare` | `patch compare-versions` |
 
 mod compare;
+mod holds;
 mod lines;
 mod needed;
 mod score;
 
 pub use compare::compare_versions;
+pub use holds::{What, hold, list as list_holds, release};
 pub use needed::{in_words, list, show, sla, tone};
 pub use score::score;

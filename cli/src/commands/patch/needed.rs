@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fleet_types::finding_hold::HoldKind;
 use fleet_types::time::Timestamp;
 use fleet_types::view::{
     DeadlineState, Deadlines, FixState, Page, PatchItem, PatchNode, PatchSla, PatchView,
@@ -17,7 +18,7 @@ use crate::targets;
 const MAX_LISTED: usize = 100_000;
 
 /// Sums of several selections cannot be added up.
-fn selector(session: &Session<'_>) -> Result<String, Failure> {
+pub(super) fn selector(session: &Session<'_>) -> Result<String, Failure> {
     match targets::list_selectors(&session.settings.targets)?.as_slice() {
         [] => Ok(String::new()),
         [one] => Ok(one.clone()),
@@ -70,7 +71,7 @@ fn list_answer(page: &Page<PatchItem>, times: &Times) -> Answer {
     )
 }
 
-fn severity(item: &PatchItem) -> Cell {
+pub(super) fn severity(item: &PatchItem) -> Cell {
     let word = if item.exploited { format!("{}, exploited", item.severity) } else { item.severity.clone() };
     match item.severity.as_str() {
         "critical" | "high" => Cell::toned(Tone::Bad, word),
@@ -112,7 +113,7 @@ pub const fn tone(deadlines: &Deadlines) -> Tone {
     }
 }
 
-fn sums(deadlines: &Deadlines) -> Cell {
+pub(super) fn sums(deadlines: &Deadlines) -> Cell {
     Cell::toned(tone(deadlines), in_words(deadlines))
 }
 
@@ -209,6 +210,15 @@ fn state(state: DeadlineState) -> Cell {
 }
 
 fn stands(node: &PatchNode, times: &Times) -> Cell {
+    if let Some(held) = &node.held {
+        let words = match held.kind {
+            HoldKind::Hold => "put off",
+            HoldKind::Waiver => "accepted",
+        };
+        let until = times.show(held.until);
+        let text = format!("{}; {words} by {} until {until}: {}", node.stands, held.owner, held.reason);
+        return Cell::toned(Tone::Warn, text);
+    }
     match node.archive_lags_since {
         Some(since) => {
             let lag = units::length(times.now.since(since));

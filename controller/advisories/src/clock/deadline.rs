@@ -1,16 +1,9 @@
 //! Where a clock starts, when it ends, and how it stands now. Pure; the time is handed in.
 
-use std::time::Duration;
-
 use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::tier::{ClockStarts, Rules, Tier};
-
-/// A hold or a waiver lasts a quarter at most; who needs longer decides again.
-pub const MAX_HOLD: Duration = Duration::from_hours(92 * 24);
-/// Longest text of a reason, in bytes.
-const MAX_REASON_BYTES: usize = 500;
 
 /// The instants that are kept of a finding. All stay, whichever governs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,46 +40,6 @@ pub struct Deadline {
     pub at_risk: Timestamp,
     /// When it is late.
     pub due: Timestamp,
-}
-
-/// A finding that may stay for a while.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hold {
-    /// Which.
-    pub kind: HoldKind,
-    /// Who answers for it.
-    pub owner: String,
-    /// Why.
-    pub reason: String,
-    /// From when.
-    pub from: Timestamp,
-    /// Until when; then the clock tells again what it told all along.
-    pub until: Timestamp,
-}
-
-/// What a hold means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HoldKind {
-    /// It is to be fixed, later.
-    Hold,
-    /// The risk is taken.
-    Waiver,
-}
-
-/// Why a hold is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HoldProblem {
-    /// Nobody answers for it.
-    #[error("a hold needs an owner")]
-    NoOwner,
-    /// No reason, or a very long one.
-    #[error("a hold needs a reason, of at most {MAX_REASON_BYTES} bytes")]
-    NoReason,
-    /// It ends before it begins, or too late.
-    #[error("a hold ends after its beginning and at most {} days later", MAX_HOLD.as_secs() / 86_400)]
-    Length,
 }
 
 /// How a finding stands; told apart everywhere, worst first.
@@ -146,34 +99,18 @@ pub fn deadline(start: &Start, tier: Tier, rules: &Rules, now: Timestamp) -> Dea
     Deadline { started, by, at_risk: started.plus(share), due: started.plus(tier.respond_within) }
 }
 
-impl Hold {
-    /// Whether it can be kept.
-    pub fn check(&self) -> Result<(), HoldProblem> {
-        if self.owner.trim().is_empty() {
-            return Err(HoldProblem::NoOwner);
-        }
-        if self.reason.trim().is_empty() || self.reason.len() > MAX_REASON_BYTES {
-            return Err(HoldProblem::NoReason);
-        }
-        if self.until <= self.from || self.until.since(self.from) > MAX_HOLD {
-            return Err(HoldProblem::Length);
-        }
-        Ok(())
-    }
-
-    /// Whether it holds now.
-    pub fn holds(&self, now: Timestamp) -> bool {
-        (self.from..self.until).contains(&now)
-    }
-}
-
-/// How a finding stands now. `deadline` is none where nothing is asked for; `is_known` is whether the node's report is
-/// fresh enough to tell anything. The clock runs on below a hold.
-pub fn verdict(deadline: Option<&Deadline>, hold: Option<&Hold>, is_known: bool, now: Timestamp) -> Verdict {
+/// How a finding stands now. `deadline` is none where nothing is asked for; `held_until` is the end of a hold that holds now;
+/// `is_known` is whether the node's report is fresh enough to tell anything. The clock runs on below a hold.
+pub fn verdict(
+    deadline: Option<&Deadline>,
+    held_until: Option<Timestamp>,
+    is_known: bool,
+    now: Timestamp,
+) -> Verdict {
     let Some(deadline) = deadline else { return Verdict::Nothing };
     let is_late = now >= deadline.due;
-    if let Some(hold) = hold.filter(|hold| hold.holds(now)) {
-        return Verdict::Held { until: hold.until, would_be_late: is_late };
+    if let Some(until) = held_until {
+        return Verdict::Held { until, would_be_late: is_late };
     }
     if !is_known {
         return Verdict::Unknown;
@@ -224,40 +161,14 @@ mod tests {
         let rules = Rules::default();
         let start = Start { published: Some(at(0)), available: None, found: at(1) };
         let deadline = deadline(&start, rules.critical, &rules, at(1));
-        let hold = Hold {
-            kind: HoldKind::Waiver,
-            owner: "ada".to_owned(),
-            reason: "not reachable".to_owned(),
-            from: at(20),
-            until: at(30),
-        };
-        assert_eq!(hold.check(), Ok(()));
-        let told = |hour, hold: Option<&Hold>, known| verdict(Some(&deadline), hold, known, at(hour));
+        let told = |hour, until: Option<i64>, known| verdict(Some(&deadline), until.map(at), known, at(hour));
         assert_eq!(told(11, None, true), Verdict::InTime { due: at(24) });
         assert_eq!(told(12, None, true), Verdict::AtRisk { due: at(24) });
         assert_eq!(told(24, None, true), Verdict::Late { since: at(24) });
         assert_eq!(told(24, None, false), Verdict::Unknown);
-        assert_eq!(told(19, Some(&hold), true), Verdict::AtRisk { due: at(24) });
-        assert_eq!(told(23, Some(&hold), true), Verdict::Held { until: at(30), would_be_late: false });
-        assert_eq!(told(29, Some(&hold), false), Verdict::Held { until: at(30), would_be_late: true });
-        assert_eq!(told(30, Some(&hold), true), Verdict::Late { since: at(24) }, "the clock ran on below it");
-        assert_eq!(verdict(None, Some(&hold), true, at(25)), Verdict::Nothing);
-    }
-
-    #[test]
-    fn a_hold_has_an_owner_a_reason_and_an_end() {
-        let hold = |owner: &str, reason: &str, until: i64| Hold {
-            kind: HoldKind::Hold,
-            owner: owner.to_owned(),
-            reason: reason.to_owned(),
-            from: at(0),
-            until: at(until),
-        };
-        assert_eq!(hold(" ", "x", 1).check(), Err(HoldProblem::NoOwner));
-        assert_eq!(hold("ada", "\n", 1).check(), Err(HoldProblem::NoReason));
-        for until in [0, -1, 93 * 24] {
-            assert_eq!(hold("ada", "x", until).check(), Err(HoldProblem::Length), "{until}");
-        }
-        assert_eq!(hold("ada", "x", 92 * 24).check(), Ok(()));
+        assert_eq!(told(23, Some(30), true), Verdict::Held { until: at(30), would_be_late: false });
+        assert_eq!(told(29, Some(30), false), Verdict::Held { until: at(30), would_be_late: true });
+        assert_eq!(told(30, None, true), Verdict::Late { since: at(24) }, "the clock ran on below it");
+        assert_eq!(verdict(None, Some(at(30)), true, at(25)), Verdict::Nothing);
     }
 }

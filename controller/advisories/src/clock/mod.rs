@@ -13,8 +13,6 @@ mod deadline;
 mod lag;
 mod tier;
 
-pub use deadline::{
-    Deadline, Hold, HoldKind, HoldProblem, MAX_HOLD, Start, StartedBy, Verdict, deadline, verdict,
-};
+pub use deadline::{Deadline, Start, StartedBy, Verdict, deadline, verdict};
 pub use lag::{MirrorLag, mirror_lag};
 pub use tier::{ClockStarts, KnownExploitedRule, Lane, Rules, Testing, Tier, lane};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::finding_hold::HoldKind;
 use crate::id::Name;
 use crate::time::Timestamp;
 
@@ -278,6 +279,41 @@ pub struct PatchNode {
     /// The rollout policies whose response times count; none: the usual ones.
     #[serde(default)]
     pub times_of: Vec<String>,
+    /// Who answers for its staying for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldBy>,
+}
+
+/// Who answers for a finding that may stay for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBy {
+    /// Put off, or accepted.
+    pub kind: HoldKind,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why.
+    pub reason: String,
+    /// From when.
+    pub from: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// The operator who signed it.
+    pub signed_by: Name,
+}
+
+/// A hold or waiver of a finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingHoldItem {
+    /// The CVE, or the advisory.
+    pub finding: String,
+    /// On which nodes; empty: on all.
+    pub selector: String,
+    /// So many of them have it.
+    pub nodes: u32,
+    /// Has it ended?
+    pub is_over: bool,
+    /// Who answers for it.
+    pub held: HeldBy,
 }
 
 /// How a node's deadlines stand.
