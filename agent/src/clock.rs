@@ -20,6 +20,11 @@ pub fn uniform(most: Duration) -> Duration {
     most.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
+/// Sixteen random bits: jitter, not a secret.
+pub fn jitter() -> u16 {
+    u16::try_from(uuid::Uuid::new_v4().as_u128() & u128::from(u16::MAX)).unwrap_or(0)
+}
+
 /// A name for this start of the core that no other has.
 pub fn start_id() -> String {
     uuid::Uuid::new_v4().to_string()

@@ -9,7 +9,9 @@
 //!
 //! A new identity goes to the slot that is not in use; only when all of it is on the disk does the
 //! pointer flip, by one rename. A crash at any point leaves the old or the new identity. Should the
-//! slot in use be damaged all the same, the other one is used and the caller told.
+//! slot in use be damaged all the same, the other one is used and the caller told. The other slot keeps the
+//! identity that was in use before: should no controller accept the new one, its owner goes back to it
+//! ([`IdentityDir::other`], [`IdentityDir::select`]).
 
 use std::fs::DirBuilder;
 use std::io;
@@ -102,7 +104,9 @@ impl Slot {
         }
     }
 
-    const fn other(self) -> Self {
+    /// The slot beside it.
+    #[must_use]
+    pub const fn other(self) -> Self {
         match self {
             Self::A => Self::B,
             Self::B => Self::A,
@@ -153,14 +157,25 @@ impl IdentityDir {
     pub fn pending_key(&self) -> Result<PrivateKey, SlotError> {
         let path = self.folder.join(PENDING);
         match read_secret(&path) {
-            Ok(pem) => PrivateKey::from_pem(&pem).map_err(|e| SlotError::Key(path, e)),
-            Err(FileError::Missing { .. }) => {
-                let key = PrivateKey::generate().map_err(|e| SlotError::Key(path.clone(), e))?;
-                write_secret(&path, &key.to_pem())?;
-                Ok(key)
+            Ok(pem) => {
+                let key = PrivateKey::from_pem(&pem).map_err(|e| SlotError::Key(path.clone(), e))?;
+                if !self.is_in_use(&key) {
+                    return Ok(key);
+                }
+                // A crash came between the pointer's flip and the end of this key, which has its certificate:
+                // the next request is for another one.
             }
-            Err(error) => Err(error.into()),
+            Err(FileError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
+        let key = PrivateKey::generate().map_err(|e| SlotError::Key(path.clone(), e))?;
+        write_secret(&path, &key.to_pem())?;
+        Ok(key)
+    }
+
+    fn is_in_use(&self, key: &PrivateKey) -> bool {
+        let leaf = self.load().ok().and_then(|loaded| loaded.identity.chain.into_iter().next());
+        leaf.is_some_and(|leaf| certifies(&leaf, key))
     }
 
     /// Drops the pending key: the request was refused for good.
@@ -200,7 +215,7 @@ impl IdentityDir {
         self.load_slot(target)?;
         sync_folder(&self.folder).map_err(FileError::io("flush", &self.folder))?;
         after(Step::SlotChecked)?;
-        write_atomic(&self.folder.join(POINTER), format!("{}\n", target.name()).as_bytes(), CERT_MODE)?;
+        self.point_to(target)?;
         after(Step::PointerFlipped)?;
         self.discard_pending()?;
         after(Step::PendingRemoved)?;
@@ -220,6 +235,23 @@ impl IdentityDir {
             Ok(identity) => Ok(Loaded { identity, slot: slot.other(), damaged: Some(damage) }),
             Err(_) => Err(SlotError::BothDamaged { folder: self.folder.clone(), source: Box::new(damage) }),
         }
+    }
+
+    /// The identity in the slot beside `slot`, if there is one that can be read: what was in use before.
+    pub fn other(&self, slot: Slot) -> Option<StoredIdentity> {
+        self.load_slot(slot.other()).ok()
+    }
+
+    /// Puts a slot in use whose identity was loaded, and a controller has accepted.
+    pub fn select(&self, slot: Slot) -> Result<(), SlotError> {
+        if self.pointer()? == Some(slot) {
+            return Ok(());
+        }
+        self.point_to(slot)
+    }
+
+    fn point_to(&self, slot: Slot) -> Result<(), SlotError> {
+        Ok(write_atomic(&self.folder.join(POINTER), format!("{}\n", slot.name()).as_bytes(), CERT_MODE)?)
     }
 
     /// The slot to write to: the one that is not in use, which is not the one that had to serve for a
@@ -388,6 +420,34 @@ mod tests {
                 assert_eq!(dir.load().unwrap().identity, new);
             }
         }
+    }
+
+    #[test]
+    fn a_key_that_has_its_certificate_is_not_asked_for_again() {
+        let (maker, folder) = (Maker::new(), tempfile::tempdir().unwrap());
+        let dir = IdentityDir::open(folder.path()).unwrap();
+        let key = dir.pending_key().unwrap();
+        let died = dir.store_watched(&maker.identity(&key), &mut |step| {
+            if step == Step::PointerFlipped { Err(SlotError::NotEnrolled(PathBuf::new())) } else { Ok(()) }
+        });
+        assert!(died.is_err() && folder.path().join(PENDING).exists());
+        assert_ne!(dir.pending_key().unwrap().public_digest(), key.public_digest());
+    }
+
+    #[test]
+    fn the_identity_that_was_in_use_before_is_there_to_go_back_to() {
+        let (maker, folder) = (Maker::new(), tempfile::tempdir().unwrap());
+        let dir = IdentityDir::open(folder.path()).unwrap();
+        let [old, refused, next] = [(); 3].map(|()| maker.identity(&PrivateKey::generate().unwrap()));
+        let slot = dir.store(&old).unwrap();
+        assert_eq!(dir.other(slot), None);
+        let newer = dir.store(&refused).unwrap();
+        assert_eq!(dir.other(newer), Some(old.clone()));
+        dir.select(slot).unwrap();
+        assert_eq!(dir.load().unwrap().identity, old);
+        // What is stored next takes the place of the refused one, and not of the one in use.
+        assert_eq!(dir.store(&next).unwrap(), newer);
+        assert_eq!(dir.other(newer), Some(old));
     }
 
     #[test]

@@ -33,6 +33,9 @@ enum Needs {
     SecurityAdmin,
 }
 
+/// The one call of a certificate that was replaced: it reaches its handler, which locks the node (§1.8).
+pub const RENEW_AGENT: &str = "/fleet.v1.AgentService/Renew";
+
 /// The table: gRPC path and what it asks for.
 const TABLE: &[(&str, Needs)] = &[
     ("/fleet.v1.EnrolService/Enrol", Needs::NoCertificate),
@@ -44,6 +47,7 @@ const TABLE: &[(&str, Needs)] = &[
     ("/fleet.v1.AgentService/Confirm", Needs::Agent),
     ("/fleet.v1.AgentService/PutCopy", Needs::Agent),
     ("/fleet.v1.AgentService/PutPackages", Needs::Agent),
+    (RENEW_AGENT, Needs::Agent),
     ("/fleet.v1.OperatorService/WhoAmI", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/GetStatus", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/ListNodes", Needs::AnyOperator),

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use fleet_certs::{Identity, PeerIdentity};
 use fleet_store::{Batch, Committed, Direction, Entry, Key, KvStore, LogName, MemoryStore, StoreError};
 use fleet_types::audit::AuditRecord;
 use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
-use fleet_types::id::{Attempt, NodeId, OperatorId, RunId, Stage};
+use fleet_types::id::{Attempt, FleetId, NodeId, OperatorId, RunId, Stage};
 use fleet_types::job::JobState;
 use fleet_types::request::Verb;
 use fleet_types::run::{RunState, Tally};
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::init::{InitRequest, init};
 use crate::keyring;
+use crate::repo::certificates::Certificates;
 use crate::repo::jobs::JobRecord;
 use crate::repo::nodes::{self, NodeRecord, NodeState};
 use crate::repo::operators::OperatorRecord;
@@ -87,7 +89,7 @@ pub fn operator() -> Operator {
         name: "ada".parse().unwrap(),
         role: OperatorRole::SecurityAdmin,
         content_key: SigningKey::generate().unwrap().0.public(),
-        serial: "01".to_owned(),
+        certificates: Certificates::default(),
         created: Timestamp::clamped(1_790_000_000_000),
     };
     Operator {
@@ -100,10 +102,18 @@ pub fn operator() -> Operator {
 
 /// The agent of a node.
 pub fn agent(n: u128) -> Agent {
+    let node = NodeId::from_uuid(uuid::Uuid::from_u128(n));
+    let certificate = PeerIdentity {
+        identity: Identity::Agent(FleetId::from_uuid(uuid::Uuid::from_u128(1)), node),
+        serial: "4001".parse().unwrap(),
+        not_before: Timestamp::clamped(1_790_000_000_000),
+        not_after: Timestamp::clamped(4_000_000_000_000),
+        fingerprint: Digest::of(b"a certificate"),
+    };
     Agent {
-        node: NodeId::from_uuid(uuid::Uuid::from_u128(n)),
+        node,
         name: format!("fw-{n}").parse().unwrap(),
-        certificate: Digest::of(b"a certificate"),
+        certificate: Arc::new(certificate),
         address: "127.0.0.1".to_owned(),
     }
 }

@@ -18,7 +18,7 @@ pub fn run(args: &Show) -> Result<(), Failure> {
     let identity =
         OwnIdentity::load(&config.identity_directory).map_err(|e| Failure::of(Exit::Identity, &e))?;
     let journal = journal::read(&config)?;
-    let (record, certificate) = (&identity.record, &identity.certificate);
+    let (record, certificate) = (&identity.record, &identity.present.certificate);
     let open = journal.table.iter().filter(|(_, job)| job.is_open()).count();
     let unsent = journal.table.iter().filter(|(_, job)| job.is_unacknowledged()).count();
     let endpoints: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();

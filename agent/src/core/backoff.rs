@@ -22,6 +22,8 @@ pub struct Backoff {
 /// How the last attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
+    /// We ended it ourselves, to come back at once with another certificate.
+    Renewed,
     /// No link came about.
     NeverUp,
     /// The controller let nobody in and said when to come back.
@@ -65,6 +67,8 @@ impl Backoff {
     /// The pause after an attempt.
     pub fn after(&mut self, ending: Ending) -> Pause {
         match ending {
+            // Renewals are spread over days, and each brings one of these.
+            Ending::Renewed => Pause { fixed: Duration::ZERO, jitter: Duration::ZERO },
             Ending::NeverUp => Pause { fixed: Duration::ZERO, jitter: self.grow() },
             Ending::Lost { lasted, spread } => {
                 Pause { fixed: Duration::ZERO, jitter: self.lost(lasted, spread) }

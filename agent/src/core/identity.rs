@@ -1,23 +1,18 @@
 //! The identity in use: loaded, checked by the rules that controllers apply, published for new connections.
 //!
-//! Connections read the TLS settings from a watch channel at every dial, so a new certificate is used by the
-//! next connection without a restart. **Renewal is not built yet**: its place is [`warn_before_end`], which wakes at the
-//! moment when a renewal is due (security-and-delivery §1.8) and today says so in the log; a renewed identity
-//! is to be written with [`IdentityDir::store`] and put in place with [`Published::replace`]. Until then an
-//! agent is enrolled again before its certificate ends.
+//! Connections read the TLS settings from a watch channel at every dial, so a renewed certificate is used by the
+//! next connection without a restart. What changes them is in [`super::identity_in_use`].
 
 use std::path::Path;
 use std::sync::Arc;
 
-use fleet_certs::issue::renewal_due;
-use fleet_certs::slots::{IdentityDir, SlotError, StoredIdentity};
+use fleet_certs::slots::{IdentityDir, Slot, SlotError, StoredIdentity};
 use fleet_certs::tls::{ClientTls, MutualClient, TlsClock, TlsError, publish};
 use fleet_certs::{CertFault, ClientConfig, PeerIdentity, ServerName};
 use fleet_types::id::{FleetId, NodeId};
 use fleet_types::time::Timestamp;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::clock;
 use crate::node::{NodeError, NodeRecord};
@@ -57,30 +52,62 @@ pub enum IdentityError {
     },
 }
 
+/// A stored identity with the facts of its certificate.
+#[derive(Debug, Clone)]
+pub struct Certified {
+    /// Key, chain and authorities.
+    pub stored: StoredIdentity,
+    /// Facts of the certificate.
+    pub certificate: PeerIdentity,
+    /// Where it lies.
+    pub slot: Slot,
+}
+
+impl Certified {
+    fn of(stored: StoredIdentity, slot: Slot) -> Result<Self, TlsError> {
+        let certificate = stored.tls()?.describe()?;
+        Ok(Self { stored, certificate, slot })
+    }
+
+    /// Is it good at this time?
+    pub fn lasts(&self, now: Timestamp) -> bool {
+        self.certificate.not_before <= now && now < self.certificate.not_after
+    }
+}
+
 /// Who this node is.
 #[derive(Debug, Clone)]
 pub struct OwnIdentity {
     /// The record of the enrolment.
     pub record: NodeRecord,
-    /// Facts of the certificate.
-    pub certificate: PeerIdentity,
-    stored: StoredIdentity,
+    /// In use.
+    pub present: Certified,
+    /// In use before, where it is still there: to go back to if no controller accepts the present one.
+    pub before: Option<Certified>,
+    /// Where both lie.
+    pub directory: IdentityDir,
 }
 
 impl OwnIdentity {
     /// Loads the identity; a damaged slot is told in the log and the other one used.
     pub fn load(directory: &Path) -> Result<Self, IdentityError> {
-        let loaded = IdentityDir::open(directory)?.load()?;
+        let slots = IdentityDir::open(directory)?;
+        let loaded = slots.load()?;
         if let Some(damage) = &loaded.damaged {
             warn!("an identity slot is damaged, the other one is used: {}", crate::error::chain(damage));
         }
-        let certificate = loaded.identity.tls()?.describe()?;
-        let node = certificate.identity.node().ok_or(IdentityError::NotAnAgent(certificate.identity))?;
+        let present = Certified::of(loaded.identity, loaded.slot)?;
+        let identity = present.certificate.identity;
+        let node = identity.node().ok_or(IdentityError::NotAnAgent(identity))?;
         let record = NodeRecord::load(directory)?;
-        if (record.node, record.fleet) != (node, certificate.identity.fleet()) {
+        if (record.node, record.fleet) != (node, identity.fleet()) {
             return Err(IdentityError::Mixed { record: record.node, certificate: node });
         }
-        Ok(Self { record, certificate, stored: loaded.identity })
+        let before =
+            slots.other(present.slot).and_then(|stored| Certified::of(stored, present.slot.other()).ok());
+        // After the node was replaced, the other slot is another node's.
+        let before = before.filter(|before| before.certificate.identity == identity);
+        Ok(Self { record, present, before, directory: slots })
     }
 
     /// The fleet.
@@ -98,7 +125,7 @@ impl OwnIdentity {
 
     /// TLS settings with this identity, checked as a controller would.
     pub fn tls(&self, server_name: ServerName<'static>) -> Result<Arc<ClientConfig>, IdentityError> {
-        client(&self.stored, self.fleet(), server_name).map_err(|error| match error {
+        client(&self.present.stored, self.fleet(), server_name).map_err(|error| match error {
             TlsError::OwnCertificate(CertFault::Expired { not_after, now }) => {
                 IdentityError::Ended { not_after, now }
             }
@@ -144,21 +171,4 @@ impl Published {
     pub fn replace(&self, config: Arc<ClientConfig>) {
         self.sender.send_replace(config);
     }
-}
-
-/// Warns when the certificate is due for renewal and when it has ended. Runs as long as the agent does.
-pub async fn warn_before_end(certificate: PeerIdentity) {
-    // The jitter of a renewal has no use in a warning.
-    let due = renewal_due(certificate.not_before, certificate.not_after, 0);
-    sleep_until(instant(due)).await;
-    warn!(
-        not_after = %certificate.not_after,
-        "the certificate of this node is due for renewal, which this build cannot do: before it ends, join anew (fleet-agent enrol --replace) with a token for a new name"
-    );
-    sleep_until(instant(certificate.not_after)).await;
-    error!("the certificate of this node has ended: no new link is possible until it is enrolled again");
-}
-
-fn instant(at: Timestamp) -> Instant {
-    Instant::now() + at.since(clock::now())
 }

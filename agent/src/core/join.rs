@@ -69,7 +69,8 @@ pub async fn begin(config: &Config, order: &Order) -> Result<Begun, Failure> {
     let slots = IdentityDir::open(&config.identity_directory).map_err(|e| unusable(&e))?;
     if let Some(present) = present(config)? {
         let record = &present.record;
-        if record.token_id == token.id.to_string() && record.certificate == present.certificate.fingerprint {
+        // Its certificate may have been renewed since.
+        if record.token_id == token.id.to_string() {
             // A crash may have come between the new identity and the end of the pending key.
             slots.discard_pending().map_err(|e| unusable(&e))?;
             return Ok(Begun::Already(present.record.name));

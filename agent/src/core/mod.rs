@@ -5,7 +5,8 @@
 //! |---|---|
 //! | [`enrol`] | redeeming a join token |
 //! | [`join`], [`enrolment_channel`] | joining a fleet, the core's half, and its messages with the executor's |
-//! | [`identity`] | the certificate in use, published for new connections |
+//! | [`identity`] | the certificate as it is stored, checked, and published for new connections |
+//! | [`renewal`], [`identity_in_use`] | when and how it is renewed; what the next connection uses |
 //! | [`executor_channel`] | the executor's socket as two bounded channels |
 //! | [`backoff`] | how long to wait before dialling again |
 //! | [`link`] | the one session with a controller |
@@ -22,8 +23,10 @@ pub mod enrol;
 pub mod enrolment_channel;
 pub mod executor_channel;
 pub mod identity;
+pub mod identity_in_use;
 pub mod join;
 pub mod link;
 pub mod outbox;
 pub mod output;
+pub mod renewal;
 pub mod start;

@@ -1,12 +1,12 @@
 //! Starting the core: configuration, identity and the executor's socket become a running link.
 
-use fleet_certs::{PeerIdentity, ServerName};
+use fleet_certs::ServerName;
 use fleet_executor::socket::Socket;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::executor_channel::ExecutorChannel;
-use super::identity::{self, IdentityError, OwnIdentity, Published};
+use super::identity::{IdentityError, OwnIdentity};
+use super::identity_in_use::IdentityInUse;
 use super::link::dial::Dialer;
 use super::link::{Link, LinkError};
 use crate::config::{Config, Timers};
@@ -42,9 +42,7 @@ pub fn check(config: &Config) -> Result<ServerName<'static>, CoreError> {
 pub struct Core {
     dialer: Dialer,
     timers: Timers,
-    certificate: PeerIdentity,
-    // Kept for as long as the core runs: a renewed identity will be published on it.
-    _published: Published,
+    identity: IdentityInUse,
 }
 
 impl Core {
@@ -53,22 +51,16 @@ impl Core {
     pub fn new(config: &Config, identity: &OwnIdentity) -> Result<Self, CoreError> {
         let server_name = check(config)?;
         let endpoints = config.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
-        let (published, tls) = Published::new(identity.tls(server_name.clone())?);
-        Ok(Self {
-            dialer: Dialer::new(endpoints, tls, server_name, &config.timers),
-            timers: config.timers.clone(),
-            certificate: identity.certificate.clone(),
-            _published: published,
-        })
+        let (identity, tls) = IdentityInUse::new(identity, server_name.clone())?;
+        let dialer = Dialer::new(endpoints, tls, server_name, &config.timers);
+        Ok(Self { dialer, timers: config.timers.clone(), identity })
     }
 
     /// Runs until `stop`, or until the executor fails.
     pub async fn run(self, socket: Socket, stop: CancellationToken) -> Result<(), CoreError> {
-        let valid_from = self.certificate.not_before;
-        let _expiry = AbortOnDropHandle::new(tokio::spawn(identity::warn_before_end(self.certificate)));
         let channel = ExecutorChannel::open(socket, self.timers.halves).map_err(CoreError::Socket)?;
         let link = tokio::select! {
-            link = Link::new(self.dialer, self.timers, channel, valid_from) => link?,
+            link = Link::new(self.dialer, self.timers, channel, self.identity) => link?,
             () = stop.cancelled() => return Ok(()),
         };
         Ok(link.run(stop).await?)

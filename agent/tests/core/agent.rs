@@ -1,6 +1,7 @@
 //! A running core with a scripted executor behind the socket pair.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use fleet_agent::config::{Config, validated};
 use fleet_agent::core::identity::OwnIdentity;
@@ -19,7 +20,7 @@ pub struct Agent {
     pub executor: Executor,
     pub stop: CancellationToken,
     running: AbortOnDropHandle<Result<(), CoreError>>,
-    _folder: TempDir,
+    _folder: Arc<TempDir>,
 }
 
 /// The executor's side, played by the test.
@@ -64,9 +65,14 @@ impl Agent {
 
     /// The same with more settings.
     pub async fn start_with(fleet: &Fleet, controller: SocketAddr, more: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = Arc::new(TempDir::new().unwrap());
+        fleet.store_identity(&config(&folder, controller, more).identity_directory);
+        Self::start_in(folder, controller, more).await
+    }
+
+    /// A core with the identity that lies in the folder already.
+    pub async fn start_in(folder: Arc<TempDir>, controller: SocketAddr, more: &[&str]) -> Self {
         let config = config(&folder, controller, more);
-        fleet.store_identity(&config.identity_directory);
         let identity = OwnIdentity::load(&config.identity_directory).unwrap();
         let (core, executor) = socket::pair().unwrap();
         let mut executor = Executor { port: Some(ExecutorPort::bind(executor).unwrap()), hello: hello() };

@@ -35,6 +35,7 @@ pub struct Controller {
     pub fetches: Arc<AtomicUsize>,
     sessions: mpsc::Receiver<Session>,
     outputs: mpsc::Receiver<OutputCall>,
+    renewals: mpsc::Receiver<RenewCall>,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -53,10 +54,17 @@ pub struct OutputCall {
     pub answers: mpsc::Sender<Result<pb::OutputStored, Status>>,
 }
 
+/// A request for a new certificate.
+pub struct RenewCall {
+    pub csr: Vec<u8>,
+    pub answer: oneshot::Sender<Result<pb::RenewReply, Status>>,
+}
+
 #[derive(Clone)]
 struct Service {
     sessions: mpsc::Sender<Session>,
     outputs: mpsc::Sender<OutputCall>,
+    renewals: mpsc::Sender<RenewCall>,
     documents: Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>,
     fetches: Arc<AtomicUsize>,
     answer: Arc<Mutex<Answer>>,
@@ -77,9 +85,11 @@ impl Controller {
         let address = listener.local_addr().unwrap();
         let (sessions_in, sessions) = mpsc::channel(8);
         let (outputs_in, outputs) = mpsc::channel(8);
+        let (renewals_in, renewals) = mpsc::channel(8);
         let service = Service {
             sessions: sessions_in,
             outputs: outputs_in,
+            renewals: renewals_in,
             documents: Arc::default(),
             fetches: Arc::default(),
             answer: Arc::new(Mutex::new(Box::new(answer))),
@@ -114,7 +124,7 @@ impl Controller {
                 ended = server => ended.unwrap(),
             }
         }));
-        Self { address, handshakes, documents, fetches, sessions, outputs, _serving: serving }
+        Self { address, handshakes, documents, fetches, sessions, outputs, renewals, _serving: serving }
     }
 
     /// The next session that an agent opens.
@@ -128,6 +138,11 @@ impl Controller {
         session.hello().await;
         session.welcome(epoch).await;
         session
+    }
+
+    /// The next request for a new certificate.
+    pub async fn renewal(&mut self) -> RenewCall {
+        within("an agent asks for a new certificate", self.renewals.recv()).await.unwrap()
     }
 
     pub async fn output(&mut self) -> OutputCall {
@@ -190,6 +205,18 @@ impl Session {
         self.ended().await;
         let orderly = within("the session's end is known", &mut self.ending).await;
         assert_eq!(orderly, Ok(true), "the link broke instead of being closed");
+    }
+
+    /// Answers heartbeats until the agent has ended the session; was that in good order?
+    pub fn beating(mut self) -> AbortOnDropHandle<bool> {
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Some(message) = self.from_agent.recv().await {
+                if matches!(message.body, Some(agent_message::Body::Heartbeat(_))) {
+                    self.send(controller_message::Body::Heartbeat(pb::HeartbeatReply { time_ms: 0 })).await;
+                }
+            }
+            self.ending.await.is_ok_and(|orderly| orderly)
+        }))
     }
 
     /// Takes messages until the agent has ended the session.
@@ -263,6 +290,15 @@ impl AgentService for Service {
 
     async fn put_packages(&self, _: Request<pb::Packages>) -> Result<Response<pb::PackagesTaken>, Status> {
         Err(Status::unimplemented("no packages here"))
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewReply>, Status> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.renewals.send(RenewCall { csr: request.into_inner().csr, answer }).await;
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Status::unavailable("the test gives no answer")))
+            .map(Response::new)
     }
 
     async fn output(

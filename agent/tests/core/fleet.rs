@@ -109,6 +109,11 @@ impl Fleet {
     }
 
     pub fn agent_server(&self) -> Arc<ServerConfig> {
+        self.agent_server_denying(DenyList::new(Denied::default()))
+    }
+
+    /// The same with a list of who is shut out.
+    pub fn agent_server_denying(&self, denied: Arc<DenyList>) -> Arc<ServerConfig> {
         MutualServer {
             fleet: self.id,
             identity: self.controller_identity(),
@@ -116,7 +121,7 @@ impl Fleet {
             controller_authorities: vec![self.controllers.certificate().clone()],
             agent_authorities: vec![self.agents.certificate().clone()],
             operator_authorities: vec![],
-            denied: DenyList::new(Denied::default()),
+            denied,
             clock: TlsClock::reading(clock::now),
         }
         .build()
@@ -136,11 +141,17 @@ impl Fleet {
     }
 
     pub fn issue_agent(&self, node: NodeId, key: &RequestedKey) -> issue::Issued {
-        self.issue_agent_at(node, key, clock::now())
+        self.issue_agent_at(node, key, clock::now(), DAY)
     }
 
-    fn issue_agent_at(&self, node: NodeId, key: &RequestedKey, now: Timestamp) -> issue::Issued {
-        issue::agent(&self.agents, self.id, node, key, now, DAY).unwrap()
+    pub fn issue_agent_at(
+        &self,
+        node: NodeId,
+        key: &RequestedKey,
+        now: Timestamp,
+        life: Duration,
+    ) -> issue::Issued {
+        issue::agent(&self.agents, self.id, node, key, now, life).unwrap()
     }
 
     /// An identity directory as enrolment leaves it.
@@ -150,9 +161,14 @@ impl Fleet {
 
     /// The same, issued at another time.
     pub fn store_identity_of(&self, directory: &Path, now: Timestamp) -> NodeId {
+        self.store_identity_for(directory, now, DAY)
+    }
+
+    /// The same with another life.
+    pub fn store_identity_for(&self, directory: &Path, now: Timestamp, life: Duration) -> NodeId {
         let node = NodeId::from_uuid(Uuid::new_v4());
         let key = PrivateKey::generate().unwrap();
-        let issued = self.issue_agent_at(node, &RequestedKey::of(&key).unwrap(), now);
+        let issued = self.issue_agent_at(node, &RequestedKey::of(&key).unwrap(), now, life);
         let slots = IdentityDir::open(directory).unwrap();
         let labels = Labels::new([]).unwrap();
         NodeRecord::new(

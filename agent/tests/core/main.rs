@@ -16,6 +16,7 @@ mod order;
 mod output;
 mod process;
 mod proxy;
+mod renewal;
 mod reports;
 mod session;
 mod wait;

@@ -70,6 +70,8 @@ pub struct RawLimits {
 pub struct RawTimers {
     /// Divides every protocol timer.
     pub scale: Option<u32>,
+    /// Life of an agent's certificate, seconds.
+    pub agent_certificate_s: Option<u32>,
 }
 
 /// `[log]`

@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "scaled-timers")]
+use std::time::Duration;
 
 use fleet_certs::ServerName;
 use fleet_rollout::Limits;
 use fleet_types::document::size::Size;
 
+#[cfg(feature = "scaled-timers")]
+use super::raw::RawTimers;
 use super::raw::{RawConfig, RawCopies};
 use crate::settings::Settings;
 
@@ -171,7 +175,7 @@ impl Config {
         }
         let settings = Settings { changing, ..Settings::default() };
         #[cfg(feature = "scaled-timers")]
-        let settings = settings.scaled(scale);
+        let settings = short_lived(settings.scaled(scale), &raw.timers);
         Ok(Self {
             data_directory,
             agent_listen,
@@ -201,6 +205,15 @@ fn copies(
     let quota = raw.quota_per_node.or(defaults.quota_per_node).unwrap_or_default();
     let quota = quota.parse::<Size>().map_err(|error| report("copies.quota_per_node", error.to_string()));
     (directory, quota.map_or(0, |size| size.bytes()))
+}
+
+/// Certificates that last as long as a test says.
+#[cfg(feature = "scaled-timers")]
+fn short_lived(mut settings: Settings, timers: &RawTimers) -> Settings {
+    if let Some(seconds) = timers.agent_certificate_s {
+        settings.agent_certificate = Duration::from_secs(seconds.into());
+    }
+    settings
 }
 
 #[cfg(feature = "scaled-timers")]

@@ -1,4 +1,4 @@
-//! The agents' service: the session, documents by digest, and output of steps.
+//! The agents' service: the session, documents by digest, output of steps, renewal of their certificates.
 //!
 //! An agent may only speak for the node of its certificate; which documents it may fetch follows from its
 //! own inbox (security-and-delivery §1.12).
@@ -28,7 +28,7 @@ use crate::repo::jobs::{self, InboxRecord};
 use crate::repo::output_files::OutputOf;
 use crate::repo::runs::{self, RunRecord};
 use crate::service::output::{self, Allowed};
-use crate::service::{caller::Agent, copies, documents, packages};
+use crate::service::{caller::Agent, certificates, copies, documents, packages};
 
 /// Messages to a node that are under way: more would only wait in HTTP/2's window.
 const OUTGOING: usize = 32;
@@ -115,6 +115,14 @@ impl AgentService for Agents {
         let arrived = packages::Arrived { list, state: r.state, packed: r.list };
         let taken = packages::take(&self.context, &agent, arrived).await.map_err(to_status)?;
         Ok(Response::new(pb::PackagesTaken { wants_list: taken == packages::Taken::WantsList }))
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewReply>, Status> {
+        let (agent, _) = peer::agent(&self.context.memory, &self.context.settings, &request)?;
+        let csr = request.into_inner().csr;
+        let certificate_chain =
+            certificates::renew_node(&self.context, &agent, &csr).await.map_err(to_status)?;
+        Ok(Response::new(pb::RenewReply { certificate_chain }))
     }
 
     async fn output(

@@ -1,5 +1,5 @@
 //! Asked before every handler: the access table and the deny list. A call that is in no row of the table, or
-//! of a caller who is shut out, never reaches a handler, whatever its body (security-and-delivery §1.10, §1.12).
+//! of a caller who is shut out or comes with a certificate that was replaced, never reaches a handler, whatever its body (security-and-delivery §1.10, §1.12).
 //! What passes is carried out to its end ([`super::detached`]).
 
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use super::status::{blame_the_client, to_status};
 use crate::access::{self, Caller};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind};
+use crate::service::certificates;
 
 /// Puts the guard before a server's services.
 #[derive(Clone)]
@@ -75,7 +76,15 @@ impl GuardLayer {
             return Err(refuse("certificate-expired", "the certificate has ended".to_owned(), actor));
         }
         let caller = match identity.identity {
-            Identity::Agent(..) => Caller::Agent,
+            Identity::Agent(_, node) => {
+                // A renewal by a retired one is for its handler, which locks the node.
+                if path != access::RENEW_AGENT
+                    && let Err(retired) = certificates::check(&self.context.memory, node, identity)
+                {
+                    return Err(refuse(certificates::RETIRED, retired.to_string(), actor));
+                }
+                Caller::Agent
+            }
             Identity::Operator(_, id) => match self.context.identities.operators.get(id) {
                 Some(operator) => {
                     actor.name = operator.name.to_string();

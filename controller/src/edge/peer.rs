@@ -139,7 +139,7 @@ pub fn agent<T>(
     let agent = Agent {
         node,
         name: known.record.name.clone(),
-        certificate: identity.fingerprint,
+        certificate: Arc::clone(&identity),
         address: peer.address.ip().to_string(),
     };
     Ok((agent, identity))

@@ -242,6 +242,11 @@ impl NodeCache {
         self.read(|inner| inner.nodes.get(&id).cloned())
     }
 
+    /// A node's record alone: asked on every call.
+    pub fn record(&self, id: NodeId) -> Option<Arc<NodeRecord>> {
+        self.read(|inner| inner.nodes.get(&id).map(|known| Arc::clone(&known.record)))
+    }
+
     /// A node by name.
     pub fn by_name(&self, name: &str) -> Option<Known> {
         let name: Name = name.parse().ok()?;

@@ -3,6 +3,7 @@
 //! | file | what lives there |
 //! |---|---|
 //! | [`fleet`], [`nodes`], [`tokens`], [`operators`], [`documents`], [`runs`], [`rollouts`], [`jobs`], [`holds`], [`reports`], [`backups`], [`answers`] | an aggregate each: its records, keys and indexes, and its transitions with all that belongs into their commit |
+//! | [`certificates`] | which certificates speak for a node or operator: a part of their records; the newest renewal |
 //! | [`audited`] | a commit together with its audit leaves; the log's own keys |
 //! | [`keys`] | how the text of a key is made, for the aggregates alone |
 //! | [`codec`] | a version in front of every stored value |
@@ -18,6 +19,7 @@ pub mod advisory_files;
 pub mod answers;
 pub mod audited;
 pub mod backups;
+pub mod certificates;
 pub mod codec;
 pub mod copy_files;
 pub mod documents;

@@ -2,6 +2,7 @@
 //!
 //! Decides nothing; called by the services.
 
+use fleet_certs::Role;
 use fleet_store::{Batch, WriteId, chunks};
 use fleet_types::id::{LinkEpoch, Name, NodeId};
 use fleet_types::label::Labels;
@@ -11,6 +12,7 @@ use fleet_types::view::{Health, Hold};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::certificates::{self, Certificates};
 use super::codec::Record;
 use super::codec::record;
 use super::keys::{Made, make};
@@ -42,10 +44,8 @@ pub struct NodeRecord {
     pub state: NodeState,
     /// Key of its reports.
     pub report_key: Option<PublicKey>,
-    /// Serial of its certificate, hexadecimal.
-    pub serial: Option<String>,
-    /// When that ends.
-    pub certificate_not_after: Option<Timestamp>,
+    /// Which certificates speak for it.
+    pub certificates: Certificates,
     /// When the record was made.
     pub created: Timestamp,
     /// Rises with every change: of two records the newer one counts, whatever order memory is told in.
@@ -64,12 +64,16 @@ pub struct NodeRecord {
 
 impl Record for NodeRecord {
     const WHAT: &'static str = "node";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
-    fn upgrade(_version: u8, body: &mut Value) {
+    fn upgrade(version: u8, body: &mut Value) {
         // Version 1 knew one reason for a hold, and called it frozen.
-        if body["state"]["state"] == "frozen" {
+        if version == 1 && body["state"]["state"] == "frozen" {
             body["state"]["state"] = "held".into();
+        }
+        // Version 2 knew the one certificate of the enrolment.
+        if version == 2 {
+            body["certificates"] = certificates::of_one(&body["serial"], &body["certificate_not_after"]);
         }
     }
 }
@@ -83,14 +87,19 @@ impl NodeRecord {
             labels,
             state: NodeState::Pending,
             report_key: None,
-            serial: None,
-            certificate_not_after: None,
+            certificates: Certificates::default(),
             created,
             revision: 0,
             chain: 0,
             join_token: None,
             released: None,
         }
+    }
+
+    /// The same with other certificates, as the next revision.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Certificates) -> Self {
+        Self { certificates, revision: self.revision + 1, ..self }
     }
 
     /// The same in another state, as the next revision.
@@ -226,6 +235,7 @@ pub async fn remove(
         .delete(name(known.record.name.as_str())?)
         .delete(seen(id)?)
         .delete(health(id)?)
+        .delete(certificates::renewal(Role::Agent, *id.as_uuid())?)
         .put_record(removed(id)?, gone)?;
     Ok(chunks::delete_object(repo.store().as_ref(), batch, &facts(id)?).await?)
 }

@@ -106,5 +106,5 @@ fn a_frozen_node_of_version_1_is_held() {
     assert_eq!(node.hold().map(|hold| hold.reason.as_str()), Some("two machines"));
     let newer: Vec<u8> = std::iter::once(NodeRecord::VERSION + 1).chain(body.bytes()).collect();
     let refused = decode::<NodeRecord>(&newer).unwrap_err().to_string();
-    assert_eq!(refused, "a node record has version 3, this program knows up to 2; start the newer program");
+    assert_eq!(refused, "a node record has version 4, this program knows up to 3; start the newer program");
 }

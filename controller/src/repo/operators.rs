@@ -6,8 +6,10 @@ use fleet_types::seal::PublicKey;
 use fleet_types::time::Timestamp;
 use fleet_types::trust::OperatorRole;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::codec::record;
+use super::certificates::{self, Certificates};
+use super::codec::{Record, record};
 use super::keys::{Made, make};
 use super::reader::BatchExt as _;
 use crate::error::Result;
@@ -23,12 +25,21 @@ pub struct OperatorRecord {
     pub role: OperatorRole,
     /// The public half of their content key.
     pub content_key: PublicKey,
-    /// Serial of their certificate, hexadecimal.
-    pub serial: String,
+    /// Which certificates speak for them.
+    pub certificates: Certificates,
     /// When they joined.
     pub created: Timestamp,
 }
-record!(OperatorRecord, "operator", 1);
+
+impl Record for OperatorRecord {
+    const WHAT: &'static str = "operator";
+    const VERSION: u8 = 2;
+
+    fn upgrade(_version: u8, body: &mut Value) {
+        // Version 1 knew the serial of the one certificate, and not when that ends.
+        body["certificates"] = certificates::of_one(&body["serial"], &Value::Null);
+    }
+}
 
 /// A pointer by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

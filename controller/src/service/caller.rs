@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fleet_certs::PeerIdentity;
 use fleet_types::audit::Actor;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Name, NodeId};
@@ -41,8 +42,8 @@ pub struct Agent {
     pub node: NodeId,
     /// Its name, as the cache of nodes has it.
     pub name: Name,
-    /// SHA-256 of its certificate.
-    pub certificate: Digest,
+    /// Its certificate.
+    pub certificate: Arc<PeerIdentity>,
     /// Its address.
     pub address: String,
 }
@@ -54,7 +55,7 @@ impl Agent {
             role: "agent".to_owned(),
             id: self.node.to_string(),
             name: self.name.to_string(),
-            certificate: Some(self.certificate),
+            certificate: Some(self.certificate.fingerprint),
             address: self.address.clone(),
         }
     }

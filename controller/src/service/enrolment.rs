@@ -10,7 +10,7 @@ use fleet_certs::csr::RequestedKey;
 use fleet_certs::issue;
 use fleet_certs::token::{Token, TokenId, TokenKind, TokenSecret};
 use fleet_types::audit::Actor;
-use fleet_types::digest::{Digest, hex};
+use fleet_types::digest::Digest;
 use fleet_types::id::{Name, NodeId, OperatorId};
 use fleet_types::label::Labels;
 use fleet_types::seal::PublicKey;
@@ -22,6 +22,7 @@ use super::idempotency::Once;
 use crate::context::{Context, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
+use crate::repo::certificates::Certificates;
 use crate::repo::nodes::{self, NodePointer, NodeRecord, NodeState};
 use crate::repo::operators::{self, OperatorRecord};
 use crate::repo::reader::BatchExt as _;
@@ -273,8 +274,7 @@ pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) ->
     };
     let active = NodeRecord {
         report_key: Some(redemption.second_key),
-        serial: Some(hex(issued.serial.as_bytes())),
-        certificate_not_after: Some(issued.not_after),
+        certificates: Certificates::of_enrolment(&issued, requested.digest()),
         ..node.record.with_state(NodeState::Active)
     };
     let spent = TokenRecord { used: Some(used), ..stored.record };
@@ -329,7 +329,7 @@ pub async fn enrol_operator(
         name: stored.record.name.clone(),
         role: stored.record.role,
         content_key: redemption.second_key,
-        serial: hex(issued.serial.as_bytes()),
+        certificates: Certificates::of_enrolment(&issued, requested.digest()),
         created: now,
     };
     let used = UsedToken {

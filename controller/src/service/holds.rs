@@ -207,7 +207,7 @@ pub async fn remove(context: &Context, order: &Order<'_>) -> Result<Done> {
         let removed = RemovedRecord {
             node: id,
             name: record.name.clone(),
-            certificate_not_after: record.certificate_not_after,
+            certificate_not_after: record.certificates.end(),
             by: order.caller.record.name.clone(),
             at: context.storage.clock.now(),
         };

@@ -10,7 +10,7 @@ use fleet_types::view::Presence;
 use tokio::time::Instant;
 
 use super::caller::Agent;
-use super::{holds, presence, reports};
+use super::{certificates, holds, presence, reports};
 use crate::context::{Context, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::node_cache::Known;
@@ -92,9 +92,15 @@ pub fn check_active(memory: &Memory, settings: &Settings, node: NodeId) -> Resul
     let known = memory.node_cache.get(node).ok_or_else(|| {
         ControllerError::new(Kind::Refused, "node-unknown", "this controller has no record of the node")
     })?;
-    match &known.record.state {
-        NodeState::Active => Ok(known),
-        NodeState::Held(hold) if hold.keeps_link() => Ok(known),
+    check_state(settings, &known.record)?;
+    Ok(known)
+}
+
+/// The same of a record: is the node enrolled, and not shut out?
+pub fn check_state(settings: &Settings, record: &NodeRecord) -> Result<()> {
+    match &record.state {
+        NodeState::Active => Ok(()),
+        NodeState::Held(hold) if hold.keeps_link() => Ok(()),
         NodeState::Held(hold) => Err(holds::held(settings, hold)),
         NodeState::Pending => {
             Err(ControllerError::new(Kind::Refused, "node-pending", "the node is not enrolled"))
@@ -104,6 +110,8 @@ pub fn check_active(memory: &Memory, settings: &Settings, node: NodeId) -> Resul
 
 /// Notes a connect: issues the link epoch and stores what the hello says, in one write. A machine of which the
 /// controller cannot tell whether it is the node is held instead.
+///
+/// A renewed certificate that comes for the first time is the one in use from then on, in the same write.
 pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Result<LinkEpoch> {
     let known = check_active(&context.memory, &context.settings, agent.node)?;
     let facts = serde_json::to_vec(&hello.facts).map_err(ControllerError::internal)?;
@@ -159,9 +167,14 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
             None => batch.create_record(key, &record)?,
         };
         let batch = batch.put_object(&nodes::facts(agent.node)?, &facts)?;
+        let (batch, renewed) = certificates::seen(context, batch, agent).await?;
         match context.storage.audited.commit(batch, vec![]).await {
             Ok(_) => {
                 let epoch = record.link_epoch;
+                if let Some(renewed) = renewed {
+                    tracing::info!(node = %agent.name, serial = %agent.certificate.serial, "its renewed certificate is in use");
+                    context.memory.node_cache.advance(renewed);
+                }
                 context.memory.node_cache.update(agent.node, |known| {
                     known.presence = Presence::Online;
                     known.last_seen = Some(now);
@@ -173,7 +186,7 @@ pub async fn connect(context: &Context, agent: &Agent, hello: &HelloFacts) -> Re
                 });
                 return Ok(epoch);
             }
-            // Another connect of the same node came between: take the next number.
+            // Another connect of the same node, or a change of its record, came between: look again.
             Err(error) if error.kind == Kind::Conflict => {}
             Err(error) => return Err(error),
         }

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | [`caller`] | who calls, for rules and audit |
 //! | [`idempotency`] | the same call twice has the same answer |
-//! | [`enrolment`] | tokens, invites, certificates |
+//! | [`enrolment`] | tokens, invites, first certificates |
+//! | [`certificates`] | which of them are good; renewal |
 //! | [`limits`] | of what operators send |
 //! | [`inventory`] | nodes: connects, and what is known of them |
 //! | [`presence`] | which nodes were there: across stops of the controller |
@@ -32,6 +33,7 @@ pub mod advisories;
 pub mod audit;
 pub mod backups;
 pub mod caller;
+pub mod certificates;
 pub mod copies;
 pub mod documents;
 pub mod enrolment;

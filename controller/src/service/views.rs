@@ -134,7 +134,7 @@ pub async fn node(storage: &Storage, memory: &Memory, name: &str) -> Result<Node
         schema: "fleet/v1/node".to_owned(),
         facts: inventory::facts(storage, id).await?,
         report_key: known.record.report_key,
-        certificate_not_after: known.record.certificate_not_after,
+        certificate_not_after: known.record.certificates.end(),
         item: known.item(),
         jobs: items,
         newest_report,

@@ -25,7 +25,7 @@ use crate::time::Timestamp;
 use crate::trust::OperatorRole;
 
 pub use document::{ApplyItem, ApplyView, DocumentItem, DocumentView};
-pub use error_detail::{ERROR_DETAIL_KEY, ErrorDetail};
+pub use error_detail::{CERTIFICATE_REFUSED, ERROR_DETAIL_KEY, ErrorDetail};
 pub use packages::{NodePackages, PackageItem};
 pub use patch::{
     AdvisoryImport, AdvisorySkipped, AdvisorySource, AdvisoryView, DeadlineState, Deadlines, FindingHoldItem,

@@ -238,6 +238,10 @@ impl AgentService for Floor {
         Err(Status::unimplemented("no packages here"))
     }
 
+    async fn renew(&self, _: Request<pb::RenewRequest>) -> Result<Response<pb::RenewReply>, Status> {
+        Err(Status::unimplemented("no certificates here"))
+    }
+
     async fn output(
         &self,
         _: Request<Streaming<pb::OutputChunk>>,

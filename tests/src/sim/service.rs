@@ -111,7 +111,7 @@ async fn round(
         let agent = Agent {
             node: node.node,
             name: node.name.parse()?,
-            certificate: Digest::of(node.name.as_bytes()),
+            certificate: Arc::new(node.identity()?.describe()?),
             address: "127.0.0.1".to_owned(),
         };
         let (payload, signature) = (sealed.payload, sealed.signature);

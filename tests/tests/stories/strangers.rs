@@ -140,7 +140,8 @@ async fn odd_certificates_get_no_connection_and_the_server_goes_on() -> Result<(
     let uri = |role: &str, fleet: &str| format!("fleet://{fleet}/{role}/{node}");
     let own = fleet.operator.fleet.to_string();
     let good = uri("agent", &own);
-    let honest = forge::params(&[&good])?;
+    let mut honest = forge::params(&[&good])?;
+    honest.not_before = forge::second(0)?;
     let mut expired = honest.clone();
     (expired.not_before, expired.not_after) = (forge::day(-3)?, forge::day(-1)?);
     let mut early = honest.clone();
@@ -192,7 +193,11 @@ async fn odd_certificates_get_no_connection_and_the_server_goes_on() -> Result<(
     let unknown = tls(&fleet, forge::sign(&agents, &forge::params(&[&unknown])?)?)?;
     let path = "/fleet.v1.AgentService/FetchDocument";
     assert_eq!(call(&fleet, &unknown, path).await, Some(Code::PermissionDenied));
-    // The forge itself is sound: the same certificate without a fault is served.
+    // One that the controller never gave to this node, as old as one that was replaced.
+    let never_given = forge::sign(&agents, &forge::params(&[&good])?)?;
+    assert_eq!(call(&fleet, &tls(&fleet, never_given)?, path).await, Some(Code::PermissionDenied));
+    wait_for_refusal(&fleet.operator, "replaced by a newer one").await?;
+    // The forge itself is sound: the same certificate without a fault, newer than anything given, is served.
     let answer = call(&fleet, &tls(&fleet, forge::sign(&agents, &honest)?)?, path).await;
     assert_eq!(answer, Some(Code::InvalidArgument), "an empty digest is looked at");
     let reasons = [

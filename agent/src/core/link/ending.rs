@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fleet_types::view::{ERROR_DETAIL_KEY, ErrorDetail};
+
 use super::session::SessionFault;
 
 /// How a link ended.
@@ -9,6 +11,8 @@ use super::session::SessionFault;
 pub enum Ended {
     /// The agent stops; what matters was flushed, or the grace period is over.
     Stopped,
+    /// There is a new certificate, for the next link.
+    Renewed,
     /// The controller asked us to come back later.
     Goodbye {
         /// Its reason.
@@ -44,6 +48,12 @@ pub enum Lost {
     /// The outbox had overflowed and is empty again.
     #[error("reports were held back; a new link lists them")]
     Relist,
+}
+
+/// What the controller says beside the code of a status; none where the transport alone has spoken.
+pub fn status_detail(status: &tonic::Status) -> Option<ErrorDetail> {
+    let bytes = status.metadata().get_bin(ERROR_DETAIL_KEY)?.to_bytes().ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// A controller's own words where it has spoken; a transport's are of no use to anybody.

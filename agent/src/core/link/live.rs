@@ -23,6 +23,9 @@ use super::state::LinkState;
 use crate::clock;
 use crate::config::Timers;
 use crate::core::executor_channel::ExecutorChannel;
+use crate::core::identity::Certified;
+use crate::core::identity_in_use::IdentityInUse;
+use crate::core::renewal::NotRenewed;
 
 /// Heartbeats without an answer after which the link counts as dead (T10).
 const SILENT_BEATS: u32 = 3;
@@ -33,6 +36,7 @@ pub(super) struct Live<'a> {
     pub(super) channel: &'a mut ExecutorChannel,
     pub(super) timers: &'a Timers,
     pub(super) dialer: &'a Dialer,
+    pub(super) identity: &'a mut IdentityInUse,
     pub(super) link: Opened,
     pub(super) beat: Duration,
     pub(super) next_beat: Instant,
@@ -60,7 +64,7 @@ pub async fn run(
     state: &mut LinkState,
     channel: &mut ExecutorChannel,
     timers: &Timers,
-    dialer: &Dialer,
+    (dialer, identity): (&Dialer, &mut IdentityInUse),
     stop: &CancellationToken,
 ) -> Result<Ended, LinkError> {
     let now = Instant::now();
@@ -83,6 +87,7 @@ pub async fn run(
         channel,
         timers,
         dialer,
+        identity,
         beat,
         next_beat: now + beat,
         last_reply: now,
@@ -98,7 +103,7 @@ pub async fn run(
         link,
     };
     let ended = live.run(stop).await;
-    if matches!(ended, Ok(Ended::Stopped)) {
+    if matches!(ended, Ok(Ended::Stopped | Ended::Renewed)) {
         live.link.leave().await;
     }
     ended
@@ -117,6 +122,7 @@ enum Event {
     PathChecked(pb::PathChecked),
     Copy(Option<pb::CopyAnswer>),
     Packages(Option<pb::PackagesAnswer>),
+    Renewal(Result<Certified, NotRenewed>),
     Output(Option<Heard>),
     /// There is room on the output stream; false when it has ended.
     OutputReady(bool),
@@ -131,6 +137,9 @@ impl Live<'_> {
             }
             self.state.wanted.start(now, &self.link.clients.documents, &mut self.fetches);
             self.state.paths.start(self.dialer);
+            if self.flush_until.is_none() {
+                self.identity.start(&self.link.clients.control);
+            }
             if self.copies.is_empty()
                 && let Some(piece) = self.state.copy.take()
             {
@@ -172,6 +181,7 @@ impl Live<'_> {
             answer = self.state.paths.answered() => Event::PathChecked(answer),
             Some(done) = self.copies.join_next() => Event::Copy(done.ok()),
             Some(done) = self.packages.join_next() => Event::Packages(done.ok()),
+            ended = self.identity.tried() => Event::Renewal(ended),
             said = output_stream::heard(said) => Event::Output(said),
             ready = output_stream::has_room(pieces), if !self.state.output.is_empty() => Event::OutputReady(ready),
             () = sleep_until(next) => Event::Check,
@@ -202,6 +212,11 @@ impl Live<'_> {
             Event::Copy(answer) => self.channel.to.push(core_message::Body::Copy(answer.unwrap_or_default())),
             Event::Packages(answer) => {
                 self.channel.to.push(core_message::Body::Packages(answer.unwrap_or_default()));
+            }
+            // While the agent stops, what was stored is for the next start.
+            Event::Renewal(ended) => {
+                let is_new = self.identity.on_tried(ended);
+                return Ok((is_new && self.flush_until.is_none()).then_some(Ended::Renewed));
             }
             Event::Output(heard) => self.on_output(heard),
             Event::OutputReady(false) => self.on_output(None),

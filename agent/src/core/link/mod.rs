@@ -33,4 +33,5 @@ pub mod path;
 pub mod session;
 pub mod state;
 
+pub use ending::status_detail;
 pub use owner::{Link, LinkError};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fleet_proto::pb::{self, agent_message};
-use fleet_types::view::{ERROR_DETAIL_KEY, ErrorDetail};
+use fleet_types::view::CERTIFICATE_REFUSED;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -11,7 +11,7 @@ use tonic::Streaming;
 use tracing::warn;
 
 use super::dial::Clients;
-use super::ending::Lost;
+use super::ending::{Lost, status_detail};
 use super::session::Session;
 
 /// Messages between the owner and HTTP/2: enough to keep a fast link busy; a slow one fills it and the rest
@@ -39,35 +39,38 @@ pub struct Opened {
     pub incoming: Streaming<pb::ControllerMessage>,
 }
 
-/// When the controller said to come again.
-fn named_retry(status: &tonic::Status) -> Option<Duration> {
-    let bytes = status.metadata().get_bin(ERROR_DETAIL_KEY)?.to_bytes().ok()?;
-    let detail: ErrorDetail = serde_json::from_slice(&bytes).ok()?;
-    (detail.retry_after_ms > 0).then(|| Duration::from_millis(detail.retry_after_ms))
+/// Why no session came about, as far as it decides what to do next. The words are in the log.
+#[derive(Debug, Default)]
+pub struct NotOpened {
+    /// Before this another try is of no use.
+    pub retry_after: Option<Duration>,
+    /// It is our certificate that the controller does not accept.
+    pub certificate_refused: bool,
 }
 
 impl Opened {
-    /// Says Hello and waits for Welcome. Without one the reason is in the log, and the error says before when
-    /// another try is of no use, where the controller said so.
-    pub async fn open(
-        mut clients: Clients,
-        hello: pb::Hello,
-        limit: Duration,
-    ) -> Result<Self, Option<Duration>> {
+    /// Says Hello and waits for Welcome. Without one the reason is in the log.
+    pub async fn open(mut clients: Clients, hello: pb::Hello, limit: Duration) -> Result<Self, NotOpened> {
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let mut session = Session::default();
         // The channel is new and empty.
-        outgoing.try_send(session.stamp(agent_message::Body::Hello(hello))).map_err(|_| None)?;
+        outgoing
+            .try_send(session.stamp(agent_message::Body::Hello(hello)))
+            .map_err(|_| NotOpened::default())?;
         let opening = async {
             let mut incoming = clients.control.session(ReceiverStream::new(messages)).await?.into_inner();
             let first = incoming.message().await?;
             Ok::<_, tonic::Status>((incoming, first))
         };
-        let mut retry_after = None;
+        let mut not_opened = NotOpened::default();
         let lost = match timeout(limit, opening).await {
             Err(_) => "no welcome in time".to_owned(),
             Ok(Err(status)) => {
-                retry_after = named_retry(&status);
+                if let Some(detail) = status_detail(&status) {
+                    let named = Duration::from_millis(detail.retry_after_ms);
+                    not_opened.retry_after = (!named.is_zero()).then_some(named);
+                    not_opened.certificate_refused = CERTIFICATE_REFUSED.contains(&detail.code.as_str());
+                }
                 Lost::Broken(status).to_string()
             }
             Ok(Ok((_, None))) => Lost::Closed.to_string(),
@@ -79,7 +82,7 @@ impl Opened {
             },
         };
         warn!(endpoint = clients.endpoint, "no link: {lost}");
-        Err(retry_after)
+        Err(not_opened)
     }
 
     /// Ends the session in good order: our side closes, the controller's answer is waited for a moment.

@@ -1,7 +1,6 @@
 //! The owner of the link: pause, dial, live, again. What the executor says is taken in at all times.
 
 use fleet_proto::pb::{self, core_message, executor_message};
-use fleet_types::time::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -9,12 +8,13 @@ use tracing::{error, info, warn};
 use super::dial::Dialer;
 use super::ending::Ended;
 use super::live;
-use super::opened::Opened;
+use super::opened::{NotOpened, Opened};
 use super::state::LinkState;
 use crate::clock;
 use crate::config::Timers;
 use crate::core::backoff::{Backoff, Ending};
 use crate::core::executor_channel::{ExecutorChannel, STUCK_LIMIT};
+use crate::core::identity_in_use::IdentityInUse;
 
 /// Why the core cannot go on. Losing a controller is none of these.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +42,7 @@ pub struct Link {
     timers: Timers,
     channel: ExecutorChannel,
     state: LinkState,
-    /// Start of the own certificate.
-    valid_from: Timestamp,
+    identity: IdentityInUse,
 }
 
 impl Link {
@@ -52,14 +51,14 @@ impl Link {
         dialer: Dialer,
         timers: Timers,
         mut channel: ExecutorChannel,
-        valid_from: Timestamp,
+        identity: IdentityInUse,
     ) -> Result<Self, LinkError> {
         let first = timeout(STUCK_LIMIT, channel.from.next()).await.map_err(|_| LinkError::NotReady)?;
         let Some(executor_message::Body::Ready(pb::Ready { hello: Some(hello) })) = first else {
             return Err(first.map_or(LinkError::ExecutorGone, |_| LinkError::NotReadyFirst));
         };
         let state = LinkState::new(hello, &timers);
-        Ok(Self { dialer, timers, channel, state, valid_from })
+        Ok(Self { dialer, timers, channel, state, identity })
     }
 
     /// Runs until `stop`, then lets the executor finish and flushes within the grace period.
@@ -68,14 +67,21 @@ impl Link {
         let mut backoff = Backoff::new(timers.backoff_min, timers.backoff_max, timers.stable_link);
         let mut told = false;
         loop {
-            let is_early = clock::now() < self.valid_from;
+            let (now, valid_from) = (clock::now(), self.identity.valid_from());
+            let (is_early, is_late) = (now < valid_from, now >= self.identity.valid_until());
             if is_early && !told {
                 error!(
-                    valid_from = %self.valid_from, clock = %clock::now(),
+                    %valid_from, clock = %now,
                     "this machine's clock is wrong: the certificate of this node is not valid yet; waiting until it is set"
                 );
             }
-            told = is_early;
+            if is_late && !told {
+                error!(
+                    valid_until = %self.identity.valid_until(), clock = %now,
+                    "the certificate of this node has ended: set the clock if it is wrong, else join anew (fleet-agent enrol --replace) with a token for a new name"
+                );
+            }
+            told = is_early || is_late;
             let ending = if is_early { Some(Ending::NeverUp) } else { self.one_link(&stop).await? };
             let Some(ending) = ending else { return Ok(()) };
             let pause = backoff.after(ending);
@@ -93,30 +99,36 @@ impl Link {
         let (dialer, hello) = (self.dialer.clone(), self.state.hello());
         let limit = self.timers.hello;
         let opening = async move {
-            let clients = dialer.dial().await.ok_or(None)?;
+            let clients = dialer.dial().await.ok_or(NotOpened::default())?;
             Opened::open(clients, hello, limit).await
         };
         let opened = match absorbing(&mut self.channel, &mut self.state, &self.dialer, stop, opening).await? {
             None => return Ok(None),
             Some(Ok(opened)) => opened,
-            Some(Err(retry_after)) => {
-                if let Some(fault) = self.dialer.refusal() {
+            Some(Err(not_opened)) => {
+                let fault = self.dialer.refusal();
+                if let Some(fault) = fault {
                     warn!("{fault}");
                 }
+                if fault.is_some() || not_opened.certificate_refused {
+                    self.identity.on_refused();
+                }
                 let turned_away = |retry_after| Ending::TurnedAway { retry_after };
-                return Ok(Some(retry_after.map_or(Ending::NeverUp, turned_away)));
+                return Ok(Some(not_opened.retry_after.map_or(Ending::NeverUp, turned_away)));
             }
         };
         let began = Instant::now();
         info!(endpoint = opened.clients.endpoint, link_epoch = opened.epoch, "link is up");
+        self.identity.on_link_up();
         let spread = opened.spread().unwrap_or(self.timers.spread);
-        let ended =
-            live::run(opened, &mut self.state, &mut self.channel, &self.timers, &self.dialer, stop).await?;
+        let Self { dialer, timers, channel, state, identity } = self;
+        let ended = live::run(opened, state, channel, timers, (dialer, identity), stop).await?;
         let lasted = began.elapsed();
         self.channel.to.push(core_message::Body::LinkDown(pb::LinkDown {}));
         self.state.on_link_down();
         Ok(match ended {
             Ended::Stopped => None,
+            Ended::Renewed => Some(Ending::Renewed),
             Ended::Goodbye { reason, retry_after } => {
                 info!(reason, "controller said goodbye");
                 Some(Ending::Goodbye { retry_after, lasted, spread })

@@ -30,3 +30,6 @@ pub struct ErrorDetail {
 const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
+
+/// Codes that say: it is the caller's certificate that is not accepted, and another one of theirs may be.
+pub const CERTIFICATE_REFUSED: [&str; 3] = ["certificate-retired", "certificate-expired", "revoked"];

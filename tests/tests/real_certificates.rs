@@ -1,0 +1,110 @@
+//! F02 with real programs: agents whose certificates last seconds outlive them, also when they or the controller are
+//! killed in the middle of a renewal.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use fleet_certs::Serial;
+use fleet_certs::slots::IdentityDir;
+use fleet_tests::controller_process::Options;
+use fleet_tests::sandbox::Sandbox;
+use fleet_tests::wait::{PATIENCE, pass, wait_for, wait_until};
+use fleet_types::run::RunState;
+use fleet_types::view::{AuditItem, NodeItem, Page};
+use tokio::time::Instant;
+
+/// Renewal is due after 12 to 15 s, and a busy machine has 5 s for it.
+const LIFE_S: u32 = 20;
+/// Where a controller is to start anew in between.
+const LONGER_LIFE_S: u32 = 40;
+/// After the renewal of a certificate has begun: the key is written, its request under way, its answer stored, the next
+/// connection made.
+const MOMENTS_MS: [u64; 4] = [0, 5, 15, 50];
+
+async fn sandbox(life_s: u32) -> Result<Sandbox> {
+    Sandbox::start_with(Options { agent_certificate_s: Some(life_s), ..Options::default() }, 1).await
+}
+
+fn serial(identity: &Path) -> Result<Serial> {
+    Ok(IdentityDir::open(identity)?.load()?.identity.tls()?.describe()?.serial)
+}
+
+async fn renewals(sandbox: &Sandbox) -> Result<Vec<AuditItem>> {
+    let page: Page<AuditItem> = sandbox.operator.json(&["audit", "list", "--action", "node.renew"]).await?;
+    Ok(page.items)
+}
+
+async fn works(sandbox: &Sandbox) -> Result<()> {
+    let run = sandbox.start_run("short").await?;
+    let view = sandbox.ended(run).await?;
+    ensure!(view.item.state == RunState::Succeeded, "{:?}", view.item);
+    Ok(())
+}
+
+/// Waits until the node has begun a renewal.
+async fn renewing(identity: &Path) -> Result<()> {
+    let pending: PathBuf = identity.join("pending.pem");
+    wait_until("a renewal to begin", PATIENCE * 2, || pending.exists()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f02_an_agent_outlives_three_lives_of_its_certificate() -> Result<()> {
+    let sandbox = sandbox(LIFE_S).await?;
+    let (began, identity) = (Instant::now(), sandbox.nodes[0].identity());
+    let (life, mut serials) = (Duration::from_secs(LIFE_S.into()), BTreeSet::new());
+    wait_for("three lives to pass", PATIENCE * 4, async || {
+        serials.insert(serial(&identity)?);
+        let page: Page<NodeItem> = sandbox.operator.json(&["node", "list"]).await?;
+        ensure!(page.items[0].hold.is_none(), "{:?}", page.items[0].hold);
+        Ok((began.elapsed() > life * 3).then_some(()))
+    })
+    .await?;
+    sandbox.all_online().await?;
+    works(&sandbox).await?;
+    let told = renewals(&sandbox).await?;
+    ensure!(serials.len() >= 4 && told.len() >= 3, "{} serials, {} renewals", serials.len(), told.len());
+    // One link after the other, and no gap between them in which the node would have been missed.
+    let log = sandbox.nodes[0].log();
+    ensure!(!log.contains("link is lost"), "a renewal ends its link in good order");
+    sandbox.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_in_the_middle_of_a_renewal_comes_back() -> Result<()> {
+    let mut sandbox = sandbox(LIFE_S).await?;
+    for after in MOMENTS_MS {
+        let node = &mut sandbox.nodes[0];
+        renewing(&node.identity()).await?;
+        pass(Duration::from_millis(after)).await;
+        node.kill().await?;
+        node.start(&[])?;
+        let name = node.name.clone();
+        sandbox
+            .online(&name)
+            .await
+            .with_context(|| format!("killed {after} ms after the key was written"))?;
+    }
+    works(&sandbox).await?;
+    sandbox.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_is_killed_in_the_middle_of_a_renewal_locks_nobody_out() -> Result<()> {
+    let mut sandbox = sandbox(LONGER_LIFE_S).await?;
+    for after in [0, 10] {
+        let identity = sandbox.nodes[0].identity();
+        let before = serial(&identity)?;
+        renewing(&identity).await?;
+        pass(Duration::from_millis(after)).await;
+        sandbox.controller.kill_and_restart().await?;
+        sandbox.all_online().await.with_context(|| format!("killed {after} ms after the key was written"))?;
+        wait_for("the renewal to be made", PATIENCE, async || {
+            Ok((serial(&identity)? != before).then_some(()))
+        })
+        .await?;
+    }
+    works(&sandbox).await?;
+    sandbox.finish().await
+}
