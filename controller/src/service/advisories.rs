@@ -298,6 +298,7 @@ async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T> + Send + 's
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::matcher::Matcher;
     use crate::service::{findings, packages, patches};
     use crate::testing::{TestContext, enrolled, leaves, operator};
     use fleet_types::audit::Decision;
@@ -323,8 +324,9 @@ mod tests {
     }
 
     async fn settle(context: &Context) {
+        let matcher = Matcher::start().unwrap();
         while let Some(due) = context.memory.findings.take_due() {
-            findings::match_due(context, &due).await.unwrap();
+            findings::match_due(context, &matcher, &due).await.unwrap();
         }
     }
 

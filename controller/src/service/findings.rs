@@ -3,24 +3,22 @@
 //!
 //! Started by the program. What fails for one node is told and tried again with the next news; the others go on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_advisories::clock::Start;
-use fleet_advisories::import::AdvisorySet;
-use fleet_advisories::inventory::{Inventory, NodeState};
-use fleet_advisories::matching::{Index, Standing, find};
 use fleet_types::id::NodeId;
 use fleet_types::time::Timestamp;
 use fleet_types::view::FixState;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::matcher::Matcher;
 use super::{advisories, packages, patches};
 use crate::context::Context;
-use crate::error::{ControllerError, Result};
-use crate::fleet::findings::{About, Due, Found, NodeFindings};
+use crate::error::Result;
+use crate::fleet::findings::{Due, Found, NodeFindings};
 use crate::repo::advisories::{self as kept, StartRecord, StartsRecord};
 
 /// Nodes whose packages are in memory at a time: 170 bytes a package, 50 MiB for nodes of 600.
@@ -40,12 +38,15 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             let damaged = BTreeMap::from([("all".to_owned(), error.to_string())]);
             context.memory.findings.set_advisories(Arc::default(), damaged);
         }
+        let mut matcher = None;
         loop {
             // Registered before looking, so that news between look and wait are not missed.
             let news = context.memory.findings.news.notified();
             if let Some(due) = context.memory.findings.take_due() {
                 tracing::debug!(all = due.all, nodes = due.nodes.len(), "findings are looked for");
-                if let Err(error) = match_due(&context, &due).await {
+                if let Err(error) = match_with(&context, &mut matcher, &due).await {
+                    // A thread that is gone is started anew.
+                    matcher = None;
                     tracing::error!(
                         "findings cannot be told, they are looked for again in a minute: {error}"
                     );
@@ -65,8 +66,16 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     }
 }
 
+async fn match_with(context: &Context, matcher: &mut Option<Matcher>, due: &Due) -> Result<()> {
+    let matcher = match matcher {
+        Some(matcher) => matcher,
+        None => matcher.insert(Matcher::start()?),
+    };
+    match_due(context, matcher, due).await
+}
+
 /// Matches what is due.
-pub async fn match_due(context: &Context, due: &Due) -> Result<()> {
+pub async fn match_due(context: &Context, matcher: &Matcher, due: &Due) -> Result<()> {
     let nodes: Vec<NodeId> =
         if due.all { context.memory.node_cache.ids(|_| true) } else { due.nodes.iter().copied().collect() };
     for some in nodes.chunks(AT_ONCE) {
@@ -82,9 +91,7 @@ pub async fn match_due(context: &Context, due: &Due) -> Result<()> {
                 }
             }
         }
-        let set = Arc::clone(&due.set);
-        let matched = tokio::task::spawn_blocking(move || match_all(&set, inputs)).await;
-        for (node, findings) in matched.map_err(ControllerError::internal)? {
+        for (node, findings) in matcher.all(Arc::clone(&due.set), inputs).await? {
             // Removed meanwhile.
             if context.memory.node_cache.get(node).is_none() {
                 context.memory.findings.forget(node);
@@ -95,83 +102,6 @@ pub async fn match_due(context: &Context, due: &Due) -> Result<()> {
         }
     }
     Ok(())
-}
-
-type Input = (NodeId, NodeState, fleet_advisories::inventory::PackageList);
-
-fn match_all(set: &AdvisorySet, inputs: Vec<Input>) -> Vec<(NodeId, NodeFindings)> {
-    let index = Index::new(set);
-    let mut abouts: HashMap<String, Arc<About>> = HashMap::new();
-    let mut all = Vec::with_capacity(inputs.len());
-    for (node, state, list) in inputs {
-        let findings = match Inventory::of_list(list) {
-            Ok(inventory) => one(set, &index, &inventory, &state, &mut abouts),
-            Err(error) => NodeFindings { found: Vec::new(), unknown: vec![error.to_string()] },
-        };
-        all.push((node, findings));
-    }
-    all
-}
-
-fn one(
-    set: &AdvisorySet,
-    index: &Index<'_>,
-    inventory: &Inventory,
-    state: &NodeState,
-    abouts: &mut HashMap<String, Arc<About>>,
-) -> NodeFindings {
-    let findings = find(index, inventory, state);
-    let mut unknown = Vec::new();
-    if !findings.is_known {
-        unknown.push(format!("no advisory speaks of {}", inventory.distribution()));
-    }
-    if !findings.kernel_known {
-        unknown.push("the running kernel is none of its packages: each installed one counts".to_owned());
-    }
-    if let Some(why) = &state.archives_unknown {
-        unknown.push(format!("what its archives have is not known: {why}"));
-    }
-    unknown.extend(findings.old_files_unknown.iter().map(|old| {
-        format!(
-            "{} run files that {} has replaced; of which version is not known",
-            old.services.join(", "),
-            old.package
-        )
-    }));
-    let found = findings.findings.iter().map(|finding| {
-        let advisory = finding.advisory;
-        let about = abouts.entry(advisory.id.clone()).or_insert_with(|| {
-            let score = set.score_of(advisory);
-            Arc::new(About {
-                id: advisory.id.clone(),
-                cves: advisory.cves.clone(),
-                summary: advisory.summary.clone(),
-                score: score.map(|(given, read)| (read.score, given.by.clone(), given.vector.clone())),
-                exploited: set.exploited_of(advisory).is_some(),
-                published: advisory.published,
-            })
-        });
-        Found {
-            about: Arc::clone(about),
-            package: finding.package.name.clone(),
-            version: finding.version.to_owned(),
-            is: state_of(finding.standing),
-            stands: finding.stands(),
-            why: finding.why(),
-            start: Start { published: advisory.published, available: None, found: Timestamp::clamped(0) },
-        }
-    });
-    NodeFindings { found: found.collect(), unknown }
-}
-
-const fn state_of(standing: Standing<'_>) -> FixState {
-    match standing {
-        Standing::ServicesRunOldFiles { .. } => FixState::ServicesRunOldFiles,
-        Standing::RebootPending { .. } => FixState::RebootPending,
-        Standing::FixInArchive { .. } => FixState::FixInArchive,
-        Standing::FixNotInArchive { .. } => FixState::FixNotInArchive,
-        Standing::NoFix => FixState::NoFix,
-    }
 }
 
 /// Puts in when each was seen first, and keeps what is new of that.
@@ -215,6 +145,7 @@ fn advance(before: &StartsRecord, found: &[Found], now: Timestamp) -> StartsReco
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::findings::About;
 
     fn found(id: &str, is: FixState, published: Option<i64>) -> Found {
         let published = published.map(Timestamp::clamped);

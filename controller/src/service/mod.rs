@@ -45,6 +45,7 @@ pub mod idempotency;
 pub mod inventory;
 pub mod jobs;
 pub mod limits;
+mod matcher;
 pub mod node_jobs;
 pub mod output;
 pub mod packages;
