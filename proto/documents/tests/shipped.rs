@@ -108,6 +108,16 @@ fn both_guides_say_what_this_build_does_not_carry_out() {
     }
 }
 
+#[test]
+fn the_rollout_policy_of_a_development_fleet_can_be_started_with() {
+    let set = parsed("dev");
+    let policies = set.documents.iter().filter_map(|parsed| match &parsed.document {
+        Document::RolloutPolicy(policy) => Some((policy.name.as_str(), policy.not_built())),
+        _ => None,
+    });
+    assert_eq!(policies.collect::<Vec<_>>(), [("dev", vec![])]);
+}
+
 /// The JSON of a document reads back as the same document, and as the same bytes.
 fn one_json(set: &ParsedSet) {
     for parsed in &set.documents {

@@ -237,7 +237,7 @@ pub struct Gate {
 }
 
 /// What happens with failures: nodes that failed, were rolled back or got lost.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
     /// So many nodes of a ring may fail; one more, and the action is taken.
@@ -257,9 +257,21 @@ pub struct Failure {
     pub rollback_node: bool,
 }
 
+impl Default for Failure {
+    /// As if `[failure]` stood there with nothing in it.
+    fn default() -> Self {
+        Self {
+            max_failed_nodes: None,
+            max_failed_percent: None,
+            action: FailureAction::default(),
+            rollback_node: true,
+        }
+    }
+}
+
 impl Failure {
     fn is_default(&self) -> bool {
-        *self == Self { rollback_node: true, ..Self::default() }
+        *self == Self::default()
     }
 }
 
@@ -413,10 +425,10 @@ impl RolloutPolicy {
             missing.push(format!("max_unavailable_per_site = \"{share}\" (a number of nodes is)"));
         }
         let late = match self.late_nodes {
-            // Who is not reached in the time of this run is left to the next one.
-            None | Some(LateNodes::NextWindow | LateNodes::Drop) => None,
+            // A node goes as soon as it is there, as long as the request is valid (docs/adr/0009); who is not reached
+            // until then is left to the next run, because nobody signed for longer.
+            None | Some(LateNodes::NextWindow | LateNodes::WhenOnline | LateNodes::Drop) => None,
             Some(LateNodes::NextDay) => Some("next_day"),
-            Some(LateNodes::WhenOnline) => Some("when_online"),
         };
         missing.extend(late.map(|word| format!("late_nodes = \"{word}\"")));
         match self.failure.action {
@@ -428,5 +440,20 @@ impl RolloutPolicy {
             missing.push("failure.rollback_node = false".to_owned());
         }
         missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_without_a_word_on_failures_reads_back_as_it_was() {
+        let text = r#"{"schema":"fleet/v1","name":"careful","ring":[{"name":"all","selector":"*"}]}"#;
+        let policy: RolloutPolicy = serde_json::from_str(text).unwrap();
+        assert!(policy.failure.rollback_node, "the default of the key is that of the table");
+        assert_eq!(policy.not_built(), [""; 0]);
+        let again: RolloutPolicy = serde_json::from_str(&serde_json::to_string(&policy).unwrap()).unwrap();
+        assert_eq!(again, policy);
     }
 }
