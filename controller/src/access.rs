@@ -80,6 +80,7 @@ const TABLE: &[(&str, Needs)] = &[
     ("/fleet.v1.OperatorService/ListPatches", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/GetPatch", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/GetPatchSla", Needs::AnyOperator),
+    ("/fleet.v1.OperatorService/PlanPatches", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/HoldFinding", Needs::Operator),
     ("/fleet.v1.OperatorService/ReleaseFinding", Needs::Operator),
     ("/fleet.v1.OperatorService/ListFindingHolds", Needs::AnyOperator),

@@ -11,12 +11,13 @@ use fleet_types::job::Outcome;
 use fleet_types::time::Timestamp;
 use fleet_types::view::{
     AdvisoryImport, AdvisorySource, DeadlineState, Done, FindingHoldItem, FixState, JobView, NodePackages,
-    Page, PatchItem, PatchSla, PatchView, RunView, Status,
+    Page, PatchItem, PatchPlan, PatchSla, PatchView, RunView, Status,
 };
 use fleetctl::dev::node_spec::nodes;
 use fleetctl::dev::packages::archive::Archive;
 use fleetctl::dev::packages::product::{GOOD, NAME, releases};
 use fleetctl::dev::packages::programs::Caller;
+use fleetctl::render::read_printed;
 
 const NODE: &str = "fw-ams2-01";
 const CVE: &str = "CVE-2026-4242";
@@ -142,7 +143,16 @@ async fn z08_a_hole_is_found_has_a_deadline_and_goes_with_the_upgrade() -> Resul
     .await?;
     assert!(status.deadlines.is_some());
 
+    // It is late already, whatever a rollout does.
+    let asked = sandbox.operator.ask(&["patch", "plan", "--policy", "dev", "-o", "json"]).await?;
+    ensure!(asked.code == Some(6), "{asked:?}");
+    let plan: PatchPlan = read_printed(&asked.out)?;
+    assert_eq!((plan.missed_count, plan.missed[0].finding.as_str(), plan.missed[0].is_late), (1, CVE, true));
+    assert_eq!((plan.rings.len(), plan.rings[0].nodes, plan.ways.len()), (1, 1, 3), "{plan:?}");
+    ensure!(plan.missed[0].done.is_some_and(|done| done > plan.as_of), "{plan:?}");
     held(&sandbox, due).await?;
+    let asked = sandbox.operator.ask(&["patch", "plan", "--policy", "dev"]).await?;
+    ensure!(asked.code == Some(4) && asked.err.contains("nothing-to-patch"), "{asked:?}");
 
     // A restart knows it all again, and moves no clock.
     sandbox.controller.kill().await?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
+use fleet_types::id::Name;
 use fleet_types::package_version::PackageFormat;
 use fleet_types::time::Span;
 
@@ -20,6 +21,17 @@ pub enum PatchCommand {
     },
     /// Show how deadlines stand, in all and a node: late, at risk, held, unknown, in time.
     Sla,
+    /// Say whether deadlines can be held, ring by ring as a rollout policy says, if nothing fails. Starts nothing.
+    ///
+    /// Counts what can be installed now; who is offline does not get done. Exit code 6 when a deadline would be missed.
+    Plan {
+        /// The applied rollout policy.
+        #[arg(long, value_name = "NAME")]
+        policy: Name,
+        /// How long a node takes.
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse::span)]
+        takes: Span,
+    },
     /// Let a finding stay for a while on the chosen nodes: somebody answers for it. Signed; its clock runs on below.
     Hold {
         /// The CVE, or the id of an advisory.

@@ -284,6 +284,21 @@ impl Client {
         ask!(self, get_patch_sla, pb::PatchRequest { id: String::new(), selector: selector.to_owned() })
     }
 
+    /// Whether deadlines can be held by a rollout policy.
+    pub async fn patch_plan(
+        &self,
+        policy: &Name,
+        selector: &str,
+        takes: Duration,
+    ) -> Result<view::PatchPlan, Failure> {
+        let request = pb::PlanPatchesRequest {
+            policy: policy.to_string(),
+            selector: selector.to_owned(),
+            takes_seconds: u32::try_from(takes.as_secs()).unwrap_or(u32::MAX),
+        };
+        ask!(self, plan_patches, request)
+    }
+
     /// Lets a finding stay for a while.
     pub async fn hold_finding(&self, envelope: &Envelope) -> Result<view::Done, Failure> {
         let request =

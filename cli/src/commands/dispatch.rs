@@ -52,6 +52,9 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Patch(PatchCommand::List) => patch::list(session).await,
         Command::Patch(PatchCommand::Show { id }) => patch::show(session, id).await,
         Command::Patch(PatchCommand::Sla) => patch::sla(session).await,
+        Command::Patch(PatchCommand::Plan { policy, takes }) => {
+            patch::plan(session, policy, takes.length()).await
+        }
         Command::Patch(PatchCommand::Hold { id, length, owner, waive }) => {
             let what = patch::What { id, length, owner: owner.as_deref(), waive: *waive };
             patch::hold(session, what).await

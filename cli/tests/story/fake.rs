@@ -520,6 +520,10 @@ impl OperatorService for Fake {
         Err(Status::unimplemented("no advisories here"))
     }
 
+    async fn plan_patches(&self, _: Request<pb::PlanPatchesRequest>) -> Reply {
+        Err(Status::unimplemented("no advisories here"))
+    }
+
     async fn hold_finding(&self, _: Request<pb::HoldFindingRequest>) -> Reply {
         Err(Status::unimplemented("no advisories here"))
     }

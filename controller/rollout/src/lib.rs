@@ -24,12 +24,14 @@
 //! | `wanted` | what should be so now |
 //! | `rules` | the one list of rules that answer "may this node go now?" |
 //! | `blocked` | every reason why a node is not going, in words |
+//! | `forecast` | the engine run ahead: when each node will be done, if nothing fails |
 //! | `summary` | the run as one line: state, tally, counts |
 //! | `invariant` | the named invariants |
 
 mod apply;
 mod blocked;
 mod event;
+mod forecast;
 mod holds;
 pub mod invariant;
 mod lanes;
@@ -48,6 +50,7 @@ mod wanted;
 
 pub use blocked::BlockReason;
 pub use event::{Applied, Event, EventError, JobEvent, Mode, Presence, Reported};
+pub use forecast::{Forecast, HORIZON, RingForecast};
 pub use holds::{Holder, Holds, Limits, Place, Scope};
 pub use moment::{Moment, Mono};
 pub use plan::{MAX_NODES, Plan, PlanInput, PlanProblem, PlannedNode};

@@ -77,6 +77,11 @@ impl Taken {
         self.by.values().any(is_own)
     }
 
+    /// The places that are taken for it.
+    pub(crate) fn of(&self, is_own: impl Fn(&Holder) -> bool) -> impl Iterator<Item = u32> {
+        self.by.iter().filter(move |(_, holder)| is_own(holder)).map(|(number, _)| *number)
+    }
+
     /// Why nobody gets a place; `None` while one is free.
     pub(crate) fn reason(&self, scope: impl FnOnce() -> Scope) -> Option<BlockReason> {
         let at_most = self.at_most.filter(|_| self.free() == 0)?;

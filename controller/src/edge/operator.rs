@@ -30,7 +30,7 @@ use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
     advisories, audit, backups, copies, documents, enrolment, finding_holds, holds, limits, output, packages,
-    patches, rollouts, run_views, runs, trust, views,
+    patch_plan, patches, rollouts, run_views, runs, trust, views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -394,6 +394,12 @@ impl OperatorService for Operators {
 
     async fn get_patch_sla(&self, request: Request<pb::PatchRequest>) -> Reply {
         view(patches::sla(&self.context, &request.get_ref().selector).await)
+    }
+
+    async fn plan_patches(&self, request: Request<pb::PlanPatchesRequest>) -> Reply {
+        let pb::PlanPatchesRequest { policy, selector, takes_seconds } = request.into_inner();
+        let takes = Duration::from_secs(takes_seconds.into());
+        view(patch_plan::plan(&self.context, patch_plan::Question { policy, selector, takes }).await)
     }
 
     async fn hold_finding(&self, request: Request<pb::HoldFindingRequest>) -> Reply {

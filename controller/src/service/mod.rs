@@ -16,6 +16,7 @@
 //! | [`packages`] | what packages nodes have |
 //! | [`advisories`], [`findings`], [`patches`] | what is published; what of it concerns which node; by when |
 //! | [`finding_holds`] | what may stay for a while, and who answers for it |
+//! | [`patch_plan`] | whether deadlines can be held by a policy |
 //! | [`trust`] | the trust bundle |
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
@@ -49,6 +50,7 @@ mod matcher;
 pub mod node_jobs;
 pub mod output;
 pub mod packages;
+pub mod patch_plan;
 pub mod patches;
 pub mod places;
 pub mod presence;

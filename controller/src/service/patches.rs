@@ -28,9 +28,9 @@ use crate::fleet::node_cache::Known;
 const MAX_NODES: usize = 1000;
 
 /// A node with its findings.
-struct Node {
-    known: Known,
-    findings: Arc<NodeFindings>,
+pub(super) struct Node {
+    pub(super) known: Known,
+    pub(super) findings: Arc<NodeFindings>,
     /// Is what it said last fresh enough?
     is_fresh: bool,
     /// The response times that count for it.
@@ -42,15 +42,16 @@ struct Node {
 }
 
 /// Findings and how their deadlines stand.
-struct Judged<'a> {
-    found: &'a Found,
+pub(super) struct Judged<'a> {
+    pub(super) found: &'a Found,
     lane: Lane,
     deadline: Option<Deadline>,
-    state: DeadlineState,
+    pub(super) state: DeadlineState,
     held: Option<&'a Arc<Held>>,
 }
 
-async fn nodes(context: &Context, selector: &str) -> Result<Vec<Node>> {
+/// The nodes of a selection, with all that is known of their findings.
+pub(super) async fn nodes(context: &Context, selector: &str) -> Result<Vec<Node>> {
     let selector: Selector = selector.parse().map_err(|error| ControllerError::invalid("selector", error))?;
     let times = ResponseTimes::read(&context.storage).await?;
     let now = context.storage.clock.now();
@@ -77,7 +78,7 @@ async fn nodes(context: &Context, selector: &str) -> Result<Vec<Node>> {
 }
 
 /// `cve` is the one that is asked about; without it the finding stands as the worst of them.
-fn judge<'a>(found: &'a Found, node: &'a Node, cve: Option<&str>, now: Timestamp) -> Judged<'a> {
+pub(super) fn judge<'a>(found: &'a Found, node: &'a Node, cve: Option<&str>, now: Timestamp) -> Judged<'a> {
     let (rules, is_fresh) = (&node.rules, node.is_fresh);
     let held = match cve {
         Some(cve) => node.holds.of_cve(&found.about, cve),
@@ -98,7 +99,8 @@ fn judge<'a>(found: &'a Found, node: &'a Node, cve: Option<&str>, now: Timestamp
 }
 
 impl Judged<'_> {
-    fn due(&self) -> Option<Timestamp> {
+    /// When it must be gone.
+    pub(super) fn due(&self) -> Option<Timestamp> {
         self.deadline.as_ref().map(|deadline| deadline.due)
     }
 
@@ -118,7 +120,7 @@ impl Judged<'_> {
 }
 
 /// What a finding is listed under: each of its CVEs, else its advisory.
-fn ids(about: &About) -> Vec<String> {
+pub(super) fn ids(about: &About) -> Vec<String> {
     if about.cves.is_empty() {
         return vec![about.id.clone()];
     }
@@ -343,6 +345,7 @@ pub fn nodes_with(context: &Context, id: &str, selector: &Selector) -> u32 {
     u32::try_from(with.filter(|(node, _)| is_meant(node)).count()).unwrap_or(u32::MAX)
 }
 
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+/// Works it out away from the threads that serve.
+pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(ControllerError::internal)
 }

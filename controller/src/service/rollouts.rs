@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fleet_rollout::{RingEvent, RingProgress};
+use fleet_types::digest::Digest;
 use fleet_types::document::rollout_policy::{Advance, FailureAction, GroupBy, RolloutPolicy};
 use fleet_types::document::{Document, Share};
 use fleet_types::id::RunId;
@@ -52,6 +53,21 @@ pub async fn rings(
         let why = "the digest is not of a rollout policy";
         return Err(ControllerError::invalid("request.rollout_policy", why));
     };
+    let rings = of_policy(&policy, digest, settings, nodes)?;
+    check_time(&policy, request)?;
+    Ok(Some(rings))
+}
+
+/// The rings of a policy over these nodes.
+///
+/// # Errors
+/// When this build does not do all that the policy asks for, or the policy does not fit the nodes.
+pub fn of_policy(
+    policy: &RolloutPolicy,
+    digest: Digest,
+    settings: &Settings,
+    nodes: &[Known],
+) -> Result<Rings> {
     let missing = policy.not_built();
     if !missing.is_empty() {
         let what = format!("rollout policy \"{}\" asks for what this build does not do", policy.name);
@@ -60,24 +76,23 @@ pub async fn rings(
         return Err(error.fix("apply a policy without these, and start with that one"));
     }
     // Runs take places of a site only where sites are limited: a limit of this run alone would not see theirs.
-    if max_per_site(&policy).is_some() && settings.changing.site.is_none() {
+    if max_per_site(policy).is_some() && settings.changing.site.is_none() {
         let what = format!("rollout policy \"{}\" limits sites, and this controller does not", policy.name);
         return Err(ControllerError::new(Kind::Blocked, "sites-not-limited", what)
             .fix("set max_changing_per_site in [limits] of the controller, at least as high"));
     }
-    let of = assign(&policy, nodes)?;
-    check_sizes(&policy, &of)?;
-    check_time(&policy, request)?;
+    let of = assign(policy, nodes)?;
+    check_sizes(policy, &of)?;
     let record = RolloutRecord {
         policy: policy.name.to_string(),
         policy_digest: digest,
         max_failed_nodes: policy.failure.max_failed_nodes,
         max_failed_percent: policy.failure.max_failed_percent,
         goes_on: policy.failure.action == FailureAction::Continue,
-        max_per_site: max_per_site(&policy),
+        max_per_site: max_per_site(policy),
         rings: policy.rings.iter().enumerate().map(|(number, ring)| ring_record(number, ring)).collect(),
     };
-    Ok(Some(Rings { record, of }))
+    Ok(Rings { record, of })
 }
 
 /// Members of a group never change together: where the group is the site, one node of a site at a time.

@@ -29,7 +29,8 @@ pub use error_detail::{CERTIFICATE_REFUSED, ERROR_DETAIL_KEY, ErrorDetail};
 pub use packages::{NodePackages, PackageItem};
 pub use patch::{
     AdvisoryImport, AdvisorySkipped, AdvisorySource, AdvisoryView, DeadlineState, Deadlines, FindingHoldItem,
-    FixState, HeldBy, PatchItem, PatchNode, PatchSla, PatchView, ReplacedSource, ScoreItem, SlaNode,
+    FixState, HeldBy, PatchItem, PatchNode, PatchPlan, PatchSla, PatchView, PlanMiss, PlanWay, PlannedRing,
+    ReplacedSource, ScoreItem, SlaNode,
 };
 pub use ring::{RingNodes, RingView};
 

@@ -347,3 +347,67 @@ pub struct PatchSla {
     /// How many there are.
     pub count: u64,
 }
+
+/// Whether the deadlines of what can be patched now can be held by a rollout policy, if nothing fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PatchPlan {
+    /// `fleet/v1/patch-plan`.
+    pub schema: String,
+    /// The controller's time.
+    pub as_of: Timestamp,
+    /// The policy.
+    pub policy: String,
+    /// How long a node is taken to take, in milliseconds.
+    pub takes_ms: u64,
+    /// Its rings in order.
+    pub rings: Vec<PlannedRing>,
+    /// Chosen nodes that have nothing to install: no finding, none with a fix in their archive, or all of it held.
+    pub without_fix: u64,
+    /// Nodes that would be done in time.
+    pub in_time: u64,
+    /// The others, the worst first; at most a thousand.
+    pub missed: Vec<PlanMiss>,
+    /// How many of them there are.
+    pub missed_count: u64,
+    /// What could be changed, and what it would save; empty where nothing is missed.
+    pub ways: Vec<PlanWay>,
+}
+
+/// A ring of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedRing {
+    /// Its name.
+    pub name: String,
+    /// Its nodes.
+    pub nodes: u32,
+    /// When it begins; absent where it does not, as far as is known now.
+    pub begins: Option<Timestamp>,
+    /// When the next one may begin, or, of the last one, when its nodes are done.
+    pub ends: Option<Timestamp>,
+    /// An operator has to let the next one begin, and is taken to do so at once.
+    pub waits_for_operator: bool,
+}
+
+/// A node that would not be done in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanMiss {
+    /// The node.
+    pub node: String,
+    /// What must be gone first.
+    pub finding: String,
+    /// When that must be gone.
+    pub due: Timestamp,
+    /// When the node would be done; absent where it is offline, or would begin too late.
+    pub done: Option<Timestamp>,
+    /// Is it late already?
+    pub is_late: bool,
+}
+
+/// What could be changed of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanWay {
+    /// What, in words.
+    pub what: String,
+    /// Nodes that would not be done in time even so.
+    pub misses: u64,
+}
