@@ -43,6 +43,7 @@ fn plan<'a>(run: &RunRecord, limits: Limits, jobs: impl Iterator<Item = &'a JobR
         job_limit: Duration::from_millis(run.job_limit_ms),
         max_failures: run.max_failures,
         rings: run.rollout.iter().flat_map(|rollout| &rollout.rings).map(RingRecord::input).collect(),
+        judging: run.rollout.as_ref().and_then(RolloutRecord::judging),
         tolerance: run.rollout.as_ref().map_or_else(Tolerance::default, RolloutRecord::tolerance),
         nodes: jobs
             .map(|job| PlannedNode {
@@ -132,6 +133,10 @@ pub fn rollout(
     let rings = rings(&context.storage, run, before);
     let mut rollout = Rollout::restore(plan, mode, anchor, known.listening_since, jobs_known, held, rings)
         .map_err(contradiction)?;
+    for (job, gates) in jobs().filter_map(|job| Some((job, job.gates.as_ref()?))) {
+        let event = Event::Looked { node: job.node, look: gates.look() };
+        rollout.apply(anchor, &event).map_err(ControllerError::internal)?;
+    }
     for job in jobs().filter(|job| job.state.outcome().is_none()) {
         if let Some(event) = said(&context.storage, &context.memory, job) {
             rollout.apply(event.0, &event.1).map_err(ControllerError::internal)?;

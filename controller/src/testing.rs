@@ -193,6 +193,7 @@ pub fn job_record(run: RunId, agent: &Agent) -> JobRecord {
         report: None,
         late_report: None,
         health: None,
+        gates: None,
     }
 }
 

@@ -23,6 +23,7 @@ impl Rollout {
                 Ok(if changed { Applied::Changed } else { Applied::Repeated })
             }
             Event::Ring { ring, what } => self.on_ring(now, *ring, what),
+            Event::Looked { node, look } => self.on_look(*node, look),
             Event::Job { node, what } => self.on_job(now, *node, *what),
         }
     }

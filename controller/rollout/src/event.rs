@@ -12,6 +12,7 @@ use fleet_types::run::RingState;
 
 use crate::blocked::BlockReason;
 use crate::holds::{Holder, Place};
+use crate::judging::Look;
 use crate::ring::RingEvent;
 
 /// One thing that happened.
@@ -37,6 +38,13 @@ pub enum Event {
         ring: usize,
         /// What happened to it.
         what: RingEvent,
+    },
+    /// That a node was asked for the gates of its ring, or what it answered, was saved.
+    Looked {
+        /// The node.
+        node: NodeId,
+        /// Its newest look.
+        look: Look,
     },
 }
 
@@ -141,6 +149,10 @@ impl fmt::Display for Event {
             Self::Held { place, holder: Some(_) } => write!(f, "{} held", place.scope),
             Self::Held { place, holder: None } => write!(f, "{} free", place.scope),
             Self::Ring { ring, what } => write!(f, "ring {ring} {what}"),
+            Self::Looked { look, .. } => match &look.answer {
+                None => f.write_str("asked for the gates"),
+                Some(answer) => write!(f, "gates {}", answer.verdict.as_str()),
+            },
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! It says what [`Rollout::wanted`] would say then, so that order, pairs, limits, soaks and rings can't be read in two ways.
 //! Must never be taken for a promise: every job is taken to last as long as `takes` says from its offer, or from now where it is under way,
-//! and to succeed; who is offline stays offline; what other runs hold stays held. An operator who has to let a ring go is taken to do so
+//! and to succeed; gates hold wherever
+//! they are asked, after `looks`; who is offline stays offline; what other runs hold stays held. An operator who has to let a ring go is taken to do so
 //! at once, and the ring says that it waits for one. Called by the controller's services.
 
 use std::cmp::Reverse;
@@ -11,10 +12,11 @@ use std::time::Duration;
 
 use fleet_types::id::NodeId;
 use fleet_types::job::Outcome;
-use fleet_types::run::RingState;
+use fleet_types::run::{RingState, Verdict};
 
 use crate::event::{Event, EventError, Mode, Reported};
 use crate::holds::{Holder, Place, Scope};
+use crate::judging::{Answer, Ask, Look};
 use crate::moment::Moment;
 use crate::ring::RingEvent;
 use crate::state::Rollout;
@@ -45,14 +47,20 @@ pub struct RingForecast {
 }
 
 impl Rollout {
-    /// Runs the rollout ahead from `now`; `takes` says how long a job lasts on a node.
+    /// Runs the rollout ahead from `now`; `takes` says how long a job lasts on a node, `looks` how long a node looks at the gates
+    /// of its ring.
     ///
     /// # Errors
     /// When the engine does not take what it wanted itself: a fault of the engine.
-    pub fn forecast(&self, now: Moment, takes: impl Fn(NodeId) -> Duration) -> Result<Forecast, EventError> {
-        let mut ahead = Ahead::new(self.clone(), now, &takes);
+    pub fn forecast(
+        &self,
+        now: Moment,
+        takes: impl Fn(NodeId) -> Duration,
+        looks: Duration,
+    ) -> Result<Forecast, EventError> {
+        let mut ahead = Ahead::new(self.clone(), now, &takes, looks);
         if self.mode == Mode::Going {
-            ahead.run(&takes)?;
+            ahead.run(&takes, looks)?;
         }
         Ok(ahead.forecast)
     }
@@ -62,16 +70,19 @@ struct Ahead {
     rollout: Rollout,
     began: Moment,
     now: Moment,
-    /// Whose jobs end when, the next one first.
-    ends: BinaryHeap<Reverse<(Duration, NodeId)>>,
+    /// When whose job ends, or whose answer for a judging comes; the next one first.
+    ends: BinaryHeap<Reverse<(Duration, NodeId, Option<u32>)>>,
     forecast: Forecast,
 }
 
 impl Ahead {
-    fn new(mut rollout: Rollout, now: Moment, takes: impl Fn(NodeId) -> Duration) -> Self {
+    fn new(mut rollout: Rollout, now: Moment, takes: impl Fn(NodeId) -> Duration, looks: Duration) -> Self {
         rollout.listening_from(now.mono);
-        let in_flight = rollout.in_flight.iter().map(|index| rollout.plan.nodes[*index].node);
-        let ends = in_flight.map(|node| Reverse((takes(node), node))).collect();
+        let node = |index: &usize| rollout.plan.nodes[*index].node;
+        let jobs = rollout.in_flight.iter().map(node).map(|node| Reverse((takes(node), node, None)));
+        let awaited = rollout.looks.iter().filter(|(_, look)| look.answer.is_none());
+        let answers = awaited.map(|(index, look)| Reverse((looks, node(index), Some(look.judging))));
+        let ends = jobs.chain(answers).collect();
         let rings = vec![RingForecast::default(); rollout.rings.len()];
         let forecast = Forecast { done: BTreeMap::new(), rings };
         Self { rollout, began: now, now, ends, forecast }
@@ -85,35 +96,39 @@ impl Ahead {
         self.rollout.apply(self.now, event).map(drop)
     }
 
-    fn run(&mut self, takes: impl Fn(NodeId) -> Duration) -> Result<(), EventError> {
+    fn run(&mut self, takes: impl Fn(NodeId) -> Duration, looks: Duration) -> Result<(), EventError> {
         self.note_rings();
         loop {
-            while self.act(&takes)? {
+            while self.act(&takes, looks)? {
                 self.note_rings();
             }
             if self.rollout.is_done() || self.gone() >= HORIZON {
                 return Ok(());
             }
             let gone = self.gone();
-            let end = self.ends.peek().map(|Reverse((at, _))| at.saturating_sub(gone));
+            let end = self.ends.peek().map(|Reverse((at, ..))| at.saturating_sub(gone));
             let look = self.rollout.next_look(self.now).map(|look| look.max(STEP));
             // Nothing comes any more of which the engine knows.
             let Some(pause) = [end, look].into_iter().flatten().min() else { return Ok(()) };
             self.now = Moment { wall: self.now.wall.plus(pause), mono: self.now.mono.plus(pause) };
-            self.end_jobs()?;
+            self.hear()?;
             self.note_rings();
         }
     }
 
     /// Does what is wanted now; was there anything?
-    fn act(&mut self, takes: impl Fn(NodeId) -> Duration) -> Result<bool, EventError> {
+    fn act(&mut self, takes: impl Fn(NodeId) -> Duration, looks: Duration) -> Result<bool, EventError> {
         let wanted = self.rollout.wanted(self.now);
         if let Some(step) = wanted.ring {
             self.apply(&Event::Ring { ring: step.ring, what: step.event })?;
             return Ok(true);
         }
         let gone = self.gone();
-        let offered = !wanted.offer.is_empty();
+        let offered = !wanted.offer.is_empty() || !wanted.ask.is_empty();
+        for Ask { node, judging } in wanted.ask {
+            self.apply(&Event::Looked { node, look: Look { judging, answer: None } })?;
+            self.ends.push(Reverse((gone + looks, node, Some(judging))));
+        }
         for offer in wanted.offer {
             let holder = Holder {
                 run: self.rollout.plan.run,
@@ -127,7 +142,7 @@ impl Ahead {
             self.apply(&Event::offered(offer.node, offer.attempt))?;
             // A node that says that it works is never lost, however long it takes.
             self.apply(&Event::reported(offer.node, offer.attempt, Reported::Running, None))?;
-            self.ends.push(Reverse((gone + takes(offer.node), offer.node)));
+            self.ends.push(Reverse((gone + takes(offer.node), offer.node, None)));
         }
         if offered {
             return Ok(true);
@@ -149,13 +164,18 @@ impl Ahead {
         Ok(true)
     }
 
-    /// Jobs whose time has come succeed, and what they held is free.
-    fn end_jobs(&mut self) -> Result<(), EventError> {
+    /// Jobs whose time has come succeed, and what they held is free; gates that were looked at hold.
+    fn hear(&mut self) -> Result<(), EventError> {
         let gone = self.gone();
-        while let Some(Reverse((at, node))) = self.ends.peek().copied()
+        while let Some(Reverse((at, node, look))) = self.ends.peek().copied()
             && at <= gone
         {
             self.ends.pop();
+            if let Some(judging) = look {
+                let answer = Some(Answer { verdict: Verdict::Pass, because: String::new() });
+                self.apply(&Event::Looked { node, look: Look { judging, answer } })?;
+                continue;
+            }
             let Some(index) = self.rollout.plan.index(node) else { continue };
             let attempt = self.rollout.jobs[index].attempt;
             self.apply(&Event::ended(node, attempt, Outcome::Succeeded))?;

@@ -13,6 +13,7 @@
 //! | `table` | the one table: phase × event |
 //! | `ring` | what a policy asks of a ring, where it stands, and the table of its states |
 //! | `rings` | which step of a ring is wanted, and how long one has soaked |
+//! | `judging` | whom to ask whether the gates of a ring hold, and what follows |
 //! | `state` | the rollout's data and its indexes |
 //! | `restore` | a rollout from records |
 //! | `apply` | carrying out what the table says |
@@ -34,6 +35,7 @@ mod event;
 mod forecast;
 mod holds;
 pub mod invariant;
+mod judging;
 mod lanes;
 mod moment;
 mod plan;
@@ -52,6 +54,7 @@ pub use blocked::BlockReason;
 pub use event::{Applied, Event, EventError, JobEvent, Mode, Presence, Reported};
 pub use forecast::{Forecast, HORIZON, RingForecast};
 pub use holds::{Holder, Holds, Limits, Place, Scope};
+pub use judging::{Answer, Ask, GateCounts, Look};
 pub use moment::{Moment, Mono};
 pub use plan::{MAX_NODES, Plan, PlanInput, PlanProblem, PlannedNode};
 pub use restore::{JobFact, KnownJob, Live, RestoreError};

@@ -53,6 +53,8 @@ pub struct PlanInput {
     pub max_failures: Option<u32>,
     /// The rings of a rollout policy, in their order. None at all is the plain run: one ring of which nothing is asked.
     pub rings: Vec<RingInput>,
+    /// Rings are judged by gates, and nodes may take so long to say whether they hold; `None` where there are none.
+    pub judging: Option<Duration>,
     /// How many failures a ring may have.
     pub tolerance: Tolerance,
     /// The selected nodes, in any order.
@@ -114,6 +116,7 @@ pub struct Plan {
     /// Places in `nodes`, in the order of their ids. 100,000 nodes are far below its numbers.
     by_id: Vec<u32>,
     pub(crate) rings: Vec<RingPlan>,
+    pub(crate) judging: Option<Duration>,
     /// None at all in a run that only reads.
     pub(crate) limits: Limits,
     /// Where the pair rule holds.
@@ -232,6 +235,7 @@ impl Plan {
             nodes,
             by_id,
             rings,
+            judging: input.judging,
             limits,
             pairs,
             sites,

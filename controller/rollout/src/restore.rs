@@ -89,8 +89,9 @@ impl Rollout {
     /// `anchor` is now, or that of the rollout which this one replaces in the same process. `listening_since` is
     /// since when this process has listened to nodes without a break: for [`crate::LOST_GRACE`] from then nobody
     /// is `lost`, so that what ended during an outage of the controller can be reported. `held` are the places
-    /// that the store says are taken. `rings` is what is stored of each ring, and from when the time of one that soaks counts
-    /// beyond that: now, or what the rollout that this one replaces says. Records that break the cap, the pair rule or a limit are taken as they are (facts are
+    /// that the store says are taken. `rings` is what is stored of each ring, and from when the time of one that soaks or
+    /// is judged counts beyond that: now, or what the rollout that this one replaces says. What is stored of looks at gates
+    /// is applied to it then ([`crate::Event::Looked`]). Records that break the cap, the pair rule or a limit are taken as they are (facts are
     /// facts); nothing is offered until they no longer do.
     pub fn restore(
         plan: Plan,
@@ -120,6 +121,7 @@ impl Rollout {
             rollout.jobs[index] = rollout.restored(known);
             rollout.attach(index);
         }
+        (0..rollout.rings.len()).for_each(|ring| rollout.begin_judging(ring));
         match seen.iter().position(|s| !s) {
             Some(index) => Err(RestoreError::Missing(rollout.plan.nodes[index].node)),
             None => Ok(rollout),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fleet_types::document::Share;
 use fleet_types::document::share::percent_of;
-use fleet_types::run::RingState;
+use fleet_types::run::{RingState, Verdict};
 
 /// More rings than anybody has stages of trust; each is looked at with every question.
 pub const MAX_RINGS: usize = 16;
@@ -185,13 +185,25 @@ pub struct RingProgress {
     pub excused: u32,
     /// Why it halted; empty otherwise.
     pub because: String,
+    /// How often its gates were asked.
+    pub judgings: u32,
+    /// What they said last; `None` while they have not, and from when an operator went on.
+    pub verdict: Option<Verdict>,
 }
 
 impl RingProgress {
     /// Of the ring with this number when a run is made: the first one is open.
     pub const fn begin(number: usize) -> Self {
         let state = if number == 0 { RingState::Open } else { RingState::Pending };
-        Self { state, soaked: Duration::ZERO, excused_failed: 0, excused: 0, because: String::new() }
+        Self {
+            state,
+            soaked: Duration::ZERO,
+            excused_failed: 0,
+            excused: 0,
+            because: String::new(),
+            judgings: 0,
+            verdict: None,
+        }
     }
 }
 

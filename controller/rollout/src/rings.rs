@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use fleet_types::job::Outcome;
 use fleet_types::job::Phase;
-use fleet_types::run::RingState;
+use fleet_types::run::{RingState, Verdict};
 
 use crate::event::{Applied, EventError, Mode};
+use crate::judging::{GateCounts, Judging};
 use crate::moment::{Moment, Mono};
 use crate::ring::{RingCounts, RingEvent, RingPlan, RingProgress, RingStep, ring_step};
 use crate::rules::FAILED;
@@ -26,15 +27,19 @@ pub const SOAK_SAVED_EVERY: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ring {
     pub(crate) progress: RingProgress,
-    /// From when time counts that is not saved yet. Present exactly while it soaks.
+    /// From when time counts that is not saved yet. Present exactly while it soaks or is judged.
     pub(crate) since: Option<Mono>,
     pub(crate) counts: RingCounts,
+    /// Present exactly while its gates are asked.
+    pub(crate) judging: Option<Judging>,
 }
 
 impl Ring {
     pub(crate) const fn new(progress: RingProgress, since: Mono) -> Self {
-        let since = if matches!(progress.state, RingState::Soaking) { Some(since) } else { None };
-        Self { progress, since, counts: RingCounts { in_flight: 0, ended: 0, succeeded: 0, failed: 0 } }
+        let runs = matches!(progress.state, RingState::Soaking | RingState::Judging);
+        let since = if runs { Some(since) } else { None };
+        let counts = RingCounts { in_flight: 0, ended: 0, succeeded: 0, failed: 0 };
+        Self { progress, since, counts, judging: None }
     }
 
     /// Counts a job in (`true`) or out.
@@ -68,6 +73,10 @@ pub struct RingStatus<'a> {
     pub counts: RingCounts,
     /// Why it halted.
     pub because: &'a str,
+    /// What its gates said last.
+    pub verdict: Option<Verdict>,
+    /// How many of its nodes have said what, while its gates are asked.
+    pub gates: Option<GateCounts>,
 }
 
 impl Rollout {
@@ -83,6 +92,8 @@ impl Rollout {
             soaked: self.soaked(number, now),
             counts: ring.counts,
             because: &ring.progress.because,
+            verdict: ring.progress.verdict,
+            gates: self.gate_counts(number),
         })
     }
 
@@ -106,7 +117,7 @@ impl Rollout {
     /// Of the first ring that is not done.
     fn next_event(&self, now: Moment) -> Option<(usize, RingEvent)> {
         let ring = self.first_not_done();
-        let Ring { progress, counts, since } = self.rings.get(ring)?;
+        let Ring { progress, counts, since, .. } = self.rings.get(ring)?;
         let plan = &self.plan.rings[ring];
         let event = match progress.state {
             RingState::Pending => RingEvent::Opened,
@@ -121,8 +132,7 @@ impl Rollout {
                 let unsaved = now.mono.since((*since)?);
                 (unsaved >= SOAK_SAVED_EVERY).then_some(RingEvent::SoakNoted)?
             }
-            // There are no gates yet that could say otherwise; a policy that names some is refused when it starts.
-            RingState::Judging => RingEvent::Passed,
+            RingState::Judging => self.judge(ring, now)?,
             RingState::AwaitingApproval => (!plan.is_manual).then_some(RingEvent::Approved)?,
             RingState::Done | RingState::Halted => return None,
         };
@@ -139,15 +149,22 @@ impl Rollout {
             soaked.saturating_sub(Duration::from_nanos(u64::from(soaked.subsec_nanos() % 1_000_000)));
         let mut after = RingProgress { state, soaked, ..progress.clone() };
         match event {
-            RingEvent::Stopped { because }
-            | RingEvent::Failed { because }
-            | RingEvent::Inconclusive { because } => {
+            RingEvent::Stopped { because } => after.because.clone_from(because),
+            RingEvent::Soaked if self.plan.judging.is_some() => after.judgings += 1,
+            RingEvent::Passed => after.verdict = self.plan.judging.map(|_| Verdict::Pass),
+            RingEvent::Failed { because } => {
                 after.because.clone_from(because);
+                after.verdict = Some(Verdict::Fail);
+            }
+            RingEvent::Inconclusive { because } => {
+                after.because.clone_from(because);
+                after.verdict = Some(Verdict::Inconclusive);
             }
             RingEvent::Resumed => {
-                // It soaks anew: what was healthy before it halted was not.
+                // It soaks and is judged anew: what was healthy before it halted was not.
                 after.soaked = Duration::ZERO;
                 after.because.clear();
+                after.verdict = None;
                 after.excused_failed = counts.failed;
                 after.excused = counts.ended - counts.succeeded;
             }
@@ -171,19 +188,23 @@ impl Rollout {
         let progress = self.progress_after(ring, event, now).ok_or_else(refusal)?;
         let counts = self.rings[ring].counts;
         self.rings[ring] = Ring { counts, ..Ring::new(progress, now.mono) };
+        self.begin_judging(ring);
         Ok(Applied::Changed)
     }
 
     /// How long a ring has soaked at `now`.
     fn soaked(&self, ring: usize, now: Moment) -> Duration {
         let Ring { progress, since, .. } = &self.rings[ring];
+        let since = since.filter(|_| progress.state == RingState::Soaking);
         progress.soaked + since.map_or(Duration::ZERO, |since| now.mono.since(since))
     }
 
     /// How long until a soak is over or is to be saved.
     pub(crate) fn soak_look(&self, now: Moment) -> Option<Duration> {
         let ring = self.first_not_done();
-        let since = self.rings.get(ring)?.since.filter(|_| self.mode == Mode::Going && !self.is_done())?;
+        let Ring { progress, since, .. } = self.rings.get(ring)?;
+        let soaks = progress.state == RingState::Soaking && self.mode == Mode::Going && !self.is_done();
+        let since = since.filter(|_| soaks)?;
         let left = self.plan.rings[ring].soak.saturating_sub(self.soaked(ring, now));
         Some(left.min(SOAK_SAVED_EVERY.saturating_sub(now.mono.since(since))))
     }

@@ -33,7 +33,7 @@ impl Rollout {
     /// silence before this, and for [`LOST_GRACE`] after it.
     pub fn listening_from(&mut self, now: Mono) {
         self.listening_since = self.listening_since.max(now);
-        // Nobody watched a ring that soaks, either: what is not saved of it does not count.
+        // Nobody watched a ring that soaks or is judged, either: what is not saved of it does not count.
         for since in self.rings.iter_mut().filter_map(|ring| ring.since.as_mut()) {
             *since = now;
         }
@@ -78,6 +78,9 @@ impl Rollout {
         let first_start = Some(self.plan.not_before).filter(|at| waits && *at > now.wall).map(until);
         let last_start = Some(self.plan.not_after).filter(|at| waits && *at > now.wall).map(until);
         let first_start = first_start.filter(|_| self.mode == Mode::Going);
-        [lost, first_start, last_start, self.soak_look(now)].into_iter().flatten().min()
+        [lost, first_start, last_start, self.soak_look(now), self.judging_look(now)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -4,7 +4,7 @@
 //! it and puts it back: that keeps an event at O(log n) (DESIGN, "Store") and the indexes true.
 //! Must never decide anything. Called by the other files of this crate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_types::id::Attempt;
 use fleet_types::job::Phase;
@@ -13,6 +13,7 @@ use fleet_types::time::Timestamp;
 
 use crate::event::{Mode, Presence};
 use crate::holds::{Holder, Place, Scope};
+use crate::judging::Look;
 use crate::lanes::Lanes;
 use crate::moment::{Moment, Mono};
 use crate::plan::Plan;
@@ -102,6 +103,8 @@ pub struct Rollout {
     /// The places of the fleet.
     pub(crate) fleet: Taken,
     pub(crate) rings: Vec<Ring>,
+    /// The newest look at the gates of each node that was asked, by place in the plan.
+    pub(crate) looks: BTreeMap<usize, Look>,
 }
 
 impl Rollout {
@@ -153,6 +156,7 @@ impl Rollout {
             rings: (0..plan.rings.len())
                 .map(|ring| Ring::new(RingProgress::begin(ring), anchor.mono))
                 .collect(),
+            looks: BTreeMap::new(),
             plan,
         }
     }
@@ -192,6 +196,7 @@ impl Rollout {
             None if candidate => self.ready.add(self.lane(index), index),
             None => {}
         }
+        self.classify(index);
     }
 
     fn detach(&mut self, index: usize) {

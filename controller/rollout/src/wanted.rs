@@ -17,6 +17,7 @@ use fleet_types::time::Timestamp;
 
 use crate::event::Mode;
 use crate::holds::{Place, Scope};
+use crate::judging::Ask;
 use crate::moment::Moment;
 use crate::ring::RingStep;
 use crate::state::{Job, Rollout};
@@ -32,6 +33,8 @@ pub struct Wanted {
     pub ring: Option<RingStep>,
     /// Save these offers, apply `Offered`, then deliver. At most [`PAGE`].
     pub offer: Vec<Offer>,
+    /// Save that these nodes are asked for the gates of their ring, apply it, then deliver. At most [`PAGE`].
+    pub ask: Vec<Ask>,
     /// Save these ends, apply `Ended`. At most [`PAGE`].
     pub end: Vec<End>,
     /// In flight and to be asked to stop, until their end is reported. At most `max_parallel`.
@@ -41,7 +44,11 @@ pub struct Wanted {
 impl Wanted {
     /// Is nothing to be done?
     pub fn is_empty(&self) -> bool {
-        self.ring.is_none() && self.offer.is_empty() && self.end.is_empty() && self.cancel.is_empty()
+        self.ring.is_none()
+            && self.offer.is_empty()
+            && self.ask.is_empty()
+            && self.end.is_empty()
+            && self.cancel.is_empty()
     }
 }
 
@@ -89,7 +96,7 @@ impl Rollout {
             Mode::Halting { .. } => self.in_flight.iter().map(|index| self.plan.nodes[*index].node).collect(),
             Mode::Going | Mode::Paused { .. } => Vec::new(),
         };
-        Wanted { ring, offer, end: self.ends(now), cancel }
+        Wanted { ring, offer, ask: self.asks(now), end: self.ends(now), cancel }
     }
 
     /// Slots that nobody holds.

@@ -42,6 +42,17 @@ fn rollout(
     max_parallel: u32,
     site: Option<u32>,
 ) -> Rollout {
+    judged(nodes, rings, max_parallel, site, false)
+}
+
+/// The same, with gates.
+fn judged(
+    nodes: &[(usize, Option<u32>)],
+    rings: Vec<RingInput>,
+    max_parallel: u32,
+    site: Option<u32>,
+    is_judged: bool,
+) -> Rollout {
     let planned = |(n, (ring, pair)): (usize, &(usize, Option<u32>))| PlannedNode {
         node: node(n),
         name: format!("fw-{n}"),
@@ -58,6 +69,7 @@ fn rollout(
         not_after: now().wall.plus(Duration::from_hours(24)),
         job_limit: Duration::from_hours(1),
         max_failures: None,
+        judging: is_judged.then_some(MINUTE * 30),
         rings,
         tolerance: Tolerance::default(),
         nodes: nodes.iter().enumerate().map(planned).collect(),
@@ -71,7 +83,7 @@ fn rollout(
 }
 
 fn ahead(rollout: &Rollout) -> Forecast {
-    rollout.forecast(now(), |_| MINUTE * 10).unwrap()
+    rollout.forecast(now(), |_| MINUTE * 10, MINUTE * 3).unwrap()
 }
 
 fn minutes(forecast: &Forecast) -> Vec<u64> {
@@ -100,6 +112,13 @@ fn rings_soaks_and_pairs_take_their_time_and_an_operator_none() {
 }
 
 #[test]
+fn gates_are_looked_at_after_the_soak_and_hold() {
+    let rings = vec![ring("canary", None, MINUTE * 60, false), ring("rest", None, Duration::ZERO, false)];
+    let forecast = ahead(&judged(&[(0, None), (0, None), (1, None)], rings, 10, None, true));
+    assert_eq!(minutes(&forecast), [10, 10, 83]);
+}
+
+#[test]
 fn who_is_offline_held_by_others_or_out_of_time_is_not_there() {
     let mut rollout = rollout(&[(0, Some(1)), (0, None), (0, None)], vec![], 1, None);
     let other =
@@ -113,7 +132,7 @@ fn who_is_offline_held_by_others_or_out_of_time_is_not_there() {
     assert_eq!(forecast.rings[0].ends, Some(Duration::from_hours(24)), "the others end with the last start");
     // Ten nodes of ten hours each, one after the other: the last start is after 24 hours.
     let slow = self::rollout(&[(0, None); 10], vec![], 1, None);
-    let forecast = slow.forecast(now(), |_| Duration::from_hours(10)).unwrap();
+    let forecast = slow.forecast(now(), |_| Duration::from_hours(10), MINUTE).unwrap();
     assert_eq!(forecast.done.len(), 3, "one that begins in time may end later");
 }
 

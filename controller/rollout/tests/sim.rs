@@ -1,5 +1,5 @@
 //! The simulated fleet: random links, lost offers, repeated and overtaken reports, crashes of the
-//! controller between any two of its steps, rings with soaks and budgets, pauses, cancels, limits of sites and fleet that operators change; the invariants are checked after each event, and at the
+//! controller between any two of its steps, rings with soaks, gates and budgets, pauses, cancels, limits of sites and fleet that operators change; the invariants are checked after each event, and at the
 //! end everyone has ended and so has the run.
 //!
 //! `FLEET_SIM_SEEDS=100000 cargo nextest run -p fleet-rollout --test sim` tries that many seeds.
@@ -49,10 +49,11 @@ fn simulate_all(seeds: impl Iterator<Item = u64>) {
             *ended.entry(outcome).or_default() += count;
         }
     }
-    // All that can happen while there are no gates.
     let expected = [
         "approved",
         "enough succeeded",
+        "gate fails",
+        "gate inconclusive",
         "gates pass",
         "opened",
         "resumed",

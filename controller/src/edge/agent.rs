@@ -161,7 +161,9 @@ async fn fetch(storage: &Storage, node: NodeId, wanted: Digest) -> Result<Vec<u8
             && let Some(run) = runs::run_in(&key, &prefix)
             && let Some(run) = storage.repo.get::<RunRecord>(&runs::key(run)?).await?
         {
-            named = run.record.procedure_digest == wanted || run.record.profile_digest == wanted;
+            let policy = run.record.rollout.as_ref().map(|rollout| rollout.policy_digest);
+            let named_by_run = [Some(run.record.procedure_digest), Some(run.record.profile_digest), policy];
+            named = named_by_run.contains(&Some(wanted));
         }
         if named {
             let envelope = documents::envelope(storage, wanted).await?;

@@ -116,6 +116,7 @@ impl RunModel {
         let plan = self.rollout.plan();
         let (node, pair) = match event {
             Event::Job { node, .. } => (Some(*node), plan.pair_of(*node)),
+            Event::Looked { node, .. } => (Some(*node), None),
             Event::Held { place: Place { scope: Scope::Pair(pair), .. }, .. } => (None, Some(pair.as_str())),
             Event::Held { place: Place { scope: Scope::Site(site), .. }, .. } => {
                 self.moved_sites.insert(site.clone());

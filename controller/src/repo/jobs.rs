@@ -8,12 +8,13 @@
 
 use std::collections::BTreeSet;
 
-use fleet_rollout::Place;
+use fleet_rollout::{Answer, Look, Place};
 use fleet_store::{Batch, Key, WriteId};
 use fleet_types::authority::Authority;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, JobId, Name, NodeId, RunId, Stage};
 use fleet_types::job::{JobState, Outcome};
+use fleet_types::run::Verdict;
 use fleet_types::time::Timestamp;
 use fleet_types::view::Health;
 use serde::{Deserialize, Serialize};
@@ -71,10 +72,70 @@ pub struct JobRecord {
     pub late_report: Option<StoredReport>,
     /// Health that the report found, where it looked.
     pub health: Option<Health>,
+    /// The newest stage in which the node looks at the gates of its ring, once it has succeeded; `stage` and `attempt`
+    /// stay those of its own end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gates: Option<GatesRecord>,
 }
 record!(JobRecord, "job", 1);
 
+/// A node's look at the gates of its ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatesRecord {
+    /// The stage of the job.
+    pub stage: Stage,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// For which judging of the ring.
+    pub judging: u32,
+    /// When it was asked.
+    pub asked: Timestamp,
+    /// What it said; none until it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<GatesAnswer>,
+}
+
+/// What a node said of the gates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatesAnswer {
+    /// In one word.
+    pub verdict: Verdict,
+    /// Which gate, and what it saw or lacks.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub because: String,
+    /// The report that says so.
+    pub report: StoredReport,
+}
+
+impl GatesRecord {
+    /// For the engine.
+    pub fn look(&self) -> Look {
+        let answer =
+            |answer: &GatesAnswer| Answer { verdict: answer.verdict, because: answer.because.clone() };
+        Look { judging: self.judging, answer: self.answer.as_ref().map(answer) }
+    }
+}
+
 impl JobRecord {
+    /// The node is asked for the gates of its ring, as a further stage of the job. Attempts are numbered through.
+    pub fn ask(&self, judging: u32, now: Timestamp) -> GatesRecord {
+        let (stage, attempt) =
+            self.gates.as_ref().map_or((self.stage, self.attempt), |gates| (gates.stage, gates.attempt));
+        GatesRecord {
+            // A node refuses a stage that it carried out: nobody is asked 65,535 times.
+            stage: Stage(stage.0.saturating_add(1)),
+            attempt: Attempt(attempt.0.saturating_add(1)),
+            judging,
+            asked: now,
+            answer: None,
+        }
+    }
+
+    /// The question for the gates that the node has not answered.
+    pub fn open_gates(&self) -> Option<&GatesRecord> {
+        self.gates.as_ref().filter(|gates| gates.answer.is_none())
+    }
+
     /// Its name.
     pub const fn id(&self) -> JobId {
         JobId { run: self.run, node: self.node, stage: self.stage }
@@ -187,6 +248,18 @@ pub fn offer(
         .put_record(inbox_entry(node, run)?, entry)?;
     let hold = HoldRecord::of(offered);
     offered.places.iter().try_fold(batch, |batch, place| batch.create_record(holds::key(place)?, &hold))
+}
+
+/// Writes that a node is asked for the gates of its ring: the job with the question, and its place in the node's inbox.
+pub fn ask(batch: Batch, known: &Stored<JobRecord>, asked: &JobRecord, entry: &InboxRecord) -> Result<Batch> {
+    let (run, node) = (asked.run, asked.node);
+    batch.replace_record(key(run, node)?, known.write_id, asked)?.put_record(inbox_entry(node, run)?, entry)
+}
+
+/// Writes a node's answer for the gates: it is asked no more.
+pub fn answer(batch: Batch, seen: WriteId, answered: &JobRecord) -> Result<Batch> {
+    let (run, node) = (answered.run, answered.node);
+    Ok(batch.replace_record(key(run, node)?, seen, answered)?.delete(inbox_entry(node, run)?))
 }
 
 /// Writes an end and takes away what the job had; nothing of a lost one.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fleet_rollout::{Limits, RingInput, RingProgress, Tolerance};
 use fleet_types::digest::Digest;
 use fleet_types::document::Share;
-use fleet_types::run::RingState;
+use fleet_types::run::{RingState, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// A run by a rollout policy.
@@ -31,6 +31,12 @@ pub struct RolloutRecord {
     /// At most so many nodes of a site in change, over all runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_site: Option<u32>,
+    /// The gates of every ring but the last, by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<String>,
+    /// How long nodes may take to say whether they hold, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judging_ms: Option<u64>,
     /// The rings, in their order.
     pub rings: Vec<RingRecord>,
 }
@@ -64,6 +70,17 @@ pub struct RingRecord {
     /// Why it halted.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub because: String,
+    /// How often its gates were asked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub judgings: u32,
+    /// What they said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl RolloutRecord {
@@ -71,6 +88,11 @@ impl RolloutRecord {
     pub fn limits(&self, configured: Limits) -> Limits {
         let own = self.max_per_site.and_then(NonZeroU32::new);
         Limits { site: [own, configured.site].into_iter().flatten().min(), ..configured }
+    }
+
+    /// How long nodes may take to judge a ring, for the engine; none where nothing judges it.
+    pub fn judging(&self) -> Option<Duration> {
+        self.judging_ms.map(Duration::from_millis)
     }
 
     /// How many failures a ring may have, for the engine.
@@ -99,6 +121,8 @@ impl RingRecord {
             excused_failed: self.excused_failed,
             excused: self.excused,
             because: self.because.clone(),
+            judgings: self.judgings,
+            verdict: self.verdict,
         }
     }
 
@@ -110,5 +134,7 @@ impl RingRecord {
         self.excused_failed = progress.excused_failed;
         self.excused = progress.excused;
         self.because.clone_from(&progress.because);
+        self.judgings = progress.judgings;
+        self.verdict = progress.verdict;
     }
 }

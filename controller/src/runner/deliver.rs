@@ -71,19 +71,27 @@ pub async fn stop_reason(
     run: RunId,
 ) -> Result<Option<String>> {
     let stored = storage.repo.get::<RunRecord>(&runs::key(run)?).await?;
+    let state = stored.as_ref().map(|run| run.record.state);
     if let Some(run) = stored.filter(|run| run.record.state == RunState::Halting) {
         return Ok(Some(run.record.stopped_because));
     }
     let job = storage.repo.get::<JobRecord>(&jobs::key(run, node)?).await?;
-    let hold = || memory.node_cache.get(node).and_then(|known| known.record.hold().cloned());
-    Ok(job.and_then(|job| match job.record.state {
+    let Some(job) = job.map(|job| job.record) else { return Ok(None) };
+    let held = || {
+        let known = memory.node_cache.get(node)?;
+        Some(format!("the node is {}", known.record.hold()?))
+    };
+    // A question for the gates is asked as long as somebody waits for the answer.
+    if job.open_gates().is_some() {
+        let over = state.filter(|state| state.is_terminal()).map(|_| "the run has ended".to_owned());
+        return Ok(over.or_else(held));
+    }
+    Ok(match job.state {
         JobState::Ended { outcome, reason, .. } => Some(format!("{}: {reason}", outcome.as_str())),
         // What a held node has begun goes on; an offer that it never answered must not begin.
-        JobState::Offered if memory.sessions.live(node, run).is_none() => {
-            hold().map(|hold| format!("the node is {hold}"))
-        }
+        JobState::Offered if memory.sessions.live(node, run).is_none() => held(),
         _ => None,
-    }))
+    })
 }
 
 /// Reads a node's inbox and signs its offers for a link.

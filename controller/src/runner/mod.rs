@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`active`] | one open run in memory: records beside the engine's state |
 //! | [`pass`] | one pass over one run: apply, save, offer, end, finish |
+//! | [`gates`] | asks nodes whether the gates of their ring hold |
 //! | [`cancel_retries`] | when a node was last told to stop |
 //! | [`run_loop`] | wakes passes: notifier, deadline, period |
 //! | [`unloadable`] | ends a run whose records contradict each other |
@@ -14,6 +15,7 @@
 pub mod active;
 pub mod cancel_retries;
 pub mod deliver;
+mod gates;
 pub mod pass;
 pub mod run_loop;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::active::Active;
 use super::cancel_retries::CancelRetries;
-use super::deliver;
+use super::{deliver, gates};
 use crate::context::{Context, Memory, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::fleet::sessions::ToNode;
@@ -77,7 +77,9 @@ pub fn tell_hold(storage: &Storage, active: &Active, holds: &Holds, place: &Plac
 
 fn apply_job(storage: &Storage, memory: &Memory, active: &Active, job: &JobRecord) -> Result<()> {
     if let JobState::Ended { outcome, .. } = &job.state {
-        return apply(storage, active, &Event::ended(job.node, job.attempt, *outcome));
+        apply(storage, active, &Event::ended(job.node, job.attempt, *outcome))?;
+        let look = job.gates.as_ref().map(|gates| Event::Looked { node: job.node, look: gates.look() });
+        return look.map_or(Ok(()), |look| apply(storage, active, &look));
     }
     match rebuild::said(storage, memory, job) {
         Some((at, event)) => apply_at(active, at, &event),
@@ -85,7 +87,7 @@ fn apply_job(storage: &Storage, memory: &Memory, active: &Active, job: &JobRecor
     }
 }
 
-fn apply(storage: &Storage, active: &Active, event: &Event) -> Result<()> {
+pub(super) fn apply(storage: &Storage, active: &Active, event: &Event) -> Result<()> {
     apply_at(active, storage.clock.moment(), event)
 }
 
@@ -113,6 +115,10 @@ pub async fn settle(
         }
         if let Some(step) = &wanted.ring {
             save_ring(&context.storage, active, now, step).await?;
+            continue;
+        }
+        if !wanted.ask.is_empty() {
+            gates::save_asks(context, active, &wanted.ask).await?;
             continue;
         }
         if !wanted.offer.is_empty() {
@@ -183,6 +189,7 @@ async fn save_ring(storage: &Storage, active: &Active, now: Moment, step: &RingS
                 because => format!("{}: {}: {because}", ring.name, ring.state),
             })
         }
+        RingState::AwaitingApproval if ring.verdict.is_some() => Some(format!("{}: gates pass", ring.name)),
         RingState::Pending | RingState::Judging | RingState::AwaitingApproval => None,
     };
     let leaf = |news: String| {

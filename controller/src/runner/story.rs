@@ -30,6 +30,7 @@ use crate::testing::{TestContext, agent, job_record, run_record};
 const START: i64 = 1_800_000_000_000;
 const PAIR: &str = "ams2-edge";
 
+mod gates;
 mod limits;
 mod rings;
 

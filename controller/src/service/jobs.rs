@@ -126,15 +126,22 @@ async fn decide(
     };
     let stored = |report: Option<StoredReport>| report.is_some_and(|r| Some(r.digest) == listed.report);
     if is_finished(listed) {
-        let known = stored(job.record.report) || stored(job.record.late_report);
+        let answer = job.record.gates.as_ref().and_then(|gates| gates.answer.as_ref());
+        let known = [job.record.report, job.record.late_report, answer.map(|answer| answer.report)];
+        let known = known.into_iter().any(stored);
         return Ok(Some(if known { Decision::Forget } else { Decision::SendReport }));
     }
     update(storage, memory, agent, listed).await?;
+    let run = storage.repo.get::<RunRecord>(&runs::key(listed.run)?).await?;
+    if job.record.open_gates().is_some_and(|gates| gates.attempt == listed.attempt) {
+        let is_over =
+            run.is_none_or(|run| run.record.state.is_terminal() || run.record.state == RunState::Halting);
+        return Ok(Some(if is_over { Decision::Cancel } else { Decision::Continue }));
+    }
     if job.record.state.outcome().is_some() {
         // Given up here, and not ended there: it is told so, and what it then reports will be late.
         return Ok(Some(Decision::Cancel));
     }
-    let run = storage.repo.get::<RunRecord>(&runs::key(listed.run)?).await?;
     let halting = run.is_some_and(|run| run.record.state == RunState::Halting);
     Ok(Some(if halting { Decision::Cancel } else { Decision::Continue }))
 }

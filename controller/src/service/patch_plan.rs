@@ -75,10 +75,10 @@ pub async fn plan(context: &Context, question: Question) -> Result<PatchPlan> {
     let rings = rollouts::of_policy(&policy, digest, &context.settings, &known)?;
     let takes = question.takes;
     let usual = rings.record.rings.iter().map(RingRecord::input).collect::<Vec<_>>();
-    let forecast = async |change: fn(&mut RingInput)| {
+    let forecast = async |change: Change| {
         let mut changed = usual.clone();
         changed.iter_mut().for_each(change);
-        ahead(context, &nodes, &rings, changed, takes).await
+        ahead(context, &nodes, &rings, changed, (takes, policy.gates_shortest())).await
     };
     let as_written = forecast(|_| ()).await?;
     let judged = Judged::of(&as_written, &patchable, now);
@@ -92,8 +92,11 @@ pub async fn plan(context: &Context, question: Question) -> Result<PatchPlan> {
     Ok(judged.view(context, &rings, &as_written, ways, (&policy, takes, all - nodes.len())))
 }
 
+/// A change of a ring.
+type Change = fn(&mut RingInput);
+
 /// What an operator could change of a policy; applied to each ring.
-const WAYS: [(&str, fn(&mut RingInput)); 3] = [
+const WAYS: [(&str, Change); 3] = [
     ("without soaks", |ring| ring.soak = Duration::ZERO),
     ("as many at once as limits and pairs allow", |ring| ring.max_parallel = None),
     ("both", |ring| {
@@ -133,7 +136,7 @@ async fn ahead(
     nodes: &[Node],
     rings: &Rings,
     inputs: Vec<RingInput>,
-    takes: Duration,
+    (takes, looks): (Duration, Duration),
 ) -> Result<Forecast> {
     let moment = context.storage.clock.moment();
     let planned = |(node, ring): (&Node, &u32)| PlannedNode {
@@ -152,6 +155,7 @@ async fn ahead(
         not_after: moment.wall.plus(VALID),
         job_limit: takes,
         max_failures: None,
+        judging: rings.record.judging_ms.map(Duration::from_millis),
         rings: inputs,
         tolerance: rings.record.tolerance(),
         nodes: nodes.iter().zip(&rings.of).map(planned).collect(),
@@ -166,7 +170,9 @@ async fn ahead(
         let event = Event::presence(id, rebuild::presence(&context.memory, id));
         rollout.apply(moment, &event).map_err(ControllerError::internal)?;
     }
-    patches::aside(move || rollout.forecast(moment, |_| takes)).await?.map_err(ControllerError::internal)
+    patches::aside(move || rollout.forecast(moment, |_| takes, looks))
+        .await?
+        .map_err(ControllerError::internal)
 }
 
 /// How deadlines and a forecast fit together.

@@ -6,11 +6,13 @@
 //! speak of work that this store never gave it, is held until an operator looks (docs/adr/0016).
 
 mod archives;
+mod gates;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_store::{Batch, Direction, chunks};
+use fleet_types::authority::Authority;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::id::{Attempt, Generation, NodeId, RunId};
@@ -55,6 +57,12 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
     let (report, node) = check_report(&context.memory, &context.identities, agent, arrived)?;
     let digest = Digest::of(&arrived.payload);
     let at = StoredReport { chain: node.chain, sequence: report.sequence, digest };
+    // An answer for gates may come again when the node has been asked anew: what is stored tells it.
+    if matches!(report.authority, Authority::Gates(_))
+        && stored_digest(&context.storage, agent.node, at.chain, at.sequence).await? == Some(digest)
+    {
+        return Ok(digest);
+    }
     loop {
         let job = context.storage.repo.get::<JobRecord>(&jobs::key(arrived.run, agent.node)?).await?;
         let is_this = |stored: Option<StoredReport>| stored.is_some_and(|stored| stored.digest == digest);
@@ -86,7 +94,13 @@ pub async fn report(context: &Context, agent: &Agent, arrived: &Arrived) -> Resu
         let stored = if is_forgotten {
             store_forgotten(&context.storage, &context.memory, agent, arrived, at).await
         } else {
-            store(&context.storage, &context.memory, agent, arrived, &report, at, job).await
+            let Context { storage, memory, .. } = context;
+            match (report.authority, job) {
+                (Authority::Gates(_), Some(job)) => {
+                    gates::store(storage, memory, agent, arrived, &report, at, job).await
+                }
+                (_, job) => store(storage, memory, agent, arrived, &report, at, job).await,
+            }
         };
         match stored {
             // The runner changed the job in between (an expiry, a lost), or the number was taken: look again.
@@ -155,6 +169,9 @@ async fn origin(
         (None, _) => Origin::Unexplained(format!(
             "it reports on run {id}, which this store does not have: the store is older than the node's work, or another machine has its key"
         )),
+        (Some(run), Some(job)) if report.authority == Authority::Gates(run.record.authority.digest()) => {
+            gates::explained(job, report).map_or_else(Origin::Unexplained, |()| Origin::Explained)
+        }
         // An attempt is of one stage.
         (Some(_), Some(job)) if job.attempt == report.attempt && job.stage != report.job.stage => {
             Origin::Unexplained(format!("it reports on another stage of run {id} than it was given"))
@@ -332,11 +349,8 @@ async fn store(
     // Storing the reports of jobs that were offered goes on from the reserve when space is short (§3.4).
     batch = batch.using_reserve();
     batch = archives::add(batch, storage, agent, report).await?;
-    let found = health_of(report, now);
-    let newest = found.clone().filter(|found| known.health.is_none_or(|known| known.at <= found.at));
-    if let Some(health) = &newest {
-        batch = batch.put_record(nodes::health(node)?, &HealthRecord { health: health.clone() })?;
-    }
+    let (with_health, found, newest) = with_health(storage, batch, node, report, &known)?;
+    batch = with_health;
     let ended = ended(report);
     let late = job.record.state.outcome().is_some() || job.record.attempt != attempt;
     if late {
@@ -369,6 +383,24 @@ async fn store(
     Ok(())
 }
 
+/// The health that a report found, and the same where it is the newest of its node: then it is written.
+fn with_health(
+    storage: &Storage,
+    batch: Batch,
+    node: NodeId,
+    report: &Report,
+    known: &Known,
+) -> Result<(Batch, Option<Health>, Option<Health>)> {
+    let found = health_of(report, storage.clock.now());
+    let is_newest = |found: &Health| known.health.as_ref().is_none_or(|known| known.at <= found.at);
+    let newest = found.clone().filter(is_newest);
+    let batch = match &newest {
+        Some(health) => batch.put_record(nodes::health(node)?, &HealthRecord { health: health.clone() })?,
+        None => batch,
+    };
+    Ok((batch, found, newest))
+}
+
 fn note_health(memory: &Memory, node: NodeId, newest: Option<Health>) {
     if let Some(health) = newest {
         memory.node_cache.update(node, |known| known.health = Some(health));
@@ -396,6 +428,7 @@ fn adopted(agent: &Agent, report: &Report, at: StoredReport, now: Timestamp) -> 
         report: Some(at),
         late_report: None,
         health: health_of(report, now),
+        gates: None,
     }
 }
 

@@ -4,11 +4,14 @@
 //! rollout is never less careful than its policy says. Pausing, resuming and promoting need no signature: they let
 //! nothing begin that was not signed for with the run. Called by `runs` and the operators' edge.
 
+mod gates;
+
 use std::str::FromStr;
 use std::time::Duration;
 
 use fleet_rollout::{RingEvent, RingProgress};
 use fleet_types::digest::Digest;
+use fleet_types::document::profile::Profile;
 use fleet_types::document::rollout_policy::{Advance, FailureAction, GroupBy, RolloutPolicy};
 use fleet_types::document::{Document, Share};
 use fleet_types::id::RunId;
@@ -30,8 +33,8 @@ use crate::settings::Settings;
 /// Nodes named in one message.
 const NAMED: usize = 10;
 
-/// Room for the reason why a ring halted: four numbers and a sentence.
-pub(super) const MAX_BECAUSE_BYTES: usize = 200;
+/// Room for the reason why a ring halted: the names of some nodes and a sentence, or one node and what a gate saw there.
+pub(super) const MAX_BECAUSE_BYTES: usize = 300;
 
 /// The rings of a run, and the ring of each of its nodes.
 pub struct Rings {
@@ -46,6 +49,7 @@ pub async fn rings(
     storage: &Storage,
     settings: &Settings,
     request: &Request,
+    profile: &Profile,
     nodes: &[Known],
 ) -> Result<Option<Rings>> {
     let Some(digest) = request.rollout_policy else { return Ok(None) };
@@ -54,6 +58,7 @@ pub async fn rings(
         return Err(ControllerError::invalid("request.rollout_policy", why));
     };
     let rings = of_policy(&policy, digest, settings, nodes)?;
+    gates::check(&policy, profile, nodes)?;
     check_time(&policy, request)?;
     Ok(Some(rings))
 }
@@ -90,6 +95,8 @@ pub fn of_policy(
         max_failed_percent: policy.failure.max_failed_percent,
         goes_on: policy.failure.action == FailureAction::Continue,
         max_per_site: max_per_site(policy),
+        gates: policy.gates.keys().map(ToString::to_string).collect(),
+        judging_ms: gates::judging(policy).map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         rings: policy.rings.iter().enumerate().map(|(number, ring)| ring_record(number, ring)).collect(),
     };
     Ok(Rings { record, of })
@@ -117,6 +124,8 @@ fn ring_record(number: usize, ring: &fleet_types::document::rollout_policy::Ring
         excused_failed: 0,
         excused: 0,
         because: String::new(),
+        judgings: 0,
+        verdict: None,
     };
     record.note(&RingProgress::begin(number));
     record
@@ -168,15 +177,16 @@ fn check_sizes(policy: &RolloutPolicy, of: &[u32]) -> Result<()> {
     ))
 }
 
-/// Before the last ring every other one soaks: what takes longer than the request is valid could never end.
+/// Before the last ring every other one soaks and is judged: what takes longer than the request is valid could never end.
 fn check_time(policy: &RolloutPolicy, request: &Request) -> Result<()> {
-    let soaks = policy.rings.iter().rev().skip(1).map(soak).fold(Duration::ZERO, Duration::saturating_add);
+    let length = |ring| soak(ring).saturating_add(policy.gates_shortest());
+    let soaks = policy.rings.iter().rev().skip(1).map(length).fold(Duration::ZERO, Duration::saturating_add);
     let valid = request.not_after.since(request.not_before);
     if soaks < valid {
         return Ok(());
     }
     let what = format!(
-        "the rings of rollout policy \"{}\" soak for {} s, and the request is valid for {} s",
+        "the rings of rollout policy \"{}\" soak and are judged for {} s, and the request is valid for {} s",
         policy.name,
         soaks.as_secs(),
         valid.as_secs()

@@ -10,7 +10,7 @@ use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
 use fleet_types::request::Request;
 use fleet_types::run::{RunState, Tally};
-use fleet_types::view::{JobItem, JobView, Page, Presence, RingNodes, RingView, RunItem, RunView};
+use fleet_types::view::{GatesView, JobItem, JobView, Page, Presence, RingNodes, RingView, RunItem, RunView};
 
 use super::{documents, reports, runs, views};
 use crate::context::{Memory, Storage};
@@ -19,7 +19,7 @@ use crate::fleet::open_runs::{OpenRun, RunModel};
 use crate::repo;
 use crate::repo::codec::Mark;
 use crate::repo::jobs::{self, JobRecord};
-use crate::repo::rollouts::RingRecord;
+use crate::repo::rollouts::{RingRecord, RolloutRecord};
 use crate::repo::runs::RunRecord;
 
 fn item(record: &RunRecord, tally: Tally) -> RunItem {
@@ -106,10 +106,11 @@ fn run_view(storage: &Storage, stored: RunRecord, open: Option<&RunModel>) -> Ru
     let now = storage.clock.moment();
     let rings = open
         .filter(|_| stored.rollout.is_some())
-        .map(|open| open.rollout().rings(now).map(|ring| ring_view(&ring)).collect());
+        .map(|open| open.rollout().rings(now).map(|ring| ring_view(&ring)).collect::<Vec<_>>());
     let ended_rings =
         || stored.rollout.iter().flat_map(|rollout| &rollout.rings).map(ended_ring_view).collect();
-    let rings = rings.unwrap_or_else(ended_rings);
+    let mut rings = rings.unwrap_or_else(ended_rings);
+    name_gates(&mut rings, stored.rollout.as_ref());
     let counts = summary.map_or_else(Counts::default, |summary| summary.counts);
     let mut open: BTreeMap<String, u32> = counts.open().map(|(phase, n)| (phase.to_owned(), n)).collect();
     if stored.state == RunState::Planned && open.is_empty() {
@@ -156,6 +157,24 @@ fn ring_view(ring: &RingStatus<'_>) -> RingView {
         soaked_ms: milliseconds(ring.soaked),
         is_manual: ring.plan.is_manual,
         because: ring.because.to_owned(),
+        gates: Some(GatesView {
+            ids: Vec::new(),
+            verdict: ring.verdict,
+            passed: ring.gates.map(|gates| gates.passed),
+            awaited: ring.gates.map(|gates| gates.awaited),
+        }),
+    }
+}
+
+/// Says which gates they are; nothing of gates where there are none, and of the last ring.
+fn name_gates(rings: &mut [RingView], rollout: Option<&RolloutRecord>) {
+    let ids = rollout.map(|rollout| rollout.gates.as_slice()).unwrap_or_default();
+    let last = rings.len().saturating_sub(1);
+    for (number, ring) in rings.iter_mut().enumerate() {
+        ring.gates = ring.gates.take().filter(|_| !ids.is_empty() && number < last);
+        if let Some(gates) = &mut ring.gates {
+            gates.ids = ids.to_vec();
+        }
     }
 }
 
@@ -169,6 +188,7 @@ fn ended_ring_view(ring: &RingRecord) -> RingView {
         soaked_ms: ring.soaked_ms,
         is_manual: ring.is_manual,
         because: ring.because.clone(),
+        gates: Some(GatesView { ids: Vec::new(), verdict: ring.verdict, passed: None, awaited: None }),
     }
 }
 

@@ -286,7 +286,7 @@ async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<St
         return Err(ControllerError::invalid("request.params", why));
     }
     let nodes = check_nodes(&context.memory, node_ids, &procedure)?;
-    let rings = rollouts::rings(&context.storage, &context.settings, &request, &nodes).await?;
+    let rings = rollouts::rings(&context.storage, &context.settings, &request, &profile, &nodes).await?;
     Ok(Start { request, procedure: *procedure, nodes, rings })
 }
 
@@ -377,6 +377,7 @@ async fn write_jobs(storage: &Storage, start: &Start) -> Result<()> {
                 report: None,
                 late_report: None,
                 health: None,
+                gates: None,
             };
             batch = jobs::add(batch, &record)?;
         }

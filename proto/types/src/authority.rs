@@ -13,20 +13,30 @@ use crate::digest::Digest;
 pub enum Authority {
     /// An operator asked for it: the digest of their signed request.
     Request(Digest),
+    /// The gates of the rollout policy that such a request names: the node looks whether they hold, and changes nothing.
+    /// The digest of the request. An agent that does not know the word cannot take it for the request itself, and does
+    /// not carry its procedure out a second time.
+    Gates(Digest),
 }
 
 impl Authority {
     /// Digest of the signed text that gives it.
     pub const fn digest(self) -> Digest {
         match self {
-            Self::Request(digest) => digest,
+            Self::Request(digest) | Self::Gates(digest) => digest,
         }
+    }
+
+    /// Are these the gates of a rollout?
+    pub const fn is_gates(self) -> bool {
+        matches!(self, Self::Gates(_))
     }
 
     /// As it stands under the signature of a wave.
     pub(crate) fn signed_text(self) -> String {
         match self {
             Self::Request(digest) => digest.to_string(),
+            Self::Gates(digest) => format!("gates {digest}"),
         }
     }
 }
@@ -56,5 +66,15 @@ mod tests {
         let more = text.replace("\"number\"", "\"surprise\":2,\"number\"");
         let error = serde_json::from_str::<Job>(&more).unwrap_err().to_string();
         assert!(error.contains("surprise"), "{error}");
+    }
+
+    #[test]
+    fn the_gates_of_a_request_are_not_the_request() {
+        let digest = Digest::of(b"request");
+        let (request, gates) = (Authority::Request(digest), Authority::Gates(digest));
+        assert_ne!(request.signed_text(), gates.signed_text(), "a wave of one is none of the other");
+        assert_eq!(request.digest(), gates.digest());
+        let text = format!("{{\"number\":1,\"gates\":\"{digest}\"}}");
+        assert_eq!(serde_json::to_string(&Job { number: 1, authority: gates }).unwrap(), text);
     }
 }

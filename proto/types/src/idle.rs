@@ -13,8 +13,8 @@ pub const NO_CHECKS: &str = "nothing makes checks by itself, runs of health.chec
 pub const NO_RESTARTS: &str = "nothing restarts services by itself, runs of health.repair do";
 /// Metrics.
 pub const NO_SAMPLES: &str = "nothing takes samples by itself, runs of metrics.collect measure";
-/// Gates of rollouts, and what they read.
-pub const NO_GATES: &str = "a rollout with gates is refused, because nothing judges them";
+/// What is sent through nodes to see whether it passes.
+pub const NO_FLOWS: &str = "nothing sends flows, and a rollout with a gate that asks for them is refused";
 /// What a severity asks of the rollout of its fix.
 pub const NO_SEVERITY_ROLLOUT: &str = "no rollout knows the severity of what it fixes";
 /// Order and failover of pairs.

@@ -108,6 +108,29 @@ impl std::fmt::Display for RingState {
     }
 }
 
+/// What gates say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// All of them hold.
+    Pass,
+    /// One does not.
+    Fail,
+    /// One cannot say.
+    Inconclusive,
+}
+
+impl Verdict {
+    /// The word as stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+}
+
 /// How many nodes ended how; the denominator is fixed when the run is made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -32,7 +32,7 @@ pub use patch::{
     FixState, HeldBy, PatchItem, PatchNode, PatchPlan, PatchSla, PatchView, PlanMiss, PlanWay, PlannedRing,
     ReplacedSource, ScoreItem, SlaNode,
 };
-pub use ring::{RingNodes, RingView};
+pub use ring::{GatesView, RingNodes, RingView};
 
 /// A page of a list; `next` goes into `after` of the next call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Assignments: known ones are answered, new ones go through every check, then the journal, then the queue.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fleet_proto::pb::executor_message::Body as ToCore;
@@ -11,7 +11,6 @@ use fleet_types::digest::Digest;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::report::{StepReport, StepState, TaskReport};
 use fleet_types::request::{Request, Verb};
-use fleet_types::seal::Envelope;
 use fleet_types::time::Timestamp;
 
 use super::bound::check_skipped;
@@ -20,7 +19,7 @@ use crate::documents::DOCUMENT_WAIT;
 use crate::durable;
 use crate::facts;
 use crate::journal::{Accepted, Entry, JobKey};
-use crate::policy::{self, Admitted, Candidate, LocalPolicy, NodeConditions, Opened, Refusal};
+use crate::policy::{self, Admitted, Candidate, LocalPolicy, NodeConditions, Opened, Refusal, Sealed};
 use crate::resolve::ResolveInput;
 use crate::retention::MAX_UNACKNOWLEDGED;
 use crate::run::{Draft, End};
@@ -29,13 +28,6 @@ use crate::tasks::CancelFlag;
 /// Assignments that wait for documents, and jobs that are accepted and not over. One node's share of any
 /// wave is one job; sixty-four is room for every schedule of a node to fall due at once.
 const MAX_OPEN: usize = 64;
-
-/// The signed parts of an assignment.
-struct Sealed {
-    request: Envelope,
-    procedure: Envelope,
-    profile: Envelope,
-}
 
 /// What an assignment still lacks.
 enum Gathered {
@@ -192,7 +184,9 @@ impl Dispatcher {
     fn drop_badly_signed(&self, assignment: &Assignment) {
         let sealed = self.parts.documents.load(assignment.authority.digest());
         let request = sealed.and_then(|sealed| canonical::from_slice::<Request>(&sealed.payload).ok());
-        let named = request.into_iter().flat_map(|request| [request.procedure, request.profile]);
+        let named = request.into_iter().flat_map(|request| {
+            [Some(request.procedure), Some(request.profile), request.rollout_policy].into_iter().flatten()
+        });
         let used = |digest: &Digest| {
             let open = self.parts.table.iter().filter(|(_, job)| job.is_open());
             open.filter_map(|(_, job)| job.accepted.as_ref())
@@ -210,12 +204,13 @@ impl Dispatcher {
         };
         // Read before its signature is checked: only to learn which documents to ask for.
         let opened = policy::open_request(assignment, &request, &self.parts.node, self.now())?;
-        match (load(opened.procedure), load(opened.profile)) {
-            (Some(procedure), Some(profile)) => {
-                Ok(Gathered::Complete(Box::new(Sealed { request, procedure, profile })))
+        let wanted = policy::work_of(assignment, &opened)?;
+        match (load(wanted), load(opened.profile)) {
+            (Some(work), Some(profile)) => {
+                Ok(Gathered::Complete(Box::new(Sealed { request, work, profile })))
             }
-            (procedure, profile) => {
-                let missing = [(procedure, opened.procedure), (profile, opened.profile)];
+            (work, profile) => {
+                let missing = [(work, wanted), (profile, opened.profile)];
                 let missing = missing.into_iter().filter(|(found, _)| found.is_none());
                 Ok(Gathered::Missing(missing.map(|(_, digest)| digest).collect()))
             }
@@ -234,26 +229,22 @@ impl Dispatcher {
         let request = policy::open_request(assignment, &sealed.request, &parts.node, self.now())
             .map_err(|refusal| (None, vec![refusal]))?;
         let against = |refusals| (Some(request.not_after), refusals);
-        let opened = policy::open_documents(
-            &request,
-            &sealed.request,
-            &sealed.procedure,
-            &sealed.profile,
-            parts.trust.bundle(),
-            &owners,
-            &parts.node,
-        )
-        .map_err(|refusal| against(vec![refusal]))?;
-        let revisions = policy::revisions(&request, &sealed.request, &opened, &owners);
+        let opened =
+            policy::open_documents(assignment, &request, sealed, parts.trust.bundle(), &owners, &parts.node)
+                .map_err(|refusal| against(vec![refusal]))?;
+        let revisions = policy::revisions(assignment, &request, &sealed.request, &opened, &owners);
         policy::check_revisions(&request, &revisions, &parts.state)
             .map_err(|refusal| against(vec![refusal]))?;
-        let bound = self.bound_plan(&request).map_err(|refusal| against(vec![refusal]))?;
+        let is_gates = assignment.authority.is_gates();
+        let bound = if is_gates { Ok(None) } else { self.bound_plan(&request) };
+        let bound = bound.map_err(|refusal| against(vec![refusal]))?;
+        let params = params_of(assignment, &request);
         let Opened { procedure, profile } = opened;
         let input = ResolveInput {
             facts: facts::of_product(&*parts.host, &profile, (parts.facts)()),
             procedure: Arc::new(procedure),
             profile: Arc::new(profile),
-            params: &request.params,
+            params: &params,
             node: &parts.node,
             run: key.0,
             started: self.now(),
@@ -287,7 +278,7 @@ impl Dispatcher {
         let load = |digest| parts.documents.load(digest);
         let sealed =
             (load(accepted.assignment.authority.digest()), load(accepted.procedure), load(accepted.profile));
-        let (Some(request), Some(procedure), Some(profile)) = sealed else {
+        let (Some(request), Some(work), Some(profile)) = sealed else {
             let message = "a document of the job is gone from this node";
             return Err(Refusal::new("document-missing", message, "start a new run"));
         };
@@ -295,10 +286,9 @@ impl Dispatcher {
             .map_err(|error| Refusal::new("request-malformed", error.to_string(), "start a new run"))?;
         let bundle = parts.trust.bundle();
         policy::open_documents(
+            &accepted.assignment,
             &opened,
-            &request,
-            &procedure,
-            &profile,
+            &Sealed { request, work, profile },
             bundle,
             &parts.policy.now(),
             &parts.node,
@@ -332,9 +322,10 @@ impl Dispatcher {
         asked: u32,
     ) {
         let accepted = Accepted {
+            // Whatever was admitted has one.
+            procedure: policy::work_of(&assignment, request).unwrap_or(request.procedure),
             assignment,
             verb: request.verb,
-            procedure: request.procedure,
             profile: request.profile,
             changes: admitted.changes(),
             disruptive: admitted.is_disruptive(),
@@ -399,6 +390,11 @@ impl Dispatcher {
         let now = self.now();
         Draft { end, started: now, ended: now, working_ms: 0, steps, plan: None }
     }
+}
+
+/// Parameters are of the procedure; gates have none.
+pub(super) fn params_of(assignment: &Assignment, request: &Request) -> BTreeMap<String, serde_json::Value> {
+    if assignment.authority.is_gates() { BTreeMap::new() } else { request.params.clone() }
 }
 
 /// What cannot be seen counts as held.

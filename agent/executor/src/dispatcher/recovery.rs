@@ -8,11 +8,12 @@ use fleet_types::job::{EndCause, Outcome};
 use fleet_types::request::Request;
 
 use super::event::Effect;
+use super::intake::params_of;
 use super::state::{Dispatcher, Open, Parts};
 use crate::causes::chain;
 use crate::facts;
 use crate::journal::{Accepted, JobKey, JobRecord};
-use crate::policy::Admitted;
+use crate::policy::{self, Admitted};
 use crate::resolve::ResolveInput;
 use crate::run::End;
 use crate::state::StateError;
@@ -127,15 +128,18 @@ impl Dispatcher {
         let document = |what: &str, digest| {
             canonical::from_slice::<Document>(&load(what, digest)?.payload).map_err(|e| e.to_string())
         };
-        let documents = (document("procedure", accepted.procedure)?, document("profile", accepted.profile)?);
-        let (Document::Procedure(procedure), Document::Profile(profile)) = documents else {
+        let Document::Profile(profile) = document("profile", accepted.profile)? else {
             return Err("a document of another kind stands in its place".to_owned());
         };
+        let (assignment, work) = (&accepted.assignment, document("procedure", accepted.procedure)?);
+        let procedure =
+            policy::procedure_of(assignment, work, &profile).map_err(|refusal| refusal.message)?;
+        let params = params_of(assignment, &request);
         let input = ResolveInput {
             facts: facts::of_product(&*self.parts.host, &profile, (self.parts.facts)()),
-            procedure: Arc::new(*procedure),
+            procedure: Arc::new(procedure),
             profile: Arc::new(*profile),
-            params: &request.params,
+            params: &params,
             node: &self.parts.node,
             run: key.0,
             started: accepted.started,
@@ -143,8 +147,9 @@ impl Dispatcher {
             tasks: &self.parts.tasks,
             begun: record.begun(),
         };
+        let bound = if assignment.authority.is_gates() { None } else { self.bound_again(&request) };
         Admitted::again(accepted.verb, &input)
-            .map(|admitted| admitted.bound_to(self.bound_again(&request)))
+            .map(|admitted| admitted.bound_to(bound))
             .map_err(|refusals| refusals.first().map(|refusal| refusal.message.clone()).unwrap_or_default())
     }
 }

@@ -134,7 +134,7 @@ pub struct Accepted {
     pub assignment: Assignment,
     /// What is asked for.
     pub verb: Verb,
-    /// Digest of the procedure.
+    /// Digest of the procedure; where the gates of a rollout are asked, of its policy.
     pub procedure: Digest,
     /// Digest of the profile.
     pub profile: Digest,

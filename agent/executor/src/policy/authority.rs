@@ -4,6 +4,7 @@
 //! of an assignment come together.
 
 use fleet_types::assignment::{Assignment, WaveProof, verify_wave};
+use fleet_types::authority::Authority;
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::Document;
@@ -128,17 +129,39 @@ fn request_refusal(error: &RequestError) -> Refusal {
     Refusal::new(rule, error.to_string(), ASK_OPERATOR)
 }
 
+/// The document that says what is to be done: of a request its procedure; where its gates are asked, its policy.
+pub fn work_of(assignment: &Assignment, request: &Request) -> Result<Digest, Refusal> {
+    match assignment.authority {
+        Authority::Request(_) => Ok(request.procedure),
+        Authority::Gates(_) => request.rollout_policy.ok_or_else(|| {
+            let message = "the request names no rollout policy whose gates could be asked";
+            Refusal::new("request-gates", message, ASK_OPERATOR)
+        }),
+    }
+}
+
 /// The documents of a request, checked.
 #[derive(Debug, Clone)]
 pub struct Opened {
-    /// The procedure.
+    /// The procedure; of gates, one that only looks.
     pub procedure: Procedure,
     /// The profile.
     pub profile: Profile,
 }
 
+/// The signed parts of an assignment.
+pub struct Sealed {
+    /// The request.
+    pub request: Envelope,
+    /// What is to be done: [`work_of`].
+    pub work: Envelope,
+    /// The profile.
+    pub profile: Envelope,
+}
+
 /// The revisions that an operator signed for. An unsigned request names none: whoever made it could name any.
 pub fn revisions(
+    assignment: &Assignment,
     request: &Request,
     sealed_request: &Envelope,
     opened: &Opened,
@@ -150,7 +173,9 @@ pub fn revisions(
     let named = |kind: &str, name: &str, number: Option<u32>| {
         Some(Revision { document: format!("{kind}/{name}"), number: number? })
     };
-    let procedure = named("procedure", opened.procedure.name.as_str(), request.procedure_revision);
+    // The gates of a policy are no procedure that has revisions.
+    let revision = request.procedure_revision.filter(|_| !assignment.authority.is_gates());
+    let procedure = named("procedure", opened.procedure.name.as_str(), revision);
     let profile = named("profile", opened.profile.name.as_str(), request.profile_revision);
     procedure.into_iter().chain(profile).collect()
 }
@@ -179,24 +204,21 @@ pub fn check_revisions(request: &Request, revisions: &[Revision], state: &SmallS
 /// Reads procedure and profile, and checks signatures as far as local policy asks for them, whom they are
 /// for, and that they belong together.
 pub fn open_documents(
+    assignment: &Assignment,
     request: &Request,
-    sealed_request: &Envelope,
-    procedure: &Envelope,
-    profile: &Envelope,
+    sealed: &Sealed,
     bundle: &TrustBundle,
     policy: &LocalPolicy,
     node: &NodeIdentity,
 ) -> Result<Opened, Refusal> {
-    let wanted = [("procedure", request.procedure, procedure), ("profile", request.profile, profile)];
+    let Sealed { request: sealed_request, work, profile } = sealed;
+    let what = if assignment.authority.is_gates() { "rollout policy" } else { "procedure" };
+    let wanted = [(what, work_of(assignment, request)?, work), ("profile", request.profile, profile)];
     for (what, digest, envelope) in wanted {
         check_document(what, digest, envelope, bundle, policy)?;
     }
-    let (Document::Procedure(procedure), Document::Profile(profile)) =
-        (read("procedure", procedure)?, read("profile", profile)?)
-    else {
-        let message = "a document of another kind stands where procedure or profile belongs";
-        return Err(Refusal::new("document-kind", message, ASK_OPERATOR));
-    };
+    let Document::Profile(profile) = read("profile", profile)? else { return Err(other_kind()) };
+    let procedure = procedure_of(assignment, read(what, work)?, &profile)?;
     // An unsigned order may read where policy lets it; a signature that is there must always be good.
     let needed = match policy.require_signature {
         RequireSignature::Off => false,
@@ -228,7 +250,33 @@ pub fn open_documents(
             return Err(Refusal::new("selector-mismatch", message, "choose nodes that the selector matches"));
         }
     }
-    Ok(Opened { procedure: *procedure, profile: *profile })
+    Ok(Opened { procedure, profile: *profile })
+}
+
+/// What a document asks this node to do. The gates of a policy are looked at by steps that only read, whatever the
+/// procedure of the same request does.
+pub fn procedure_of(
+    assignment: &Assignment,
+    work: Document,
+    profile: &Profile,
+) -> Result<Procedure, Refusal> {
+    match (assignment.authority, work) {
+        (Authority::Request(_), Document::Procedure(procedure)) => Ok(*procedure),
+        (Authority::Gates(_), Document::RolloutPolicy(policy)) => {
+            policy.gate_procedure(&profile.name).ok_or_else(|| {
+                let missing = policy.not_built().join(", ");
+                let message =
+                    format!("this agent cannot judge the gates of rollout policy {}: {missing}", policy.name);
+                Refusal::new("gates-not-built", message, "upgrade the agent, or start with another policy")
+            })
+        }
+        _ => Err(other_kind()),
+    }
+}
+
+fn other_kind() -> Refusal {
+    let message = "a document of another kind stands where procedure, rollout policy or profile belongs";
+    Refusal::new("document-kind", message, ASK_OPERATOR)
 }
 
 fn check_document(

@@ -18,7 +18,8 @@ mod refusal;
 mod trust;
 
 pub use authority::{
-    LinkTrust, Opened, check_assignment, check_revisions, open_documents, open_request, revisions,
+    LinkTrust, Opened, Sealed, check_assignment, check_revisions, open_documents, open_request, procedure_of,
+    revisions, work_of,
 };
 pub use gate::{Admitted, Bound, Candidate, Verdict, admit};
 pub use judge::{NodeConditions, judge};

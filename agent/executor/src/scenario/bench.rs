@@ -226,7 +226,8 @@ impl Bench {
         (handle, core)
     }
 
-    fn seal(&self, document: serde_json::Value) -> Envelope {
+    /// A document as an operator signs it.
+    pub fn seal(&self, document: serde_json::Value) -> Envelope {
         let document: Document = serde_json::from_value(document).unwrap();
         self.operator.seal(Kind::Document, self.node.fleet, canonical::to_vec(&document).unwrap())
     }

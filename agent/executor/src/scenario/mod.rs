@@ -7,6 +7,7 @@ mod bench;
 mod core;
 mod delivery;
 mod ends;
+mod gates;
 mod guarded;
 mod held;
 mod left_over;

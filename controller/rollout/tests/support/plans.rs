@@ -67,6 +67,7 @@ pub fn input(max_parallel: u32, nodes: Vec<PlannedNode>) -> PlanInput {
         job_limit: 10 * MINUTE,
         max_failures: None,
         rings: vec![],
+        judging: None,
         tolerance: Tolerance::default(),
         nodes,
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use fleet_rollout::invariant::{Witness, check_end};
 use fleet_rollout::{
-    Applied, Event, Holder, Holds, JobEvent, JobFact, Limits, Mode, Moment, Mono, Place, Plan, PlanInput,
-    PlannedNode, Presence, RingEvent, RingProgress, RingStep, Rollout, Scope,
+    Applied, Event, Holder, Holds, JobEvent, JobFact, Limits, Look, Mode, Moment, Mono, Place, Plan,
+    PlanInput, PlannedNode, Presence, RingEvent, RingProgress, RingStep, Rollout, Scope,
 };
 use fleet_types::id::{Attempt, NodeId, RunId};
 use fleet_types::job::Outcome;
@@ -24,9 +24,10 @@ use super::{at, node};
 
 mod checks;
 mod draw;
+mod gates;
 mod operator;
 
-use draw::{run, run_input, some_limits, with_rings};
+use draw::{run, run_input, some_limits, with_gates, with_rings};
 
 /// A message stays on a link that is up for no longer than this.
 const LONGEST_DELAY: Duration = Duration::from_mins(1);
@@ -43,6 +44,8 @@ struct Run {
     stored_places: BTreeMap<NodeId, Vec<Place>>,
     stored_mode: Mode,
     stored_rings: Vec<RingProgress>,
+    /// The newest look of each node at the gates of its ring.
+    stored_looks: BTreeMap<NodeId, Look>,
     /// When the present soak began, on the true clock.
     soak_began: Option<Duration>,
     engine: Rollout,
@@ -72,6 +75,8 @@ pub struct World {
     agents: BTreeMap<NodeId, Agent>,
     wire: Vec<(Duration, RunId, Event)>,
     starts: BTreeMap<(NodeId, RunId), u32>,
+    /// What nodes look at, for gates.
+    questions: BTreeMap<(NodeId, RunId), gates::Question>,
     /// What happened to rings, for judging what the seeds reach.
     pub ring_events: BTreeSet<String>,
 }
@@ -94,7 +99,9 @@ impl World {
         let sites: Vec<String> = (0..count).map(|n| format!("site-{}", n % 3)).collect();
         let runs = (0..runs).map(|n| {
             let plain = run_input(seed * 4 + n, &pairs, &sites, limits, &mut random);
-            run(limiting.as_mut().map_or(plain.clone(), |limiting| with_rings(plain, limiting)))
+            run(limiting
+                .as_mut()
+                .map_or(plain.clone(), |limiting| with_gates(with_rings(plain, limiting), limiting)))
         });
         let runs = runs.collect();
         let says_limits = |n: u64| !(seed + n).is_multiple_of(4);
@@ -117,6 +124,7 @@ impl World {
             agents: (0..count).zip(pairs).zip(sites).map(agent).collect(),
             wire: Vec::new(),
             starts: BTreeMap::new(),
+            questions: BTreeMap::new(),
             ring_events: BTreeSet::new(),
         }
     }
@@ -295,6 +303,11 @@ impl World {
                     return;
                 }
             }
+            for ask in self.runs[&id].engine.wanted(now).ask {
+                if self.save_ask(id, ask).is_none() {
+                    return;
+                }
+            }
             for offer in self.runs[&id].engine.wanted(now).offer {
                 self.check_ring_order(id, offer.node);
                 assert!(!self.agents[&offer.node].held, "{} is held, and offered", offer.node);
@@ -305,6 +318,7 @@ impl World {
             }
         }
         self.deliver();
+        self.ask_and_answer();
     }
 
     /// What the sessions of connected nodes send from the inbox: assignments, and the word to stop.
@@ -477,6 +491,7 @@ impl World {
             let rings: Vec<_> = run.stored_rings.iter().map(|ring| (ring.clone(), now.mono)).collect();
             let mode = run.stored_mode.clone();
             run.engine = Rollout::restore(run.plan.clone(), mode, now, now.mono, known, held, rings).unwrap();
+            Run::tell_looks(&mut run.engine, &run.stored_looks, now);
         }
         let over = |(scope, limit): (Scope, usize)| (scope.clone(), limit.max(self.held_of(&scope)));
         self.allowed = self.limited().into_iter().map(over).collect();

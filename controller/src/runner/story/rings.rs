@@ -11,7 +11,7 @@ use crate::repo::runs;
 use crate::service::rollouts::{Steer, steer};
 use crate::testing::operator;
 
-fn ring(number: usize, name: &str, soak_ms: u64) -> RingRecord {
+pub(super) fn ring(number: usize, name: &str, soak_ms: u64) -> RingRecord {
     let mut ring = RingRecord {
         name: name.to_owned(),
         max_parallel: None,
@@ -23,6 +23,8 @@ fn ring(number: usize, name: &str, soak_ms: u64) -> RingRecord {
         excused_failed: 0,
         excused: 0,
         because: String::new(),
+        judgings: 0,
+        verdict: None,
     };
     ring.note(&RingProgress::begin(number));
     ring
@@ -32,8 +34,6 @@ impl World {
     /// Node 1 is the canary, which soaks for ten minutes and is let on by an operator; the others are the rest.
     async fn rollout(&self, nodes: &[u128]) -> RunId {
         let run = self.run_of(1, nodes, 9, None).await;
-        let context = self.context();
-        let stored = context.storage.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap();
         let rollout = RolloutRecord {
             policy: "careful".to_owned(),
             policy_digest: Digest::of(b"policy"),
@@ -41,8 +41,18 @@ impl World {
             max_failed_percent: None,
             goes_on: false,
             max_per_site: None,
+            gates: vec![],
+            judging_ms: None,
             rings: vec![ring(0, "canary", 600_000), ring(1, "rest", 0)],
         };
+        self.follow(run, nodes, rollout).await;
+        run
+    }
+
+    /// The run follows these rings: node 1 is in the first, the others are in the second.
+    pub(super) async fn follow(&self, run: RunId, nodes: &[u128], rollout: RolloutRecord) {
+        let context = self.context();
+        let stored = context.storage.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap();
         let record = RunRecord { rollout: Some(rollout), ..stored.record };
         let mut batch = context.storage.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
         for n in nodes.iter().filter(|n| **n > 1) {
@@ -51,16 +61,15 @@ impl World {
             batch = batch.put_record(key, &JobRecord { ring: 1, ..job }).unwrap();
         }
         context.storage.audited.commit(batch, vec![]).await.unwrap();
-        run
     }
 
-    async fn rings(&self, run: RunId) -> Vec<RingState> {
+    pub(super) async fn rings(&self, run: RunId) -> Vec<RingState> {
         let stored =
             self.context().storage.repo.get::<RunRecord>(&runs::key(run).unwrap()).await.unwrap().unwrap();
         stored.record.rollout.unwrap().rings.iter().map(|ring| ring.state).collect()
     }
 
-    async fn say(&self, active: &Active, run: RunId, what: Steer) -> crate::error::Result<String> {
+    pub(super) async fn say(&self, active: &Active, run: RunId, what: Steer) -> crate::error::Result<String> {
         self.context().memory.open_runs.publish(run, Arc::clone(&active.open));
         steer(&self.context().storage, &self.context().memory, &operator(), run, what, ("because", "")).await
     }

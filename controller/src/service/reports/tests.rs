@@ -17,15 +17,15 @@ use crate::repo::runs;
 use crate::testing::{TestContext, agent, enrolled, job_record, run_record};
 
 /// A node that has the fleet's reports signed by its own key, one behind the other.
-struct Reporter {
-    agent: Agent,
+pub(super) struct Reporter {
+    pub(super) agent: Agent,
     key: SigningKey,
     previous: Option<Digest>,
     sequence: u64,
 }
 
 impl Reporter {
-    async fn new(context: &Context) -> Self {
+    pub(super) async fn new(context: &Context) -> Self {
         let agent = enrolled(context, 1).await;
         let (key, _) = SigningKey::generate().unwrap();
         let record = context.memory.node_cache.get(agent.node).unwrap().record;
@@ -47,21 +47,35 @@ impl Reporter {
     }
 
     fn with_steps(&mut self, context: &Context, job: JobId, steps: &serde_json::Value) -> Arrived {
+        let request = Authority::Request(Digest::of(b"request"));
+        self.ended(context, job, (Attempt(1), request), Outcome::Succeeded, steps)
+    }
+
+    /// The report on an end of this job, next in the chain.
+    pub(super) fn ended(
+        &mut self,
+        context: &Context,
+        job: JobId,
+        (attempt, authority): (Attempt, Authority),
+        outcome: Outcome,
+        steps: &serde_json::Value,
+    ) -> Arrived {
         let run = job.run;
         self.sequence += 1;
-        let report = json!({
-            "schema": "fleet/v1/report", "job": job, "attempt": 1,
-            "request": Digest::of(b"request"), "sequence": self.sequence, "previous": self.previous,
-            "outcome": "succeeded", "reason": "", "started": 1_790_000_000_000_u64,
+        let mut report = json!({
+            "schema": "fleet/v1/report", "job": job, "attempt": attempt,
+            "sequence": self.sequence, "previous": self.previous,
+            "outcome": outcome, "reason": "because", "started": 1_790_000_000_000_u64,
             "ended": 1_790_000_000_000_u64, "boot": {"id": "boot", "ended_ms": 1}, "working_ms": 1,
             "steps": steps,
         });
+        report.as_object_mut().unwrap().append(json!(authority).as_object_mut().unwrap());
         let report: Report = serde_json::from_value(report).unwrap();
         let payload = canonical::to_vec(&report).unwrap();
         let digest = Digest::of(&payload);
         self.previous = Some(digest);
         let signature = self.key.sign(SealKind::Report, context.identities.fleet.fleet, digest);
-        Arrived { run, attempt: Attempt(1), payload, signature }
+        Arrived { run, attempt, payload, signature }
     }
 }
 

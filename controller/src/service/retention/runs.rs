@@ -79,7 +79,9 @@ async fn take_run(storage: &Storage, run: &RunRecord) -> Result<bool> {
 /// Is there a node that may still come back with one of these jobs? It is told to stop and asked for its report, and
 /// that takes the job, the run and the request.
 async fn is_awaited(storage: &Storage, jobs: &Jobs) -> Result<bool> {
-    for (_, job) in jobs.iter().filter(|(_, job)| job.record.state.outcome() == Some(Outcome::Lost)) {
+    let may_answer =
+        |job: &JobRecord| job.state.outcome() == Some(Outcome::Lost) || job.open_gates().is_some();
+    for (_, job) in jobs.iter().filter(|(_, job)| may_answer(&job.record)) {
         let entry = jobs::inbox_entry(job.record.node, job.record.run)?;
         if storage.repo.get::<InboxRecord>(&entry).await?.is_some() {
             return Ok(true);

@@ -7,6 +7,7 @@
 //! `fleet-documents`. Every crate may use them.
 
 pub mod expr;
+pub mod gates;
 pub mod ids;
 pub mod kind;
 pub mod param;

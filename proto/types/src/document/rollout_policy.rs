@@ -14,7 +14,7 @@ use super::schema::JsonSchema;
 use super::share::Share;
 use super::value::{Value, is_true, yes};
 use crate::id::Name;
-use crate::idle::{NO_GATES, NO_PAIR_ORDER, NO_SEVERITY_ROLLOUT};
+use crate::idle::{NO_FLOWS, NO_PAIR_ORDER, NO_SEVERITY_ROLLOUT};
 use crate::label::Selector;
 use crate::time::Span;
 
@@ -49,14 +49,13 @@ pub struct RolloutPolicy {
     pub pair: Option<PairOrder>,
     /// Traffic that must hold on both sides of a change.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-idle" = NO_GATES))]
+    #[schemars(extend("x-idle" = NO_FLOWS))]
     pub flows: Option<Flows>,
     /// The rings, tried in this order; a node is in the first one that means it.
     #[serde(rename = "ring")]
     pub rings: Vec<Ring>,
     /// What must hold before a ring is done, by id.
     #[serde(default, rename = "gate", skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("x-idle" = NO_GATES))]
     pub gates: BTreeMap<Id, Gate>,
     /// What happens with failures.
     #[serde(default, skip_serializing_if = "Failure::is_default")]
@@ -229,6 +228,7 @@ pub enum Protocol {
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     /// What judges.
+    #[schemars(extend("x-takes" = "action"))]
     pub uses: String,
     /// Its parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -408,8 +408,8 @@ pub enum OverrideWindows {
 impl RolloutPolicy {
     /// What of it this build cannot do, by name: a rollout that left it out would be less careful than it says.
     pub fn not_built(&self) -> Vec<String> {
-        let mut missing: Vec<String> =
-            self.gates.iter().map(|(id, gate)| format!("gate \"{id}\" ({})", gate.uses)).collect();
+        let not_judged = |(id, gate): (&Id, &Gate)| Some(format!("gate \"{id}\" ({})", gate.not_built()?));
+        let mut missing: Vec<String> = self.gates.iter().filter_map(not_judged).collect();
         if let Some(pair) = &self.pair {
             let named = [
                 (pair.order == MemberOrder::StandbyFirst, "pair.order = \"standby_first\""),

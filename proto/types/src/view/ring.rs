@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::RingState;
+use crate::run::{RingState, Verdict};
 
 /// One ring of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,25 @@ pub struct RingView {
     /// Why it halted.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub because: String,
+    /// Its gates; none where the policy has none, and of the last ring, after which nothing waits for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gates: Option<GatesView>,
+}
+
+/// The gates of a ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatesView {
+    /// Their ids.
+    pub ids: Vec<String>,
+    /// What they said last; none while they have not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// On so many nodes they hold; none while they are not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<u32>,
+    /// So many nodes have not answered; none while they are not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<u32>,
 }
 
 /// How many nodes of a ring are where.

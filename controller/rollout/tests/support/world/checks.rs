@@ -1,12 +1,12 @@
 //! What must hold of a simulated world after every event, on the controller's side and on the nodes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_rollout::{JobFact, Rollout, Scope};
 use fleet_types::id::NodeId;
 use fleet_types::job::Outcome;
 
-use super::{World, held};
+use super::{Run, World, held};
 use crate::support::agent::Agent;
 
 impl World {
@@ -19,7 +19,7 @@ impl World {
             for (id, job) in &known {
                 assert_eq!(job.fact, run.stored[id], "memory and store say the same of {id}");
             }
-            let again = Rollout::restore(
+            let mut again = Rollout::restore(
                 run.plan.clone(),
                 run.stored_mode.clone(),
                 run.engine.anchor(),
@@ -28,6 +28,11 @@ impl World {
                 held(&run.plan, &self.holds),
                 run.engine.known_rings(),
             );
+            let looks: BTreeMap<_, _> = run.engine.known_looks().collect();
+            assert_eq!(looks, run.stored_looks, "memory and store say the same of the gates");
+            if let Ok(again) = &mut again {
+                Run::tell_looks(again, &looks, now);
+            }
             let rings: Vec<_> = run.engine.known_rings().map(|(progress, _)| progress).collect();
             assert_eq!(rings, run.stored_rings, "memory and store say the same of the rings");
             assert_eq!(again.as_ref(), Ok(&run.engine), "events and records give the same state");

@@ -58,6 +58,7 @@ pub(super) fn run_input(
             None
         },
         rings: vec![],
+        judging: None,
         tolerance: Tolerance::default(),
         nodes: nodes.collect(),
     }
@@ -88,6 +89,22 @@ pub(super) fn with_rings(input: PlanInput, random: &mut Random) -> PlanInput {
     PlanInput { rings, tolerance, nodes, not_after, ..input }
 }
 
+/// In four rollouts of five its rings are judged, for up to two hours. Its jobs are short and many may fail, so that there
+/// is something to judge.
+pub(super) fn with_gates(input: PlanInput, random: &mut Random) -> PlanInput {
+    if input.rings.is_empty() || random.chance(20) {
+        return input;
+    }
+    let judging = Some(Duration::from_secs(600 + random.below(6600)));
+    let job_limit = Duration::from_secs(120 + random.below(240));
+    let ring = |ring: RingInput| RingInput { success_percent: ring.success_percent.clamp(34, 50), ..ring };
+    let rings: Vec<RingInput> = input.rings.into_iter().take(2).map(ring).collect();
+    let nodes = input.nodes.into_iter().enumerate();
+    let nodes = nodes.map(|(n, node)| PlannedNode { ring: n % 2, ..node }).collect();
+    let tolerance = Tolerance { goes_on: random.chance(25), ..Tolerance::default() };
+    PlanInput { judging, job_limit, rings, tolerance, nodes, ..input }
+}
+
 /// A run as it begins.
 pub(super) fn run(input: PlanInput) -> (RunId, Run) {
     let plan = Plan::new(input.clone()).unwrap();
@@ -98,6 +115,7 @@ pub(super) fn run(input: PlanInput) -> (RunId, Run) {
         stored: plan.nodes().iter().map(|n| (n.node, JobFact::Queued)).collect(),
         stored_places: BTreeMap::new(),
         stored_mode: Mode::Going,
+        stored_looks: BTreeMap::new(),
         stored_rings: (0..input.rings.len().max(1)).map(RingProgress::begin).collect(),
         soak_began: None,
         engine: Rollout::new(plan.clone(), now),

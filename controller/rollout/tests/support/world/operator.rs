@@ -10,6 +10,7 @@ impl Run {
         let rings: Vec<_> = self.engine.known_rings().collect();
         let (plan, mode, held) = (self.plan.clone(), self.stored_mode.clone(), held(&self.plan, holds));
         self.engine = Rollout::restore(plan, mode, anchor, since, known, held, rings).unwrap();
+        Self::tell_looks(&mut self.engine, &self.stored_looks, anchor);
     }
 }
 
@@ -99,6 +100,9 @@ impl World {
         }
         self.ring_events.insert(step.event.to_string());
         run.stored_rings[step.ring] = step.progress;
+        if step.event == RingEvent::Passed {
+            self.check_passed(id, step.ring);
+        }
         // Drawn beside the rest, so that a seed without rings is the world that it was.
         if self.limiting.as_mut().is_some_and(|limiting| limiting.chance(5)) {
             self.restart();
