@@ -6,8 +6,6 @@ use std::process::Command;
 use std::sync::Arc;
 
 use fleet_certs::revoke::{Denied, DenyList};
-use fleet_certs::tls::{self, EnrolmentServer, MutualServer, TlsClock};
-use fleet_certs::{CertificateDer, ServerName};
 use fleet_store::{KvStore, StoreError};
 use fleet_types::trust::SignedBundle;
 use serde::Serialize;
@@ -32,6 +30,7 @@ use crate::repo::fleet::{self, FleetRecord};
 use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::runner::run_loop;
+use crate::server_tls::{ServerCertificate, ServerTlsError};
 use crate::service::audit::Tree;
 use crate::service::{findings, holds, inventory, packages, places, presence, upgrades, upkeep};
 
@@ -50,9 +49,9 @@ pub enum AppError {
     /// The data directory is open to others, or holds keys of others.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// TLS settings.
-    #[error("tls settings cannot be used")]
-    Tls(#[from] tls::TlsError),
+    /// The own certificate.
+    #[error(transparent)]
+    Tls(#[from] ServerTlsError),
     /// A port is taken or may not be opened.
     #[error("cannot listen on {address}")]
     Listen {
@@ -177,51 +176,6 @@ pub async fn open_context(
     Ok(context)
 }
 
-struct TlsSettings {
-    mutual: tls::ServerTls,
-    enrolment: tls::ServerTls,
-    // Publishing a new configuration goes through these; dropping them would end the watch.
-    _keep: Vec<tokio::sync::watch::Sender<Arc<fleet_certs::ServerConfig>>>,
-}
-
-fn tls_settings(
-    config: &Config,
-    storage: &Storage,
-    identities: &Identities,
-) -> Result<TlsSettings, AppError> {
-    let fleet = identities.fleet.fleet;
-    let identity = identities.keyring.server_identity(
-        (fleet, identities.fleet.controller),
-        &config.server_names,
-        storage.clock.now(),
-    )?;
-    // The configuration was validated: every name parses.
-    let server_name = ServerName::try_from(config.server_names[0].clone())
-        .map_err(|_| tls::TlsError::Trust("server name".to_owned()))?;
-    let trust = identities.trust.get();
-    let certificates = |authorities: &[fleet_types::trust::Authority]| -> Vec<CertificateDer<'static>> {
-        authorities.iter().map(|authority| CertificateDer::from(authority.certificate.clone())).collect()
-    };
-    let clock = storage.clock.clone();
-    let tls_clock = TlsClock::reading(move || clock.now());
-    let controller_authorities = certificates(&trust.0.controller_authorities);
-    let mutual = MutualServer {
-        fleet,
-        identity: identity.clone(),
-        server_name: server_name.clone(),
-        controller_authorities: controller_authorities.clone(),
-        agent_authorities: certificates(&trust.0.agent_authorities),
-        operator_authorities: certificates(&trust.0.operator_authorities),
-        denied: Arc::clone(&identities.denied),
-        clock: tls_clock.clone(),
-    };
-    let enrolment =
-        EnrolmentServer { fleet, identity, server_name, controller_authorities, clock: tls_clock };
-    let (keep_mutual, mutual) = tls::publish(mutual.build()?);
-    let (keep_enrolment, enrolment) = tls::publish(enrolment.build()?);
-    Ok(TlsSettings { mutual, enrolment, _keep: vec![keep_mutual, keep_enrolment] })
-}
-
 fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
     listener::listen(address).map_err(|source| AppError::Listen { address, source })
 }
@@ -254,7 +208,8 @@ async fn serve(
         &context.identities.fleet.roots,
     )?;
     holds::take_up_again(&context).await?;
-    let tls = tls_settings(config, &context.storage, &context.identities)?;
+    let (certificate, main_tls, enrolment_tls) =
+        ServerCertificate::publish(Arc::clone(&context), config.server_names.clone())?;
     let agent_socket = bind(config.agent_listen)?;
     let enrol_socket = bind(config.enrol_listen)?;
     let ready = Ready {
@@ -272,6 +227,7 @@ async fn serve(
     background.spawn(run_loop::run(Arc::clone(&context), runner_stop.clone()));
     let tree = Arc::new(Tree::default());
     background.spawn(upkeep::run(Arc::clone(&context), Arc::clone(&tree), runner_stop.clone()));
+    background.spawn(certificate.keep(runner_stop.clone()));
     background.spawn(findings::run(Arc::clone(&context), runner_stop.clone()));
     background.spawn(presence::keep(Arc::clone(&context), runner_stop.clone()));
     background.spawn(Arc::clone(&refusals).write(Arc::clone(&context), runner_stop.clone()));
@@ -283,8 +239,8 @@ async fn serve(
         tracker: tracker.clone(),
         stop: stop.clone(),
     };
-    let main = servers.main(agent_socket, tls.mutual.clone());
-    let enrolment = servers.enrolment(enrol_socket, tls.enrolment.clone());
+    let main = servers.main(agent_socket, main_tls);
+    let enrolment = servers.enrolment(enrol_socket, enrolment_tls);
     if let Some(path) = ready_file {
         let text = serde_json::to_vec(&ready).map_err(ControllerError::internal)?;
         fleet_certs::files::write_atomic(path, &text, 0o644)?;

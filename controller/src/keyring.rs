@@ -19,10 +19,8 @@ use fleet_types::trust::{DispatchStatement, SignedDispatch, TrustBundle};
 
 /// Authorities live ten years: they are rotated by the operator, not by surprise.
 const AUTHORITY_LIFE: Duration = Duration::from_hours(87600);
-/// The server certificate is made anew at each start only: a controller that runs longer than this has to be
-/// restarted. Replacing it while running has its place in the watch that listeners read; nobody publishes yet.
-pub const SERVER_LIFE: Duration = Duration::from_hours(2160);
-/// The authority's statement about the dispatch key; made anew at each start, like the certificate.
+/// The authority's statement about the dispatch key; made anew with each certificate of the controller. Agents are told
+/// of it when they connect, and no link is as old as this: it ends with the agent's certificate.
 const DISPATCH_LIFE: Duration = Duration::from_hours(2160);
 /// Statements begin a little in the past: agents' clocks may be behind by as much.
 const BACK_DATED: Duration = Duration::from_mins(5);
@@ -124,7 +122,49 @@ pub fn load_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
     SigningKey::from_pem(&text).map_err(|source| KeyringError::Key { path: path.to_owned(), source })
 }
 
+/// What is to be said about the end of an authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// Nothing yet.
+    None,
+    /// It is to be replaced this half year.
+    Warn,
+    /// It is to be replaced now.
+    Urgent,
+}
+
+/// Half a year is time to plan it, a month is what it takes to reach every node.
+pub fn notice(now: Timestamp, end: Timestamp) -> Notice {
+    let left = end.since(now);
+    if left <= Duration::from_hours(30 * 24) {
+        Notice::Urgent
+    } else if left <= Duration::from_hours(180 * 24) {
+        Notice::Warn
+    } else {
+        Notice::None
+    }
+}
+
+/// The sentence about it.
+pub fn about_end(role: Role, now: Timestamp, end: Timestamp) -> String {
+    let issues = "nothing it has issued is accepted after that";
+    match end.since(now).as_secs() / 86_400 {
+        0 if end <= now => format!("the {role} authority ended {end}; {issues}"),
+        days => format!("the {role} authority ends {end}, in {days} days; {issues}"),
+    }
+}
+
 impl Keyring {
+    /// Each authority with its end.
+    pub fn ends(&self) -> [(Role, Timestamp); 3] {
+        [
+            (Role::Controller, &self.controller_ca),
+            (Role::Agent, &self.agent_ca),
+            (Role::Operator, &self.operator_ca),
+        ]
+        .map(|(role, authority)| (role, authority.not_after()))
+    }
+
     /// Makes all keys of a new fleet.
     pub fn create(directory: &Path, fleet: FleetId, now: Timestamp) -> Result<Self, KeyringError> {
         std::fs::DirBuilder::new()
@@ -172,11 +212,12 @@ impl Keyring {
         name: (FleetId, ControllerId),
         server_names: &[String],
         now: Timestamp,
+        life: Duration,
     ) -> Result<TlsIdentity, KeyringError> {
         let boxed = |e: Box<dyn std::error::Error + Send + Sync>| KeyringError::Issue(e);
         let key = PrivateKey::generate().map_err(|e| boxed(e.into()))?;
         let requested = RequestedKey::of(&key).map_err(|e| boxed(e.into()))?;
-        let issued = issue::controller(&self.controller_ca, name, server_names, &requested, now, SERVER_LIFE)
+        let issued = issue::controller(&self.controller_ca, name, server_names, &requested, now, life)
             .map_err(|e| boxed(e.into()))?;
         Ok(TlsIdentity::new(issued.chain, &key))
     }
@@ -203,6 +244,20 @@ impl Keyring {
 mod tests {
     use super::*;
     use crate::testing::TestContext;
+
+    #[test]
+    fn the_end_of_an_authority_is_told_half_a_year_before() {
+        let end: Timestamp = "2036-11-22T12:00:00Z".parse().unwrap();
+        let before = |days: u64| end.minus(Duration::from_hours(days * 24));
+        let at = |days| notice(before(days), end);
+        assert_eq!(
+            [at(181), at(180), at(31), at(30), at(0)],
+            [Notice::None, Notice::Warn, Notice::Warn, Notice::Urgent, Notice::Urgent]
+        );
+        assert!(about_end(Role::Agent, before(90), end).contains("the agent authority ends"));
+        assert!(about_end(Role::Agent, before(90), end).contains("in 90 days"));
+        assert!(about_end(Role::Agent, end.plus(Duration::from_secs(1)), end).contains("ended"));
+    }
 
     #[tokio::test]
     async fn authorities_exchanged_with_each_other_are_refused_by_name() {

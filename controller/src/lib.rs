@@ -14,7 +14,8 @@
 //! | [`rebuild`] | records → the engine's state, for runner and views |
 //! | [`repo`] | records, keys, the audited |
 //! | [`config`], [`settings`], [`clock`], [`wake`], [`error`] | what all of them use |
-//! | [`keyring`], [`init`], [`app`], [`context`] | keys on disk, making a fleet, wiring |
+//! | [`keyring`], [`server_tls`] | keys on disk; the own certificate while it runs |
+//! | [`init`], [`app`], [`context`] | making a fleet, wiring |
 
 pub mod access;
 pub mod app;
@@ -31,6 +32,7 @@ pub mod keyring;
 pub mod rebuild;
 pub mod repo;
 pub mod runner;
+pub mod server_tls;
 pub mod service;
 pub mod settings;
 pub mod wake;

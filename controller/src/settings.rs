@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use fleet_certs::issue;
 use fleet_rollout::Limits as ChangingLimits;
 
 /// How long a connection may last.
@@ -97,6 +98,8 @@ pub struct Settings {
     pub agent_certificate: Duration,
     /// Life of an operator's certificate.
     pub operator_certificate: Duration,
+    /// Life of the controller's own: as an agent's, so that its renewal is nothing rare.
+    pub controller_certificate: Duration,
     /// Below this much free space no output of steps is written: twice the floor of the store, which as a rule
     /// lies on the same file system, so that output stops long before the store refuses new work.
     pub output_floor_bytes: u64,
@@ -134,8 +137,9 @@ impl Default for Settings {
                 limits: Some(Limits { idle: Duration::from_secs(10), life: Duration::from_mins(1) }),
             },
             enrol_per_minute: 30,
-            agent_certificate: Duration::from_hours(72),
-            operator_certificate: Duration::from_hours(12),
+            agent_certificate: issue::AGENT_LIFETIME,
+            operator_certificate: issue::OPERATOR_LIFETIME,
+            controller_certificate: issue::CONTROLLER_LIFETIME,
             output_floor_bytes: 512 * 1024 * 1024,
             drain: Duration::from_secs(10),
             changing: ChangingLimits::default(),

@@ -34,8 +34,8 @@ const PORT_TRIES: usize = 20;
 pub struct Options {
     /// Divides the protocol timers; 50 makes a heartbeat 600 ms.
     pub scale: u32,
-    /// Life of the agents' certificates, seconds; none is the usual one.
-    pub agent_certificate_s: Option<u32>,
+    /// Lives of certificates in seconds, each as its key in `[timers]`; none are the usual ones.
+    pub lives: Vec<(&'static str, u32)>,
     /// Filter of its log.
     pub log: String,
     /// Another program than the one beside this executable.
@@ -48,14 +48,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            scale: 50,
-            agent_certificate_s: None,
-            log: "info".to_owned(),
-            program: None,
-            log_to: None,
-            data: None,
-        }
+        Self { scale: 50, lives: Vec::new(), log: "info".to_owned(), program: None, log_to: None, data: None }
     }
 }
 
@@ -112,9 +105,8 @@ impl ControllerProcess {
             1 => String::new(),
             scale => format!("[timers]\nscale = {scale}\n"),
         };
-        let lives = options
-            .agent_certificate_s
-            .map_or_else(String::new, |life| format!("agent_certificate_s = {life}\n"));
+        let lives: Vec<_> = options.lives.iter().map(|(key, life)| format!("{key} = {life}\n")).collect();
+        let lives = lives.concat();
         let rest = format!("{timers}{lives}[log]\nlevel = {:?}\n", options.log);
         let config = config_files::controller(&controller.data, &controller.served(), &rest);
         std::fs::write(controller.config_path(), config)?;

@@ -1,5 +1,5 @@
-//! F02 with real programs: agents whose certificates last seconds outlive them, also when they or the controller are
-//! killed in the middle of a renewal.
+//! F02 with real programs: agents and a controller whose certificates last seconds outlive them, also when one of them
+//! is killed in the middle of a renewal.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fleet_certs::Serial;
 use fleet_certs::slots::IdentityDir;
+use fleet_tests::channel;
 use fleet_tests::controller_process::Options;
 use fleet_tests::sandbox::Sandbox;
 use fleet_tests::wait::{PATIENCE, pass, wait_for, wait_until};
@@ -24,7 +25,8 @@ const LONGER_LIFE_S: u32 = 40;
 const MOMENTS_MS: [u64; 4] = [0, 5, 15, 50];
 
 async fn sandbox(life_s: u32) -> Result<Sandbox> {
-    Sandbox::start_with(Options { agent_certificate_s: Some(life_s), ..Options::default() }, 1).await
+    Sandbox::start_with(Options { lives: vec![("agent_certificate_s", life_s)], ..Options::default() }, 1)
+        .await
 }
 
 fn serial(identity: &Path) -> Result<Serial> {
@@ -106,5 +108,33 @@ async fn a_controller_that_is_killed_in_the_middle_of_a_renewal_locks_nobody_out
         .await?;
     }
     works(&sandbox).await?;
+    sandbox.finish().await
+}
+
+/// The serial that the controller shows to a new connection.
+async fn shown(sandbox: &Sandbox) -> Result<Serial> {
+    let context = IdentityDir::open(&sandbox.operator.folder().join("contexts/dev/identity"))?;
+    let identity = context.load()?.identity;
+    let own = identity.tls()?;
+    let fleet = own.describe()?.identity.fleet();
+    let tls = channel::mutual_tls(fleet, own, identity.controller_authorities)?;
+    let uri = format!("http://{}", sandbox.controller.agent_address()).parse()?;
+    Ok(channel::connector(&tls).dial(&uri).await?.controller()?.serial)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f02_the_controllers_own_certificate_is_renewed_while_it_runs_and_links_stay() -> Result<()> {
+    let options = Options { lives: vec![("controller_certificate_s", LIFE_S)], ..Options::default() };
+    let sandbox = Sandbox::start_with(options, 1).await?;
+    let (began, life, mut serials) = (Instant::now(), Duration::from_secs(LIFE_S.into()), BTreeSet::new());
+    wait_for("two lives to pass", PATIENCE * 4, async || {
+        serials.insert(shown(&sandbox).await?);
+        Ok((began.elapsed() > life * 2).then_some(()))
+    })
+    .await?;
+    ensure!(serials.len() >= 3, "{serials:?}");
+    works(&sandbox).await?;
+    let links = sandbox.nodes[0].log().matches("link is up").count();
+    ensure!(links == 1, "the agent's link was made {links} times");
     sandbox.finish().await
 }

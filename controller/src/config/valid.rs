@@ -210,8 +210,11 @@ fn copies(
 /// Certificates that last as long as a test says.
 #[cfg(feature = "scaled-timers")]
 fn short_lived(mut settings: Settings, timers: &RawTimers) -> Settings {
-    if let Some(seconds) = timers.agent_certificate_s {
-        settings.agent_certificate = Duration::from_secs(seconds.into());
+    for (life, seconds) in [
+        (&mut settings.agent_certificate, timers.agent_certificate_s),
+        (&mut settings.controller_certificate, timers.controller_certificate_s),
+    ] {
+        *life = seconds.map_or(*life, |seconds| Duration::from_secs(seconds.into()));
     }
     settings
 }

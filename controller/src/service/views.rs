@@ -2,6 +2,7 @@
 
 use fleet_types::id::Name;
 use fleet_types::label::Selector;
+use fleet_types::time::Timestamp;
 use fleet_types::view::{Attention, NodeItem, NodeView, Page, Presence, Status, WhoAmI};
 
 use super::caller::Operator;
@@ -9,6 +10,7 @@ use super::{hints, inventory, reports, run_views};
 use crate::context::{Context, Identities, Memory, Storage};
 use crate::error::{ControllerError, Result};
 use crate::fleet::node_cache::Known;
+use crate::keyring::{self, Keyring, Notice};
 use crate::repo::nodes::NodeState;
 
 /// Lines of one section of the status.
@@ -48,8 +50,8 @@ pub fn who_am_i(storage: &Storage, identities: &Identities, caller: &Operator) -
 /// The fleet on one screen, from kept counts.
 pub async fn status(context: &Context) -> Result<Status> {
     let now = context.storage.clock.now();
-    let mut attention: Vec<Attention> =
-        context.memory.node_cache.attention(LINES).iter().map(attention_of).collect();
+    let mut attention = authorities_that_end(&context.identities.keyring, now);
+    attention.extend(context.memory.node_cache.attention(LINES).iter().map(attention_of));
     attention.truncate(LINES);
     Ok(Status {
         schema: "fleet/v1/status".to_owned(),
@@ -60,6 +62,17 @@ pub async fn status(context: &Context) -> Result<Status> {
         active_runs: run_views::open(&context.storage, &context.memory, LINES).await?,
         deadlines: context.memory.findings.deadlines(),
     })
+}
+
+/// What is to be said about the ends of authorities: with one of them a whole role goes.
+fn authorities_that_end(keyring: &Keyring, now: Timestamp) -> Vec<Attention> {
+    let ends = keyring.ends().into_iter().filter(|(_, end)| keyring::notice(now, *end) != Notice::None);
+    ends.map(|(role, end)| Attention {
+        subject: format!("{role} authority"),
+        message: keyring::about_end(role, now, end),
+        command: "fleetctl status".to_owned(),
+    })
+    .collect()
 }
 
 fn attention_of(known: &Known) -> Attention {

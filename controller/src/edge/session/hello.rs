@@ -89,7 +89,7 @@ pub fn welcome(context: &Context, protocol: u32, bundle_version: u64) -> (pb::We
         generation: context.identities.fleet.generation.0,
         heartbeat_interval_ms: millis(settings.heartbeat),
         reconnect_spread_ms: millis(settings.reconnect_spread(context.memory.sessions.connected())),
-        dispatch: convert::to_json(context.identities.wave_signer.statement()),
+        dispatch: convert::to_json(context.identities.wave_signer.statement().as_ref()),
         trust_bundle: if newer { convert::to_json(&trust.1) } else { Vec::new() },
         controller_version: env!("CARGO_PKG_VERSION").to_owned(),
         takes_packages: true,
