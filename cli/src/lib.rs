@@ -17,6 +17,7 @@
 //! | [`client`] | one connection to a controller, typed calls with limits; the wire ends here |
 //! | [`signing`], [`targets`], [`confirm`] | envelopes and requests; which nodes; levels of danger |
 //! | [`session`] | what every command is handed |
+//! | [`renewal`] | the certificate of a context renews itself |
 //! | [`commands`] | one file a command |
 //! | [`dev`] | `fleetctl dev`: a whole fleet on this machine |
 
@@ -31,6 +32,7 @@ pub mod dev;
 pub mod environment;
 pub mod error;
 pub mod render;
+pub mod renewal;
 pub mod session;
 pub mod settings;
 pub mod signing;

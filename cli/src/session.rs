@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::context::{Context, ContextStore};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
+use crate::renewal;
 use crate::render::{self, Answer, Look, OutputFormat, Times, escape};
 use crate::settings::Settings;
 
@@ -152,10 +153,29 @@ impl<'a> Session<'a> {
         self.contexts()?.choose(self.settings.context.as_ref())
     }
 
-    /// Connects to the controller of the context.
+    /// Connects to the controller of the context. Its certificate is renewed on the way where that is due; where it cannot
+    /// be, the present one serves as long as it lasts.
     pub async fn connect(&mut self) -> Result<Client, Failure> {
         let context = self.context()?;
         self.say_more(format!("context {}: {}", context.name, context.endpoint));
-        Client::connect(&context, self.settings.call_limit(), self.environment.now).await
+        let (limit, now) = (self.settings.call_limit(), self.environment.now);
+        let client = Client::connect(&context, limit, now).await?;
+        match renewal::if_due(&context, &client, limit, now).await {
+            Ok(None) => Ok(client),
+            Ok(Some(renewed)) => {
+                let until = renewed.certificate().not_after;
+                self.say_more(format!("your certificate for context {} is renewed, until {until}", context.name));
+                Ok(renewed)
+            }
+            Err(failure) => {
+                let text = format!("your certificate is not renewed: {}", failure.what);
+                if renewal::ends_soon(client.certificate(), now()) {
+                    self.say(format!("warning: {text}; it ends {}", client.certificate().not_after));
+                } else {
+                    self.say_more(text);
+                }
+                Ok(client)
+            }
+        }
     }
 }

@@ -49,6 +49,7 @@ const TABLE: &[(&str, Needs)] = &[
     ("/fleet.v1.AgentService/PutPackages", Needs::Agent),
     (RENEW_AGENT, Needs::Agent),
     ("/fleet.v1.OperatorService/WhoAmI", Needs::AnyOperator),
+    ("/fleet.v1.OperatorService/RenewCertificate", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/GetStatus", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/ListNodes", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/GetNode", Needs::AnyOperator),

@@ -82,6 +82,20 @@ impl TestContext {
     }
 }
 
+fn fleet() -> FleetId {
+    FleetId::from_uuid(uuid::Uuid::from_u128(1))
+}
+
+fn certificate(identity: Identity) -> PeerIdentity {
+    PeerIdentity {
+        identity,
+        serial: "4001".parse().unwrap(),
+        not_before: Timestamp::clamped(1_790_000_000_000),
+        not_after: Timestamp::clamped(4_000_000_000_000),
+        fingerprint: Digest::of(b"a certificate"),
+    }
+}
+
 /// An operator who may do everything.
 pub fn operator() -> Operator {
     let record = OperatorRecord {
@@ -93,9 +107,8 @@ pub fn operator() -> Operator {
         created: Timestamp::clamped(1_790_000_000_000),
     };
     Operator {
+        certificate: Arc::new(certificate(Identity::Operator(fleet(), record.id))),
         record: Arc::new(record),
-        certificate: Digest::of(b"a certificate"),
-        certificate_not_after: Timestamp::clamped(4_000_000_000_000),
         address: "127.0.0.1".to_owned(),
     }
 }
@@ -103,17 +116,10 @@ pub fn operator() -> Operator {
 /// The agent of a node.
 pub fn agent(n: u128) -> Agent {
     let node = NodeId::from_uuid(uuid::Uuid::from_u128(n));
-    let certificate = PeerIdentity {
-        identity: Identity::Agent(FleetId::from_uuid(uuid::Uuid::from_u128(1)), node),
-        serial: "4001".parse().unwrap(),
-        not_before: Timestamp::clamped(1_790_000_000_000),
-        not_after: Timestamp::clamped(4_000_000_000_000),
-        fingerprint: Digest::of(b"a certificate"),
-    };
     Agent {
         node,
         name: format!("fw-{n}").parse().unwrap(),
-        certificate: Arc::new(certificate),
+        certificate: Arc::new(certificate(Identity::Agent(fleet(), node))),
         address: "127.0.0.1".to_owned(),
     }
 }

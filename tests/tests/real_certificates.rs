@@ -1,5 +1,5 @@
-//! F02 with real programs: agents and a controller whose certificates last seconds outlive them, also when one of them
-//! is killed in the middle of a renewal.
+//! F02 with real programs: agents, a controller and an operator whose certificates last seconds outlive them, also when
+//! a program is killed in the middle of a renewal.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -33,8 +33,8 @@ fn serial(identity: &Path) -> Result<Serial> {
     Ok(IdentityDir::open(identity)?.load()?.identity.tls()?.describe()?.serial)
 }
 
-async fn renewals(sandbox: &Sandbox) -> Result<Vec<AuditItem>> {
-    let page: Page<AuditItem> = sandbox.operator.json(&["audit", "list", "--action", "node.renew"]).await?;
+async fn renewals(sandbox: &Sandbox, action: &str) -> Result<Vec<AuditItem>> {
+    let page: Page<AuditItem> = sandbox.operator.json(&["audit", "list", "--action", action]).await?;
     Ok(page.items)
 }
 
@@ -65,7 +65,7 @@ async fn f02_an_agent_outlives_three_lives_of_its_certificate() -> Result<()> {
     .await?;
     sandbox.all_online().await?;
     works(&sandbox).await?;
-    let told = renewals(&sandbox).await?;
+    let told = renewals(&sandbox, "node.renew").await?;
     ensure!(serials.len() >= 4 && told.len() >= 3, "{} serials, {} renewals", serials.len(), told.len());
     // One link after the other, and no gap between them in which the node would have been missed.
     let log = sandbox.nodes[0].log();
@@ -136,5 +136,20 @@ async fn f02_the_controllers_own_certificate_is_renewed_while_it_runs_and_links_
     works(&sandbox).await?;
     let links = sandbox.nodes[0].log().matches("link is up").count();
     ensure!(links == 1, "the agent's link was made {links} times");
+    sandbox.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f02_fleetctl_outlives_three_lives_of_its_certificate_also_side_by_side() -> Result<()> {
+    let options = Options { lives: vec![("operator_certificate_s", LIFE_S)], ..Options::default() };
+    let sandbox = Sandbox::start_with(options, 1).await?;
+    let (began, life) = (Instant::now(), Duration::from_secs(LIFE_S.into()));
+    while began.elapsed() < life * 3 {
+        let call = || sandbox.operator.good(&["node", "list"]);
+        tokio::try_join!(call(), call(), call(), call())?;
+    }
+    works(&sandbox).await?;
+    let told = renewals(&sandbox, "operator.renew").await?;
+    ensure!(told.len() >= 3, "{} renewals", told.len());
     sandbox.finish().await
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fleet_certs::CertificateDer;
 use fleet_proto::pb;
 use fleet_types::document::DocumentKind;
 use fleet_types::id::{Name, RunId};
@@ -52,6 +53,14 @@ impl Client {
     /// Who we are there.
     pub async fn who_am_i(&self) -> Result<view::WhoAmI, Failure> {
         ask!(self, who_am_i, pb::WhoAmIRequest {})
+    }
+
+    /// A certificate for a new key of ours; leaf first. Asked once: what fails is asked again by the next command.
+    pub async fn renew_certificate(&self, csr: Vec<u8>) -> Result<Vec<CertificateDer<'static>>, Failure> {
+        let mut service = self.service();
+        let reply = service.renew_certificate(pb::RenewRequest { csr }).await;
+        let reply = reply.map_err(|status| self.failed(&status))?.into_inner();
+        Ok(reply.certificate_chain.into_iter().map(CertificateDer::from).collect())
     }
 
     /// The fleet on one screen.

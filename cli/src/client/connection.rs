@@ -1,11 +1,12 @@
 //! Connecting: identity of the context, mutual TLS, limits on messages and waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_certs::dial::{Connector, Refusals};
-use fleet_certs::slots::{IdentityDir, SlotError};
+use fleet_certs::slots::{IdentityDir, SlotError, StoredIdentity};
 use fleet_certs::tls::{MutualClient, TlsClock, TlsError, publish};
-use fleet_certs::{CertFault, PeerIdentity, ServerName};
+use fleet_certs::{CertFault, ClientConfig, PeerIdentity, ServerName};
 use fleet_proto::pb::operator_service_client::OperatorServiceClient;
 use fleet_proto::{MAX_MESSAGE_BYTES, convert};
 use fleet_types::time::Timestamp;
@@ -78,15 +79,7 @@ impl Client {
         let server = server_name(&context.server_name)?;
         let tls_identity = identity.tls().map_err(|error| tls_failure(&error, name))?;
         let certificate = tls_identity.describe().map_err(|error| tls_failure(&error, name))?;
-        let settings = MutualClient {
-            fleet: context.fleet,
-            identity: tls_identity,
-            own_authorities: Vec::new(),
-            controller_authorities: identity.controller_authorities,
-            server_name: server.clone(),
-            clock: TlsClock::reading(now),
-        };
-        let (_publisher, tls) = publish(settings.build().map_err(|error| tls_failure(&error, name))?);
+        let (_publisher, tls) = publish(tls(context, &identity, now)?);
         let connector = Connector::new(tls, server);
         let refusals = connector.refusals();
         let channel = open(endpoint(&context.endpoint)?, connector, Dialled::Context(name)).await?;
@@ -165,6 +158,24 @@ impl Client {
     pub(super) async fn next_of_quiet<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
         stream.message().await.map_err(|status| self.failed(&status))
     }
+}
+
+/// TLS settings with an identity of a context, which is checked as the controller will.
+pub fn tls(
+    context: &Context,
+    identity: &StoredIdentity,
+    now: fn() -> Timestamp,
+) -> Result<Arc<ClientConfig>, Failure> {
+    let failed = |error| tls_failure(&error, context.name.as_str());
+    let settings = MutualClient {
+        fleet: context.fleet,
+        identity: identity.tls().map_err(failed)?,
+        own_authorities: Vec::new(),
+        controller_authorities: identity.controller_authorities.clone(),
+        server_name: server_name(&context.server_name)?,
+        clock: TlsClock::reading(now),
+    };
+    settings.build().map_err(failed)
 }
 
 /// Reads the JSON of a view.

@@ -12,6 +12,6 @@ mod streams;
 
 pub use advisories::AdvisoryPiece;
 pub use calls::SourceDocument;
-pub use connection::Client;
+pub use connection::{Client, tls};
 pub use enrolment::{EnrolledOperator, EnrolmentRequest, redeem};
 pub use streams::{AuditRecords, OutputParts, Part, RunChanges};

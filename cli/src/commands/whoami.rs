@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use fleet_certs::PeerIdentity;
-use fleet_types::time::Timestamp;
 use fleet_types::view::WhoAmI;
 
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
+use crate::renewal::ends_soon;
 use crate::render::{Answer, Block, Cell, Times, Tone};
 use crate::session::Session;
 
-/// The end of a certificate is worth a warning from here on, or in the last quarter of a shorter life.
-const WARN_BEFORE: Duration = Duration::from_hours(7 * 24);
 /// Clocks that differ by more than this make certificates and requests fail at their edges.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
@@ -28,11 +25,6 @@ pub async fn run(session: &mut Session<'_>) -> Result<ExitCode, Failure> {
         session.say(format!("warning: {warning}"));
     }
     Ok(ExitCode::Done)
-}
-
-fn ends_soon(certificate: &PeerIdentity, now: Timestamp) -> bool {
-    let life = certificate.not_after.since(certificate.not_before);
-    certificate.not_after.since(now) < WARN_BEFORE.min(life / 4)
 }
 
 fn answer(context: &Context, who: &WhoAmI, times: &Times, ends_soon: bool) -> Answer {

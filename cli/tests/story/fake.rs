@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use fleet_certs::ca::Authority;
-use fleet_certs::csr::RequestedKey;
-use fleet_certs::issue;
 use fleet_certs::token::Token;
-use fleet_proto::pb::enrol_service_server::EnrolService;
 use fleet_proto::pb::operator_service_server::OperatorService;
 use fleet_proto::{convert, pb};
 use fleet_types::canonical;
@@ -26,6 +23,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
 use crate::answers::{Reply, page, refusal, view};
+use crate::certifying::Renewal;
 use crate::fixtures;
 use crate::world::YEAR;
 
@@ -71,6 +69,10 @@ pub struct State {
     pub keys: Vec<String>,
     /// What was ordered about nodes, with its reason.
     pub orders: Vec<String>,
+    /// How renewals go.
+    pub renewal: Renewal,
+    /// Digests of the keys that a certificate was asked for.
+    pub asked_for: Vec<Digest>,
 }
 
 impl State {
@@ -95,6 +97,8 @@ impl State {
             cancelled: Vec::new(),
             keys: Vec::new(),
             orders: Vec::new(),
+            renewal: Renewal::NotBuilt,
+            asked_for: Vec::new(),
         }
     }
 }
@@ -126,49 +130,23 @@ impl Fake {
 }
 
 #[tonic::async_trait]
-impl EnrolService for Fake {
-    async fn enrol(&self, _: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolReply>, Status> {
-        Err(Status::unimplemented("not part of these stories"))
-    }
-
-    async fn enrol_operator(
-        &self,
-        request: Request<pb::EnrolOperatorRequest>,
-    ) -> Result<Response<pb::EnrolOperatorReply>, Status> {
-        let r = request.into_inner();
-        if r.invite_id != self.invite.id.to_string() || r.invite_secret != self.invite.secret.expose() {
-            return Err(refusal(
-                Code::PermissionDenied,
-                "token-refused",
-                "the invite is not known",
-                "ask for a new one",
-            ));
-        }
-        let key = RequestedKey::from_request(&r.csr).unwrap();
-        let issued =
-            issue::operator(&self.operators, self.fleet, operator(), &key, clock::now(), YEAR / 100).unwrap();
-        let mut state = self.state.lock().unwrap();
-        state.content_key = Some(PublicKey::from_slice(&r.content_key).unwrap());
-        Ok(Response::new(pb::EnrolOperatorReply {
-            fleet_id: self.fleet.to_string(),
-            operator_id: operator().to_string(),
-            operator_name: "ada".into(),
-            role: OperatorRole::SecurityAdmin.as_str().into(),
-            certificate_chain: issued.chain.iter().map(|c| c.to_vec()).collect(),
-            root_keys: convert::to_json(&self.roots),
-            trust_bundle: convert::to_json(&state.signed),
-        }))
-    }
-}
-
-#[tonic::async_trait]
 impl OperatorService for Fake {
     type WatchRunStream = Streamed<pb::View>;
     type ReadOutputStream = Streamed<pb::OutputPart>;
     type ReadAuditStream = Streamed<pb::AuditLeaf>;
 
+    async fn renew_certificate(
+        &self,
+        request: Request<pb::RenewRequest>,
+    ) -> Result<Response<pb::RenewReply>, Status> {
+        self.renewed(request.get_ref())
+    }
+
     async fn who_am_i(&self, _: Request<pb::WhoAmIRequest>) -> Reply {
         let state = self.state.lock().unwrap();
+        if state.renewal == Renewal::Refused && !state.asked_for.is_empty() {
+            return Err(refusal(Code::PermissionDenied, "certificate-retired", "it was replaced", ""));
+        }
         let key = state.content_key.unwrap();
         view(&view::WhoAmI {
             schema: "fleet/v1/whoami".into(),

@@ -4,7 +4,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use fleet_certs::csr::{PrivateKey, RequestedKey};
 use fleet_certs::revoke::{Denied, DenyList};
@@ -20,7 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::fake::Fake;
-use crate::world::SERVER_NAME;
+use crate::world::{SERVER_NAME, YEAR};
 
 /// Starts both ports; gives their addresses, enrolment first.
 pub async fn start(fake: &Fake) -> (String, String) {
@@ -29,9 +28,10 @@ pub async fn start(fake: &Fake) -> (String, String) {
     let requested = RequestedKey::of(&key).unwrap();
     let id = "0192f0c1-0000-7000-8000-000000000004".parse().unwrap();
     let names = [SERVER_NAME.to_owned()];
-    let day = Duration::from_hours(24);
+    // Stories go some days ahead.
+    let days = YEAR / 12;
     let issued =
-        issue::controller(&fake.controllers, (fake.fleet, id), &names, &requested, now, day).unwrap();
+        issue::controller(&fake.controllers, (fake.fleet, id), &names, &requested, now, days).unwrap();
     let identity = TlsIdentity::new(issued.chain, &key);
     let server_name = ServerName::try_from(SERVER_NAME).unwrap();
     let controllers = vec![fake.controllers.certificate().clone()];

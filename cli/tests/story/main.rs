@@ -5,10 +5,12 @@
 mod answers;
 mod audit;
 mod backups;
+mod certifying;
 mod documents;
 mod fake;
 mod fixtures;
 mod listening;
+mod renewing;
 mod runs;
 mod signing_in;
 mod views;

@@ -9,6 +9,7 @@ use fleet_certs::ca::Authority;
 use fleet_certs::token::{Token, TokenKind};
 use fleet_types::id::FleetId;
 use fleet_types::seal::SigningKey;
+use fleet_types::time::Timestamp;
 use fleet_types::trust::{BUNDLE_SCHEMA, RootKeys, TrustBundle};
 use fleetctl::environment::Environment;
 use fleetctl::{app, clock};
@@ -106,6 +107,14 @@ impl World {
         let folder = self.folder.path().join("config");
         let folder = folder.to_str().unwrap();
         Environment::fixed(&[("FLEET_CONFIG_DIR", folder), ("FLEET_CONTEXT", "prod")], clock::now)
+    }
+
+    /// The same with another clock.
+    pub fn run_at(&self, now: fn() -> Timestamp, args: &[&str]) -> Ended {
+        let folder = self.folder.path().join("config");
+        let folder = folder.to_str().unwrap();
+        let variables = [("FLEET_CONFIG_DIR", folder), ("FLEET_CONTEXT", "prod")];
+        run_in(&Environment::fixed(&variables, now), args)
     }
 
     /// Nobody at a keyboard, no terminal.

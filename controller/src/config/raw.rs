@@ -72,6 +72,8 @@ pub struct RawTimers {
     pub scale: Option<u32>,
     /// Life of an agent's certificate, seconds.
     pub agent_certificate_s: Option<u32>,
+    /// Life of an operator's certificate, seconds.
+    pub operator_certificate_s: Option<u32>,
     /// Life of the controller's own, seconds.
     pub controller_certificate_s: Option<u32>,
 }

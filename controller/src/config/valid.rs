@@ -212,6 +212,7 @@ fn copies(
 fn short_lived(mut settings: Settings, timers: &RawTimers) -> Settings {
     for (life, seconds) in [
         (&mut settings.agent_certificate, timers.agent_certificate_s),
+        (&mut settings.operator_certificate, timers.operator_certificate_s),
         (&mut settings.controller_certificate, timers.controller_certificate_s),
     ] {
         *life = seconds.map_or(*life, |seconds| Duration::from_secs(seconds.into()));

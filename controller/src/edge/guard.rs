@@ -1,12 +1,14 @@
-//! Asked before every handler: the access table and the deny list. A call that is in no row of the table, or
-//! of a caller who is shut out or comes with a certificate that was replaced, never reaches a handler, whatever its body (security-and-delivery §1.10, §1.12).
-//! What passes is carried out to its end ([`super::detached`]).
+//! Asked before every handler: the access table and the deny list. A call that is in no row of the table, or of a caller who
+//! is shut out or comes with a certificate that was replaced, never reaches a handler, whatever its body
+//! (security-and-delivery §1.8, §1.10, §1.12). What passes is carried out to its end ([`super::detached`]).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 
 use fleet_certs::name::Identity;
 use fleet_types::audit::Actor;
+use fleet_types::id::OperatorId;
 use http::Request;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -81,13 +83,22 @@ impl GuardLayer {
                 if path != access::RENEW_AGENT
                     && let Err(retired) = certificates::check(&self.context.memory, node, identity)
                 {
-                    return Err(refuse(certificates::RETIRED, retired.to_string(), actor));
+                    let error = refuse(certificates::RETIRED, retired.to_string(), actor);
+                    return Err(error.fix(retired.detail.fix));
                 }
                 Caller::Agent
             }
             Identity::Operator(_, id) => match self.context.identities.operators.get(id) {
                 Some(operator) => {
                     actor.name = operator.name.to_string();
+                    let now = self.context.storage.clock.now();
+                    if !peer.is_known.load(Ordering::Relaxed) {
+                        if let Err(retired) = certificates::check_operator(&operator, identity, now) {
+                            let error = refuse(certificates::RETIRED, retired.to_string(), actor);
+                            return Err(error.fix(retired.detail.fix));
+                        }
+                        peer.is_known.store(true, Ordering::Relaxed);
+                    }
                     Caller::Operator(operator.role)
                 }
                 None => {
@@ -100,6 +111,15 @@ impl GuardLayer {
             let error = refuse("not-allowed", denied.to_string(), actor);
             error.fix("ask a security-admin for the role; fleetctl whoami shows yours")
         })
+    }
+}
+
+impl GuardLayer {
+    /// The operator whose renewed certificate comes for the first time.
+    fn new_of_operator(&self, peer: &Peer) -> Option<OperatorId> {
+        let identity = peer.identity.as_ref()?;
+        let operator = self.context.identities.operators.get(identity.identity.operator()?)?;
+        certificates::is_new_of_operator(&operator, identity).then_some(operator.id)
     }
 }
 
@@ -120,10 +140,19 @@ where
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
         let peer = request.extensions().get::<Peer>();
-        let calls = self.layer.check(request.uri().path(), peer).map(|peer| Arc::clone(&peer.calls));
-        match calls {
-            Ok(calls) => {
-                let done = carry_out(self.layer.tracker.clone(), calls, self.inner.call(request));
+        let admitted = self.layer.check(request.uri().path(), peer).cloned();
+        match admitted {
+            Ok(peer) => {
+                let new = self.layer.new_of_operator(&peer);
+                let (context, tracker) = (Arc::clone(&self.layer.context), self.layer.tracker.clone());
+                let (answer, places) = (self.inner.call(request), Arc::clone(&peer.calls));
+                let call = async move {
+                    if let Some((operator, identity)) = new.zip(peer.identity) {
+                        certificates::seen_of_operator(&context, operator, &identity).await;
+                    }
+                    answer.await
+                };
+                let done = carry_out(tracker, places, call);
                 Box::pin(async move {
                     let defect = || to_status(ControllerError::internal("the call ended without an answer"));
                     let mut done = done.await.unwrap_or_else(|| Ok(defect().into_http()))?;

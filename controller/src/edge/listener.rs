@@ -161,7 +161,12 @@ impl Welcome {
         };
         Some(self.opened(
             tls,
-            Peer { identity, address, calls: Arc::new(Semaphore::new(STREAMS.into())) },
+            Peer {
+                identity,
+                address,
+                calls: Arc::new(Semaphore::new(STREAMS.into())),
+                is_known: Arc::default(),
+            },
             place,
         ))
     }

@@ -29,8 +29,8 @@ use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
-    advisories, audit, backups, copies, documents, enrolment, finding_holds, holds, limits, output, packages,
-    patch_plan, patches, rollouts, run_views, runs, trust, views,
+    advisories, audit, backups, certificates, copies, documents, enrolment, finding_holds, holds, limits,
+    output, packages, patch_plan, patches, rollouts, run_views, runs, trust, views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -98,6 +98,17 @@ impl OperatorService for Operators {
     async fn who_am_i(&self, request: Request<pb::WhoAmIRequest>) -> Reply {
         let caller = peer::operator(&self.context.identities, &request)?;
         view(Ok(views::who_am_i(&self.context.storage, &self.context.identities, &caller)))
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<pb::RenewRequest>,
+    ) -> Result<Response<pb::RenewReply>, Status> {
+        let caller = peer::operator(&self.context.identities, &request)?;
+        let csr = request.into_inner().csr;
+        let certificate_chain =
+            certificates::renew_operator(&self.context, &caller, &csr).await.map_err(to_status)?;
+        Ok(Response::new(pb::RenewReply { certificate_chain }))
     }
 
     async fn get_status(&self, _: Request<pb::StatusRequest>) -> Reply {

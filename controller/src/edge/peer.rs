@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context as TaskContext, Poll};
 
 use fleet_certs::PeerIdentity;
@@ -35,6 +36,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Places for the connection's calls under way.
     pub calls: Arc<Semaphore>,
+    /// Has a call of an operator been let in over it? Such a connection may go on with a certificate that is replaced.
+    pub is_known: Arc<AtomicBool>,
 }
 
 /// A connection after its handshake. Holds its places until it is dropped.
@@ -118,8 +121,7 @@ pub fn operator<T>(identities: &Identities, request: &Request<T>) -> Result<Oper
     let Identity::Operator(_, id) = identity.identity else { return Err(unknown()) };
     Ok(Operator {
         record: identities.operators.get(id).ok_or_else(unknown)?,
-        certificate: identity.fingerprint,
-        certificate_not_after: identity.not_after,
+        certificate: identity,
         address: peer.address.ip().to_string(),
     })
 }

@@ -38,6 +38,17 @@ pub struct Certificates {
     pub next: Option<Certificate>,
     /// The latest beginning of any that this store has issued to it.
     pub newest_start: Option<Timestamp>,
+    /// What the one in use has replaced.
+    pub replaced: Option<Replaced>,
+}
+
+/// A certificate that was retired last, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Its serial.
+    pub serial: Serial,
+    /// When the one after it was seen.
+    pub at: Timestamp,
 }
 
 /// What a certificate is to its holder's record.
@@ -61,6 +72,7 @@ impl Certificates {
             current: Some(Certificate::of(issued, key)),
             next: None,
             newest_start: Some(issued.not_before),
+            replaced: None,
         }
     }
 
@@ -90,7 +102,7 @@ impl Certificates {
     /// After a certificate was seen that is [`Standing::Next`] or [`Standing::Newer`]: it is the one in use, all others
     /// are retired.
     #[must_use]
-    pub fn seen(self, peer: &PeerIdentity) -> Self {
+    pub fn seen(self, peer: &PeerIdentity, now: Timestamp) -> Self {
         let awaited = self.next.filter(|next| next.serial == peer.serial);
         let of_peer =
             || Certificate { serial: peer.serial.clone(), not_after: Some(peer.not_after), key: None };
@@ -98,6 +110,7 @@ impl Certificates {
             current: Some(awaited.unwrap_or_else(of_peer)),
             next: None,
             newest_start: self.newest_start.max(Some(peer.not_before)),
+            replaced: self.current.map(|current| Replaced { serial: current.serial, at: now }),
         }
     }
 
@@ -173,7 +186,7 @@ mod tests {
     #[test]
     fn the_one_before_is_good_until_the_new_one_was_seen() {
         use Standing::{Current, Newer, Next, Retired};
-        let certificates = issued(5);
+        let (certificates, now) = (issued(5), Timestamp::clamped(0));
         let of = |known: &Certificates| -> Vec<Standing> {
             certificates.iter().map(|(_, peer, _)| known.standing(peer)).collect()
         };
@@ -185,23 +198,24 @@ mod tests {
         let again = renewed.with_next(&certificates[2].0, certificates[2].2);
         assert_eq!(of(&again), [Current, Retired, Next, Newer, Newer]);
         assert_eq!(again.end(), Some(certificates[2].0.not_after));
-        let seen = again.seen(&certificates[2].1);
+        let seen = again.seen(&certificates[2].1, now);
         assert_eq!(of(&seen), [Retired, Retired, Current, Newer, Newer]);
         assert_eq!(seen.current.as_ref().unwrap().key, Some(certificates[2].2));
+        assert_eq!(seen.replaced.as_ref().unwrap().serial, certificates[0].0.serial);
         // A store that was restored from before the fifth was issued: it is taken, and what is older than it is not.
-        let restored = seen.seen(&certificates[4].1);
+        let restored = seen.seen(&certificates[4].1, now);
         assert_eq!(of(&restored), [Retired, Retired, Retired, Retired, Current]);
     }
 
     /// A controller whose clock was ahead for an hour issued one that begins later than its successor.
     #[test]
     fn a_retired_one_that_begins_later_than_the_one_in_use_stays_retired() {
-        let certificates = issued(3);
+        let (certificates, now) = (issued(3), Timestamp::clamped(0));
         let known = Certificates::of_enrolment(&certificates[0].0, certificates[0].2)
             .with_next(&certificates[2].0, certificates[2].2)
-            .seen(&certificates[2].1)
+            .seen(&certificates[2].1, now)
             .with_next(&certificates[1].0, certificates[1].2)
-            .seen(&certificates[1].1);
+            .seen(&certificates[1].1, now);
         assert_eq!(known.standing(&certificates[2].1), Standing::Retired);
     }
 }

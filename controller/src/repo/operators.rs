@@ -1,6 +1,6 @@
 //! Operators and their names. Decides nothing; called by enrolment and at a start.
 
-use fleet_store::Batch;
+use fleet_store::{Batch, WriteId};
 use fleet_types::id::{Name, OperatorId};
 use fleet_types::seal::PublicKey;
 use fleet_types::time::Timestamp;
@@ -60,6 +60,11 @@ pub fn key(id: OperatorId) -> Made {
 /// An operator's name, pointing to their id.
 pub fn name(name: &str) -> Made {
     make(format!("operator-name/{name}"))
+}
+
+/// Writes what has changed of an operator.
+pub fn save(batch: Batch, seen: WriteId, operator: &OperatorRecord) -> Result<Batch> {
+    batch.replace_record(key(operator.id)?, seen, operator)
 }
 
 /// Writes an operator who is new, under a name that is free.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use fleet_certs::PeerIdentity;
 use fleet_types::audit::Actor;
-use fleet_types::digest::Digest;
 use fleet_types::id::{Name, NodeId};
 
 use crate::repo::operators::OperatorRecord;
@@ -14,10 +13,8 @@ use crate::repo::operators::OperatorRecord;
 pub struct Operator {
     /// His record.
     pub record: Arc<OperatorRecord>,
-    /// SHA-256 of their certificate.
-    pub certificate: Digest,
-    /// When that ends.
-    pub certificate_not_after: fleet_types::time::Timestamp,
+    /// Their certificate.
+    pub certificate: Arc<PeerIdentity>,
     /// His address.
     pub address: String,
 }
@@ -29,7 +26,7 @@ impl Operator {
             role: "operator".to_owned(),
             id: self.record.id.to_string(),
             name: self.record.name.to_string(),
-            certificate: Some(self.certificate),
+            certificate: Some(self.certificate.fingerprint),
             address: self.address.clone(),
         }
     }

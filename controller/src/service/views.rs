@@ -39,7 +39,7 @@ pub fn who_am_i(storage: &Storage, identities: &Identities, caller: &Operator) -
         role: record.role,
         fleet: identities.fleet.fleet,
         fleet_name: identities.fleet.name.clone(),
-        certificate_not_after: caller.certificate_not_after,
+        certificate_not_after: caller.certificate.not_after,
         content_key: record.content_key,
         content_key_listed: trust.0.content_key(&record.content_key.id()).is_some(),
         controller_version: env!("CARGO_PKG_VERSION").to_owned(),

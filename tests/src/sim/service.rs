@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use fleet_certs::{Identity, PeerIdentity};
 use fleet_controller::app::open_context;
 use fleet_controller::clock::Clock;
 use fleet_controller::config::Config;
@@ -86,14 +87,20 @@ async fn round(
     order: &SignedOrder,
     journals: &mut [Journal],
 ) -> Result<Duration> {
+    let certificate = PeerIdentity {
+        identity: Identity::Operator(prepared.operator.fleet, prepared.operator.operator),
+        serial: "4001".parse()?,
+        not_before: clock::now(),
+        not_after: clock::now().plus(Duration::from_hours(1)),
+        fingerprint: Digest::of(b"none"),
+    };
     let caller = Operator {
         record: context
             .identities
             .operators
             .get(prepared.operator.operator)
             .context("the operator is unknown")?,
-        certificate: Digest::of(b"none"),
-        certificate_not_after: clock::now().plus(Duration::from_hours(1)),
+        certificate: Arc::new(certificate),
         address: String::new(),
     };
     let envelope: Envelope = serde_json::from_slice(&order.envelope)?;

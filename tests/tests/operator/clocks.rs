@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 /// How long an operator's certificate is good for.
 const LIFETIME: Duration = Duration::from_hours(12);
-/// Longer than a controller's certificate is good for, which is ninety days.
+/// Longer than a controller's certificate is good for.
 const AGE: Duration = Duration::from_hours(100 * 24);
 
 /// Runs `fleetctl status` in this process with another clock: exit code and what it says.

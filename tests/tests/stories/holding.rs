@@ -31,6 +31,8 @@ async fn no_stream_and_no_call_outlives_the_certificate_of_its_caller() -> Resul
     // The operator's own name, in a certificate for a few seconds.
     let name = format!("fleet://{}/operator/{}", fleet.operator.fleet, fleet.operator.operator);
     let mut params = forge::params(&[&name])?;
+    // Newer than the one that the operator has, or it would be one that was replaced.
+    params.not_before = forge::second(0)?;
     params.not_after = forge::second(4)?;
     let identity = forge::sign(&forge::authority(&fleet, Role::Operator)?, &params)?;
     let tls = channel::mutual_tls(fleet.operator.fleet, identity, fleet.operator.controllers.clone())?;

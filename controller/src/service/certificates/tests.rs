@@ -283,3 +283,65 @@ async fn a_newer_certificate_than_a_restored_store_knows_is_taken() {
     joined.connect(&second).await.unwrap();
     assert_eq!(code(joined.connect(&joined.first).await), RETIRED);
 }
+
+/// An operator with a certificate of the fleet's authority.
+async fn operator_of(context: &Context) -> (Operator, PeerIdentity) {
+    let requested = RequestedKey::of(&PrivateKey::generate().unwrap()).unwrap();
+    let base = OperatorRecord::clone(&operator().record);
+    let identities = &context.identities;
+    let issued = issue::operator(
+        &identities.keyring.operator_ca,
+        identities.fleet.fleet,
+        base.id,
+        &requested,
+        context.storage.clock.now(),
+        context.settings.operator_certificate,
+    )
+    .unwrap();
+    let name = "eve".parse().unwrap();
+    let record =
+        OperatorRecord { name, certificates: Certificates::of_enrolment(&issued, requested.digest()), ..base };
+    let batch = operators::create(context.storage.audited.batch(), &record).unwrap();
+    context.storage.audited.commit(batch, vec![]).await.unwrap();
+    identities.operators.put(record.clone());
+    let first = verify::describe(&issued.chain[0]).unwrap();
+    (caller(&record, &first), first)
+}
+
+fn caller(record: &OperatorRecord, peer: &PeerIdentity) -> Operator {
+    let (record, certificate) = (Arc::new(record.clone()), Arc::new(peer.clone()));
+    Operator { record, certificate, address: "127.0.0.1".to_owned() }
+}
+
+#[tokio::test]
+async fn an_operators_certificate_is_renewed_and_the_one_before_has_a_minute_of_grace() {
+    let test = TestContext::at(Arc::new(StagedStore::default()), Clock::manual(begin())).await;
+    let context = &test.context;
+    let (ada, first) = operator_of(context).await;
+    let clock = &context.storage.clock;
+    let record = || context.identities.operators.get(ada.record.id).unwrap();
+    let is_let_in = |peer: &PeerIdentity| check_operator(&record(), peer, clock.now()).is_ok();
+    clock.set(hours(8));
+    let csr = fresh();
+    let chain = renew_operator(context, &ada, &csr).await.unwrap();
+    assert_eq!(renew_operator(context, &ada, &csr).await.unwrap(), chain);
+    let second = peer(&chain);
+    assert_eq!((second.identity, second.not_after), (first.identity, hours(8 + 12)));
+    assert!(is_let_in(&first) && is_let_in(&second));
+    assert!(is_new_of_operator(&record(), &second) && !is_new_of_operator(&record(), &first));
+    seen_of_operator(context, ada.record.id, &second).await;
+    assert!(!is_new_of_operator(&record(), &second));
+    // Whoever had read the first one a moment before is let in, and no later.
+    clock.set(hours(8).plus(Duration::from_secs(59)));
+    assert!(is_let_in(&first) && is_let_in(&second));
+    clock.set(hours(8).plus(Duration::from_mins(1)));
+    assert!(!is_let_in(&first) && is_let_in(&second));
+    // A copy of it renews nothing, grace or not.
+    let refused = renew_operator(context, &caller(&record(), &first), &fresh()).await;
+    assert_eq!(code(refused), RETIRED);
+    let told = leaves(context, "operator.renew").await;
+    assert_eq!((told.len(), told[0].object.as_str()), (1, "operator/eve"));
+    // As the store has it, after a restart.
+    let stored = context.storage.repo.get::<OperatorRecord>(&operators::key(ada.record.id).unwrap()).await;
+    assert_eq!(stored.unwrap().unwrap().record, *record());
+}
