@@ -96,14 +96,31 @@ impl DenyList {
         outcome
     }
 
-    /// Adds a node to the list in use, which becomes its next version.
+    /// Adds a node to the list in use, which becomes its next version; one that is on it already changes nothing.
     pub fn deny_node(&self, node: NodeId) {
-        self.current.send_modify(|current| {
+        self.add(|denied| denied.nodes.insert(node));
+    }
+
+    /// The same for an operator.
+    pub fn deny_operator(&self, operator: OperatorId) {
+        self.add(|denied| denied.operators.insert(operator));
+    }
+
+    fn add(&self, insert: impl FnOnce(&mut Denied) -> bool) {
+        self.current.send_if_modified(|current| {
             let mut denied = Denied::clone(current);
-            denied.nodes.insert(node);
-            denied.version += 1;
-            *current = Arc::new(denied);
+            let is_new = insert(&mut denied);
+            if is_new {
+                denied.version += 1;
+                *current = Arc::new(denied);
+            }
+            is_new
         });
+    }
+
+    /// The list in use.
+    pub fn get(&self) -> Arc<Denied> {
+        Arc::clone(&self.current.borrow())
     }
 
     /// Refuses a peer that is on the list now.
@@ -175,6 +192,10 @@ mod tests {
         assert_eq!((woken.borrow_and_update().version, list.version()), (8, 8));
         list.deny_node(ID.parse().unwrap());
         assert_eq!(woken.borrow_and_update().version, 9, "additions wake the subscribers, too");
-        assert_eq!(woken.borrow().nodes.len(), 1);
+        assert_eq!(woken.borrow_and_update().nodes.len(), 1);
+        list.deny_node(ID.parse().unwrap());
+        assert!(!woken.has_changed().unwrap(), "it is on the list already");
+        list.deny_operator(ID.parse().unwrap());
+        assert_eq!((woken.borrow_and_update().version, list.get().operators.len()), (10, 1));
     }
 }

@@ -56,7 +56,9 @@ pub async fn if_due(
     let key = folder.pending_key().map_err(|error| unusable(&error))?;
     let csr = key.request().map_err(|error| unusable(&error))?;
     let asked = timeout(LIMIT, client.renew_certificate(csr)).await;
-    let chain = asked.map_err(|_| Failure::new(ExitCode::TimedOut, "timed-out", "the controller did not answer in time"))??;
+    let chain = asked.map_err(|_| {
+        Failure::new(ExitCode::TimedOut, "timed-out", "the controller did not answer in time")
+    })??;
     let renewed = StoredIdentity { key_pem: key.to_pem(), chain, ..loaded.identity };
     check(context, &renewed, present, now)?;
     folder.store(&renewed).map_err(|error| unusable(&error))?;
@@ -93,7 +95,9 @@ fn check(
     present: &PeerIdentity,
     now: fn() -> Timestamp,
 ) -> Result<(), Failure> {
-    let refused = |why: &str| Failure::new(ExitCode::Verification, "not-trusted", format!("the certificate that came {why}"));
+    let refused = |why: &str| {
+        Failure::new(ExitCode::Verification, "not-trusted", format!("the certificate that came {why}"))
+    };
     let certificate = verify_leaf(renewed)?;
     if certificate.identity != present.identity {
         return Err(refused("is somebody else's"));
@@ -107,7 +111,8 @@ fn check(
 
 fn verify_leaf(identity: &StoredIdentity) -> Result<PeerIdentity, Failure> {
     let leaf = identity.chain.first();
-    let leaf = leaf.ok_or_else(|| Failure::new(ExitCode::Verification, "not-trusted", "no certificate came"))?;
+    let leaf =
+        leaf.ok_or_else(|| Failure::new(ExitCode::Verification, "not-trusted", "no certificate came"))?;
     verify::describe(leaf).map_err(|error| unusable(&error))
 }
 

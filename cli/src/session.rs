@@ -9,8 +9,8 @@ use crate::client::Client;
 use crate::context::{Context, ContextStore};
 use crate::environment::Environment;
 use crate::error::{ExitCode, Failure};
-use crate::renewal;
 use crate::render::{self, Answer, Look, OutputFormat, Times, escape};
+use crate::renewal;
 use crate::settings::Settings;
 
 /// One invocation.
@@ -164,7 +164,10 @@ impl<'a> Session<'a> {
             Ok(None) => Ok(client),
             Ok(Some(renewed)) => {
                 let until = renewed.certificate().not_after;
-                self.say_more(format!("your certificate for context {} is renewed, until {until}", context.name));
+                self.say_more(format!(
+                    "your certificate for context {} is renewed, until {until}",
+                    context.name
+                ));
                 Ok(renewed)
             }
             Err(failure) => {

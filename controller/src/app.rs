@@ -32,7 +32,7 @@ use crate::repo::reader::Repo;
 use crate::runner::run_loop;
 use crate::server_tls::{ServerCertificate, ServerTlsError};
 use crate::service::audit::Tree;
-use crate::service::{findings, holds, inventory, packages, places, presence, upgrades, upkeep};
+use crate::service::{findings, holds, inventory, packages, places, presence, revocation, upgrades, upkeep};
 
 /// Why the controller ended, with its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -208,6 +208,7 @@ async fn serve(
         &context.identities.fleet.roots,
     )?;
     holds::take_up_again(&context).await?;
+    revocation::take_up_again(&context).await?;
     let (certificate, main_tls, enrolment_tls) =
         ServerCertificate::publish(Arc::clone(&context), config.server_names.clone())?;
     let agent_socket = bind(config.agent_listen)?;

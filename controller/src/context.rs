@@ -149,6 +149,14 @@ impl Operators {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    /// All of them, by name.
+    pub fn all(&self) -> Vec<Arc<OperatorRecord>> {
+        let mut all: Vec<_> =
+            self.0.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
     /// Adds or replaces one, after it was committed.
     pub fn put(&self, record: OperatorRecord) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(record.id, Arc::new(record));

@@ -13,7 +13,7 @@ use fleet_tests::controller_process::Options;
 use fleet_tests::sandbox::Sandbox;
 use fleet_tests::wait::{PATIENCE, pass, wait_for, wait_until};
 use fleet_types::run::RunState;
-use fleet_types::view::{AuditItem, NodeItem, Page};
+use fleet_types::view::{AuditItem, CertificateItem, CertificateState, NodeItem, Page, Presence};
 use tokio::time::Instant;
 
 /// Renewal is due after 12 to 15 s, and a busy machine has 5 s for it.
@@ -151,5 +151,40 @@ async fn f02_fleetctl_outlives_three_lives_of_its_certificate_also_side_by_side(
     works(&sandbox).await?;
     let told = renewals(&sandbox, "operator.renew").await?;
     ensure!(told.len() >= 3, "{} renewals", told.len());
+    sandbox.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f02_a_node_that_is_revoked_is_gone_within_five_seconds_and_stays_so() -> Result<()> {
+    let mut sandbox = Sandbox::start(2).await?;
+    let name = sandbox.nodes[1].name.clone();
+    let holder = format!("node/{name}");
+    let listed = async |sandbox: &Sandbox| -> Result<Vec<CertificateState>> {
+        let page: Page<CertificateItem> = sandbox.operator.json(&["cert", "list"]).await?;
+        Ok(page.items.into_iter().filter(|item| item.holder == holder).map(|item| item.state).collect())
+    };
+    ensure!(listed(&sandbox).await? == [CertificateState::InUse]);
+    sandbox.operator.good(&["cert", "revoke", &holder, "--confirm", &name, "--reason", "stolen"]).await?;
+    let is_gone = async |sandbox: &Sandbox| -> Result<Option<()>> {
+        let page: Page<NodeItem> = sandbox.operator.json(&["node", "list"]).await?;
+        let gone = |node: &NodeItem| node.name.as_str() == name && node.presence == Presence::Offline;
+        Ok(page.items.iter().any(gone).then_some(()))
+    };
+    wait_for("the node to be gone", Duration::from_secs(5), async || is_gone(&sandbox).await).await?;
+    let log = || sandbox.nodes[1].log();
+    wait_until("its agent to be told", PATIENCE, || log().contains("our certificate was revoked")).await?;
+    ensure!(listed(&sandbox).await? == [CertificateState::Revoked]);
+    // Neither a restart of the controller nor one of the agent changes that; the other node is not touched.
+    sandbox.controller.kill_and_restart().await?;
+    let node = &mut sandbox.nodes[1];
+    node.kill().await?;
+    let told = node.log().matches("our certificate was revoked").count();
+    node.start(&[])?;
+    let log = || sandbox.nodes[1].log();
+    let again = || log().matches("our certificate was revoked").count() > told;
+    wait_until("its agent to be told again", PATIENCE, again).await?;
+    is_gone(&sandbox).await?.context("it is offline")?;
+    let other = sandbox.nodes[0].name.clone();
+    sandbox.online(&other).await?;
     sandbox.finish().await
 }

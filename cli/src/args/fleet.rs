@@ -58,6 +58,19 @@ pub enum NodeCommand {
     },
 }
 
+/// `cert`.
+#[derive(Debug, Subcommand)]
+pub enum CertCommand {
+    /// List the certificates of operators and nodes: whose, until when, and what they are worth.
+    List,
+    /// Shut a node or an operator out for good: none of their certificates opens anything any more. Wants a --reason.
+    Revoke {
+        /// Whose: node/NAME or operator/NAME.
+        #[arg(value_name = "HOLDER")]
+        holder: String,
+    },
+}
+
 /// `join-token`.
 #[derive(Debug, Subcommand)]
 pub enum JoinTokenCommand {

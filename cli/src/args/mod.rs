@@ -13,7 +13,7 @@ mod tree;
 mod uses;
 
 pub use content::{ConfigCommand, DocumentCommand, ExplainArgs};
-pub use fleet::{AuditCommand, BackupCommand, JoinTokenCommand, NodeCommand, StatusArgs};
+pub use fleet::{AuditCommand, BackupCommand, CertCommand, JoinTokenCommand, NodeCommand, StatusArgs};
 pub use global::GlobalFlags;
 pub use parse::{MAX_VALID_FOR, span};
 pub use patch::{AdvisoryCommand, PatchCommand, VersionFormat};

@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use super::{
-    AdvisoryCommand, AuditCommand, BackupCommand, CompletionArgs, ConfigCommand, DevArgs, DocumentCommand,
-    ExplainArgs, GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, PatchCommand, RolloutCommand,
-    RunCommand, StatusArgs,
+    AdvisoryCommand, AuditCommand, BackupCommand, CertCommand, CompletionArgs, ConfigCommand, DevArgs,
+    DocumentCommand, ExplainArgs, GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, PatchCommand,
+    RolloutCommand, RunCommand, StatusArgs,
 };
 
 /// Maintain a fleet of Linux firewalls.
@@ -40,6 +40,9 @@ pub enum Command {
     /// Look at nodes.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Look at certificates, and take them away.
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Make the tokens with which nodes join.
     #[command(subcommand)]
     JoinToken(JoinTokenCommand),

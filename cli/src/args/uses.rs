@@ -29,6 +29,8 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["node", "release"], &[CHANGE]),
     (&["node", "reset-fence"], &[CHANGE]),
     (&["node", "remove"], &[CHANGE]),
+    (&["cert", "list"], &[WATCH]),
+    (&["cert", "revoke"], &[CHANGE]),
     (&["join-token", "create"], &[CHANGE]),
     (&["config", "validate"], &[]),
     (&["config", "apply"], &[CHANGE]),
@@ -120,10 +122,11 @@ fn own_flags(leaf: Command, flags: &[Arg], groups: &[Group]) -> Command {
 const PLANNED: &[(&str, &str)] = &[
     (
         "",
-        "admin advisory alert baseline cert context doctor incident operator signoff site support-bundle tuning verify",
+        "admin advisory alert baseline context doctor incident operator signoff site support-bundle tuning verify",
     ),
     ("node", "label approve replace logs wait import export"),
     ("join-token", "list revoke"),
+    ("cert", "renew rotate"),
     ("config", "lint"),
     ("profile", "diff"),
     ("procedure", "lint"),

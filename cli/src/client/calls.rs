@@ -117,6 +117,21 @@ impl Client {
         ask!(self, remove_node, node_order(name, reason))
     }
 
+    /// A page of certificates.
+    pub async fn certificates(&self, after: String) -> Result<view::Page<view::CertificateItem>, Failure> {
+        ask!(self, list_certificates, list("", after))
+    }
+
+    /// Shuts a node or an operator out for good.
+    pub async fn revoke_certificates(&self, holder: &str, reason: &str) -> Result<view::Done, Failure> {
+        let request = pb::RevokeRequest {
+            holder: holder.to_owned(),
+            reason: reason.to_owned(),
+            idempotency_key: clock::idempotency_key(),
+        };
+        ask!(self, revoke_certificates, request)
+    }
+
     /// The trust bundle.
     pub async fn trust_bundle(&self) -> Result<view::TrustView, Failure> {
         ask!(self, get_trust_bundle, pb::TrustBundleRequest {})

@@ -3,12 +3,12 @@
 use fleet_types::document::DocumentKind;
 
 use super::{
-    advisory, audit, backup, completion, config, document, explain, join_token, login, node, node_fence,
-    node_orders, node_packages, patch, run as runs, status, version, whoami,
+    advisory, audit, backup, cert, completion, config, document, explain, join_token, login, node,
+    node_fence, node_orders, node_packages, patch, run as runs, status, version, whoami,
 };
 use crate::args::{
-    AdvisoryCommand, AuditCommand, BackupCommand, Command, ConfigCommand, JoinTokenCommand, NodeCommand,
-    PatchCommand,
+    AdvisoryCommand, AuditCommand, BackupCommand, CertCommand, Command, ConfigCommand, JoinTokenCommand,
+    NodeCommand, PatchCommand,
 };
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
@@ -31,6 +31,8 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
             node_fence::reset(session, name, root_key).await
         }
         Command::Node(NodeCommand::Remove { name }) => node_orders::remove(session, name).await,
+        Command::Cert(CertCommand::List) => cert::list(session).await,
+        Command::Cert(CertCommand::Revoke { holder }) => cert::revoke(session, holder).await,
         Command::JoinToken(JoinTokenCommand::Create { name, labels, replace_labels, valid_for }) => {
             join_token::create(session, name, (labels, *replace_labels), valid_for).await
         }

@@ -5,6 +5,7 @@
 mod advisory;
 mod audit;
 mod backup;
+mod cert;
 mod completion;
 mod config;
 mod dispatch;

@@ -6,8 +6,8 @@ use fleet_types::view::WhoAmI;
 
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
-use crate::renewal::ends_soon;
 use crate::render::{Answer, Block, Cell, Times, Tone};
+use crate::renewal::ends_soon;
 use crate::session::Session;
 
 /// Clocks that differ by more than this make certificates and requests fail at their edges.

@@ -135,6 +135,19 @@ impl OperatorService for Fake {
     type ReadOutputStream = Streamed<pb::OutputPart>;
     type ReadAuditStream = Streamed<pb::AuditLeaf>;
 
+    async fn list_certificates(&self, _: Request<pb::ListRequest>) -> Reply {
+        page("fleet/v1/certificate-list", fixtures::certificates())
+    }
+
+    async fn revoke_certificates(&self, request: Request<pb::RevokeRequest>) -> Reply {
+        let r = request.into_inner();
+        let message = format!("{} is revoked", r.holder);
+        let mut state = self.state.lock().unwrap();
+        state.keys.push(r.idempotency_key);
+        state.orders.push(format!("{message}: {}", r.reason));
+        view(&view::Done { schema: "fleet/v1/done".into(), message })
+    }
+
     async fn renew_certificate(
         &self,
         request: Request<pb::RenewRequest>,

@@ -14,8 +14,8 @@ use fleet_types::request::Request;
 use fleet_types::run::{RunState, Tally};
 use fleet_types::severity::Severity;
 use fleet_types::view::{
-    Attention, BackupItem, Health, JobItem, JobView, NodeItem, NodeView, Presence, RunItem, RunView,
-    SiteStatus, Status,
+    Attention, BackupItem, CertificateItem, CertificateState, Health, JobItem, JobView, NodeItem, NodeView,
+    Presence, RunItem, RunView, SiteStatus, Status,
 };
 use fleetctl::clock;
 use uuid::Uuid;
@@ -69,6 +69,22 @@ pub fn node(item: NodeItem) -> NodeView {
         jobs: vec![job.item],
         newest_report: job.report,
     }
+}
+
+pub fn certificates() -> Vec<CertificateItem> {
+    let item = |holder: &str, n: u128, state| CertificateItem {
+        holder: holder.to_owned(),
+        id: Uuid::from_u128(n),
+        serial: "4f".repeat(16),
+        not_after: Some(clock::now()),
+        state,
+    };
+    vec![
+        item("operator/ada", 3, CertificateState::InUse),
+        item("node/fw-1", 9, CertificateState::InUse),
+        item("node/fw-1", 9, CertificateState::Awaited),
+        item("node/fw-2", 8, CertificateState::Revoked),
+    ]
 }
 
 pub fn status() -> Status {

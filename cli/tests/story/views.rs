@@ -6,11 +6,12 @@ use unicode_width::UnicodeWidthStr as _;
 use crate::fixtures::is_harmless;
 use crate::world::World;
 
-const LOOKS: [&[&str]; 9] = [
+const LOOKS: [&[&str]; 10] = [
     &["status"],
     &["status", "fw-1"],
     &["node", "list"],
     &["node", "show", "fw-2"],
+    &["cert", "list"],
     &["backup", "list"],
     &["run", "list"],
     &["run", "show", "r-0000000005/fw-1"],
@@ -44,7 +45,7 @@ fn every_view_in_every_format_is_harmless() {
 #[test]
 fn tables_fit_into_80_columns() {
     let world = World::signed_in();
-    for look in [&["node", "list"][..], &["backup", "list"], &["status"]] {
+    for look in [&["node", "list"][..], &["cert", "list"], &["backup", "list"], &["status"]] {
         let ended = world.run_at_terminal(look);
         for line in ended.out.lines().filter(|line| !line.starts_with("  ")) {
             assert!(line.width() <= 80, "{look:?}: {line}");
@@ -72,6 +73,21 @@ fn lists_are_paged_and_narrowed() {
     let missing = world.run(&["node", "show", "fw-9"]);
     assert_eq!((missing.code, missing.out.as_str()), (4, ""));
     assert!(missing.err.contains("node \"fw-9\" does not exist"), "{}", missing.err);
+}
+
+#[test]
+fn a_holder_is_shut_out_by_name_and_with_a_reason_only() {
+    let world = World::signed_in();
+    let revoke = |more: &[&str]| world.run(&[&["cert", "revoke"], more].concat());
+    assert_eq!(revoke(&["fw-1", "--confirm", "fw-1", "--reason", "lost"]).code, 2);
+    for more in [&[][..], &["--confirm", "fw-1"], &["--confirm", "fw-2", "--reason", "lost"], &["--yes"]] {
+        assert_eq!(revoke(&[&["node/fw-1"], more].concat()).code, 5, "{more:?}");
+    }
+    assert_eq!(revoke(&["node/fw-1", "--dry-run"]).code, 0);
+    world.state(|state| assert!(state.orders.is_empty(), "{:?}", state.orders));
+    let ended = revoke(&["node/fw-1", "--confirm", "fw-1", "--reason", "lost"]);
+    assert_eq!((ended.code, ended.out.as_str()), (0, "node/fw-1 is revoked\n"), "{}", ended.err);
+    world.state(|state| assert_eq!(state.orders, ["node/fw-1 is revoked: lost"]));
 }
 
 #[test]

@@ -30,7 +30,7 @@ use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
     advisories, audit, backups, certificates, copies, documents, enrolment, finding_holds, holds, limits,
-    output, packages, patch_plan, patches, rollouts, run_views, runs, trust, views,
+    output, packages, patch_plan, patches, revocation, rollouts, run_views, runs, trust, views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -127,6 +127,24 @@ impl OperatorService for Operators {
     async fn get_node_packages(&self, request: Request<pb::NodePackagesRequest>) -> Reply {
         let r = request.get_ref();
         view(packages::view(&self.context, &r.name, &r.after, views::page_size(r.limit)).await)
+    }
+
+    async fn list_certificates(&self, request: Request<pb::ListRequest>) -> Reply {
+        let r = request.get_ref();
+        view(revocation::list(&self.context, &r.after, views::page_size(r.limit)))
+    }
+
+    async fn revoke_certificates(&self, request: Request<pb::RevokeRequest>) -> Reply {
+        let caller = peer::operator(&self.context.identities, &request)?;
+        let r = request.get_ref();
+        let holder = r.holder.parse().map_err(|error| invalid("holder", error))?;
+        let order = revocation::Order {
+            caller: &caller,
+            holder: &holder,
+            reason: &r.reason,
+            idempotency_key: &r.idempotency_key,
+        };
+        view(revocation::revoke(&self.context, &order).await)
     }
 
     async fn create_join_token(&self, request: Request<pb::CreateJoinTokenRequest>) -> Reply {

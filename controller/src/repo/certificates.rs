@@ -8,6 +8,7 @@ use fleet_certs::issue::Issued;
 use fleet_certs::{PeerIdentity, Role, Serial};
 use fleet_store::Batch;
 use fleet_types::digest::Digest;
+use fleet_types::id::Name;
 use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -142,6 +143,30 @@ pub struct RenewalRecord {
     pub chain: Vec<Bytes>,
 }
 record!(RenewalRecord, "renewal", 1);
+
+/// A node or operator who is shut out for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedRecord {
+    /// Who it is; its role is part of the key.
+    pub id: uuid::Uuid,
+    /// Their name.
+    pub name: Name,
+    /// Who shut them out.
+    pub by: Name,
+    /// When.
+    pub at: Timestamp,
+}
+record!(RevokedRecord, "revocation", 1);
+
+/// Prefix of what was revoked of a role.
+pub fn all_revoked(role: Role) -> String {
+    format!("revoked/{role}/")
+}
+
+/// The revocation of an identity.
+pub fn revoked(role: Role, id: uuid::Uuid) -> Made {
+    make(format!("{}{}", all_revoked(role), id.as_hyphenated()))
+}
 
 /// The newest renewal of an identity.
 pub fn renewal(role: Role, id: uuid::Uuid) -> Made {

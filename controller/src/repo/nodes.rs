@@ -236,6 +236,7 @@ pub async fn remove(
         .delete(seen(id)?)
         .delete(health(id)?)
         .delete(certificates::renewal(Role::Agent, *id.as_uuid())?)
+        .delete(certificates::revoked(Role::Agent, *id.as_uuid())?)
         .put_record(removed(id)?, gone)?;
     Ok(chunks::delete_object(repo.store().as_ref(), batch, &facts(id)?).await?)
 }

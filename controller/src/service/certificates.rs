@@ -51,7 +51,9 @@ fn retired() -> ControllerError {
 pub fn check_operator(record: &OperatorRecord, peer: &PeerIdentity, now: Timestamp) -> Result<()> {
     let certificates = &record.certificates;
     let is_fresh = |replaced: &Replaced| replaced.serial == peer.serial && now < replaced.at.plus(GRACE);
-    if certificates.standing(peer) == Standing::Retired && !certificates.replaced.as_ref().is_some_and(is_fresh) {
+    if certificates.standing(peer) == Standing::Retired
+        && !certificates.replaced.as_ref().is_some_and(is_fresh)
+    {
         return Err(retired()
             .fix("a copy of this context has renewed it; sign in there, or here with a new invite: fleetctl login INVITE"));
     }
@@ -175,7 +177,9 @@ pub async fn renew_operator(context: &Context, caller: &Operator, csr: &[u8]) ->
     loop {
         let stored = operator_record(context, operator).await?;
         if stored.record.certificates.standing(&caller.certificate) == Standing::Retired {
-            return Err(retired().fix("repeat the command: another program of yours has renewed it a moment ago"));
+            return Err(
+                retired().fix("repeat the command: another program of yours has renewed it a moment ago")
+            );
         }
         let now = storage.clock.now();
         let certificates = as_seen(&stored.record.certificates, &caller.certificate, now);

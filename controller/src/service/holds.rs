@@ -278,7 +278,8 @@ async fn end_removed(storage: &Storage, memory: &Memory, removed: &RemovedRecord
     Ok(())
 }
 
-async fn find(storage: &Storage, name: &str) -> Result<Stored<NodeRecord>> {
+/// A node's record as it is stored, by its name.
+pub(super) async fn find(storage: &Storage, name: &str) -> Result<Stored<NodeRecord>> {
     let pointer = match name.parse::<fleet_types::id::Name>() {
         Ok(name) => storage.repo.get::<NodePointer>(&nodes::name(name.as_str())?).await?,
         Err(_) => None,

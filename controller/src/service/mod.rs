@@ -12,6 +12,7 @@
 //! | [`presence`] | which nodes were there: across stops of the controller |
 //! | [`node_jobs`] | ends the open jobs of a node that gets no work any more |
 //! | [`holds`] | nodes that get no work: held, released, removed |
+//! | [`revocation`] | nodes and operators who are shut out for good, and the list of certificates |
 //! | [`places`] | limits that are new, and the jobs in flight |
 //! | [`packages`] | what packages nodes have |
 //! | [`advisories`], [`findings`], [`patches`] | what is published; what of it concerns which node; by when |
@@ -57,6 +58,7 @@ pub mod presence;
 pub mod reports;
 mod response_times;
 pub mod retention;
+pub mod revocation;
 pub mod rollouts;
 pub mod run_views;
 pub mod runs;

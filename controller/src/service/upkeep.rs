@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::audit::{self, Tree};
 use super::holds;
 use super::retention::{self, Swept};
+use super::revocation;
 use crate::context::Context;
 
 /// After the start, when the fleet has come back.
@@ -38,6 +39,9 @@ pub async fn run(context: Arc<Context>, tree: Arc<Tree>, stop: CancellationToken
         let turn = async {
             if let Err(error) = holds::take_up_again(&context).await {
                 tracing::error!("ending the jobs of nodes that are held or removed: {error}");
+            }
+            if let Err(error) = revocation::take_up_again(&context).await {
+                tracing::error!("ending the jobs of nodes that are revoked: {error}");
             }
             match retention::sweep(&context.storage, &context.files).await {
                 Ok(swept) if swept == Swept::default() => {}

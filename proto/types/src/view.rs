@@ -1,6 +1,7 @@
 //! Views: what the controller answers to operators, and what `-o json` prints. Each names its schema; fields are only
 //! ever added. The controller fills them from its records, CLI and dashboard show them, and nobody stores them.
 
+mod certificate;
 mod document;
 mod error_detail;
 mod packages;
@@ -24,6 +25,7 @@ use crate::seal::PublicKey;
 use crate::time::Timestamp;
 use crate::trust::OperatorRole;
 
+pub use certificate::{CertificateItem, CertificateState};
 pub use document::{ApplyItem, ApplyView, DocumentItem, DocumentView};
 pub use error_detail::{CERTIFICATE_REFUSED, ERROR_DETAIL_KEY, ErrorDetail};
 pub use packages::{NodePackages, PackageItem};

@@ -44,7 +44,14 @@ pub fn reissue_by(
     // The controller takes a certificate that it did not give only where it begins later than all that it gave, in
     // whole seconds; the beginning lies in the past anyway.
     let second = Duration::from_secs(1);
-    let made = issue::operator(authority, fleet, operator, &key, issued.plus(second), lifetime.saturating_sub(second))?;
+    let made = issue::operator(
+        authority,
+        fleet,
+        operator,
+        &key,
+        issued.plus(second),
+        lifetime.saturating_sub(second),
+    )?;
     folder.store(&StoredIdentity { chain: made.chain, ..current })?;
     Ok(made.not_after)
 }

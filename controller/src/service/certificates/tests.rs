@@ -299,8 +299,11 @@ async fn operator_of(context: &Context) -> (Operator, PeerIdentity) {
     )
     .unwrap();
     let name = "eve".parse().unwrap();
-    let record =
-        OperatorRecord { name, certificates: Certificates::of_enrolment(&issued, requested.digest()), ..base };
+    let record = OperatorRecord {
+        name,
+        certificates: Certificates::of_enrolment(&issued, requested.digest()),
+        ..base
+    };
     let batch = operators::create(context.storage.audited.batch(), &record).unwrap();
     context.storage.audited.commit(batch, vec![]).await.unwrap();
     identities.operators.put(record.clone());
