@@ -14,6 +14,7 @@
 //! | [`files`], [`slots`] | keys and certificates on disk, the two identity slots of a client |
 //! | [`token`], [`serial`] | join tokens and invites, serial numbers |
 //! | [`dispatch`] | certifying a controller's dispatch key |
+//! | [`rejoin`] | the proof with which somebody comes back whose certificate has ended |
 
 pub mod accept;
 pub mod ca;
@@ -24,6 +25,7 @@ pub mod fault;
 pub mod files;
 pub mod issue;
 pub mod name;
+pub mod rejoin;
 pub mod revoke;
 pub mod serial;
 pub mod slots;

@@ -1,6 +1,8 @@
 //! The certificate of a context renews itself: whatever command connects when 60 % of its life are over asks for the next
 //! one, with a new key, and uses it from then on (security-and-delivery §1.8, docs/adr/0044).
 //!
+//! Whoever comes back after it has ended is given another one on the enrolment port (§1.9, docs/adr/0035).
+//!
 //! It never asks anybody, prints nothing but what `--verbose` wants to know, and holds up no command: one that cannot
 //! renew goes on with what it has. Of several programs at once one renews. Called by [`crate::session`].
 
@@ -10,15 +12,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use fleet_certs::PeerIdentity;
+use fleet_certs::ca::pin_of;
+use fleet_certs::csr::PrivateKey;
 use fleet_certs::files::KEY_MODE;
 use fleet_certs::issue::{issued_at, renewal_due};
 use fleet_certs::slots::{IdentityDir, Slot, StoredIdentity};
-use fleet_certs::verify;
+use fleet_certs::{rejoin, verify};
+use fleet_types::seal::Kind;
 use fleet_types::time::Timestamp;
 use tokio::time::timeout;
 
-use crate::client::{self, Client};
-use crate::context::Context;
+use crate::client::{self, Client, RejoinRequest};
+use crate::context::{Context, load_signing_key};
 use crate::error::{ExitCode, Failure};
 
 /// A controller that answers at all does so at once; the command itself is what is waited for.
@@ -63,6 +68,50 @@ pub async fn if_due(
     check(context, &renewed, present, now)?;
     folder.store(&renewed).map_err(|error| unusable(&error))?;
     used(context, &folder, loaded.slot, (limit, now)).await
+}
+
+/// Asks for another certificate with one that has ended, with proof by its key and by the content key, and connects.
+/// Programs that come at once wait for the one that asks.
+pub async fn come_back(
+    context: &Context,
+    limit: Duration,
+    now: fn() -> Timestamp,
+) -> Result<Client, Failure> {
+    let folder = IdentityDir::open(&context.identity_folder()).map_err(|error| unusable(&error))?;
+    let path = context.identity_folder().join("lock");
+    let waiting = tokio::task::spawn_blocking(move || {
+        let file = open_lock(&path)?;
+        file.lock().map(|()| file).map_err(|error| unusable(&error))
+    });
+    let late = |_| Failure::new(ExitCode::TimedOut, "timed-out", "another fleetctl does not end its renewal");
+    let _held = timeout(limit, waiting).await.map_err(late)?.map_err(|error| unusable(&error))??;
+    let loaded = folder.load().map_err(|error| unusable(&error))?;
+    let present = verify_leaf(&loaded.identity)?;
+    if now() < present.not_after {
+        return Client::connect(context, limit, now).await;
+    }
+    let key = folder.pending_key().map_err(|error| unusable(&error))?;
+    let csr = key.request().map_err(|error| unusable(&error))?;
+    let certificate = loaded.identity.chain.first().map(|der| der.to_vec()).unwrap_or_default();
+    let subject = rejoin::subject(context.fleet, &certificate, &csr);
+    let last_key = PrivateKey::from_pem(&loaded.identity.key_pem).map_err(|error| unusable(&error))?;
+    let content_key = load_signing_key(&context.content_key_file())?;
+    let authorities = &loaded.identity.controller_authorities;
+    let chain = client::rejoin(RejoinRequest {
+        context,
+        pins: authorities.iter().map(pin_of).collect::<Result<_, _>>().map_err(|error| unusable(&error))?,
+        certificate,
+        request: csr,
+        signature: rejoin::sign(&last_key, subject).map_err(|error| unusable(&error))?,
+        content_signature: content_key.sign(Kind::Rejoin, context.fleet, subject),
+        limit,
+        now,
+    })
+    .await?;
+    let renewed = StoredIdentity { key_pem: key.to_pem(), chain, ..loaded.identity };
+    check(context, &renewed, &present, now)?;
+    folder.store(&renewed).map_err(|error| unusable(&error))?;
+    Client::connect(context, limit, now).await
 }
 
 /// Tries the new one. Where the controller does not accept it, the one before is put back; where nobody answers, that is
@@ -118,13 +167,17 @@ fn verify_leaf(identity: &StoredIdentity) -> Result<PeerIdentity, Failure> {
 
 /// Holds the renewal of a context; none where another program does.
 fn lock(path: &Path) -> Result<Option<File>, Failure> {
-    let file = File::options().create(true).truncate(false).write(true).mode(KEY_MODE).open(path);
-    let file = file.map_err(|error| unusable(&error))?;
+    let file = open_lock(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(unusable(&error)),
     }
+}
+
+fn open_lock(path: &Path) -> Result<File, Failure> {
+    let file = File::options().create(true).truncate(false).write(true).mode(KEY_MODE).open(path);
+    file.map_err(|error| unusable(&error))
 }
 
 fn unusable(error: &dyn std::error::Error) -> Failure {

@@ -159,7 +159,18 @@ impl<'a> Session<'a> {
         let context = self.context()?;
         self.say_more(format!("context {}: {}", context.name, context.endpoint));
         let (limit, now) = (self.settings.call_limit(), self.environment.now);
-        let client = Client::connect(&context, limit, now).await?;
+        let client = match Client::connect(&context, limit, now).await {
+            Err(ended) if ended.code == "cert-expired" => {
+                let back = renewal::come_back(&context, limit, now).await;
+                let client = back.map_err(|why| ended.cause(format!("it is not renewed: {}", why.what)))?;
+                self.say_more(format!(
+                    "your certificate for context {} had ended and is renewed",
+                    context.name
+                ));
+                client
+            }
+            connected => connected?,
+        };
         match renewal::if_due(&context, &client, limit, now).await {
             Ok(None) => Ok(client),
             Ok(Some(renewed)) => {

@@ -40,6 +40,7 @@ pub const RENEW_AGENT: &str = "/fleet.v1.AgentService/Renew";
 const TABLE: &[(&str, Needs)] = &[
     ("/fleet.v1.EnrolService/Enrol", Needs::NoCertificate),
     ("/fleet.v1.EnrolService/EnrolOperator", Needs::NoCertificate),
+    ("/fleet.v1.EnrolService/Rejoin", Needs::NoCertificate),
     ("/grpc.health.v1.Health/Check", Needs::NoCertificate),
     ("/fleet.v1.AgentService/Session", Needs::Agent),
     ("/fleet.v1.AgentService/FetchDocument", Needs::Agent),

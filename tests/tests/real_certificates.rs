@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fleet_certs::Serial;
 use fleet_certs::slots::IdentityDir;
-use fleet_tests::channel;
 use fleet_tests::controller_process::Options;
 use fleet_tests::sandbox::Sandbox;
 use fleet_tests::wait::{PATIENCE, pass, wait_for, wait_until};
+use fleet_tests::{channel, clock};
 use fleet_types::run::RunState;
+use fleet_types::time::Timestamp;
 use fleet_types::view::{AuditItem, CertificateItem, CertificateState, NodeItem, Page, Presence};
 use tokio::time::Instant;
 
@@ -186,5 +187,28 @@ async fn f02_a_node_that_is_revoked_is_gone_within_five_seconds_and_stays_so() -
     is_gone(&sandbox).await?.context("it is offline")?;
     let other = sandbox.nodes[0].name.clone();
     sandbox.online(&other).await?;
+    sandbox.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f02_a_node_and_a_person_whose_certificates_have_ended_come_back_by_themselves() -> Result<()> {
+    let lives = vec![("agent_certificate_s", LIFE_S), ("operator_certificate_s", LIFE_S)];
+    let mut sandbox = Sandbox::start_with(Options { lives, ..Options::default() }, 1).await?;
+    let identity = sandbox.nodes[0].identity();
+    sandbox.nodes[0].stop().await?;
+    let before = serial(&identity)?;
+    let person = sandbox.operator.folder().join("contexts/dev/identity");
+    let ends = |folder: &Path| -> Result<Timestamp> {
+        Ok(IdentityDir::open(folder)?.load()?.identity.tls()?.describe()?.not_after)
+    };
+    let last = ends(&identity)?.max(ends(&person)?);
+    wait_until("both certificates to end", PATIENCE * 2, || clock::now() > last).await?;
+    sandbox.nodes[0].start(&[])?;
+    sandbox.all_online().await?;
+    ensure!(serial(&identity)? != before);
+    works(&sandbox).await?;
+    for action in ["node.rejoin", "operator.rejoin"] {
+        ensure!(renewals(&sandbox, action).await?.len() == 1, "{action}");
+    }
     sandbox.finish().await
 }

@@ -31,7 +31,7 @@ pub enum IdentityError {
     Certificate(#[from] TlsError),
     /// The certificate's time is over.
     #[error(
-        "the certificate of this node ended {not_after} and this machine's clock says {now}: set the clock if it is wrong, else join anew (fleet-agent enrol --replace) with a token for a new name (fleetctl join-token create)"
+        "the certificate of this node ended {not_after} and this machine's clock says {now}: set the clock if it is wrong, set controller.enrol so that it can come back, or join anew (fleet-agent enrol --replace) with a token for a new name (fleetctl join-token create)"
     )]
     Ended {
         /// End of the certificate.

@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use tracing::{error, info, warn};
 
 use super::identity::{Certified, IdentityError, OwnIdentity, Published, client};
-use super::renewal::{NotRenewed, Schedule, Try};
+use super::renewal::{Enrolment, NotRenewed, Schedule, Try, Way};
 use crate::clock;
 use crate::error::chain;
 
@@ -24,6 +24,8 @@ use crate::error::chain;
 pub struct IdentityInUse {
     directory: IdentityDir,
     server_name: ServerName<'static>,
+    /// Where the node comes back when its certificate has ended.
+    enrolment: Option<Enrolment>,
     present: Certified,
     /// What was in use before, or, after going back, what was refused.
     before: Option<Certified>,
@@ -34,17 +36,27 @@ pub struct IdentityInUse {
 }
 
 impl IdentityInUse {
-    /// Publishes the settings of an identity that is good now, or will be once this machine's clock is set.
+    /// Publishes the settings of an identity that is good now, or will be once this machine's clock is set, or with which
+    /// the node can come back.
     pub fn new(
         own: &OwnIdentity,
         server_name: ServerName<'static>,
+        enrolment: Option<Enrolment>,
     ) -> Result<(Self, ClientTls), IdentityError> {
-        let (published, tls) = Published::new(own.tls(server_name.clone())?);
+        let settings = match own.tls(server_name.clone()) {
+            // Nothing is dialled with these before there is another certificate.
+            Err(IdentityError::Ended { .. }) if enrolment.is_some() => {
+                Enrolment::tls(&own.present, &server_name)?
+            }
+            settings => settings?,
+        };
+        let (published, tls) = Published::new(settings);
         let present = own.present.clone();
         let schedule = Schedule::new(&present.certificate, clock::jitter());
         let (directory, before) = (own.directory.clone(), own.before.clone());
         let trying = JoinSet::new();
-        Ok((Self { directory, server_name, present, before, published, schedule, trying }, tls))
+        let own = Self { directory, server_name, enrolment, present, before, published, schedule, trying };
+        Ok((own, tls))
     }
 
     /// Start of the certificate.
@@ -71,13 +83,34 @@ impl IdentityInUse {
             return;
         }
         info!(not_after = %self.valid_until(), "renewing the certificate of this node");
-        let attempt = Try {
-            client: client.clone(),
+        self.trying.spawn(self.attempt(Way::Link(client.clone())).carry_out());
+    }
+
+    fn attempt(&self, way: Way) -> Try {
+        Try {
+            way,
             directory: self.directory.clone(),
             present: self.present.clone(),
             server_name: self.server_name.clone(),
-        };
-        self.trying.spawn(attempt.carry_out());
+        }
+    }
+
+    /// The certificate has ended: a try to come back with it. None where no enrolment service is configured.
+    pub fn come_back(&self) -> Option<Try> {
+        let enrolment = self.enrolment.clone()?;
+        info!(not_after = %self.valid_until(), "the certificate of this node has ended; asking for another one");
+        Some(self.attempt(Way::Enrolment(enrolment)))
+    }
+
+    /// Takes what a try to come back came to. True when there is a new identity to dial with.
+    pub fn on_back(&mut self, ended: Result<Certified, NotRenewed>) -> bool {
+        match ended.and_then(|new| self.put_in_use(new)) {
+            Ok(()) => true,
+            Err(why) => {
+                warn!("this node does not come back yet: {}", chain(&why));
+                false
+            }
+        }
     }
 
     /// Waits for the end of the try under way; for ever where there is none. Safe to drop at its await.
@@ -91,17 +124,8 @@ impl IdentityInUse {
 
     /// Takes what a try came to. True when there is a new identity for the next connection to use.
     pub fn on_tried(&mut self, ended: Result<Certified, NotRenewed>) -> bool {
-        let renewed = ended.and_then(|new| {
-            self.publish(&new)?;
-            Ok(new)
-        });
-        match renewed {
-            Ok(new) => {
-                info!(serial = %new.certificate.serial, not_after = %new.certificate.not_after, "a new certificate is stored; the next connection uses it");
-                self.schedule = Schedule::new(&new.certificate, clock::jitter());
-                self.before = Some(std::mem::replace(&mut self.present, new));
-                true
-            }
+        match ended.and_then(|new| self.put_in_use(new)) {
+            Ok(()) => true,
             Err(why) => {
                 let pause = self.schedule.failed(&why, Instant::now(), clock::uniform);
                 warn!(
@@ -111,6 +135,14 @@ impl IdentityInUse {
                 false
             }
         }
+    }
+
+    fn put_in_use(&mut self, new: Certified) -> Result<(), NotRenewed> {
+        self.publish(&new)?;
+        info!(serial = %new.certificate.serial, not_after = %new.certificate.not_after, "a new certificate is stored; the next connection uses it");
+        self.schedule = Schedule::new(&new.certificate, clock::jitter());
+        self.before = Some(std::mem::replace(&mut self.present, new));
+        Ok(())
     }
 
     /// The controller does not accept the certificate: the other one is tried next, where there is one that lasts.

@@ -1,27 +1,35 @@
-//! Renewal of the node's certificate: when it is due, and one try of it (security-and-delivery §1.8, docs/adr/0044).
+//! Renewal of the node's certificate: when it is due, and one try of it (security-and-delivery §1.8, docs/adr/0044). Also
+//! coming back with one that has ended (§1.9, docs/adr/0035), which differs in whom it asks, and how.
 //!
 //! Between 60 and 75 % of the certificate's life, by the wall clock, a new key is made and written, its request sent over
 //! the live link, and what comes back checked and stored in the slot that is not in use. A try that fails
 //! is made again after a growing pause, in proportion to the certificate's life. Only the link's owner drives it
-//! ([`super::identity_in_use`]); nothing here dials.
+//! ([`super::identity_in_use`]); over a link nothing here dials.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_certs::csr::RequestError;
+use fleet_certs::ca::pin_of;
+use fleet_certs::csr::{PrivateKey, RequestError};
+use fleet_certs::dial::{Connector, DialError};
 use fleet_certs::issue::{issued_at, renewal_due};
 use fleet_certs::slots::{IdentityDir, SlotError, StoredIdentity};
+use fleet_certs::tls::{EnrolmentClient, TlsClock, publish};
 use fleet_certs::verify::{NameError, describe};
-use fleet_certs::{CertificateDer, Identity, PeerIdentity, ServerName};
+use fleet_certs::{CertificateDer, ClientConfig, Identity, PeerIdentity, ServerName, rejoin};
+use fleet_proto::MAX_CONTROL_BYTES;
 use fleet_proto::pb;
 use fleet_proto::pb::agent_service_client::AgentServiceClient;
+use fleet_proto::pb::enrol_service_client::EnrolServiceClient;
 use fleet_types::time::Timestamp;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, timeout};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use super::identity::{Certified, client};
 use super::link::status_detail;
 use crate::clock;
+use crate::error::chain;
 
 /// The controller writes one record; a slow disk may take seconds.
 const REPLY_LIMIT: Duration = Duration::from_secs(30);
@@ -38,6 +46,9 @@ pub enum NotRenewed {
     /// It said no.
     #[error("the controller refuses it: {0}")]
     Refused(String, Option<Duration>),
+    /// The enrolment service.
+    #[error("the enrolment service is not reached: {0}")]
+    Unreachable(String),
     /// The link broke, or no answer came: the same request again brings the same certificate.
     #[error("no answer came")]
     NoAnswer,
@@ -130,11 +141,29 @@ impl Schedule {
     }
 }
 
+/// Whom a try asks.
+#[derive(Debug)]
+pub enum Way {
+    /// The controller at the other end of the live link.
+    Link(AgentServiceClient<Channel>),
+    /// The enrolment service, with proof by the key of the certificate that has ended.
+    Enrolment(Enrolment),
+}
+
+/// Where nodes enrol and come back.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// As configured.
+    pub address: String,
+    /// Longest wait for a connection.
+    pub connect: Duration,
+}
+
 /// What a try needs; owned, since it goes on while the link does other things.
 #[derive(Debug)]
 pub struct Try {
-    /// Over the live link.
-    pub client: AgentServiceClient<Channel>,
+    /// Whom it asks.
+    pub way: Way,
     /// Where identities lie.
     pub directory: IdentityDir,
     /// The one in use.
@@ -146,7 +175,7 @@ pub struct Try {
 impl Try {
     /// Asks for a certificate for the pending key, checks and stores it. When this gives an identity, it is the one that
     /// the next start uses.
-    pub async fn carry_out(mut self) -> Result<Certified, NotRenewed> {
+    pub async fn carry_out(self) -> Result<Certified, NotRenewed> {
         let (directory, slot) = (self.directory.clone(), self.present.slot);
         // The key is on the disk before its request leaves: after a crash or a lost reply it is asked for again. The new
         // identity must not go where the one in use lies, which after going back to it is not where the pointer led.
@@ -155,14 +184,21 @@ impl Try {
             directory.pending_key()
         })
         .await??;
-        let request = pb::RenewRequest { csr: key.request()? };
-        let reply = match timeout(REPLY_LIMIT, self.client.renew(request)).await {
+        let (csr, present) = (key.request()?, self.present);
+        let reply = match self.way {
+            Way::Link(mut client) => timeout(REPLY_LIMIT, client.renew(pb::RenewRequest { csr })).await,
+            Way::Enrolment(enrolment) => {
+                let mut client = enrolment.dial(&present, &self.server_name).await?;
+                let request = rejoin_request(&present, csr)?;
+                timeout(REPLY_LIMIT, client.rejoin(request)).await
+            }
+        };
+        let reply = match reply {
             Ok(Ok(reply)) => reply.into_inner(),
             Ok(Err(status)) => return Err(refusal(&status)),
             Err(_) => return Err(NotRenewed::NoAnswer),
         };
         let chain: Vec<_> = reply.certificate_chain.into_iter().map(CertificateDer::from).collect();
-        let present = self.present;
         let identity = StoredIdentity { key_pem: key.to_pem(), chain, ..present.stored };
         let certificate = check(&identity, &present.certificate, clock::now())?;
         // As a controller will look at it; also refuses a certificate of another key than ours.
@@ -174,6 +210,51 @@ impl Try {
         })
         .await?
     }
+}
+
+impl Enrolment {
+    /// TLS settings without a certificate of one's own, for a controller whose authority this node knows.
+    pub fn tls(
+        present: &Certified,
+        server_name: &ServerName<'static>,
+    ) -> Result<Arc<ClientConfig>, fleet_certs::tls::TlsError> {
+        let authorities = &present.stored.controller_authorities;
+        let settings = EnrolmentClient {
+            pins: authorities.iter().map(pin_of).collect::<Result<_, _>>()?,
+            fleet: Some(present.certificate.identity.fleet()),
+            server_name: server_name.clone(),
+            clock: TlsClock::reading(clock::now),
+        };
+        settings.build()
+    }
+
+    async fn dial(
+        &self,
+        present: &Certified,
+        server_name: &ServerName<'static>,
+    ) -> Result<EnrolServiceClient<Channel>, NotRenewed> {
+        let (_published, tls) = publish(Self::tls(present, server_name)?);
+        let connector = Connector::new(tls, server_name.clone()).with_limits(self.connect, self.connect);
+        let unreachable = |error: tonic::transport::Error| {
+            let words = DialError::find(&error).map_or_else(|| chain(&error), |dial| chain(dial));
+            NotRenewed::Unreachable(words)
+        };
+        let channel = Endpoint::from_shared(format!("http://{}", self.address))
+            .map_err(unreachable)?
+            .connect_timeout(self.connect * 3)
+            .connect_with_connector(connector)
+            .await
+            .map_err(unreachable)?;
+        Ok(EnrolServiceClient::new(channel).max_decoding_message_size(MAX_CONTROL_BYTES))
+    }
+}
+
+fn rejoin_request(present: &Certified, csr: Vec<u8>) -> Result<pb::RejoinRequest, NotRenewed> {
+    let certificate = present.stored.chain.first().map(|der| der.to_vec()).unwrap_or_default();
+    let subject = rejoin::subject(present.certificate.identity.fleet(), &certificate, &csr);
+    let key = PrivateKey::from_pem(&present.stored.key_pem)?;
+    let signature = rejoin::sign(&key, subject)?;
+    Ok(pb::RejoinRequest { certificate, csr, signature, content_signature: Vec::new() })
 }
 
 fn refusal(status: &tonic::Status) -> NotRenewed {

@@ -9,6 +9,7 @@ use super::identity::{IdentityError, OwnIdentity};
 use super::identity_in_use::IdentityInUse;
 use super::link::dial::Dialer;
 use super::link::{Link, LinkError};
+use super::renewal::Enrolment;
 use crate::config::{Config, Timers};
 
 /// Why the core does not run, or not any more.
@@ -46,12 +47,14 @@ pub struct Core {
 }
 
 impl Core {
-    /// Checks what only a running core needs: endpoints, server name, a certificate that is good now or will be once
-    /// this machine's clock is set.
+    /// Checks what only a running core needs: endpoints, server name, a certificate that is good now, or will be once this
+    /// machine's clock is set, or with which the node can come back.
     pub fn new(config: &Config, identity: &OwnIdentity) -> Result<Self, CoreError> {
         let server_name = check(config)?;
         let endpoints = config.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
-        let (identity, tls) = IdentityInUse::new(identity, server_name.clone())?;
+        let connect = config.timers.connect;
+        let enrolment = config.enrol.clone().map(|address| Enrolment { address, connect });
+        let (identity, tls) = IdentityInUse::new(identity, server_name.clone(), enrolment)?;
         let dialer = Dialer::new(endpoints, tls, server_name, &config.timers);
         Ok(Self { dialer, timers: config.timers.clone(), identity })
     }

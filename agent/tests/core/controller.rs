@@ -36,6 +36,7 @@ pub struct Controller {
     sessions: mpsc::Receiver<Session>,
     outputs: mpsc::Receiver<OutputCall>,
     renewals: mpsc::Receiver<RenewCall>,
+    rejoins: mpsc::Receiver<RejoinCall>,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -60,11 +61,18 @@ pub struct RenewCall {
     pub answer: oneshot::Sender<Result<pb::RenewReply, Status>>,
 }
 
+/// Somebody comes back whose certificate has ended.
+pub struct RejoinCall {
+    pub request: pb::RejoinRequest,
+    pub answer: oneshot::Sender<Result<pb::RenewReply, Status>>,
+}
+
 #[derive(Clone)]
 struct Service {
     sessions: mpsc::Sender<Session>,
     outputs: mpsc::Sender<OutputCall>,
     renewals: mpsc::Sender<RenewCall>,
+    rejoins: mpsc::Sender<RejoinCall>,
     documents: Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>,
     fetches: Arc<AtomicUsize>,
     answer: Arc<Mutex<Answer>>,
@@ -86,10 +94,12 @@ impl Controller {
         let (sessions_in, sessions) = mpsc::channel(8);
         let (outputs_in, outputs) = mpsc::channel(8);
         let (renewals_in, renewals) = mpsc::channel(8);
+        let (rejoins_in, rejoins) = mpsc::channel(8);
         let service = Service {
             sessions: sessions_in,
             outputs: outputs_in,
             renewals: renewals_in,
+            rejoins: rejoins_in,
             documents: Arc::default(),
             fetches: Arc::default(),
             answer: Arc::new(Mutex::new(Box::new(answer))),
@@ -124,7 +134,17 @@ impl Controller {
                 ended = server => ended.unwrap(),
             }
         }));
-        Self { address, handshakes, documents, fetches, sessions, outputs, renewals, _serving: serving }
+        Self {
+            address,
+            handshakes,
+            documents,
+            fetches,
+            sessions,
+            outputs,
+            renewals,
+            rejoins,
+            _serving: serving,
+        }
     }
 
     /// The next session that an agent opens.
@@ -143,6 +163,11 @@ impl Controller {
     /// The next request for a new certificate.
     pub async fn renewal(&mut self) -> RenewCall {
         within("an agent asks for a new certificate", self.renewals.recv()).await.unwrap()
+    }
+
+    /// The next who comes back.
+    pub async fn rejoin(&mut self) -> RejoinCall {
+        within("an agent comes back", self.rejoins.recv()).await.unwrap()
     }
 
     pub async fn output(&mut self) -> OutputCall {
@@ -313,6 +338,15 @@ impl AgentService for Service {
 
 #[tonic::async_trait]
 impl EnrolService for Service {
+    async fn rejoin(&self, request: Request<pb::RejoinRequest>) -> Result<Response<pb::RenewReply>, Status> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.rejoins.send(RejoinCall { request: request.into_inner(), answer }).await;
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Status::unavailable("the test gives no answer")))
+            .map(Response::new)
+    }
+
     async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolReply>, Status> {
         (self.answer.lock().unwrap())(request.into_inner()).map(Response::new)
     }

@@ -11,6 +11,7 @@ use fleet_agent::core::identity::OwnIdentity;
 use fleet_certs::csr::RequestedKey;
 use fleet_certs::issue::Issued;
 use fleet_certs::revoke::{Denied, DenyList};
+use fleet_certs::{Role, rejoin};
 use fleet_proto::pb;
 use fleet_proto::pb::agent_message;
 use fleet_types::id::NodeId;
@@ -225,4 +226,32 @@ async fn a_start_with_a_new_certificate_that_nobody_accepts_uses_the_one_before(
     let mut agent = due.start().await;
     let _session = due.linked(&mut agent, 8).await;
     assert_eq!(due.identity().present.certificate.serial, first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_certificate_has_ended_comes_back_with_proof_by_its_key() {
+    let mut due = Due::new().await;
+    due.node = due.fleet.store_identity_for(&due.directory(), clock::now().minus(DAY), LIFE);
+    let last = due.identity().present;
+    assert!(!last.lasts(clock::now()));
+    let mut enrolment = Controller::start(due.fleet.enrolment_server()).await;
+    let at = format!("controller.enrol={}", enrolment.address);
+    let mut agent = Agent::start_in(Arc::clone(&due.folder), due.address(), &[&at]).await;
+    // The first answer is lost; the second try is for the same key.
+    let first = enrolment.rejoin().await;
+    drop(first.answer);
+    let call = enrolment.rejoin().await;
+    let request = call.request;
+    assert_eq!(key(&request.csr).digest(), key(&first.request.csr).digest());
+    assert_eq!(request.certificate, last.stored.chain[0].as_ref());
+    let agents = [due.fleet.agents.certificate().clone()];
+    let subject = rejoin::subject(due.fleet.id, &request.certificate, &request.csr);
+    let proof = (subject, request.signature.as_slice());
+    let issuers = [(Role::Agent, &agents[..])];
+    let proved = rejoin::verify(due.fleet.id, &issuers, &last.stored.chain[0], proof).unwrap();
+    assert_eq!(proved.identity.node(), Some(due.node));
+    let issued = due.issue(&request.csr);
+    call.answer.send(Ok(reply(&issued))).unwrap();
+    let _session = due.linked(&mut agent, 7).await;
+    assert_eq!(due.identity().present.certificate.serial, issued.serial);
 }

@@ -1,7 +1,7 @@
 //! Stories of the session: opening, faults of the controller, silence, coming back, stopping.
 
 use fleet_agent::core::identity::OwnIdentity;
-use fleet_agent::core::start::Core;
+use fleet_agent::core::identity_in_use::IdentityInUse;
 use fleet_proto::pb;
 use fleet_proto::pb::{agent_message, controller_message, core_message, executor_message};
 use fleet_types::digest::Digest;
@@ -233,6 +233,7 @@ async fn the_list_of_a_link_that_has_ended_is_not_taken_for_the_next_ones() {
     assert_eq!(page.jobs, [update(1, 2)]);
 }
 
+/// Where there is no enrolment service to come back through.
 #[test]
 fn a_certificate_that_has_ended_is_told_before_anything_is_sent() {
     let (fleet, folder) = (Fleet::new(), tempfile::tempdir().unwrap());
@@ -240,7 +241,8 @@ fn a_certificate_that_has_ended_is_told_before_anything_is_sent() {
     let issued = fleet_agent::clock::now().minus(std::time::Duration::from_hours(48));
     fleet.store_identity_of(&config.identity_directory, issued);
     let identity = OwnIdentity::load(&config.identity_directory).unwrap();
-    let said = fleet_agent::error::chain(&Core::new(&config, &identity).unwrap_err());
+    let refused = IdentityInUse::new(&identity, Fleet::server_name(), None).unwrap_err();
+    let said = fleet_agent::error::chain(&refused);
     assert!(said.contains("the certificate of this node ended"), "{said}");
 }
 

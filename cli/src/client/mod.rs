@@ -13,5 +13,5 @@ mod streams;
 pub use advisories::AdvisoryPiece;
 pub use calls::SourceDocument;
 pub use connection::{Client, tls};
-pub use enrolment::{EnrolledOperator, EnrolmentRequest, redeem};
+pub use enrolment::{EnrolledOperator, EnrolmentRequest, RejoinRequest, redeem, rejoin};
 pub use streams::{AuditRecords, OutputParts, Part, RunChanges};

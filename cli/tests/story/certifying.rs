@@ -1,10 +1,11 @@
-//! The scripted controller's part about certificates: invites and renewals.
+//! The scripted controller's part about certificates: invites, renewals, coming back.
 
 use fleet_certs::csr::RequestedKey;
 use fleet_certs::issue::{self, Issued};
+use fleet_certs::{CertificateDer, Role, rejoin};
 use fleet_proto::pb::enrol_service_server::EnrolService;
 use fleet_proto::{convert, pb};
-use fleet_types::seal::PublicKey;
+use fleet_types::seal::{Kind, PublicKey};
 use fleet_types::trust::OperatorRole;
 use fleetctl::clock;
 use tonic::{Code, Request, Response, Status};
@@ -51,6 +52,27 @@ impl Fake {
 impl EnrolService for Fake {
     async fn enrol(&self, _: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolReply>, Status> {
         Err(Status::unimplemented("not part of these stories"))
+    }
+
+    async fn rejoin(&self, request: Request<pb::RejoinRequest>) -> Result<Response<pb::RenewReply>, Status> {
+        let r = request.into_inner();
+        let subject = rejoin::subject(self.fleet, &r.certificate, &r.csr);
+        let authorities = [self.operators.certificate().clone()];
+        let issuers = [(Role::Operator, &authorities[..])];
+        let certificate = CertificateDer::from(r.certificate);
+        let proof = (subject, r.signature.as_slice());
+        rejoin::verify(self.fleet, &issuers, &certificate, proof).unwrap();
+        let mut state = self.state.lock().unwrap();
+        let content_key = state.content_key.unwrap();
+        content_key.verify(Kind::Rejoin, self.fleet, subject, &r.content_signature).unwrap();
+        let key = RequestedKey::from_request(&r.csr).unwrap();
+        state.asked_for.push(key.digest());
+        if state.renewal != Renewal::Good {
+            return Err(refusal(Code::Unauthenticated, "rejoin-refused", "it ended too long ago", ""));
+        }
+        // Longer than the clock of the story is ahead.
+        let issued = issue::operator(&self.operators, self.fleet, operator(), &key, clock::now(), YEAR / 2);
+        Ok(Response::new(pb::RenewReply { certificate_chain: chain(&issued.unwrap()) }))
     }
 
     async fn enrol_operator(

@@ -85,3 +85,34 @@ fn of_many_programs_at_once_one_renews_and_all_do_their_work() {
     });
     assert_eq!(world.state(|state| state.asked_for.len()), 1);
 }
+
+/// The certificate has ended by then.
+fn too_late() -> Timestamp {
+    clock::now().plus(Duration::from_hours(90))
+}
+
+#[test]
+fn whoever_comes_back_after_the_end_proves_who_they_are_and_goes_on() {
+    let world = World::signed_in();
+    let first = serial(&world);
+    let refused = world.run_at(too_late, &["node", "list"]);
+    assert_eq!(refused.code, 10);
+    for part in ["error[cert-expired]: ", "cause: it is not renewed: ", "fix: sign in again: "] {
+        assert!(refused.err.contains(part), "lacks {part:?}: {}", refused.err);
+    }
+    assert_eq!(serial(&world), first);
+    world.state(|state| {
+        state.renewal = Renewal::Good;
+        state.asked_for.clear();
+    });
+    std::thread::scope(|scope| {
+        let calls: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| world.run_at(too_late, &["node", "list"]))).collect();
+        for call in calls {
+            let ended = call.join().unwrap();
+            assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+        }
+    });
+    assert_ne!(serial(&world), first);
+    assert_eq!(world.state(|state| state.asked_for.len()), 1, "one of them asks");
+}

@@ -121,7 +121,7 @@ impl AgentService for Agents {
         let (agent, _) = peer::agent(&self.context.memory, &self.context.settings, &request)?;
         let csr = request.into_inner().csr;
         let certificate_chain =
-            certificates::renew_node(&self.context, &agent, &csr).await.map_err(to_status)?;
+            certificates::renew_node(&self.context, &agent, &csr, "node.renew").await.map_err(to_status)?;
         Ok(Response::new(pb::RenewReply { certificate_chain }))
     }
 

@@ -14,6 +14,7 @@ use super::status::to_status;
 use crate::context::{Context, Identities};
 use crate::error::{ControllerError, Kind, Result};
 use crate::service::enrolment::{self, EnrolmentRequest};
+use crate::service::rejoin::{self, RejoinRequest};
 
 /// Serves tokens and invites.
 pub struct Enrol {
@@ -102,8 +103,33 @@ impl Enrol {
     }
 }
 
+impl Enrol {
+    async fn back(&self, request: &pb::RejoinRequest, address: std::net::IpAddr) -> Result<pb::RenewReply> {
+        self.limits.check_address(address)?;
+        let text = address.to_string();
+        let asked = RejoinRequest {
+            certificate: &request.certificate,
+            csr: &request.csr,
+            signature: &request.signature,
+            content_signature: &request.content_signature,
+            address: &text,
+        };
+        let holder = rejoin::prove(&self.context, &asked)?;
+        // Whoever has the key is no guesser, and is limited alone.
+        self.limits.check_token(&holder.id())?;
+        let certificate_chain = rejoin::give(&self.context, &holder, &asked).await?;
+        Ok(pb::RenewReply { certificate_chain })
+    }
+}
+
 #[tonic::async_trait]
 impl EnrolService for Enrol {
+    async fn rejoin(&self, request: Request<pb::RejoinRequest>) -> Result<Response<pb::RenewReply>, Status> {
+        let address = peer::of(&request)?.address.ip();
+        let reply = self.back(request.get_ref(), address).await;
+        reply.map(Response::new).map_err(|error| self.refused(address, error))
+    }
+
     async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolReply>, Status> {
         let address = peer::of(&request)?.address.ip();
         let reply = self.node(request.get_ref(), address).await;

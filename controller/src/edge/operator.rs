@@ -106,8 +106,9 @@ impl OperatorService for Operators {
     ) -> Result<Response<pb::RenewReply>, Status> {
         let caller = peer::operator(&self.context.identities, &request)?;
         let csr = request.into_inner().csr;
-        let certificate_chain =
-            certificates::renew_operator(&self.context, &caller, &csr).await.map_err(to_status)?;
+        let certificate_chain = certificates::renew_operator(&self.context, &caller, &csr, "operator.renew")
+            .await
+            .map_err(to_status)?;
         Ok(Response::new(pb::RenewReply { certificate_chain }))
     }
 

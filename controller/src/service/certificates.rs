@@ -126,8 +126,13 @@ pub async fn seen(context: &Context, batch: Batch, agent: &Agent) -> Result<(Bat
     Ok((nodes::save(batch, stored.write_id, &record)?, Some(record)))
 }
 
-/// An agent asks for a certificate for a new key; leaf first, DER.
-pub async fn renew_node(context: &Context, agent: &Agent, csr: &[u8]) -> Result<Vec<Vec<u8>>> {
+/// An agent asks for a certificate for a new key; leaf first, DER. `action` is what the audit log calls it.
+pub async fn renew_node(
+    context: &Context,
+    agent: &Agent,
+    csr: &[u8],
+    action: &'static str,
+) -> Result<Vec<Vec<u8>>> {
     let requested = requested(csr)?;
     let (storage, peer) = (&context.storage, &agent.certificate);
     loop {
@@ -161,8 +166,7 @@ pub async fn renew_node(context: &Context, agent: &Agent, csr: &[u8]) -> Result<
         let certificates = certificates.with_next(&issued, requested.digest());
         let record = stored.record.with_certificates(certificates);
         let batch = nodes::save(batch, stored.write_id, &record)?;
-        let leaf =
-            leaf(AuditEntry::new(agent.actor(), "node.renew", format!("node/{}", record.name)), &issued);
+        let leaf = leaf(AuditEntry::new(agent.actor(), action, format!("node/{}", record.name)), &issued);
         if committed(storage.audited.commit(batch, vec![leaf]).await)? {
             context.memory.node_cache.advance(record);
             return Ok(issued.chain.iter().map(|der| der.to_vec()).collect());
@@ -170,8 +174,13 @@ pub async fn renew_node(context: &Context, agent: &Agent, csr: &[u8]) -> Result<
     }
 }
 
-/// An operator asks for a certificate for a new key; leaf first, DER.
-pub async fn renew_operator(context: &Context, caller: &Operator, csr: &[u8]) -> Result<Vec<Vec<u8>>> {
+/// An operator asks for a certificate for a new key; leaf first, DER. `action` is what the audit log calls it.
+pub async fn renew_operator(
+    context: &Context,
+    caller: &Operator,
+    csr: &[u8],
+    action: &'static str,
+) -> Result<Vec<Vec<u8>>> {
     let requested = requested(csr)?;
     let (storage, operator) = (&context.storage, caller.record.id);
     loop {
@@ -203,7 +212,7 @@ pub async fn renew_operator(context: &Context, caller: &Operator, csr: &[u8]) ->
         let certificates = certificates.with_next(&issued, requested.digest());
         let record = OperatorRecord { certificates, ..stored.record };
         let batch = operators::save(batch, stored.write_id, &record)?;
-        let entry = AuditEntry::new(caller.actor(), "operator.renew", format!("operator/{}", record.name));
+        let entry = AuditEntry::new(caller.actor(), action, format!("operator/{}", record.name));
         if committed(storage.audited.commit(batch, vec![leaf(entry, &issued)]).await)? {
             context.identities.operators.put(record);
             return Ok(issued.chain.iter().map(|der| der.to_vec()).collect());

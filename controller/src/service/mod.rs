@@ -12,6 +12,7 @@
 //! | [`presence`] | which nodes were there: across stops of the controller |
 //! | [`node_jobs`] | ends the open jobs of a node that gets no work any more |
 //! | [`holds`] | nodes that get no work: held, released, removed |
+//! | [`rejoin`] | coming back with a certificate that has ended |
 //! | [`revocation`] | nodes and operators who are shut out for good, and the list of certificates |
 //! | [`places`] | limits that are new, and the jobs in flight |
 //! | [`packages`] | what packages nodes have |
@@ -55,6 +56,7 @@ pub mod patch_plan;
 pub mod patches;
 pub mod places;
 pub mod presence;
+pub mod rejoin;
 pub mod reports;
 mod response_times;
 pub mod retention;

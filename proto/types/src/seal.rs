@@ -30,6 +30,8 @@ pub enum Kind {
     Wave,
     /// A finding that may stay for a while.
     FindingHold,
+    /// A person's request for another certificate after the last one has ended.
+    Rejoin,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Self::TrustBundle => "trust_bundle",
             Self::Wave => "wave",
             Self::FindingHold => "finding_hold",
+            Self::Rejoin => "rejoin",
         }
     }
 }

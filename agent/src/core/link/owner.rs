@@ -15,6 +15,7 @@ use crate::config::Timers;
 use crate::core::backoff::{Backoff, Ending};
 use crate::core::executor_channel::{ExecutorChannel, STUCK_LIMIT};
 use crate::core::identity_in_use::IdentityInUse;
+use crate::core::renewal::NotRenewed;
 
 /// Why the core cannot go on. Losing a controller is none of these.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +76,14 @@ impl Link {
                     "this machine's clock is wrong: the certificate of this node is not valid yet; waiting until it is set"
                 );
             }
-            if is_late && !told {
-                error!(
-                    valid_until = %self.identity.valid_until(), clock = %now,
-                    "the certificate of this node has ended: set the clock if it is wrong, else join anew (fleet-agent enrol --replace) with a token for a new name"
-                );
-            }
+            let ending = if is_early {
+                Some(Ending::NeverUp)
+            } else if is_late {
+                self.come_back(&stop, !told).await?
+            } else {
+                self.one_link(&stop).await?
+            };
             told = is_early || is_late;
-            let ending = if is_early { Some(Ending::NeverUp) } else { self.one_link(&stop).await? };
             let Some(ending) = ending else { return Ok(()) };
             let pause = backoff.after(ending);
             let length = pause.fixed + clock::uniform(pause.jitter);
@@ -92,6 +93,32 @@ impl Link {
                 return Ok(());
             }
         }
+    }
+
+    /// The certificate has ended: asks the enrolment service for another one; `None` when the agent is to stop.
+    async fn come_back(&mut self, stop: &CancellationToken, tell: bool) -> Result<Option<Ending>, LinkError> {
+        let Some(attempt) = self.identity.come_back() else {
+            if tell {
+                error!(
+                    valid_until = %self.identity.valid_until(), clock = %clock::now(),
+                    "the certificate of this node has ended: set the clock if it is wrong; or set controller.enrol and restart, so that it can come back"
+                );
+            }
+            return Ok(Some(Ending::NeverUp));
+        };
+        let Self { dialer, channel, state, .. } = self;
+        let Some(ended) = absorbing(channel, state, dialer, stop, attempt.carry_out()).await? else {
+            return Ok(None);
+        };
+        let retry_after = match &ended {
+            Err(NotRenewed::Refused(_, retry_after)) => *retry_after,
+            _ => None,
+        };
+        Ok(Some(match (self.identity.on_back(ended), retry_after) {
+            (true, _) => Ending::Renewed,
+            (false, Some(retry_after)) => Ending::TurnedAway { retry_after },
+            (false, None) => Ending::NeverUp,
+        }))
     }
 
     /// One attempt, from dialling to the end of the link; `None` when the agent is to stop.

@@ -92,7 +92,7 @@ impl Joined {
     }
 
     async fn renew(&self, peer: &PeerIdentity, csr: &[u8]) -> Result<Vec<Vec<u8>>> {
-        renew_node(self.context(), &self.agent(peer), csr).await
+        renew_node(self.context(), &self.agent(peer), csr, "node.renew").await
     }
 
     async fn connect(&self, peer: &PeerIdentity) -> Result<LinkEpoch> {
@@ -232,7 +232,7 @@ async fn a_renewal_whose_answer_is_lost_behind_its_commit_is_found_again() {
     let held = store.hold_next();
     let (context, agent) = (Arc::clone(&joined.test.context), joined.agent(&joined.first));
     let asked = csr.clone();
-    let dying = tokio::spawn(async move { renew_node(&context, &agent, &asked).await });
+    let dying = tokio::spawn(async move { renew_node(&context, &agent, &asked, "node.renew").await });
     held.written.await.unwrap();
     dying.abort();
     assert!(dying.await.unwrap_err().is_cancelled());
@@ -326,8 +326,8 @@ async fn an_operators_certificate_is_renewed_and_the_one_before_has_a_minute_of_
     let is_let_in = |peer: &PeerIdentity| check_operator(&record(), peer, clock.now()).is_ok();
     clock.set(hours(8));
     let csr = fresh();
-    let chain = renew_operator(context, &ada, &csr).await.unwrap();
-    assert_eq!(renew_operator(context, &ada, &csr).await.unwrap(), chain);
+    let chain = renew_operator(context, &ada, &csr, "operator.renew").await.unwrap();
+    assert_eq!(renew_operator(context, &ada, &csr, "operator.renew").await.unwrap(), chain);
     let second = peer(&chain);
     assert_eq!((second.identity, second.not_after), (first.identity, hours(8 + 12)));
     assert!(is_let_in(&first) && is_let_in(&second));
@@ -340,7 +340,7 @@ async fn an_operators_certificate_is_renewed_and_the_one_before_has_a_minute_of_
     clock.set(hours(8).plus(Duration::from_mins(1)));
     assert!(!is_let_in(&first) && is_let_in(&second));
     // A copy of it renews nothing, grace or not.
-    let refused = renew_operator(context, &caller(&record(), &first), &fresh()).await;
+    let refused = renew_operator(context, &caller(&record(), &first), &fresh(), "operator.renew").await;
     assert_eq!(code(refused), RETIRED);
     let told = leaves(context, "operator.renew").await;
     assert_eq!((told.len(), told[0].object.as_str()), (1, "operator/eve"));
