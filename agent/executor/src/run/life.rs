@@ -253,7 +253,11 @@ impl Run {
         {
             return self.end_step(unrun(step, StepState::Failed, Some(cause), &why)).map(Some);
         }
-        if let Err(fault) = self.stop_again(step, step.time_limit.min(left)) {
+        // A guarded step that has begun in another boot is put back by its guard: it is waited for as ever.
+        let is_guards = step.guard.is_some() && self.record.began(&step.id);
+        if let Err(fault) = self.stop_again(step, step.time_limit.min(left))
+            && !is_guards
+        {
             return self
                 .end_step(unrun(step, StepState::Failed, Some(fault.cause), &fault.message))
                 .map(Some);
