@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet_rollout::{Event, Forecast, Plan, PlanInput, PlannedNode, RingInput, Rollout};
+use fleet_types::digest::Digest;
 use fleet_types::document::rollout_policy::RolloutPolicy;
 use fleet_types::document::{Document, DocumentKind};
 use fleet_types::id::{NodeId, RunId};
@@ -20,7 +21,6 @@ use super::rollouts::{self, Rings};
 use crate::context::Context;
 use crate::error::{ControllerError, Kind, Result};
 use crate::rebuild;
-use crate::repo::documents::{self as kept, DocumentRecord};
 use crate::repo::rollouts::RingRecord;
 
 /// Misses of one answer; who wants others narrows it down.
@@ -105,16 +105,12 @@ const WAYS: [(&str, Change); 3] = [
     }),
 ];
 
-async fn policy(context: &Context, name: &str) -> Result<(RolloutPolicy, fleet_types::digest::Digest)> {
-    let kind = DocumentKind::RolloutPolicy;
-    // Says which name may have been meant.
-    let shown = documents::show(&context.storage, kind.as_str(), name, 0).await?;
-    let head = kept::head(kind.as_str(), &shown.item.name)?;
-    let head = context.storage.repo.get::<DocumentRecord>(&head).await?;
-    let digest = head.map_or(shown.item.digest, |head| head.record.digest);
+async fn policy(context: &Context, name: &str) -> Result<(RolloutPolicy, Digest)> {
+    let kind = DocumentKind::RolloutPolicy.as_str();
+    let digest = documents::show(&context.storage, kind, name, 0).await?.item.digest;
     match documents::document(&context.storage, digest).await? {
         Document::RolloutPolicy(policy) => Ok((*policy, digest)),
-        _ => Err(ControllerError::not_found(kind.as_str(), name)),
+        _ => Err(ControllerError::not_found(kind, name)),
     }
 }
 
