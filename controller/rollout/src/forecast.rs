@@ -21,7 +21,7 @@ use crate::moment::Moment;
 use crate::ring::RingEvent;
 use crate::state::Rollout;
 
-/// Nobody plans further ahead: a rollout is signed for at most so long (security-and-delivery §1.16).
+/// Nobody plans further ahead: one signature covers a rollout for at most 35 days (REQUIREMENTS, O01).
 pub const HORIZON: Duration = Duration::from_hours(35 * 24);
 /// The shortest time that goes by between two looks, so that a forecast ends.
 const STEP: Duration = Duration::from_secs(1);

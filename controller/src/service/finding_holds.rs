@@ -154,7 +154,7 @@ fn leaf(caller: &Operator, action: &'static str, finding: &str, key: &str) -> Au
     AuditEntry::new(caller.actor(), action, format!("finding/{finding}")).idempotency(key)
 }
 
-/// Reads what was signed, by the caller, for now.
+/// The hold in signed bytes: of the caller, whole, and beginning now.
 fn signed(context: &Context, caller: &Operator, envelope: &Envelope) -> Result<FindingHold> {
     signatures::check(&context.identities, caller, envelope, SealKind::FindingHold, "the hold")?;
     let hold: FindingHold =

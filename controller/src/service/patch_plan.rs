@@ -11,7 +11,7 @@ use fleet_types::digest::Digest;
 use fleet_types::document::rollout_policy::RolloutPolicy;
 use fleet_types::document::{Document, DocumentKind};
 use fleet_types::id::{NodeId, RunId};
-use fleet_types::request::MAX_NODES;
+use fleet_types::request::{MAX_NODES, MAX_PLAIN_RUN};
 use fleet_types::time::Timestamp;
 use fleet_types::view::{DeadlineState, FixState, PatchPlan, PlanMiss, PlanWay, PlannedRing};
 
@@ -27,8 +27,6 @@ use crate::repo::rollouts::RingRecord;
 const MAX_MISSES: usize = 1000;
 /// The shortest and the longest time that a node may be said to take.
 const TAKES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
-/// How long a request is valid at most, and with it when the last node may start (security-and-delivery §1.15).
-const VALID: Duration = Duration::from_hours(24);
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -148,7 +146,8 @@ async fn ahead(
         limits: rings.record.limits(context.settings.changing),
         max_parallel: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
         not_before: moment.wall,
-        not_after: moment.wall.plus(VALID),
+        // A start is valid for as long at most; who waits longer expires.
+        not_after: moment.wall.plus(MAX_PLAIN_RUN),
         job_limit: takes,
         max_failures: None,
         judging: rings.record.judging_ms.map(Duration::from_millis),

@@ -126,6 +126,22 @@ async fn one_that_cannot_be_stopped_again_fails_the_step_that_would_be_done_besi
 }
 
 #[tokio::test]
+async fn a_way_back_beside_one_that_cannot_be_stopped_is_not_called_rolled_back() {
+    let mut bench = bench();
+    bench.tasks.set("one", Does::Fails);
+    bench.tasks.set("undo:one", Does::Waits);
+    let steps = [services("down", "service.stop", &["web"]), work("one")];
+    let order = bench.order(1, Verb::Run, json!({ "step": steps }));
+    let stuck = |script: &mut Script| {
+        boots(script);
+        script.unit_traits.stuck.insert("web.service".to_owned());
+    };
+    let report = goes_on(&mut bench, &order, "revert undo:one", stuck).await;
+    assert_eq!(report.outcome, Outcome::RollbackFailed, "{report:#?}");
+    assert!(report.reason.contains("is not down again: service web"), "{}", report.reason);
+}
+
+#[tokio::test]
 async fn after_a_restart_that_the_job_asked_for_runs_what_its_author_meant_to_run() {
     let mut bench = bench();
     bench.tasks.set("again", Does::Restarts);
