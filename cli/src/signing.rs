@@ -126,6 +126,7 @@ impl Signer {
             max_failures: order.max_failures,
             not_before: now.minus(BACK_DATED),
             not_after: now.plus(order.valid_for),
+            tick: None,
             reason: order.reason,
         };
         request.check(self.fleet).map_err(|error| {

@@ -143,6 +143,7 @@ pub fn sign_request(key: &SigningKey, fleet: FleetId, order: &Order, now: Timest
         // As fleetctl: clocks may be a little apart.
         not_before: now.minus(Duration::from_mins(5)),
         not_after: now.plus(order.valid_for),
+        tick: None,
         reason: "a story".to_owned(),
     };
     let envelope = key.seal(Kind::Request, fleet, canonical::to_vec(&request)?);

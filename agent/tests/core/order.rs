@@ -66,6 +66,7 @@ impl Order {
             older_revisions: false,
             not_before: clock::now().minus(Duration::from_mins(1)),
             not_after: clock::now().plus(Duration::from_hours(1)),
+            tick: None,
             reason: "test".to_owned(),
         };
         let request = seal(Kind::Request, canonical::to_vec(&request).unwrap());

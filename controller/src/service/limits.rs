@@ -99,6 +99,7 @@ mod tests {
             older_revisions: false,
             not_before: now,
             not_after: now.plus(Duration::from_hours(1)),
+            tick: None,
             reason: String::new(),
         };
         check_request(&good, now).unwrap();

@@ -17,13 +17,16 @@ pub enum Authority {
     /// The digest of the request. An agent that does not know the word cannot take it for the request itself, and does
     /// not carry its procedure out a second time.
     Gates(Digest),
+    /// The tick of a schedule, under a standing order that an operator signed: the digest of the request that is made of it
+    /// ([`crate::standing_order`]).
+    Tick(Digest),
 }
 
 impl Authority {
     /// Digest of the signed text that gives it.
     pub const fn digest(self) -> Digest {
         match self {
-            Self::Request(digest) | Self::Gates(digest) => digest,
+            Self::Request(digest) | Self::Gates(digest) | Self::Tick(digest) => digest,
         }
     }
 
@@ -37,6 +40,7 @@ impl Authority {
         match self {
             Self::Request(digest) => digest.to_string(),
             Self::Gates(digest) => format!("gates {digest}"),
+            Self::Tick(digest) => format!("tick {digest}"),
         }
     }
 }
@@ -60,8 +64,8 @@ mod tests {
         let text = format!("{{\"number\":1,\"request\":\"{digest}\"}}");
         assert_eq!(serde_json::to_string(&job).unwrap(), text);
         assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
-        let tick = text.replace("request", "tick");
-        let error = serde_json::from_str::<Job>(&tick).unwrap_err().to_string();
+        let unknown = text.replace("request", "approval");
+        let error = serde_json::from_str::<Job>(&unknown).unwrap_err().to_string();
         assert!(error.contains("Authority"), "{error}");
         let more = text.replace("\"number\"", "\"surprise\":2,\"number\"");
         let error = serde_json::from_str::<Job>(&more).unwrap_err().to_string();
@@ -72,7 +76,12 @@ mod tests {
     fn the_gates_of_a_request_are_not_the_request() {
         let digest = Digest::of(b"request");
         let (request, gates) = (Authority::Request(digest), Authority::Gates(digest));
-        assert_ne!(request.signed_text(), gates.signed_text(), "a wave of one is none of the other");
+        let texts = [request, gates, Authority::Tick(digest)].map(Authority::signed_text);
+        assert_eq!(
+            texts.iter().collect::<std::collections::BTreeSet<_>>().len(),
+            3,
+            "a wave of one is none of the other"
+        );
         assert_eq!(request.digest(), gates.digest());
         let text = format!("{{\"number\":1,\"gates\":\"{digest}\"}}");
         assert_eq!(serde_json::to_string(&Job { number: 1, authority: gates }).unwrap(), text);

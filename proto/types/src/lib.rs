@@ -27,6 +27,7 @@ pub mod request;
 pub mod run;
 pub mod seal;
 pub mod severity;
+pub mod standing_order;
 pub mod time;
 pub mod trust;
 pub mod view;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::id::{FleetId, NodeId, RunId};
 use crate::merkle;
+use crate::standing_order::Tick;
 use crate::time::Timestamp;
 
 /// Schema of the requests of this release.
@@ -74,6 +75,10 @@ pub struct Request {
     pub not_before: Timestamp,
     /// No first start on a node after this instant.
     pub not_after: Timestamp,
+    /// The tick of a standing order that it carries out. Such a request bears no signature of its own: that of the order
+    /// stands for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tick: Option<Tick>,
     /// Why, as the operator wrote it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

@@ -30,6 +30,8 @@ pub enum Kind {
     Wave,
     /// A finding that may stay for a while.
     FindingHold,
+    /// What an operator allows a schedule to start.
+    StandingOrder,
     /// A person's request for another certificate after the last one has ended.
     Rejoin,
 }
@@ -44,6 +46,7 @@ impl Kind {
             Self::TrustBundle => "trust_bundle",
             Self::Wave => "wave",
             Self::FindingHold => "finding_hold",
+            Self::StandingOrder => "standing_order",
             Self::Rejoin => "rejoin",
         }
     }

@@ -132,7 +132,7 @@ fn request_refusal(error: &RequestError) -> Refusal {
 /// The document that says what is to be done: of a request its procedure; where its gates are asked, its policy.
 pub fn work_of(assignment: &Assignment, request: &Request) -> Result<Digest, Refusal> {
     match assignment.authority {
-        Authority::Request(_) => Ok(request.procedure),
+        Authority::Request(_) | Authority::Tick(_) => Ok(request.procedure),
         Authority::Gates(_) => request.rollout_policy.ok_or_else(|| {
             let message = "the request names no rollout policy whose gates could be asked";
             Refusal::new("request-gates", message, ASK_OPERATOR)
@@ -261,7 +261,7 @@ pub fn procedure_of(
     profile: &Profile,
 ) -> Result<Procedure, Refusal> {
     match (assignment.authority, work) {
-        (Authority::Request(_), Document::Procedure(procedure)) => Ok(*procedure),
+        (Authority::Request(_) | Authority::Tick(_), Document::Procedure(procedure)) => Ok(*procedure),
         (Authority::Gates(_), Document::RolloutPolicy(policy)) => {
             policy.gate_procedure(&profile.name).ok_or_else(|| {
                 let missing = policy.not_built().join(", ");

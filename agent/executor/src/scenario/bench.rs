@@ -285,6 +285,7 @@ impl Bench {
             older_revisions: false,
             not_before: self.now().minus(Duration::from_mins(1)),
             not_after: self.now().plus(Duration::from_hours(2)),
+            tick: None,
             reason: "test".to_owned(),
         };
         change(&mut request);
