@@ -6,7 +6,6 @@
 //! linked into the agent: nodes read the canonical JSON only (security-and-delivery §1.15).
 
 mod action_check;
-mod cron_check;
 mod explain;
 mod kind_check;
 mod known;
@@ -34,7 +33,6 @@ mod walk_free;
 mod walk_text;
 mod window_lint;
 
-pub use cron_check::check_cron;
 pub use explain::{explain, schema_paths};
 pub use problem::{Level, Problem};
 pub use read::{Parsed, parse, to_canonical_json};

@@ -81,11 +81,11 @@ impl Problem {
         }
     }
 
-    /// Must whoever applies the document say why they do it nevertheless? Not for what is no fault of the document,
-    /// but something that this build does not do.
+    /// Must whoever applies the document say why they do it nevertheless? Not for what is no fault of the document:
+    /// something that this build does not do, or a default that is good where there is one site.
     pub fn needs_reason(&self) -> bool {
         self.level == Level::Warning
-            && !matches!(self.code, "kind-not-read" | "action-not-built" | "not-acted-on")
+            && !matches!(self.code, "kind-not-read" | "action-not-built" | "not-acted-on" | "no-zones")
     }
 }
 

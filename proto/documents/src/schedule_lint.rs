@@ -22,6 +22,12 @@ pub(crate) fn check(reporter: &mut Reporter<'_>, file: &ScheduleFile, known: &Kn
         check_one(reporter, file, schedule, &path);
         check_called(reporter, schedule, known, &path);
     }
+    let by_site = |schedule: &Schedule| schedule.timezone.as_deref() == Some(fleet_calendar::SITE);
+    if let Some(index) = file.schedules.iter().position(by_site).filter(|_| file.zones.is_empty()) {
+        let message = "timezone = \"site\" in a file without [zones]: every site is in UTC".to_owned();
+        let fix = "write [zones] with a line for each site, such as fra1 = \"Europe/Berlin\"";
+        reporter.warn(&format!("schedule/{index}/timezone"), "no-zones", message, fix);
+    }
     let mut seen = BTreeSet::new();
     for (index, blackout) in file.blackouts.iter().enumerate() {
         let path = format!("blackout/{index}");
@@ -56,6 +62,11 @@ fn check_one(reporter: &mut Reporter<'_>, file: &ScheduleFile, schedule: &Schedu
         _ => {}
     }
     let Some(relative) = &schedule.relative_to else { return };
+    if schedule.timezone.is_some() {
+        let message = format!("[[schedule]] {id} has a timezone of its own beside relative_to");
+        let fix = "take it out: it is in the zone of the schedule that it is relative to";
+        reporter.error(&format!("{path}/timezone"), "bad-value", message, fix);
+    }
     let by_id: BTreeMap<&str, &Schedule> =
         file.schedules.iter().map(|other| (other.id.as_str(), other)).collect();
     let target = format!("{path}/relative_to/schedule");

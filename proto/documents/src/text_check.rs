@@ -36,21 +36,21 @@ pub(crate) fn is_plain(text: &str) -> bool {
 
 /// `site` or an IANA zone.
 pub(crate) fn check_zone(text: &str) -> Result<(), String> {
-    if text == "site" {
+    if text == fleet_calendar::SITE {
         return Ok(());
     }
-    // POSIX strings and file paths are no zone names; jiff would try them.
-    let shaped = text.len() <= 64
-        && !text.starts_with('/')
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+'));
-    if shaped && jiff::tz::TimeZone::get(text).is_ok() {
-        Ok(())
-    } else {
-        let zones: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-        let meant = nearest(text, zones.iter().map(String::as_str));
-        let meant = meant.map_or_else(String::new, |meant| format!("did you mean \"{meant}\"? "));
-        Err(format!("{meant}write an IANA name such as \"Europe/Berlin\" or \"UTC\", or \"site\""))
+    check_iana(text).map_err(|why| format!("{why}, or \"site\""))
+}
+
+/// An IANA zone.
+pub(crate) fn check_iana(text: &str) -> Result<(), String> {
+    if fleet_calendar::is_zone(text) {
+        return Ok(());
     }
+    let zones = fleet_calendar::suggestions();
+    let meant = nearest(text, zones.iter().map(String::as_str));
+    let meant = meant.map_or_else(String::new, |meant| format!("did you mean \"{meant}\"? "));
+    Err(format!("{meant}write an IANA name such as \"Europe/Berlin\" or \"UTC\""))
 }
 
 /// A day as `2026-11-22`.

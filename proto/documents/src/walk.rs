@@ -197,6 +197,10 @@ impl<'t> Walk<'t> {
                 let table = self.as_table(value, field, path, context)?;
                 Some(self.vars(table, field, path))
             }
+            FieldKind::One(ValueKind::SiteZones) => {
+                let table = self.as_table(value, field, path, context)?;
+                Some(self.site_zones(table, field, path))
+            }
             FieldKind::One(ValueKind::Settings) => {
                 let table = self.as_table(value, field, path, context)?;
                 Some(self.settings(table, path, context))

@@ -1,12 +1,13 @@
 //! The walk over values whose keys are not in the schema: variables, settings, parameters.
 
+use fleet_types::label::check_value;
 use serde_json::{Map, Value as Json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::schema::Field;
 use crate::source::MAX_NESTING;
-use crate::text_check::{is_plain, quoted};
+use crate::text_check::{check_iana, is_plain, quoted};
 use crate::walk::{At, TemplateUse, Walk, join};
 
 impl Walk<'_> {
@@ -29,6 +30,40 @@ impl Walk<'_> {
                 DeValue::String(_) => self.control_character(&below, name, "[vars]"),
                 other => {
                     self.wrong_type(other, field, &below, "[vars]");
+                }
+            }
+        }
+        Json::Object(out)
+    }
+
+    /// Zones by the value of the label `site`.
+    pub(crate) fn site_zones(&mut self, table: &DeTable<'_>, field: &'static Field, path: &str) -> Json {
+        let mut out = Map::new();
+        for (key, value) in table {
+            let site: &str = key.get_ref();
+            let below = join(path, site);
+            self.places.insert(&below, &self.lines, Some(key.span()), value.span());
+            if site.is_empty() || check_value(site).is_err() {
+                let message = format!("{} is no value of the label site", quoted(site));
+                self.error(
+                    &below,
+                    At::Key,
+                    "bad-id",
+                    message,
+                    "write the site as nodes are labelled".to_owned(),
+                );
+                continue;
+            }
+            match value.get_ref() {
+                DeValue::String(text) => match check_iana(text) {
+                    Ok(()) => drop(out.insert(site.to_owned(), Json::String(text.to_string()))),
+                    Err(why) => {
+                        let message = format!("{} is no time zone in [zones]", quoted(text));
+                        self.error(&below, At::Value, "bad-time-zone", message, why);
+                    }
+                },
+                other => {
+                    self.wrong_type(other, field, &below, "[zones]");
                 }
             }
         }

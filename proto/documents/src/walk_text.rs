@@ -1,5 +1,6 @@
 //! The walk's checks of one text by what the schema says stands there.
 
+use fleet_calendar::Cron;
 use fleet_types::action::{Action, nearest};
 use fleet_types::document::Id;
 use fleet_types::document::Share;
@@ -9,7 +10,6 @@ use fleet_types::id::Name;
 use fleet_types::label::Selector;
 use fleet_types::time::Span;
 
-use crate::check_cron;
 use crate::schema::{Field, FieldKind, ValueKind};
 use crate::text_check::{check_day, check_instant, check_offset, check_unit, check_zone, is_plain, quoted};
 use crate::walk::{At, Reference, TemplateUse, Walk};
@@ -102,7 +102,7 @@ fn check(text: &str, kind: &ValueKind, field: &FieldKind) -> Result<(), String> 
         ValueKind::Selector | ValueKind::AnySelector => {
             text.parse::<Selector>().map(drop).map_err(|error| error.to_string())
         }
-        ValueKind::Cron => check_cron(text),
+        ValueKind::Cron => text.parse::<Cron>().map(drop).map_err(|error| error.to_string()),
         ValueKind::Zone => check_zone(text),
         ValueKind::Day => check_day(text),
         ValueKind::Instant => check_instant(text).map(drop),

@@ -311,6 +311,15 @@ fn schedules_are_checked_against_their_procedures() {
         (format!("{good}[[schedule]]\nid = \"a\"\nprocedure = \"p\"\n{good}"), "duplicate-id"),
         (format!("{good}relative_to = {{ schedule = \"a\", by = \"-1d\" }}"), "bad-value"),
         (
+            format!(
+                "timezone = \"UTC\"\nrollout_policy = \"std\"\nrelative_to = {{ schedule = \"b\", by = \"-1d\" }}\n[[schedule]]\nid = \"b\"\nprocedure = \"p\"\n{good}"
+            ),
+            "bad-value",
+        ),
+        (format!("{good}timezone = \"site\""), "no-zones"),
+        (format!("{good}[zones]\nfra1 = \"Europe/Berlim\""), "bad-time-zone"),
+        (format!("{good}[zones]\n\"-\" = \"UTC\""), "bad-id"),
+        (
             "rollout_policy = \"std\"\nrelative_to = { schedule = \"b\", by = \"-1d\" }".to_owned(),
             "unknown-reference",
         ),

@@ -111,6 +111,8 @@ pub(crate) enum ValueKind {
     Cron,
     /// A time zone or `site`.
     Zone,
+    /// Time zones by site.
+    SiteZones,
     /// A day.
     Day,
     /// An instant.
@@ -214,6 +216,7 @@ impl ValueKind {
             Self::Share => "a number from 1, or a percentage such as \"25%\"",
             Self::Cron => "a cron expression of five fields",
             Self::Zone => "an IANA time zone or \"site\"",
+            Self::SiteZones => "a table of IANA time zones by site",
             Self::Day => "a day such as \"2026-11-22\"",
             Self::Instant => "an instant such as \"2026-12-28T00:00:00Z\"",
             Self::When => "a condition such as \"facts.lvm and not params.offline\"",

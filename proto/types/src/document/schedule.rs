@@ -1,7 +1,7 @@
 //! Schedules: when a procedure runs, where, and what happens when it could not.
 //!
-//! The cron text is kept as written; `fleet-documents` refuses what cannot fire, the controller's
-//! scheduler computes ticks.
+//! The cron text is kept as written; `fleet-documents` refuses what cannot fire, `fleet-calendar`
+//! computes ticks.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +27,10 @@ pub struct ScheduleFile {
     /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// IANA zone of each site, for `timezone = "site"`; a site without one is in UTC.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-takes" = "site-zones"))]
+    pub zones: BTreeMap<String, String>,
     /// The schedules.
     #[serde(default, rename = "schedule", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-idle" = crate::idle::NO_SCHEDULER))]
@@ -59,7 +63,7 @@ pub struct Schedule {
     pub relative_to: Option<RelativeTo>,
     /// IANA name, or "site": each node in the zone of its site.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-takes" = "zone", "x-default" = "the controller's"))]
+    #[schemars(extend("x-takes" = "zone", "x-default" = "UTC"))]
     pub timezone: Option<String>,
     /// From the fire time: when nodes may change.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,10 +81,11 @@ pub struct Schedule {
     pub jitter: Option<Span>,
     /// What happens with a tick that was missed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = "the controller's"))]
+    #[schemars(extend("x-default" = "run_once"))]
     pub misfire: Option<Misfire>,
     /// How late `run_once` and `run_all` may still start.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "start_within"))]
     pub catch_up: Option<Span>,
     /// What happens when the previous run still goes.
     #[serde(default)]
