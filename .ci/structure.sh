@@ -137,7 +137,7 @@ list '*.rs' | xargs -0 awk -v test_modules="$test_modules" '
 
   # The engine and the types decide; they do nothing else.
   # seal.rs makes signing keys, the one draw of chance among the types; its callers decide when.
-  (below("controller/rollout/src/") || below("controller/advisories/src/") || below("proto/types/src/") || below("proto/calendar/src/")) && FILENAME != "proto/types/src/seal.rs" \
+  (below("controller/rollout/src/") || below("controller/advisories/src/") || below("controller/schedule/src/") || below("proto/types/src/") || below("proto/calendar/src/")) && FILENAME != "proto/types/src/seal.rs" \
     && code ~ /std::(fs|net|process|thread)(::|;)|(^|[^A-Za-z0-9_])(tracing|tokio|tonic)::|Instant::now|SystemRandom/ {
     report("pure code does I/O, waits, logs or draws", "docs/adr/0001, \"Pure crates\"") }
 
@@ -176,7 +176,8 @@ list '*Cargo.toml' | xargs -0 awk '
     may["controller/store"] = " "
     may["controller/rollout"] = " fleet-types "
     may["controller/advisories"] = " fleet-types "
-    may["controller"] = " fleet-types fleet-documents fleet-calendar fleet-proto fleet-certs fleet-store fleet-rollout fleet-advisories "
+    may["controller/schedule"] = " fleet-types fleet-calendar fleet-documents "
+    may["controller"] = " fleet-types fleet-documents fleet-calendar fleet-proto fleet-certs fleet-store fleet-rollout fleet-advisories fleet-schedule "
     may["agent/executor"] = " fleet-types fleet-calendar fleet-proto "
     may["agent"] = " fleet-types fleet-executor fleet-certs fleet-proto "
     may["cli"] = " fleet-types fleet-calendar fleet-certs fleet-proto fleet-documents fleet-advisories "
@@ -189,7 +190,7 @@ list '*Cargo.toml' | xargs -0 awk '
     home["croner"] = " proto/calendar "
     home["sysinfo"] = " agent/executor "
     # Pure or nearly so: these never get a runtime.
-    pure["proto/types"] = pure["proto/documents"] = pure["proto/calendar"] = pure["controller/rollout"] = pure["controller/advisories"] = 1
+    pure["proto/types"] = pure["proto/documents"] = pure["proto/calendar"] = pure["controller/rollout"] = pure["controller/advisories"] = pure["controller/schedule"] = 1
   }
   FNR == 1 { folder = FILENAME; sub(/\/?Cargo\.toml$/, "", folder); section = "" }
   folder == "" { next }

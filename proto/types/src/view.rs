@@ -7,6 +7,7 @@ mod error_detail;
 mod packages;
 mod patch;
 mod ring;
+mod schedule;
 
 use std::collections::BTreeMap;
 
@@ -35,6 +36,7 @@ pub use patch::{
     ReplacedSource, ScoreItem, SlaNode,
 };
 pub use ring::{GatesView, RingNodes, RingView};
+pub use schedule::{NextTick, NotFired, ScheduleItem, ScheduleState, TickItem};
 
 /// A page of a list; `next` goes into `after` of the next call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
