@@ -14,7 +14,7 @@ use crate::document::Id;
 use crate::document::schedule::{Schedule, ScheduleFile};
 use crate::id::{FleetId, RunId};
 use crate::request::{MAX_PLAIN_RUN, NodeList, REQUEST_SCHEMA, Request, Verb};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// Schema of standing orders.
 pub const STANDING_ORDER_SCHEMA: &str = "fleet/v1/standing-order";
@@ -233,12 +233,12 @@ pub fn window(schedule: &Schedule) -> Duration {
 
 /// How late a tick may still start: `start_within`, and the window where that is not written.
 pub fn start_within(schedule: &Schedule) -> Duration {
-    schedule.start_within.as_ref().map_or_else(|| window(schedule), |within| within.length())
+    schedule.start_within.as_ref().map_or_else(|| window(schedule), Span::length)
 }
 
 /// So long after its time nothing of a tick begins any more, whatever was missed.
 pub fn lasts(schedule: &Schedule) -> Duration {
-    let catch_up = schedule.catch_up.as_ref().map_or(Duration::ZERO, |catch_up| catch_up.length());
+    let catch_up = schedule.catch_up.as_ref().map_or(Duration::ZERO, Span::length);
     start_within(schedule).max(catch_up).saturating_add(window(schedule))
 }
 
