@@ -271,13 +271,13 @@ async fn missing(
     Ok(ControllerError::not_found(kind.as_str(), name).fix(fix))
 }
 
-/// Refuses a number that is not the one of this document under its name.
+/// Refuses a number that is not the one of this document under its name; `what` names the text that says so.
 pub async fn check_revision(
     storage: &Storage,
+    what: &str,
     kind: DocumentKind,
     name: &str,
-    revision: u32,
-    digest: Digest,
+    (revision, digest): (u32, Digest),
 ) -> Result<()> {
     let key = documents::revision(kind.as_str(), name, revision)?;
     let stored = storage.repo.get::<DocumentRecord>(&key).await?;
@@ -285,7 +285,7 @@ pub async fn check_revision(
         return Ok(());
     }
     let why = format!("{revision} is not the number of this {kind} under \"{name}\"");
-    Err(ControllerError::invalid(&format!("request.{kind}_revision"), why))
+    Err(ControllerError::invalid(&format!("{what}.{kind}_revision"), why))
 }
 
 /// Signed bytes by digest: a document or a request.
@@ -354,7 +354,8 @@ mod tests {
         let batch = context.storage.audited.batch().put_record(key, &record).unwrap();
         context.storage.audited.commit(batch, vec![]).await.unwrap();
         let check = |revision, digest| {
-            check_revision(&context.storage, DocumentKind::Procedure, "daily", revision, digest)
+            let numbered = (revision, digest);
+            check_revision(&context.storage, "request", DocumentKind::Procedure, "daily", numbered)
         };
         check(2, record.digest).await.unwrap();
         for (revision, digest) in [(2, Digest::of(b"first")), (3, record.digest)] {

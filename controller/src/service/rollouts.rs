@@ -257,7 +257,7 @@ pub async fn steer(
             Steer::Resume => resume(storage, memory, &mut record)?,
             Steer::Promote => promote(storage, memory, &mut record)?,
         };
-        if !runs::fits(&record)? {
+        if !runs::making::fits(&record)? {
             return Err(ControllerError::invalid("reason", "it is too long for the record of this run"));
         }
         let mut batch = repo::runs::save(storage.audited.batch(), stored.write_id, &record)?;
