@@ -76,6 +76,7 @@ const TABLE: &[(&str, Needs)] = &[
     ("/fleet.v1.OperatorService/ReadOutput", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/CancelRun", Needs::Operator),
     ("/fleet.v1.OperatorService/SteerRun", Needs::Operator),
+    ("/fleet.v1.OperatorService/AuthoriseSchedules", Needs::Operator),
     ("/fleet.v1.OperatorService/ListBackups", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/ReadCopy", Needs::Operator),
     ("/fleet.v1.OperatorService/ImportAdvisories", Needs::Operator),

@@ -61,6 +61,8 @@ pub struct Storage {
 pub struct Memory {
     /// Rings the runner.
     pub notifier: Arc<ChangeNotifier>,
+    /// Rings the scheduler: what may fire has changed. Without a message, like the notifier.
+    pub schedule_changes: tokio::sync::Notify,
     /// Live sessions.
     pub sessions: Sessions,
     /// Nodes in memory.

@@ -1,6 +1,8 @@
 //! For unit tests: a whole context over a store in memory, made by the real `init`, and a store that can be
 //! stopped around its commits, so that races are told and not hoped for. Never part of the program.
 
+mod signing;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,6 +35,8 @@ use crate::repo::nodes::{self, NodeRecord, NodeState};
 use crate::repo::operators::OperatorRecord;
 use crate::repo::runs::RunRecord;
 use crate::service::caller::{Agent, Operator};
+
+pub use signing::{Applied, Signer, file};
 
 /// A fleet of its own with nobody connected.
 pub struct TestContext {
@@ -149,6 +153,7 @@ pub fn run_record(run: RunId, now: Timestamp) -> RunRecord {
     RunRecord {
         run,
         authority: Authority::Request(Digest::of(b"request")),
+        schedule: None,
         verb: Verb::Run,
         procedure: "look".to_owned(),
         procedure_digest: Digest::of(b"procedure"),

@@ -16,6 +16,7 @@ use fleet_types::report::StepReport;
 use fleet_types::request::{NodeList, Request as RunRequest};
 use fleet_types::run::RunState;
 use fleet_types::seal::{Envelope, Kind, PublicKey};
+use fleet_types::standing_order::StandingOrder;
 use fleet_types::trust::{OperatorRole, RootKeys, SignedBundle, TrustBundle};
 use fleet_types::view;
 use fleetctl::clock;
@@ -25,6 +26,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::answers::{Reply, page, refusal, view};
 use crate::certifying::Renewal;
 use crate::fixtures;
+use crate::scheduling;
 use crate::world::YEAR;
 
 /// What a watch of a run does.
@@ -47,6 +49,8 @@ pub struct State {
     /// Enrolled nodes of the fleet, as it says.
     pub enrolled: u32,
     pub started: Vec<RunRequest>,
+    /// What schedules may start.
+    pub authorised: Vec<StandingOrder>,
     /// Procedures that came with a request.
     pub made: Vec<Procedure>,
     /// How runs end.
@@ -85,6 +89,7 @@ impl State {
             swapped: false,
             enrolled: u32::try_from(fixtures::nodes().len()).unwrap(),
             started: Vec::new(),
+            authorised: Vec::new(),
             made: Vec::new(),
             end: RunState::Succeeded,
             watches: VecDeque::new(),
@@ -465,6 +470,10 @@ impl OperatorService for Fake {
         let r = request.into_inner();
         let message = format!("run {}: {} because {}", r.run, r.action, r.reason);
         view(&view::Done { schema: "fleet/v1/done".into(), message })
+    }
+
+    async fn authorise_schedules(&self, request: Request<pb::AuthoriseSchedulesRequest>) -> Reply {
+        scheduling::authorise(self, &request.into_inner())
     }
 
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {

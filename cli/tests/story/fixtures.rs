@@ -135,6 +135,7 @@ pub fn run(request: &Request, state: RunState) -> RunView {
         },
         selector: request.selector.clone(),
         authority: Authority::Request(Digest::of(b"request")),
+        schedule: None,
         procedure_digest: request.procedure,
         profile_digest: request.profile,
         procedure_revision: Some(1),

@@ -12,6 +12,7 @@ mod fixtures;
 mod listening;
 mod renewing;
 mod runs;
+mod scheduling;
 mod signing_in;
 mod views;
 mod world;

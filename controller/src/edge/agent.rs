@@ -161,8 +161,14 @@ async fn fetch(storage: &Storage, node: NodeId, wanted: Digest) -> Result<Vec<u8
             && let Some(run) = runs::run_in(&key, &prefix)
             && let Some(run) = storage.repo.get::<RunRecord>(&runs::key(run)?).await?
         {
-            let policy = run.record.rollout.as_ref().map(|rollout| rollout.policy_digest);
-            let named_by_run = [Some(run.record.procedure_digest), Some(run.record.profile_digest), policy];
+            let (rollout, tick) = (run.record.rollout.as_ref(), run.record.schedule.as_ref());
+            let named_by_run = [
+                Some(run.record.procedure_digest),
+                Some(run.record.profile_digest),
+                rollout.map(|rollout| rollout.policy_digest),
+                tick.map(|tick| tick.order),
+                tick.map(|tick| tick.file),
+            ];
             named = named_by_run.contains(&Some(wanted));
         }
         if named {

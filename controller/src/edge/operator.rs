@@ -30,7 +30,8 @@ use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
     advisories, audit, backups, certificates, copies, documents, enrolment, finding_holds, holds, limits,
-    output, packages, patch_plan, patches, revocation, rollouts, run_views, runs, trust, views,
+    output, packages, patch_plan, patches, revocation, rollouts, run_views, runs, standing_orders, trust,
+    views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -369,6 +370,22 @@ impl OperatorService for Operators {
                 message: format!("run {run}: {done}"),
             }),
         )
+    }
+
+    async fn authorise_schedules(&self, request: Request<pb::AuthoriseSchedulesRequest>) -> Reply {
+        let caller = peer::operator(&self.context.identities, &request)?;
+        let r = request.get_ref();
+        let file: fleet_types::id::Name =
+            convert::text("file", &r.file).map_err(|error| to_status(error.into()))?;
+        let orders: Vec<Envelope> = r
+            .orders
+            .iter()
+            .map(|order| convert::json("orders", order))
+            .collect::<Result<_, _>>()
+            .map_err(|error| to_status(error.into()))?;
+        let (file, orders) = (&file, orders.as_slice());
+        let call = standing_orders::Call { file, orders, idempotency_key: &r.idempotency_key };
+        view(standing_orders::authorise(&self.context, &caller, call).await)
     }
 
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {

@@ -2,7 +2,7 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | [`fleet`], [`nodes`], [`tokens`], [`operators`], [`documents`], [`runs`], [`rollouts`], [`jobs`], [`holds`], [`reports`], [`backups`], [`answers`] | an aggregate each: its records, keys and indexes, and its transitions with all that belongs into their commit |
+//! | [`fleet`], [`nodes`], [`tokens`], [`operators`], [`documents`], [`runs`], [`rollouts`], [`jobs`], [`holds`], [`standing_orders`], [`reports`], [`backups`], [`answers`] | an aggregate each: its records, keys and indexes, and its transitions with all that belongs into their commit |
 //! | [`certificates`] | which certificates speak for a node or operator: a part of their records; the newest renewal |
 //! | [`audited`] | a commit together with its audit leaves; the log's own keys |
 //! | [`keys`] | how the text of a key is made, for the aggregates alone |
@@ -38,4 +38,5 @@ pub mod reader;
 pub mod reports;
 pub mod rollouts;
 pub mod runs;
+pub mod standing_orders;
 pub mod tokens;

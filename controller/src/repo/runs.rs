@@ -25,6 +25,9 @@ pub struct RunRecord {
     /// Why it may run.
     #[serde(flatten)]
     pub authority: Authority,
+    /// The tick of a schedule that it carries out; none of an operator's start, and in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<TickRecord>,
     /// Run or plan.
     pub verb: Verb,
     /// Name of the procedure.
@@ -84,6 +87,19 @@ pub struct RunRecord {
     pub paused_because: String,
 }
 record!(RunRecord, "run", 1);
+
+/// Which tick of which schedule a run carries out, and what allows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TickRecord {
+    /// As people write the schedule: `FILE/ID`.
+    pub schedule: String,
+    /// The time for which it calls.
+    pub at: Timestamp,
+    /// Digest of the standing order.
+    pub order: Digest,
+    /// Digest of the file of schedules.
+    pub file: Digest,
+}
 
 /// Prefix of all runs, oldest first.
 pub const ALL: &str = "run/";

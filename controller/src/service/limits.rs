@@ -43,10 +43,15 @@ pub fn check_node_reason(reason: &str) -> Result<()> {
     Ok(())
 }
 
+/// The words that choose nodes.
+pub fn check_selector(selector: &str) -> Result<()> {
+    at_most("selector", selector.len(), MAX_SELECTOR_BYTES)
+}
+
 /// A signed order, before anything of it is stored.
 pub fn check_request(request: &Request, now: Timestamp) -> Result<()> {
     check_reason(&request.reason)?;
-    at_most("selector", request.selector.len(), MAX_SELECTOR_BYTES)?;
+    check_selector(&request.selector)?;
     let params = serde_json::to_vec(&request.params).map_err(ControllerError::internal)?;
     at_most("params", params.len(), MAX_PARAMS_BYTES)?;
     if request.not_before > now.plus(MAX_AHEAD) {

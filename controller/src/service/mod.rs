@@ -22,6 +22,8 @@
 //! | [`trust`] | the trust bundle |
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
+//! | [`standing_orders`] | what operators sign so that schedules may start work |
+//! | [`ticks`] | the run that a tick of a schedule makes |
 //! | [`jobs`], [`reports`] | what nodes say of jobs: live states and reconcile; reports at the end |
 //! | [`output`] | output of steps: whose is taken, what is read |
 //! | [`views`], [`run_views`], [`backups`] | what operators see |
@@ -65,6 +67,8 @@ pub mod rollouts;
 pub mod run_views;
 pub mod runs;
 mod signatures;
+pub mod standing_orders;
+pub mod ticks;
 pub mod trust;
 pub mod upgrades;
 pub mod upkeep;

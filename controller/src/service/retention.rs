@@ -11,6 +11,7 @@
 //! | join tokens and invites | 30 days from their end |
 //! | records of backup archives | 400 days: a year of monthly archives; longer where a copy is here |
 //! | holds of findings | 90 days from their end |
+//! | standing orders | 90 days from their end; their signed bytes like documents |
 //! | encrypted copies of backups | as their profile says, never the newest of a backup |
 //! | documents, the audit log | for ever: what was signed and what was done |
 //!
@@ -37,6 +38,7 @@ use crate::repo::backups::{self, BackupRecord};
 use crate::repo::codec::Record;
 use crate::repo::finding_holds::{self, FindingHoldRecord};
 use crate::repo::reader::PAGE;
+use crate::repo::standing_orders::{self, OrderRecord};
 use crate::repo::tokens::{self, InviteRecord, TokenRecord};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -47,6 +49,7 @@ const UNMADE: Duration = DAY;
 const ANSWERS: Duration = DAY.saturating_mul(30);
 const TOKENS: Duration = DAY.saturating_mul(30);
 const FINDING_HOLDS: Duration = DAY.saturating_mul(90);
+const STANDING_ORDERS: Duration = DAY.saturating_mul(90);
 const BACKUPS: Duration = DAY.saturating_mul(400);
 
 /// What a sweep took away.
@@ -56,7 +59,7 @@ pub struct Swept {
     pub bodies: usize,
     /// Runs that went as a whole, and those of which there were jobs alone.
     pub runs: usize,
-    /// Answers, tokens, invites, holds of findings and records of archives.
+    /// Answers, tokens, invites, holds of findings, standing orders and records of archives.
     pub others: usize,
 }
 
@@ -70,11 +73,13 @@ pub async fn sweep(storage: &Storage, files: &Files) -> Result<Swept> {
     let token = |token: &TokenRecord| is_over(token.expires, TOKENS, now);
     let invite = |invite: &InviteRecord| is_over(invite.expires, TOKENS, now);
     let hold = |hold: &FindingHoldRecord| is_over(hold.until, FINDING_HOLDS, now);
+    let order = |order: &OrderRecord| is_over(order.order.not_after, STANDING_ORDERS, now);
     let backup = |backup: &BackupRecord| is_over(backup.made, BACKUPS, now) && !backup.has_copy();
     swept.others += take_answers(storage, now).await?;
     swept.others += take_records(storage, tokens::JOIN_TOKENS, token).await?;
     swept.others += take_records(storage, tokens::INVITES, invite).await?;
     swept.others += take_records(storage, finding_holds::ALL, hold).await?;
+    swept.others += take_records(storage, standing_orders::ALL, order).await?;
     swept.others += copies::sweep(storage, files, now).await?;
     swept.others += take_records(storage, backups::ALL, backup).await?;
     Ok(swept)

@@ -7,7 +7,6 @@
 mod gates;
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use fleet_rollout::{RingEvent, RingProgress};
 use fleet_types::digest::Digest;
@@ -112,7 +111,7 @@ const fn max_per_site(policy: &RolloutPolicy) -> Option<u32> {
 }
 
 fn ring_record(number: usize, ring: &fleet_types::document::rollout_policy::Ring) -> RingRecord {
-    let soak = soak(ring);
+    let soak = ring.soaks_for();
     let mut record = RingRecord {
         name: ring.name.to_string(),
         max_parallel: ring.max_parallel,
@@ -129,10 +128,6 @@ fn ring_record(number: usize, ring: &fleet_types::document::rollout_policy::Ring
     };
     record.note(&RingProgress::begin(number));
     record
-}
-
-fn soak(ring: &fleet_types::document::rollout_policy::Ring) -> Duration {
-    ring.soak.as_ref().map_or(Duration::ZERO, fleet_types::time::Span::length)
 }
 
 /// Each node goes with the first ring that means it; one that no ring means is named.
@@ -179,8 +174,7 @@ fn check_sizes(policy: &RolloutPolicy, of: &[u32]) -> Result<()> {
 
 /// Before the last ring every other one soaks and is judged: what takes longer than the request is valid could never end.
 fn check_time(policy: &RolloutPolicy, request: &Request) -> Result<()> {
-    let length = |ring| soak(ring).saturating_add(policy.gates_shortest());
-    let soaks = policy.rings.iter().rev().skip(1).map(length).fold(Duration::ZERO, Duration::saturating_add);
+    let soaks = policy.before_last_ring();
     let valid = request.not_after.since(request.not_before);
     if soaks < valid {
         return Ok(());

@@ -10,7 +10,9 @@ use fleet_types::id::{NodeId, RunId};
 use fleet_types::job::JobState;
 use fleet_types::request::Request;
 use fleet_types::run::{RunState, Tally};
-use fleet_types::view::{GatesView, JobItem, JobView, Page, Presence, RingNodes, RingView, RunItem, RunView};
+use fleet_types::view::{
+    GatesView, JobItem, JobView, Page, Presence, RingNodes, RingView, RunItem, RunView, TickView,
+};
 
 use super::{documents, reports, runs, views};
 use crate::context::{Memory, Storage};
@@ -121,6 +123,7 @@ fn run_view(storage: &Storage, stored: RunRecord, open: Option<&RunModel>) -> Ru
         item: run_item,
         selector: stored.selector,
         authority: stored.authority,
+        schedule: stored.schedule.map(|tick| TickView { schedule: tick.schedule, at: tick.at }),
         procedure_digest: stored.procedure_digest,
         profile_digest: stored.profile_digest,
         procedure_revision: stored.procedure_revision,

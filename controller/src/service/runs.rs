@@ -122,6 +122,7 @@ pub async fn start(
         actor: caller.actor(),
         name: caller.record.name.as_str(),
         authority: Authority::Request(digest),
+        schedule: None,
         idempotency_key,
     };
     let signed: Vec<&Envelope> =
@@ -153,6 +154,11 @@ async fn check(context: &Context, caller: &Operator, order: &Order) -> Result<St
     signatures::check(&context.identities, caller, envelope, SealKind::Request, "the request")?;
     let request: Request = canonical::from_signed(&envelope.payload)
         .map_err(|error| ControllerError::invalid("request", error))?;
+    if request.tick.is_some() {
+        let why = "a tick of a schedule is started by the controller alone, under its standing order";
+        return Err(ControllerError::invalid("request.tick", why)
+            .fix("start the schedule now: fleetctl schedule trigger FILE/ID"));
+    }
     let made = match &order.procedure {
         Some(made) if made.digest() != request.procedure => {
             return Err(ControllerError::invalid("procedure", "it is not the one that the request names"));

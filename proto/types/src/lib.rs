@@ -25,6 +25,7 @@ pub mod plan;
 pub mod report;
 pub mod request;
 pub mod run;
+pub mod scheduled_work;
 pub mod seal;
 pub mod severity;
 pub mod standing_order;

@@ -242,7 +242,8 @@ pub fn lasts(schedule: &Schedule) -> Duration {
     start_within(schedule).max(catch_up).saturating_add(window(schedule))
 }
 
-fn params(schedule: &Schedule) -> BTreeMap<String, serde_json::Value> {
+/// The parameters of its procedure, as a request has them.
+pub fn params(schedule: &Schedule) -> BTreeMap<String, serde_json::Value> {
     let json = |value| serde_json::to_value(value).unwrap_or_default();
     schedule.params.iter().map(|(key, value)| (key.to_string(), json(value))).collect()
 }

@@ -3,11 +3,13 @@
 
 mod certificate;
 mod document;
+mod done;
 mod error_detail;
 mod packages;
 mod patch;
 mod ring;
 mod schedule;
+mod standing_order;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +30,7 @@ use crate::trust::OperatorRole;
 
 pub use certificate::{CertificateItem, CertificateState};
 pub use document::{ApplyItem, ApplyView, DocumentItem, DocumentView};
+pub use done::Done;
 pub use error_detail::{CERTIFICATE_REFUSED, ERROR_DETAIL_KEY, ErrorDetail};
 pub use packages::{NodePackages, PackageItem};
 pub use patch::{
@@ -37,6 +40,7 @@ pub use patch::{
 };
 pub use ring::{GatesView, RingNodes, RingView};
 pub use schedule::{NextTick, NotFired, ScheduleItem, ScheduleState, TickItem};
+pub use standing_order::{AuthoriseItem, AuthoriseView, Authorised, TickView};
 
 /// A page of a list; `next` goes into `after` of the next call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -387,6 +391,9 @@ pub struct RunView {
     /// Why it may run.
     #[serde(flatten)]
     pub authority: Authority,
+    /// The tick of a schedule that it carries out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<TickView>,
     /// Digest of the procedure.
     pub procedure_digest: Digest,
     /// Digest of the profile.
@@ -563,23 +570,6 @@ pub struct AuditHead {
     pub root: Digest,
     /// When it was computed.
     pub as_of: Timestamp,
-}
-
-/// The answer to a call that has nothing more to say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
-    /// `fleet/v1/done`.
-    pub schema: String,
-    /// What was done, in words.
-    pub message: String,
-}
-
-impl Done {
-    /// It was done, in these words.
-    #[must_use]
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { schema: "fleet/v1/done".to_owned(), message: message.into() }
-    }
 }
 
 /// How a job's outcome counts for `Health` and exit codes: the worst first.

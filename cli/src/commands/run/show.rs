@@ -79,6 +79,9 @@ fn answer(view: &RunView, jobs: &[JobItem], times: &Times) -> Answer {
         ),
         ("at once", view.max_parallel.to_string().into()),
     ];
+    if let Some(tick) = &view.schedule {
+        fields.push(("schedule", format!("{}, due {}", tick.schedule, times.show(tick.at)).into()));
+    }
     if let Some(limit) = view.max_failures {
         fields.push(("stops at", units::count(limit as usize, "failure").into()));
     }

@@ -1,6 +1,7 @@
 //! What every run is checked for, whoever starts it: its documents belong together, and its nodes can take part.
 //!
-//! Knows no caller and no signature: those are looked at before. Writes nothing. Called by `runs`.
+//! Knows no caller and no signature: those are looked at before. Writes nothing. Called by `runs`, `ticks` and
+//! `standing_orders`.
 
 use std::collections::BTreeSet;
 

@@ -2,7 +2,7 @@
 //!
 //! Jobs are written before the run: until the run's own record is committed, with its audit leaf, nobody
 //! looks at them, and a retry with the same request writes the same ones again (crash table, first row).
-//! Checks nothing about the caller. Called by `runs`.
+//! Checks nothing about the caller. Called by `runs` and `ticks`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ use crate::repo::audited::AuditEntry;
 use crate::repo::codec;
 use crate::repo::jobs::{self, JobRecord};
 use crate::repo::reader::BatchExt as _;
-use crate::repo::runs::{self, RunRecord};
+use crate::repo::runs::{self, RunRecord, TickRecord};
 use crate::service::limits;
 use crate::service::rollouts::{self, Rings};
 
@@ -57,6 +57,8 @@ pub struct Starter<'a> {
     pub name: &'a str,
     /// Why.
     pub authority: Authority,
+    /// The tick of a schedule that it is for.
+    pub schedule: Option<TickRecord>,
     /// The key of an operator's call; empty without one.
     pub idempotency_key: &'a str,
 }
@@ -93,6 +95,7 @@ pub async fn write(
         .detail("procedure", procedure_in_words(&record))
         .detail("params", params_in_words(&start.request.params))
         .detail("policy", record.rollout.as_ref().map_or("", |rollout| &rollout.policy))
+        .detail("schedule", record.schedule.as_ref().map_or_else(String::new, tick_in_words))
         .detail("plan", start.request.plan.as_ref().map_or_else(String::new, |plan| plan.run.to_string()))
         .detail("nodes", names_in_words(start.nodes.iter().map(|node| node.record.name.as_str())))
         .idempotency(starter.idempotency_key)
@@ -107,6 +110,10 @@ fn procedure_in_words(record: &RunRecord) -> String {
         Some(revision) => format!("{} revision {revision}", record.procedure),
         None => record.procedure.clone(),
     }
+}
+
+fn tick_in_words(tick: &TickRecord) -> String {
+    format!("{}, due {}", tick.schedule, tick.at)
 }
 
 /// Parameters as JSON, cut; their whole is in the signed request.
@@ -182,6 +189,7 @@ fn run_record(storage: &Storage, memory: &Memory, starter: &Starter<'_>, start: 
     RunRecord {
         run: request.run,
         authority: starter.authority,
+        schedule: starter.schedule.clone(),
         verb: request.verb,
         procedure: start.procedure.name.to_string(),
         procedure_digest: request.procedure,

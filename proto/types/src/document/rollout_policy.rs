@@ -405,6 +405,13 @@ pub enum OverrideWindows {
     WithApproval,
 }
 
+impl Ring {
+    /// How long it must have been healthy before the next one begins.
+    pub fn soaks_for(&self) -> std::time::Duration {
+        self.soak.as_ref().map_or(std::time::Duration::ZERO, Span::length)
+    }
+}
+
 impl RolloutPolicy {
     /// What of it this build cannot do, by name: a rollout that left it out would be less careful than it says.
     pub fn not_built(&self) -> Vec<String> {
