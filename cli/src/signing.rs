@@ -12,6 +12,7 @@ use fleet_types::finding_hold::FindingHold;
 use fleet_types::id::{FleetId, NodeId, RunId};
 use fleet_types::request::{BoundPlan, NodeList, REQUEST_SCHEMA, Request, Verb};
 use fleet_types::seal::{Envelope, Kind, PublicKey, SigningKey};
+use fleet_types::standing_order::StandingOrder;
 use fleet_types::time::Timestamp;
 use serde::Serialize;
 
@@ -97,6 +98,16 @@ impl Signer {
         let payload = canonical::to_vec(hold)
             .map_err(|error| Failure::usage("the hold cannot be written").because(&error))?;
         Ok(self.key.seal(Kind::FindingHold, self.fleet, payload))
+    }
+
+    /// Signs what a schedule may start.
+    pub fn standing_order(&self, order: &StandingOrder) -> Result<Envelope, Failure> {
+        order
+            .check(self.fleet)
+            .map_err(|error| Failure::usage("the order would be refused").because(&error))?;
+        let payload = canonical::to_vec(order)
+            .map_err(|error| Failure::usage("the order cannot be written").because(&error))?;
+        Ok(self.key.seal(Kind::StandingOrder, self.fleet, payload))
     }
 
     /// Makes and signs a request. `now` is this machine's time.

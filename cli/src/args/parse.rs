@@ -21,6 +21,13 @@ pub fn validity(text: &str) -> Result<Span, String> {
     span(text).and_then(|span| Some(span).filter(good).ok_or("expected 1s to 24h".to_owned()))
 }
 
+/// How long a schedule may start work.
+pub fn standing(text: &str) -> Result<Span, String> {
+    let limits = Duration::from_mins(1)..=fleet_types::standing_order::MAX_STANDING;
+    let good = |span: &Span| limits.contains(&span.length());
+    span(text).and_then(|span| Some(span).filter(good).ok_or("expected 1m to 400d".to_owned()))
+}
+
 /// `key=value` of a procedure's parameter. What reads as a whole number, `true` or `false` is one;
 /// quotes make it text; `@NAME` is not special.
 pub fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {

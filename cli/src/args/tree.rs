@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use super::{
     AdvisoryCommand, AuditCommand, BackupCommand, CertCommand, CompletionArgs, ConfigCommand, DevArgs,
     DocumentCommand, ExplainArgs, GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, PatchCommand,
-    RolloutCommand, RunCommand, StatusArgs,
+    RolloutCommand, RunCommand, ScheduleCommand, StatusArgs,
 };
 
 /// Maintain a fleet of Linux firewalls.
@@ -55,9 +55,9 @@ pub enum Command {
     /// Look at applied profiles.
     #[command(subcommand)]
     Profile(DocumentCommand),
-    /// Look at applied schedules.
+    /// Let schedules start work by themselves, and look at them.
     #[command(subcommand)]
-    Schedule(DocumentCommand),
+    Schedule(ScheduleCommand),
     /// Carry procedures out, and look at how it goes.
     #[command(subcommand)]
     Run(RunCommand),

@@ -43,6 +43,8 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["profile", "show"], &[]),
     (&["schedule", "list"], &[]),
     (&["schedule", "show"], &[]),
+    (&["schedule", "apply"], &[CHANGE]),
+    (&["schedule", "trigger"], &[WAIT, CHANGE]),
     (&["run", "plan"], &[TARGETS, WAIT, CHANGE]),
     (&["run", "start"], &[TARGETS, WAIT, CHANGE]),
     (&["run", "task"], &[TARGETS, WAIT, CHANGE]),
@@ -132,7 +134,7 @@ const PLANNED: &[(&str, &str)] = &[
     ("procedure", "lint"),
     ("run", "retry rollback report"),
     ("rollout", "start list rollback retry history report"),
-    ("schedule", "next history pause resume trigger"),
+    ("schedule", "next history pause resume"),
     ("backup", "run verify restore-test restore"),
     ("audit", "show export prove prune"),
 ];

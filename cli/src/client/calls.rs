@@ -172,6 +172,20 @@ impl Client {
         ask!(self, apply_documents, request)
     }
 
+    /// Lets schedules of a file start work, by what was signed for them.
+    pub async fn authorise_schedules(
+        &self,
+        file: &Name,
+        orders: &[Envelope],
+    ) -> Result<view::AuthoriseView, Failure> {
+        let request = pb::AuthoriseSchedulesRequest {
+            file: file.to_string(),
+            orders: orders.iter().map(to_json).collect(),
+            idempotency_key: clock::idempotency_key(),
+        };
+        ask!(self, authorise_schedules, request)
+    }
+
     /// The newest documents of a kind.
     pub async fn documents(&self, kind: DocumentKind) -> Result<view::Page<view::DocumentItem>, Failure> {
         ask!(self, list_documents, pb::ListDocumentsRequest { kind: kind.to_string() })

@@ -4,7 +4,7 @@ use fleet_types::document::DocumentKind;
 
 use super::{
     advisory, audit, backup, cert, completion, config, document, explain, join_token, login, node,
-    node_fence, node_orders, node_packages, patch, run as runs, status, version, whoami,
+    node_fence, node_orders, node_packages, patch, run as runs, schedule, status, version, whoami,
 };
 use crate::args::{
     AdvisoryCommand, AuditCommand, BackupCommand, CertCommand, Command, ConfigCommand, JoinTokenCommand,
@@ -45,7 +45,7 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Config(ConfigCommand::Schema { kind }) => config::schema(session, *kind),
         Command::Procedure(command) => document::run(session, DocumentKind::Procedure, command).await,
         Command::Profile(command) => document::run(session, DocumentKind::Profile, command).await,
-        Command::Schedule(command) => document::run(session, DocumentKind::Schedule, command).await,
+        Command::Schedule(command) => schedule::run(session, command).await,
         Command::Run(command) => runs::run(session, command).await,
         Command::Patch(PatchCommand::Score) => patch::score(session).await,
         Command::Patch(PatchCommand::CompareVersions { format }) => {

@@ -22,6 +22,7 @@ mod node_packages;
 mod paging;
 mod patch;
 mod run;
+mod schedule;
 mod status;
 mod trust_bundle;
 mod version;

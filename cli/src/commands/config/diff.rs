@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fleet_documents::{Parsed, to_canonical_json};
+use fleet_documents::{Parsed, ParsedSet, to_canonical_json};
 use fleet_types::digest::Digest;
 use fleet_types::document::DocumentKind;
 use fleet_types::view::DocumentItem;
@@ -38,17 +38,23 @@ pub async fn diff(session: &mut Session<'_>, paths: &[PathBuf], detailed: bool) 
     let texts = files::read(paths)?;
     let client = session.connect().await?;
     let set = checked(&texts, &applied_documents(&client).await?)?;
+    let (answer, changed) = of_documents(&client, &set).await?;
+    session.print(&answer)?;
+    Ok(if detailed && changed > 0 { ExitCode::Differences } else { ExitCode::Done })
+}
+
+/// What applying them would change, value by value, and in how many of them.
+pub async fn of_documents(client: &Client, set: &ParsedSet) -> Result<(Answer, usize), Failure> {
     let mut applied: Vec<DocumentItem> = Vec::new();
     for kind in DocumentKind::ALL {
         applied.extend(client.documents(kind).await?.items);
     }
     let mut items = Vec::new();
     for parsed in &set.documents {
-        items.push(item(&client, &applied, parsed).await?);
+        items.push(item(client, &applied, parsed).await?);
     }
     let changed = items.iter().filter(|item| item.action != "unchanged").count();
-    session.print(&answer(Diff { items }, changed))?;
-    Ok(if detailed && changed > 0 { ExitCode::Differences } else { ExitCode::Done })
+    Ok((answer(Diff { items }, changed), changed))
 }
 
 async fn item(client: &Client, applied: &[DocumentItem], parsed: &Parsed) -> Result<Item, Failure> {

@@ -9,8 +9,8 @@ mod read;
 mod schema;
 mod validate;
 
-pub use apply::apply;
-pub use diff::diff;
+pub use apply::{Ready, apply};
+pub use diff::{diff, of_documents};
 pub use format::format;
 pub use schema::schema;
 pub use validate::validate;

@@ -12,6 +12,7 @@ use fleet_types::digest::Digest;
 use fleet_types::document::procedure::Procedure;
 use fleet_types::document::profile::Profile;
 use fleet_types::document::rollout_policy::RolloutPolicy;
+use fleet_types::document::schedule::ScheduleFile;
 use fleet_types::document::{Document, DocumentKind, Key};
 use fleet_types::id::Name;
 use fleet_types::request::{BoundPlan, Verb};
@@ -43,12 +44,18 @@ pub struct Shown<D> {
 }
 
 impl<D> Shown<D> {
+    /// Its number under its name.
+    pub const fn number(&self) -> u32 {
+        self.revision.revision
+    }
+
     /// The digest of its signed bytes.
     pub const fn digest(&self) -> Digest {
         self.revision.digest
     }
 
-    fn sighted(&self) -> (DocumentKind, String, Revision) {
+    /// For what this machine remembers.
+    pub fn sighted(&self) -> (DocumentKind, String, Revision) {
         let (kind, name) = &self.name;
         (*kind, name.clone(), self.revision)
     }
@@ -318,6 +325,13 @@ pub async fn rollout_policy(client: &Client, name: &Name) -> Result<Shown<Rollou
         return Err(not_what_was_asked(name.as_str()));
     };
     Ok(Shown { document: *policy, name: shown.name, revision: shown.revision })
+}
+
+/// The newest revision of an applied file of schedules.
+pub async fn schedule_file(client: &Client, name: &Name) -> Result<Shown<ScheduleFile>, Failure> {
+    let shown = document(client, DocumentKind::Schedule, name.as_str()).await?;
+    let Document::Schedule(file) = shown.document else { return Err(not_what_was_asked(name.as_str())) };
+    Ok(Shown { document: *file, name: shown.name, revision: shown.revision })
 }
 
 /// A document from its signed bytes, which nobody writes again.

@@ -31,13 +31,18 @@ pub async fn run(session: &mut Session<'_>, what: &StartArgs) -> Result<ExitCode
         }
         None => prepared,
     };
+    go(session, &client, prepared).await
+}
+
+/// What follows once it is known what is to be started.
+pub async fn go(session: &mut Session<'_>, client: &Client, prepared: Prepared) -> Result<ExitCode, Failure> {
     if session.settings.dry_run {
         session.print(&prepared.preview("would start"))?;
         return Ok(ExitCode::Done);
     }
     let danger = danger(session, &prepared, Danger::Moderate)?;
     let is_waiting = session.settings.wait == Some(true);
-    start(session, &client, prepared, &danger, is_waiting).await
+    start(session, client, prepared, &danger, is_waiting).await
 }
 
 /// How much may go wrong with it: `least` where little changes.

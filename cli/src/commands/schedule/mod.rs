@@ -1,0 +1,8 @@
+//! `fleetctl schedule`.
+
+mod apply;
+mod dispatch;
+mod trigger;
+mod wanted;
+
+pub use dispatch::run;
