@@ -9,8 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fleet_types::digest::Digest;
-use fleet_types::id::{Generation, LinkEpoch};
+use fleet_types::id::{Generation, LinkEpoch, RunId};
 use fleet_types::seal::{SealError, SigningKey};
+use fleet_types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
@@ -28,6 +29,9 @@ const MAX_GENERATION_STEP: u64 = 1000;
 const MAX_EPOCH_STEP: u64 = 1_000_000;
 /// Documents that a node remembers revisions of: far more than anybody applies to one kind of node.
 const MAX_REVISIONS: usize = 1_000;
+/// Schedules that a node remembers a tick of: far more than anybody has for one kind of node. Of more, the one that has
+/// not fired for the longest time is forgotten.
+const MAX_TICKS: usize = 1_000;
 
 /// What became of a link's fencing values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +95,17 @@ pub struct Remembered {
     /// Newest revisions that operators signed for this node, by `kind/name`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     revisions: BTreeMap<String, u32>,
+    /// Newest ticks that have begun here, by `FILE/ID` of their schedule.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    ticks: BTreeMap<String, UsedTick>,
+}
+
+/// A tick and the run that began it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsedTick {
+    at: Timestamp,
+    run: RunId,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
@@ -141,6 +156,7 @@ impl SmallState {
                 report_sequence: 0,
                 report_previous: None,
                 revisions: BTreeMap::new(),
+                ticks: BTreeMap::new(),
             },
         };
         Ok(Self { path, now })
@@ -167,6 +183,27 @@ impl SmallState {
             return Ok(());
         }
         self.write(|now| now.revisions.extend(news.into_iter().map(|one| (one.document, one.number))))
+    }
+
+    /// The run that keeps this tick of a schedule from beginning with another one: it began the same tick or a later one.
+    pub fn tick_used(&self, schedule: &str, at: Timestamp, run: RunId) -> Option<RunId> {
+        self.now.ticks.get(schedule).filter(|used| used.at >= at && used.run != run).map(|used| used.run)
+    }
+
+    /// Remembers a tick that is about to begin; an older one changes nothing.
+    pub fn use_tick(&mut self, schedule: &str, at: Timestamp, run: RunId) -> Result<(), StateError> {
+        if self.now.ticks.get(schedule).is_some_and(|used| used.at >= at) {
+            return Ok(());
+        }
+        self.write(|now| {
+            now.ticks.insert(schedule.to_owned(), UsedTick { at, run });
+            if now.ticks.len() > MAX_TICKS
+                && let Some(oldest) =
+                    now.ticks.iter().min_by_key(|(_, used)| used.at).map(|(name, _)| name.clone())
+            {
+                now.ticks.remove(&oldest);
+            }
+        })
     }
 
     /// Takes a link's fencing values if they are not lower than any seen (security-and-delivery §2.4), nor so much
@@ -295,6 +332,27 @@ mod tests {
         state.raise_report(1, Digest::of(b"one")).unwrap();
         let state = SmallState::open(directory.path()).unwrap();
         assert_eq!((state.get().bundle_version, state.get().report_previous), (7, Some(Digest::of(b"two"))));
+    }
+
+    #[test]
+    fn a_tick_is_one_run_and_the_oldest_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = SmallState::open(directory.path()).unwrap();
+        let (at, run) = (|ms: i64| Timestamp::clamped(1_800_000_000_000 + ms), RunId::from_number);
+        state.use_tick("edge/daily", at(20), run(2)).unwrap();
+        state.use_tick("edge/daily", at(10), run(3)).unwrap();
+        let mut state = SmallState::open(directory.path()).unwrap();
+        for (time, number, by) in
+            [(20, 2, None), (20, 3, Some(2)), (10, 3, Some(2)), (10, 2, None), (21, 3, None)]
+        {
+            assert_eq!(state.tick_used("edge/daily", at(time), run(number)), by.map(run), "{time} {number}");
+        }
+        assert_eq!(state.tick_used("edge/weekly", at(20), run(3)), None);
+        let many = (0..MAX_TICKS).map(|n| (format!("edge/s{n}"), UsedTick { at: at(30), run: run(9) }));
+        state.now.ticks.extend(many.skip(1));
+        state.use_tick("edge/s0", at(31), run(9)).unwrap();
+        assert_eq!(state.now.ticks.len(), MAX_TICKS);
+        assert_eq!(state.tick_used("edge/daily", at(10), run(3)), None, "the oldest went");
     }
 
     #[test]

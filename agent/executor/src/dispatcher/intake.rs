@@ -6,7 +6,6 @@ use std::sync::Arc;
 use fleet_proto::pb::executor_message::Body as ToCore;
 use fleet_proto::{convert, pb};
 use fleet_types::assignment::{Assignment, WaveProof};
-use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::job::{JobState, Outcome};
 use fleet_types::report::{StepReport, StepState, TaskReport};
@@ -14,6 +13,7 @@ use fleet_types::request::{Request, Verb};
 use fleet_types::time::Timestamp;
 
 use super::bound::check_skipped;
+use super::gather::Gathered;
 use super::state::{Dispatcher, Open, Pending, Vouching};
 use crate::documents::DOCUMENT_WAIT;
 use crate::durable;
@@ -28,12 +28,6 @@ use crate::tasks::CancelFlag;
 /// Assignments that wait for documents, and jobs that are accepted and not over. One node's share of any
 /// wave is one job; sixty-four is room for every schedule of a node to fall due at once.
 const MAX_OPEN: usize = 64;
-
-/// What an assignment still lacks.
-enum Gathered {
-    Complete(Box<Sealed>),
-    Missing(Vec<Digest>),
-}
 
 impl Dispatcher {
     pub(super) fn on_assign(&mut self, assign: &pb::Assign) {
@@ -180,43 +174,6 @@ impl Dispatcher {
         }
     }
 
-    /// Keeps no envelope with a refused signature in the way of a better one; what open jobs use stays.
-    fn drop_badly_signed(&self, assignment: &Assignment) {
-        let sealed = self.parts.documents.load(assignment.authority.digest());
-        let request = sealed.and_then(|sealed| canonical::from_slice::<Request>(&sealed.payload).ok());
-        let named = request.into_iter().flat_map(|request| {
-            [Some(request.procedure), Some(request.profile), request.rollout_policy].into_iter().flatten()
-        });
-        let used = |digest: &Digest| {
-            let open = self.parts.table.iter().filter(|(_, job)| job.is_open());
-            open.filter_map(|(_, job)| job.accepted.as_ref())
-                .any(|a| [a.assignment.authority.digest(), a.procedure, a.profile].contains(digest))
-        };
-        for digest in named.chain([assignment.authority.digest()]).filter(|digest| !used(digest)) {
-            self.parts.documents.remove(digest);
-        }
-    }
-
-    fn gather(&self, assignment: &Assignment) -> Result<Gathered, Refusal> {
-        let load = |digest| self.parts.documents.load(digest);
-        let Some(request) = load(assignment.authority.digest()) else {
-            return Ok(Gathered::Missing(vec![assignment.authority.digest()]));
-        };
-        // Read before its signature is checked: only to learn which documents to ask for.
-        let opened = policy::open_request(assignment, &request, &self.parts.node, self.now())?;
-        let wanted = policy::work_of(assignment, &opened)?;
-        match (load(wanted), load(opened.profile)) {
-            (Some(work), Some(profile)) => {
-                Ok(Gathered::Complete(Box::new(Sealed { request, work, profile })))
-            }
-            (work, profile) => {
-                let missing = [(work, wanted), (profile, opened.profile)];
-                let missing = missing.into_iter().filter(|(found, _)| found.is_none());
-                Ok(Gathered::Missing(missing.map(|(_, digest)| digest).collect()))
-            }
-        }
-    }
-
     #[allow(clippy::type_complexity)] // the two ends of one decision, used in one place
     fn admit(
         &mut self,
@@ -232,6 +189,10 @@ impl Dispatcher {
         let opened =
             policy::open_documents(assignment, &request, sealed, parts.trust.bundle(), &owners, &parts.node)
                 .map_err(|refusal| against(vec![refusal]))?;
+        if let Some(due) = &opened.due {
+            let now = due.check_now(self.now()).and_then(|()| self.check_unused(assignment, due));
+            now.map_err(|refusal| against(vec![refusal]))?;
+        }
         let revisions = policy::revisions(assignment, &request, &sealed.request, &opened, &owners);
         policy::check_revisions(&request, &revisions, &parts.state)
             .map_err(|refusal| against(vec![refusal]))?;
@@ -239,7 +200,7 @@ impl Dispatcher {
         let bound = if is_gates { Ok(None) } else { self.bound_plan(&request) };
         let bound = bound.map_err(|refusal| against(vec![refusal]))?;
         let params = params_of(assignment, &request);
-        let Opened { procedure, profile } = opened;
+        let Opened { procedure, profile, .. } = opened;
         let input = ResolveInput {
             facts: facts::of_product(&*parts.host, &profile, (parts.facts)()),
             procedure: Arc::new(procedure),
@@ -270,30 +231,6 @@ impl Dispatcher {
 
     pub(super) fn vouching(&self, owners: &LocalPolicy) -> Vouching {
         Vouching { bundle: self.parts.trust.bundle().version, required: owners.require_signature }
-    }
-
-    /// Do the keys that signed a waiting job's request and documents still stand in the trust bundle?
-    pub(super) fn still_vouched(&self, accepted: &Accepted) -> Result<(), Refusal> {
-        let parts = &self.parts;
-        let load = |digest| parts.documents.load(digest);
-        let sealed =
-            (load(accepted.assignment.authority.digest()), load(accepted.procedure), load(accepted.profile));
-        let (Some(request), Some(work), Some(profile)) = sealed else {
-            let message = "a document of the job is gone from this node";
-            return Err(Refusal::new("document-missing", message, "start a new run"));
-        };
-        let opened: Request = canonical::from_slice(&request.payload)
-            .map_err(|error| Refusal::new("request-malformed", error.to_string(), "start a new run"))?;
-        let bundle = parts.trust.bundle();
-        policy::open_documents(
-            &accepted.assignment,
-            &opened,
-            &Sealed { request, work, profile },
-            bundle,
-            &parts.policy.now(),
-            &parts.node,
-        )
-        .map(drop)
     }
 
     fn conditions(&self, owners: &LocalPolicy) -> NodeConditions {

@@ -75,6 +75,10 @@ impl Dispatcher {
             let draft = self.draft(End::plain(Outcome::Cancelled, refusal.reason()), Vec::new());
             return self.finish_accepted(key, draft);
         }
+        if untouched && let Err(refusal) = self.use_tick(&accepted) {
+            let draft = self.draft(End::plain(Outcome::Refused, refusal.reason()), Vec::new());
+            return self.finish_accepted(key, draft);
+        }
         let Some(open) = self.open.get_mut(&key) else { return };
         if let Some(admitted) = open.admitted.take() {
             let work = Work { accepted, admitted, record, cancel: open.cancel.clone() };

@@ -7,6 +7,7 @@
 mod answers;
 mod bound;
 mod event;
+mod gather;
 mod intake;
 mod jobs;
 mod link;

@@ -41,17 +41,13 @@ impl Dispatcher {
         let (mut documents, mut reports, mut runs) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for (key, job) in self.parts.table.iter() {
             if let Some(accepted) = job.accepted.as_ref().filter(|_| job.is_open()) {
-                documents.extend([
-                    accepted.assignment.authority.digest(),
-                    accepted.procedure,
-                    accepted.profile,
-                ]);
+                documents.extend(self.used_by(accepted));
                 runs.insert(key.0);
             }
             reports.extend(job.finished.as_ref().filter(|_| !job.acked).map(|finished| finished.report));
         }
         for pending in self.pending.values() {
-            documents.insert(pending.assignment.authority.digest());
+            documents.extend(self.named_by(pending.assignment.authority.digest()));
         }
         let parts = &self.parts;
         let done = [

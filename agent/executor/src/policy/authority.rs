@@ -19,6 +19,7 @@ use fleet_types::trust::TrustBundle;
 
 use super::local::{LocalPolicy, RequireSignature};
 use super::refusal::Refusal;
+use super::tick::{self, Due, Standing};
 use crate::identity::NodeIdentity;
 use crate::state::{Revision, SmallState};
 
@@ -65,7 +66,7 @@ pub fn check_assignment(
     Ok(())
 }
 
-fn seal_refusal(what: &str, error: &SealError) -> Refusal {
+pub(super) fn seal_refusal(what: &str, error: &SealError) -> Refusal {
     let rule = match error {
         SealError::UnknownKey(_) => "signature-unknown-key",
         SealError::Kind { .. } => "signature-kind",
@@ -91,6 +92,7 @@ pub fn open_request(
         let message = format!("the request is for run {}, assigned is {}", request.run, assignment.job.run);
         return Err(Refusal::new("other-run", message, ASK_OPERATOR));
     }
+    tick::check_authority(assignment, &request)?;
     if !request.nodes.contains(node.node, assignment.node_index, &assignment.node_path) {
         let message = format!("node {} is not in the request's node list", node.node);
         return Err(Refusal::new("node-not-listed", message, ASK_OPERATOR));
@@ -147,6 +149,8 @@ pub struct Opened {
     pub procedure: Procedure,
     /// The profile.
     pub profile: Profile,
+    /// The tick of a schedule that it is for.
+    pub due: Option<Due>,
 }
 
 /// The signed parts of an assignment.
@@ -157,6 +161,8 @@ pub struct Sealed {
     pub work: Envelope,
     /// The profile.
     pub profile: Envelope,
+    /// What allows the request of a tick.
+    pub standing: Option<Standing>,
 }
 
 /// The revisions that an operator signed for. An unsigned request names none: whoever made it could name any.
@@ -167,7 +173,8 @@ pub fn revisions(
     opened: &Opened,
     policy: &LocalPolicy,
 ) -> Vec<Revision> {
-    if sealed_request.signature.is_empty() || policy.require_signature == RequireSignature::Off {
+    let is_signed = !sealed_request.signature.is_empty() || opened.due.is_some();
+    if !is_signed || policy.require_signature == RequireSignature::Off {
         return Vec::new();
     }
     let named = |kind: &str, name: &str, number: Option<u32>| {
@@ -177,7 +184,8 @@ pub fn revisions(
     let revision = request.procedure_revision.filter(|_| !assignment.authority.is_gates());
     let procedure = named("procedure", opened.procedure.name.as_str(), revision);
     let profile = named("profile", opened.profile.name.as_str(), request.profile_revision);
-    procedure.into_iter().chain(profile).collect()
+    let file = opened.due.as_ref().map(|due| due.file.clone());
+    procedure.into_iter().chain(profile).chain(file).collect()
 }
 
 /// Refuses revisions older than this node has carried out, unless the operator means them: whoever has the controller
@@ -211,7 +219,7 @@ pub fn open_documents(
     policy: &LocalPolicy,
     node: &NodeIdentity,
 ) -> Result<Opened, Refusal> {
-    let Sealed { request: sealed_request, work, profile } = sealed;
+    let Sealed { request: sealed_request, work, profile, standing } = sealed;
     let what = if assignment.authority.is_gates() { "rollout policy" } else { "procedure" };
     let wanted = [(what, work_of(assignment, request)?, work), ("profile", request.profile, profile)];
     for (what, digest, envelope) in wanted {
@@ -219,26 +227,13 @@ pub fn open_documents(
     }
     let Document::Profile(profile) = read("profile", profile)? else { return Err(other_kind()) };
     let procedure = procedure_of(assignment, read(what, work)?, &profile)?;
-    // An unsigned order may read where policy lets it; a signature that is there must always be good.
-    let needed = match policy.require_signature {
-        RequireSignature::Off => false,
-        RequireSignature::HighRisk => procedure.changes,
-        RequireSignature::All => true,
+    let due = if let Some(tick) = request.tick {
+        let standing = standing.as_ref().ok_or_else(tick::no_order)?;
+        Some(tick::check((request, tick), standing, bundle, policy, node)?)
+    } else {
+        check_signature(sealed_request, &procedure, bundle, policy)?;
+        None
     };
-    if sealed_request.signature.is_empty() {
-        if needed {
-            let message = "the request bears no operator's signature";
-            return Err(Refusal::new(
-                "signature-missing",
-                message,
-                "sign the request, or start it with fleetctl",
-            ));
-        }
-    } else if policy.require_signature != RequireSignature::Off {
-        bundle
-            .verify_content(sealed_request, Kind::Request)
-            .map_err(|error| seal_refusal("the request", &error))?;
-    }
     if procedure.profile != profile.name {
         let message = format!("procedure {} is for profile {}", procedure.name, procedure.profile);
         return Err(Refusal::new("profile-mismatch", message, ASK_OPERATOR));
@@ -250,7 +245,34 @@ pub fn open_documents(
             return Err(Refusal::new("selector-mismatch", message, "choose nodes that the selector matches"));
         }
     }
-    Ok(Opened { procedure, profile: *profile })
+    Ok(Opened { procedure, profile: *profile, due })
+}
+
+/// An unsigned order may read where policy lets it; a signature that is there must always be good.
+fn check_signature(
+    request: &Envelope,
+    procedure: &Procedure,
+    bundle: &TrustBundle,
+    policy: &LocalPolicy,
+) -> Result<(), Refusal> {
+    let needed = match policy.require_signature {
+        RequireSignature::Off => return Ok(()),
+        RequireSignature::HighRisk => procedure.changes,
+        RequireSignature::All => true,
+    };
+    if !request.signature.is_empty() {
+        let verified = bundle.verify_content(request, Kind::Request);
+        return verified.map(drop).map_err(|error| seal_refusal("the request", &error));
+    }
+    if needed {
+        let message = "the request bears no operator's signature";
+        return Err(Refusal::new(
+            "signature-missing",
+            message,
+            "sign the request, or start it with fleetctl",
+        ));
+    }
+    Ok(())
 }
 
 /// What a document asks this node to do. The gates of a policy are looked at by steps that only read, whatever the
@@ -274,12 +296,12 @@ pub fn procedure_of(
     }
 }
 
-fn other_kind() -> Refusal {
+pub(super) fn other_kind() -> Refusal {
     let message = "a document of another kind stands where procedure, rollout policy or profile belongs";
     Refusal::new("document-kind", message, ASK_OPERATOR)
 }
 
-fn check_document(
+pub(super) fn check_document(
     what: &str,
     digest: Digest,
     envelope: &Envelope,
@@ -299,7 +321,7 @@ fn check_document(
     Ok(())
 }
 
-fn read(what: &str, envelope: &Envelope) -> Result<Document, Refusal> {
+pub(super) fn read(what: &str, envelope: &Envelope) -> Result<Document, Refusal> {
     canonical::from_signed(&envelope.payload).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
         Refusal::new("document-malformed", format!("the {what} cannot be read: {error}{cause}"), ASK_OPERATOR)

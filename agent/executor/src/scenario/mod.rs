@@ -19,5 +19,6 @@ mod refusals;
 mod restarts;
 mod scripted;
 mod steps;
+mod ticks;
 mod waiting;
 mod years;
