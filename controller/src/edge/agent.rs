@@ -247,3 +247,55 @@ async fn take_chunk(
     let offset = output::append(&context.files, &of, chunk.offset, chunk.data, chunk.last).await?;
     Ok(pb::OutputStored { run: chunk.run, attempt: chunk.attempt, step: of.step, offset })
 }
+
+#[cfg(test)]
+mod tests {
+    use fleet_types::authority::Authority;
+    use fleet_types::id::{RunId, Stage};
+    use fleet_types::seal::{Envelope, Kind as SealKind};
+
+    use super::*;
+    use crate::repo;
+    use crate::repo::reader::BatchExt as _;
+    use crate::repo::runs::TickRecord;
+    use crate::testing::{TestContext, agent, run_record};
+
+    #[tokio::test]
+    async fn a_node_gets_what_its_own_jobs_name_and_nothing_else() {
+        let test = TestContext::new().await;
+        let (storage, run) = (&test.context.storage, RunId::from_number(1));
+        let texts = ["request", "procedure", "profile", "order", "schedules", "of nobody"];
+        let sealed = texts.map(|text| Envelope {
+            kind: SealKind::Document,
+            payload: text.as_bytes().to_vec(),
+            key: Digest::of(b"key"),
+            signature: vec![],
+        });
+        let digests = sealed.each_ref().map(Envelope::digest);
+        let [request, procedure_digest, profile_digest, order, file, _] = digests;
+        let now = storage.clock.now();
+        let schedule = Some(TickRecord { schedule: "edge/daily".to_owned(), at: now, order, file });
+        let authority = Authority::Tick(request);
+        let record =
+            RunRecord { authority, schedule, procedure_digest, profile_digest, ..run_record(run, now) };
+        let job = InboxRecord {
+            stage: Stage::FIRST,
+            attempt: Attempt(1),
+            authority,
+            node_index: 0,
+            node_path: vec![],
+        };
+        let mut batch = storage.audited.batch().put_record(runs::key(run).unwrap(), &record).unwrap();
+        batch = batch.put_record(jobs::inbox_entry(agent(1).node, run).unwrap(), &job).unwrap();
+        for (envelope, digest) in sealed.iter().zip(&digests) {
+            let stored = serde_json::to_vec(envelope).unwrap();
+            batch = batch.put_object(&repo::documents::content(digest).unwrap(), &stored).unwrap();
+        }
+        storage.audited.commit(batch, vec![]).await.unwrap();
+        for (text, digest) in texts.iter().zip(digests) {
+            let given = fetch(storage, agent(1).node, digest).await.map(|bytes| Digest::of(&bytes));
+            assert_eq!(given.is_ok(), *text != "of nobody", "{text}");
+            assert!(fetch(storage, agent(2).node, digest).await.is_err(), "{text}");
+        }
+    }
+}

@@ -182,7 +182,7 @@ async fn orders_and_files_that_are_not_good_are_refused_by_name() {
         ("signature-kind", |s| s.kind = Kind::Document),
         ("not-selected", |s| s.order.selector = "product=other".to_owned()),
         ("document-kind", |s| {
-            s.file = json!({"kind": "profile", "schema": "fleet/v1", "name": "edge", "version": 1})
+            s.file = json!({"kind": "profile", "schema": "fleet/v1", "name": "edge", "version": 1});
         }),
     ];
     for (rule, change) in changes {

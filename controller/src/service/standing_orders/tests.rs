@@ -141,7 +141,7 @@ async fn a_call_is_refused_whole_that_is_not_the_callers_or_of_another_time_or_f
         assert_eq!(error.detail.code, code, "{error}");
     }
     world.signer.list(context, Some(OperatorRole::Operator));
-    world.send(&[order.clone()], "").await.unwrap();
+    world.send(std::slice::from_ref(&order), "").await.unwrap();
     context.storage.clock.set(order.not_before.plus(hour * 2));
     let late = world.send(&[order], "").await.unwrap_err();
     assert!(late.to_string().contains("does not begin now"), "an old one is not sent again: {late}");
