@@ -124,15 +124,17 @@ list '*.rs' | xargs -0 awk -v test_modules="$test_modules" '
   }
 
   # Data goes one way in the controller.
-  below("controller/src/service/") && code ~ /crate::(runner|edge)(::|;|$)/ {
-    report("a service reaches up to the " (code ~ /crate::edge/ ? "edge" : "runner"), "docs/architecture.md, \"Arrows\"") }
+  below("controller/src/service/") && code ~ /crate::(runner|edge|scheduler)(::|;|$)/ {
+    report("a service reaches up to edge, runner or scheduler", "docs/architecture.md, \"Arrows\"") }
+  below("controller/src/scheduler/") && code ~ /crate::(runner|edge)(::|;|$)/ {
+    report("the scheduler reaches the runner or the edge", "docs/architecture.md, \"Arrows\"") }
   below("controller/src/service/") && code ~ /crate::fleet::(sessions|wave_signer)/ {
     report("a service touches the streams; only the edge and the runner do", "docs/architecture.md, \"Arrows\"") }
-  below("controller/src/runner/") && code ~ /crate::(service|edge)(::|;|$)/ {
+  below("controller/src/runner/") && code ~ /crate::(service|edge|scheduler)(::|;|$)/ {
     report("the runner reaches a service or the edge", "docs/architecture.md, \"Arrows\"") }
-  below("controller/src/fleet/") && code ~ /crate::(service|edge|runner)(::|;|$)/ {
+  below("controller/src/fleet/") && code ~ /crate::(service|edge|runner|scheduler)(::|;|$)/ {
     report("the fleet reaches up", "docs/architecture.md, \"Arrows\"") }
-  below("controller/src/repo/") && code ~ /crate::(service|edge|runner|fleet)(::|;|$)/ {
+  below("controller/src/repo/") && code ~ /crate::(service|edge|runner|fleet|scheduler)(::|;|$)/ {
     report("a repository reaches up", "docs/architecture.md, \"Arrows\"") }
 
   # The engine and the types decide; they do nothing else.

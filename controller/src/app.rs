@@ -30,6 +30,7 @@ use crate::repo::fleet::{self, FleetRecord};
 use crate::repo::output_files::OutputFiles;
 use crate::repo::reader::Repo;
 use crate::runner::run_loop;
+use crate::scheduler;
 use crate::server_tls::{ServerCertificate, ServerTlsError};
 use crate::service::audit::Tree;
 use crate::service::{findings, holds, inventory, packages, places, presence, revocation, upgrades, upkeep};
@@ -227,6 +228,7 @@ async fn serve(
     let runner_stop = CancellationToken::new();
     background.spawn(run_loop::run(Arc::clone(&context), runner_stop.clone()));
     let tree = Arc::new(Tree::default());
+    background.spawn(scheduler::run_loop::run(Arc::clone(&context), runner_stop.clone()));
     background.spawn(upkeep::run(Arc::clone(&context), Arc::clone(&tree), runner_stop.clone()));
     background.spawn(certificate.keep(runner_stop.clone()));
     background.spawn(findings::run(Arc::clone(&context), runner_stop.clone()));

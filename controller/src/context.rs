@@ -19,6 +19,7 @@ use crate::fleet::open_runs::OpenRuns;
 use crate::fleet::package_lists::PackageLists;
 use crate::fleet::report_heads::ReportHeads;
 use crate::fleet::sessions::Sessions;
+use crate::fleet::waiting_ticks::WaitingTicks;
 use crate::fleet::wave_signer::WaveSigner;
 use crate::keyring::Keyring;
 use crate::repo::advisory_files::AdvisoryFiles;
@@ -63,6 +64,8 @@ pub struct Memory {
     pub notifier: Arc<ChangeNotifier>,
     /// Rings the scheduler: what may fire has changed. Without a message, like the notifier.
     pub schedule_changes: tokio::sync::Notify,
+    /// What the scheduler waits for.
+    pub waiting_ticks: WaitingTicks,
     /// Live sessions.
     pub sessions: Sessions,
     /// Nodes in memory.

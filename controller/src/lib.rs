@@ -11,6 +11,7 @@
 //! | [`service`] | use cases |
 //! | [`runner`] | passes around the pure engine |
 //! | [`fleet`] | connected agents and nodes in memory |
+//! | [`scheduler`] | fires the ticks of schedules |
 //! | [`rebuild`] | records → the engine's state, for runner and views |
 //! | [`repo`] | records, keys, the audited |
 //! | [`config`], [`settings`], [`clock`], [`wake`], [`error`] | what all of them use |
@@ -32,6 +33,7 @@ pub mod keyring;
 pub mod rebuild;
 pub mod repo;
 pub mod runner;
+pub mod scheduler;
 pub mod server_tls;
 pub mod service;
 pub mod settings;

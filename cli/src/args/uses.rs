@@ -11,6 +11,7 @@ use clap::{Arg, ArgMatches, Command};
 type Group = &'static [&'static str];
 
 const TARGETS: Group = &["selector", "site", "node", "all"];
+const ALL: Group = &["all"];
 const WATCH: Group = &["watch"];
 const WAIT: Group = &["wait", "no_wait"];
 const CHANGE: Group = &["yes", "confirm", "reason", "dry_run"];
@@ -41,8 +42,12 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["procedure", "show"], &[]),
     (&["profile", "list"], &[]),
     (&["profile", "show"], &[]),
-    (&["schedule", "list"], &[]),
-    (&["schedule", "show"], &[]),
+    (&["schedule", "list"], &[WATCH]),
+    (&["schedule", "show"], &[WATCH]),
+    (&["schedule", "next"], &[]),
+    (&["schedule", "history"], &[CHANGE]),
+    (&["schedule", "pause"], &[ALL, CHANGE]),
+    (&["schedule", "resume"], &[ALL, CHANGE]),
     (&["schedule", "apply"], &[CHANGE]),
     (&["schedule", "trigger"], &[WAIT, CHANGE]),
     (&["run", "plan"], &[TARGETS, WAIT, CHANGE]),
@@ -134,7 +139,6 @@ const PLANNED: &[(&str, &str)] = &[
     ("procedure", "lint"),
     ("run", "retry rollback report"),
     ("rollout", "start list rollback retry history report"),
-    ("schedule", "next history pause resume"),
     ("backup", "run verify restore-test restore"),
     ("audit", "show export prove prune"),
 ];
@@ -156,7 +160,11 @@ pub fn unused_flag(matches: &ArgMatches) -> Option<(String, String)> {
     }
     let used = groups_of(&words)?;
     let typed = |id: &&&str| leaf.value_source(id) == Some(ValueSource::CommandLine);
-    let unused = JUDGED.into_iter().filter(|group| !used.contains(group)).flatten().find(typed)?;
+    let unused = JUDGED
+        .into_iter()
+        .flatten()
+        .filter(|id| !used.iter().copied().flatten().any(|used| used == *id))
+        .find(typed)?;
     Some((words.join(" "), format!("--{}", unused.replace('_', "-"))))
 }
 

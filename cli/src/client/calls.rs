@@ -172,6 +172,40 @@ impl Client {
         ask!(self, apply_documents, request)
     }
 
+    /// How every schedule stands.
+    pub async fn schedules(&self) -> Result<view::Page<view::ScheduleItem>, Failure> {
+        ask!(self, list_schedules, pb::SchedulesRequest { schedule: String::new(), next: 0 })
+    }
+
+    /// How one schedule stands, with so many ticks to come; 0 for as many as a list shows.
+    pub async fn schedule(&self, name: &str, next: u32) -> Result<view::ScheduleItem, Failure> {
+        let request = pb::SchedulesRequest { schedule: name.to_owned(), next };
+        let page: view::Page<view::ScheduleItem> = ask!(self, list_schedules, request)?;
+        page.items.into_iter().next().ok_or_else(|| Failure::usage(format!("there is no schedule {name}")))
+    }
+
+    /// What became of the newest ticks of a schedule.
+    pub async fn ticks(&self, name: &str, limit: u32) -> Result<view::Page<view::TickItem>, Failure> {
+        ask!(self, list_ticks, pb::TicksRequest { schedule: name.to_owned(), limit })
+    }
+
+    /// Pauses a schedule, lets it go on, or says that its misses are seen; without a name all of them.
+    pub async fn steer_schedules(
+        &self,
+        name: Option<&str>,
+        action: &str,
+        reason: &str,
+    ) -> Result<view::Done, Failure> {
+        let request = pb::SteerSchedulesRequest {
+            schedule: name.unwrap_or_default().to_owned(),
+            all: name.is_none(),
+            action: action.to_owned(),
+            reason: reason.to_owned(),
+            idempotency_key: clock::idempotency_key(),
+        };
+        ask!(self, steer_schedules, request)
+    }
+
     /// Lets schedules of a file start work, by what was signed for them.
     pub async fn authorise_schedules(
         &self,

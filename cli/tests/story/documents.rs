@@ -39,7 +39,10 @@ fn nothing_is_stored_before_somebody_says_yes() {
         shown.out
     );
     assert_eq!(world.run(&["profile", "list", "-o", "jsonpath=.items[*].name"]).out, "edge\n");
-    assert_eq!(world.run(&["schedule", "list"]).out, "no schedule is applied; fleetctl config apply FILES\n");
+    assert_eq!(
+        world.run(&["procedure", "list"]).out,
+        "no procedure is applied; fleetctl config apply FILES\n"
+    );
 }
 
 #[test]

@@ -26,8 +26,8 @@ use tonic::{Code, Request, Response, Status};
 use crate::answers::{Reply, page, refusal, view};
 use crate::certifying::Renewal;
 use crate::fixtures;
-use crate::scheduling;
 use crate::world::YEAR;
+use crate::{looking_at_schedules, scheduling};
 
 /// What a watch of a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -474,6 +474,18 @@ impl OperatorService for Fake {
 
     async fn authorise_schedules(&self, request: Request<pb::AuthoriseSchedulesRequest>) -> Reply {
         scheduling::authorise(self, &request.into_inner())
+    }
+
+    async fn list_schedules(&self, request: Request<pb::SchedulesRequest>) -> Reply {
+        looking_at_schedules::list(request.get_ref())
+    }
+
+    async fn list_ticks(&self, _: Request<pb::TicksRequest>) -> Reply {
+        looking_at_schedules::ticks()
+    }
+
+    async fn steer_schedules(&self, request: Request<pb::SteerSchedulesRequest>) -> Reply {
+        looking_at_schedules::steer(request.get_ref())
     }
 
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {

@@ -10,6 +10,7 @@ mod documents;
 mod fake;
 mod fixtures;
 mod listening;
+mod looking_at_schedules;
 mod renewing;
 mod runs;
 mod scheduling;

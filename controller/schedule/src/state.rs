@@ -10,7 +10,7 @@ pub struct Seen {
     pub paused: bool,
     /// No tick was decided yet.
     pub new: bool,
-    /// A tick is due and waits, or its run takes longer than expected.
+    /// A tick is due and waits.
     pub late: bool,
     /// The newest tick was not carried out though it should have been, or its run failed, or nothing can fire.
     pub failed: bool,

@@ -30,8 +30,8 @@ use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
 use crate::service::{
     advisories, audit, backups, certificates, copies, documents, enrolment, finding_holds, holds, limits,
-    output, packages, patch_plan, patches, revocation, rollouts, run_views, runs, standing_orders, trust,
-    views,
+    output, packages, patch_plan, patches, revocation, rollouts, run_views, runs, schedules, standing_orders,
+    trust, views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -386,6 +386,30 @@ impl OperatorService for Operators {
         let (file, orders) = (&file, orders.as_slice());
         let call = standing_orders::Call { file, orders, idempotency_key: &r.idempotency_key };
         view(standing_orders::authorise(&self.context, &caller, call).await)
+    }
+
+    async fn list_schedules(&self, request: Request<pb::SchedulesRequest>) -> Reply {
+        let r = request.get_ref();
+        let which = schedules::Which::parse(Some(r.schedule.as_str()).filter(|name| !name.is_empty()));
+        let next = usize::try_from(r.next).unwrap_or(usize::MAX);
+        view(schedules::list(&self.context, &which.map_err(to_status)?, next).await)
+    }
+
+    async fn list_ticks(&self, request: Request<pb::TicksRequest>) -> Reply {
+        let r = request.get_ref();
+        let which = schedules::Which::parse(Some(&r.schedule)).map_err(to_status)?;
+        let limit = usize::try_from(r.limit).unwrap_or(usize::MAX);
+        view(schedules::history(&self.context, &which, limit).await)
+    }
+
+    async fn steer_schedules(&self, request: Request<pb::SteerSchedulesRequest>) -> Reply {
+        let caller = peer::operator(&self.context.identities, &request)?;
+        let r = request.get_ref();
+        limits::check_reason(&r.reason).map_err(to_status)?;
+        let which = schedules::Which::parse((!r.all).then_some(&r.schedule)).map_err(to_status)?;
+        let steer = r.action.parse().map_err(to_status)?;
+        let done = schedules::steer(&self.context, &caller, (&which, steer), &r.reason, &r.idempotency_key);
+        view(done.await.map(|message| Done { schema: "fleet/v1/done".to_owned(), message }))
     }
 
     async fn list_backups(&self, request: Request<pb::ListRequest>) -> Reply {

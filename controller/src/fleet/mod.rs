@@ -10,6 +10,7 @@
 //! | [`open_runs`] | the engines of the open runs |
 //! | [`package_lists`] | which node has which list of packages |
 //! | [`report_heads`] | the newest report of each node |
+//! | [`waiting_ticks`] | what the scheduler waits for |
 //! | [`wave_signer`] | signs waves of assignments with the dispatch key |
 //!
 //! Nothing here is durable and nothing here is decided: the store and the runner do that.
@@ -22,4 +23,5 @@ pub mod open_runs;
 pub mod package_lists;
 pub mod report_heads;
 pub mod sessions;
+pub mod waiting_ticks;
 pub mod wave_signer;

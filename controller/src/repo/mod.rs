@@ -10,6 +10,7 @@
 //! | [`reader`] | typed reads: one record, a page, a whole prefix at start |
 //! | [`copy_files`] | encrypted copies of backups, in files beside the store |
 //! | [`packages`] | what packages nodes have, each list once |
+//! | [`ticks`] | what became of ticks, how far lanes are decided, what is paused |
 //! | [`output_files`] | output of steps, in files beside the store |
 //!
 //! Services and the runner call these; nothing here decides anything.
@@ -39,4 +40,5 @@ pub mod reports;
 pub mod rollouts;
 pub mod runs;
 pub mod standing_orders;
+pub mod ticks;
 pub mod tokens;

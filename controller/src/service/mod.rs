@@ -24,6 +24,7 @@
 //! | [`runs`] | start, cancel |
 //! | [`standing_orders`] | what operators sign so that schedules may start work |
 //! | [`ticks`] | the run that a tick of a schedule makes |
+//! | [`schedules`] | how schedules stand; pausing them, and what was missed |
 //! | [`jobs`], [`reports`] | what nodes say of jobs: live states and reconcile; reports at the end |
 //! | [`output`] | output of steps: whose is taken, what is read |
 //! | [`views`], [`run_views`], [`backups`] | what operators see |
@@ -66,6 +67,7 @@ pub mod revocation;
 pub mod rollouts;
 pub mod run_views;
 pub mod runs;
+pub mod schedules;
 mod signatures;
 pub mod standing_orders;
 pub mod ticks;

@@ -10,6 +10,7 @@
 //! | answers to idempotency keys | 30 days |
 //! | join tokens and invites | 30 days from their end |
 //! | records of backup archives | 400 days: a year of monthly archives; longer where a copy is here |
+//! | what became of ticks, seen or not | 400 days: a year of a yearly schedule |
 //! | holds of findings | 90 days from their end |
 //! | standing orders | 90 days from their end; their signed bytes like documents |
 //! | encrypted copies of backups | as their profile says, never the newest of a backup |
@@ -39,6 +40,7 @@ use crate::repo::codec::Record;
 use crate::repo::finding_holds::{self, FindingHoldRecord};
 use crate::repo::reader::PAGE;
 use crate::repo::standing_orders::{self, OrderRecord};
+use crate::repo::ticks::{self, DecidedTick};
 use crate::repo::tokens::{self, InviteRecord, TokenRecord};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -51,6 +53,7 @@ const TOKENS: Duration = DAY.saturating_mul(30);
 const FINDING_HOLDS: Duration = DAY.saturating_mul(90);
 const STANDING_ORDERS: Duration = DAY.saturating_mul(90);
 const BACKUPS: Duration = DAY.saturating_mul(400);
+const TICKS: Duration = DAY.saturating_mul(400);
 
 /// What a sweep took away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,6 +85,9 @@ pub async fn sweep(storage: &Storage, files: &Files) -> Result<Swept> {
     swept.others += take_records(storage, standing_orders::ALL, order).await?;
     swept.others += copies::sweep(storage, files, now).await?;
     swept.others += take_records(storage, backups::ALL, backup).await?;
+    let tick = |tick: &DecidedTick| is_over(tick.decided, TICKS, now);
+    swept.others += take_records(storage, ticks::TICKS, tick).await?;
+    take_marks(storage, now).await?;
     Ok(swept)
 }
 
@@ -121,6 +127,17 @@ async fn take_records<R: Record>(
             return Ok(taken);
         }
     }
+}
+
+/// Marks of ticks that nobody has seen in all that time; a page a sweep.
+async fn take_marks(storage: &Storage, now: Timestamp) -> Result<()> {
+    let mut marks = ticks::unseen(&storage.repo, None, PAGE).await?;
+    marks.retain(|mark| ticks::time_of(mark).is_none_or(|at| is_over(at, TICKS, now)));
+    if !marks.is_empty() {
+        let batch = ticks::seen(storage.audited.batch().using_reserve(), marks);
+        storage.audited.commit(batch, vec![]).await?;
+    }
+    Ok(())
 }
 
 /// Answers to idempotency keys; they are objects.

@@ -2,6 +2,10 @@
 
 mod apply;
 mod dispatch;
+mod history;
+mod look;
+mod next;
+mod steer;
 mod trigger;
 mod wanted;
 

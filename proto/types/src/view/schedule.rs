@@ -63,7 +63,7 @@ pub enum ScheduleState {
     New,
     /// The newest tick was carried out.
     Up,
-    /// A tick is due and waits, or its run takes longer than expected.
+    /// A tick is due and waits.
     Late,
     /// The newest tick was not carried out, its run failed, or it cannot fire.
     Down,
