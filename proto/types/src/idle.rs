@@ -19,5 +19,10 @@ pub const NO_FLOWS: &str = "nothing sends flows, and a rollout with a gate that 
 pub const NO_SEVERITY_ROLLOUT: &str = "no rollout knows the severity of what it fixes";
 /// Order and failover of pairs.
 pub const NO_PAIR_ORDER: &str = "a rollout with it is refused, because roles are not observed";
-/// Schedules and blackouts.
-pub const NO_SCHEDULER: &str = "nothing starts runs by itself";
+/// How long work is expected to take.
+pub const NO_SLOW: &str = "nothing compares it with how long work takes";
+/// Notifiers.
+pub const NO_NOTIFIERS: &str = "nothing notifies anybody; fleetctl status and schedule list say it";
+/// Severities that a blackout allows.
+pub const NO_SEVERITY_OF_RUNS: &str =
+    "no run knows the severity of what it mends, so that the blackout holds it back";

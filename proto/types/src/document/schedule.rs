@@ -33,11 +33,9 @@ pub struct ScheduleFile {
     pub zones: BTreeMap<String, String>,
     /// The schedules.
     #[serde(default, rename = "schedule", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-idle" = crate::idle::NO_SCHEDULER))]
     pub schedules: Vec<Schedule>,
     /// Times in which no scheduled change starts.
     #[serde(default, rename = "blackout", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-idle" = crate::idle::NO_SCHEDULER))]
     pub blackouts: Vec<Blackout>,
 }
 
@@ -70,12 +68,13 @@ pub struct Schedule {
     pub window: Option<Span>,
     /// How late the tick itself may still start.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = "the window"))]
+    #[schemars(extend("x-default" = "the window, or 10m"))]
     pub start_within: Option<Span>,
     /// Working time on one node; longer raises run.slow.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-idle" = crate::idle::NO_SLOW))]
     pub expected_duration: Option<Span>,
-    /// Starts are spread over this; same offset for the same node.
+    /// Nodes begin up to so much later: one offset for a schedule and zone, the same every time.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "0s"))]
     pub jitter: Option<Span>,
@@ -92,14 +91,11 @@ pub struct Schedule {
     pub overlap: Overlap,
     /// What happens with nodes that were offline or not reached in the window.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = "that of the rollout policy"))]
+    #[schemars(extend("x-default" = "that of the rollout policy, or next_window"))]
     pub late_nodes: Option<LateNodes>,
     /// Rings, pairs and gates.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend(
-        "x-takes" = "rollout-policy",
-        "x-idle" = crate::idle::NO_SCHEDULER
-    ))]
+    #[schemars(extend("x-takes" = "rollout-policy"))]
     pub rollout_policy: Option<Name>,
     /// Parameters of the procedure.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -114,6 +110,7 @@ pub struct Schedule {
     pub enabled: bool,
     /// Notifiers of the controller's configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_NOTIFIERS))]
     pub notify: Vec<Name>,
 }
 
@@ -194,6 +191,7 @@ pub struct Blackout {
     pub selector: Option<Selector>,
     /// Severities that may still start, with approval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-idle" = crate::idle::NO_SEVERITY_OF_RUNS))]
     pub allow: Vec<Severity>,
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
