@@ -71,6 +71,7 @@ mod tests {
             content_keys: vec![],
             audit_key: key,
             fence_resets: vec![],
+            operator_key_authority: None,
         };
         let signed = certify(&ca, &statement).unwrap();
         assert_eq!(signed.open(&bundle(&ca), now).unwrap(), statement);

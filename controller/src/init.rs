@@ -148,6 +148,7 @@ pub async fn init(store: Arc<dyn KvStore>, clock: &Clock, request: &InitRequest)
         content_keys: vec![],
         audit_key: keyring.audit.public(),
         fence_resets: vec![],
+        operator_key_authority: None,
     };
     let signed = bundle.sign(&root).map_err(crate::error::ControllerError::internal)?;
     let token = Token::generate(TokenKind::Operator, vec![keyring.controller_ca.pin()], roots.pin())

@@ -78,6 +78,7 @@ impl Fleet {
             content_keys: vec![operator],
             audit_key: SigningKey::generate().unwrap().0.public(),
             fence_resets: vec![],
+            operator_key_authority: None,
         };
         bundle.sign(&self.root).unwrap()
     }

@@ -58,6 +58,7 @@ impl World {
             content_keys: vec![],
             audit_key: SigningKey::generate().unwrap().0.public(),
             fence_resets: vec![],
+            operator_key_authority: None,
         };
         let signed = bundle.sign(&root).unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
 //! Root keys and trust bundle on this node.
 //!
 //! The root keys come with enrolment and are never changed from the network. A bundle counts only when
-//! enough of them signed it and it is not older than any seen (security-and-delivery §1.3). Owned by the
-//! dispatcher; [`install`] is called at enrolment.
+//! enough of them signed it, or those to whom they leave the list of operators' keys, and it is not older than any seen
+//! (security-and-delivery §1.2, §1.3). Owned by the dispatcher; [`install`] is called at enrolment.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -106,9 +106,8 @@ impl TrustStore {
     /// Takes a bundle from the controller if it is good and not older; durable before it counts.
     pub fn update(&mut self, bytes: &[u8], state: &mut SmallState) -> Result<(), TrustStoreError> {
         let signed: SignedBundle = parse("trust bundle", bytes)?;
-        let bundle = signed
-            .open(&self.roots, self.fleet, state.get().bundle_version)
-            .map_err(TrustStoreError::Refused)?;
+        let bundle =
+            signed.open_after(&self.roots, self.fleet, &self.bundle).map_err(TrustStoreError::Refused)?;
         let path = self.directory.join(BUNDLE);
         // The file first: a crash in between leaves a newer bundle than remembered, which is good.
         durable::write_atomically(&path, bytes).map_err(|source| io_error(&path, source))?;

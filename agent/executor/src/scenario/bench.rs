@@ -152,6 +152,7 @@ impl Bench {
             content_keys: vec![content],
             audit_key: self.root.public(),
             fence_resets: vec![],
+            operator_key_authority: None,
         }
     }
 
