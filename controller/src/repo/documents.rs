@@ -83,3 +83,12 @@ pub fn add_revision(
         .put_object(&content(digest)?, envelope)?
         .put_object(&source(digest)?, text)
 }
+
+/// Puts another signature in the place of the one on the newest revision.
+pub fn sign_again(batch: Batch, seen: WriteId, signed: &DocumentRecord, envelope: &[u8]) -> Result<Batch> {
+    let DocumentRecord { kind, name, digest, .. } = signed;
+    batch
+        .replace_record(head(kind, name)?, seen, signed)?
+        .put_record(revision(kind, name, signed.revision)?, signed)?
+        .put_object(&content(digest)?, envelope)
+}

@@ -15,6 +15,7 @@ use crate::context::{Identities, Storage};
 use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::documents::{self, DocumentRecord};
+use crate::repo::reader::Stored;
 
 /// Most documents of one apply: a profile with all its procedures is about twenty.
 const MAX_DOCUMENTS: usize = 200;
@@ -67,16 +68,20 @@ pub async fn apply(
     };
     let mut batch = storage.audited.batch();
     let mut leaves = Vec::new();
-    let now = storage.clock.now();
+    let (now, trust) = (storage.clock.now(), identities.trust.get());
     for one in &checked {
         let (kind, name) = (one.document.kind(), one.document.name().as_str());
         let head_key = documents::head(kind.as_str(), name)?;
         let head = storage.repo.get::<DocumentRecord>(&head_key).await?;
-        let unchanged = head.as_ref().is_some_and(|head| head.record.digest == one.digest);
-        let revision = head.as_ref().map_or(0, |head| head.record.revision) + u32::from(!unchanged);
-        let action = match (&head, unchanged) {
+        let known = head.as_ref().filter(|head| head.record.digest == one.digest);
+        // What somebody signed whom nodes do not believe any more is believed again with a signature of today.
+        let is_believed = |head: &Stored<DocumentRecord>| trust.0.content_key(&head.record.key).is_some();
+        let unchanged = known.is_some_and(is_believed);
+        let revision = head.as_ref().map_or(0, |head| head.record.revision) + u32::from(known.is_none());
+        let action = match (&head, known.is_some()) {
             (None, _) => "created",
-            (Some(_), true) => "unchanged",
+            (Some(_), true) if unchanged => "unchanged",
+            (Some(_), true) => "signed",
             (Some(_), false) => "updated",
         };
         view.items.push(ApplyItem {
@@ -104,10 +109,16 @@ pub async fn apply(
             signed_by: caller.record.name.to_string(),
         };
         let envelope = serde_json::to_vec(&one.submitted.envelope).map_err(ControllerError::internal)?;
-        let seen = head.as_ref().map(|head| head.write_id);
-        batch = documents::add_revision(batch, seen, &record, &envelope, &one.submitted.source)?;
+        batch = match (known, &head) {
+            (Some(known), _) => documents::sign_again(batch, known.write_id, &record, &envelope)?,
+            (None, head) => {
+                let seen = head.as_ref().map(|head| head.write_id);
+                documents::add_revision(batch, seen, &record, &envelope, &one.submitted.source)?
+            }
+        };
+        let what = if known.is_some() { "document.sign" } else { "document.apply" };
         leaves.push(
-            AuditEntry::new(caller.actor(), "document.apply", format!("{kind}/{name}/{revision}"))
+            AuditEntry::new(caller.actor(), what, format!("{kind}/{name}/{revision}"))
                 .subject(one.digest)
                 .idempotency(idempotency_key)
                 .text(reason),
@@ -306,9 +317,15 @@ pub async fn document(storage: &Storage, digest: Digest) -> Result<Document> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use fleet_types::seal::SigningKey;
+    use fleet_types::trust::{ContentKey, OperatorRole};
+
     use super::*;
+    use crate::repo::operators::OperatorRecord;
     use crate::repo::reader::BatchExt as _;
-    use crate::testing::TestContext;
+    use crate::testing::{TestContext, operator};
 
     #[tokio::test]
     async fn a_list_does_not_end_at_a_thousand_documents() {
@@ -362,5 +379,56 @@ mod tests {
             let error = check(revision, digest).await.unwrap_err().to_string();
             assert!(error.starts_with("request.procedure_revision: "), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_person_signed_who_is_gone_is_believed_again_with_another_signature() {
+        let test = TestContext::new().await;
+        let context = &test.context;
+        let keys = [(); 2].map(|()| SigningKey::generate().unwrap().0);
+        let [ada, eve] = [("ada", &keys[0]), ("eve", &keys[1])].map(|(name, key)| {
+            let record = OperatorRecord {
+                name: name.parse().unwrap(),
+                content_key: key.public(),
+                ..OperatorRecord::clone(&operator().record)
+            };
+            Operator { record: Arc::new(record), ..operator() }
+        });
+        let list = |listed: Vec<&Operator>| {
+            let entry = |person: &&Operator| ContentKey {
+                key: person.record.content_key,
+                operator: person.record.id,
+                person: person.record.name.clone(),
+                role: OperatorRole::Operator,
+            };
+            let (bundle, signed) = (*context.identities.trust.get()).clone();
+            let next = bundle.clone().with_content_keys(listed.iter().map(entry).collect(), bundle.issued);
+            context.identities.trust.set(next, signed);
+        };
+        let source = "schema = \"fleet/v1\"\nkind = \"schedule\"\nname = \"edge\"\n";
+        let apply_as = async |who: &Operator, key: &SigningKey| {
+            let file = front::SourceFile { name: "edge.toml", text: source };
+            let set = front::parse_set(&[file], &front::Lint::default()).unwrap();
+            let payload = canonical::to_vec(&set.documents[0].document).unwrap();
+            let envelope = key.seal(SealKind::Document, context.identities.fleet.fleet, payload);
+            let submitted =
+                Submitted { envelope, source: source.into(), source_name: "edge.toml".to_owned() };
+            let view =
+                apply(&context.storage, &context.identities, who, vec![submitted], "", "", false).await;
+            let item = view.unwrap().items.remove(0);
+            (item.action, item.revision)
+        };
+        list(vec![&ada, &eve]);
+        assert_eq!(apply_as(&ada, &keys[0]).await, ("created".to_owned(), 1));
+        assert_eq!(apply_as(&eve, &keys[1]).await, ("unchanged".to_owned(), 1));
+        list(vec![&eve]);
+        assert_eq!(apply_as(&eve, &keys[1]).await, ("signed".to_owned(), 1));
+        let shown = show(&context.storage, "schedule", "edge", 1).await.unwrap();
+        assert_eq!(
+            (shown.envelope.unwrap().key, shown.item.signed_by.as_str()),
+            (keys[1].public().id(), "eve")
+        );
+        assert_eq!(apply_as(&eve, &keys[1]).await, ("unchanged".to_owned(), 1));
+        assert_eq!(crate::testing::leaves(context, "document.sign").await.len(), 1);
     }
 }
