@@ -61,6 +61,8 @@ const TABLE: &[(&str, Needs)] = &[
     ("/fleet.v1.OperatorService/RemoveNode", Needs::Operator),
     ("/fleet.v1.OperatorService/ListCertificates", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/RevokeCertificates", Needs::SecurityAdmin),
+    ("/fleet.v1.OperatorService/InviteOperator", Needs::SecurityAdmin),
+    ("/fleet.v1.OperatorService/ListOperators", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/GetTrustBundle", Needs::AnyOperator),
     ("/fleet.v1.OperatorService/PublishTrustBundle", Needs::SecurityAdmin),
     ("/fleet.v1.OperatorService/ApplyDocuments", Needs::Operator),

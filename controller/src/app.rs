@@ -91,7 +91,7 @@ impl AppError {
                 "put the files below pki back from a backup, each with mode 0600"
             }
             Self::Directory(DirectoryError::ForeignKey { .. }) => {
-                "treat the key as known to others: have a holder of the root key list a new one"
+                "treat the key as known to others: shut its person out (fleetctl operator revoke) and invite them anew"
             }
             Self::Directory(_) => "the data directory is for the controller's account alone, with mode 0700",
             Self::Listen { .. } => "stop the program that listens there, or set another address in [server]",

@@ -7,6 +7,7 @@ mod fleet;
 mod global;
 mod parse;
 mod patch;
+mod people;
 mod run;
 mod schedule;
 mod setup;
@@ -18,6 +19,7 @@ pub use fleet::{AuditCommand, BackupCommand, CertCommand, JoinTokenCommand, Node
 pub use global::GlobalFlags;
 pub use parse::{MAX_VALID_FOR, span};
 pub use patch::{AdvisoryCommand, PatchCommand, VersionFormat};
+pub use people::OperatorCommand;
 pub use run::{HowToRun, RolloutCommand, RunCommand, StartArgs, TaskArgs, WhatToRun};
 pub use schedule::{AuthoriseArgs, ScheduleCommand, ScheduleName, TriggerArgs};
 pub use setup::{CompletionArgs, DevArgs, LoginArgs};

@@ -28,6 +28,12 @@ pub fn standing(text: &str) -> Result<Span, String> {
     span(text).and_then(|span| Some(span).filter(good).ok_or("expected 1m to 400d".to_owned()))
 }
 
+/// How long the root keys leave the list of operators' keys to others.
+pub fn delegation(text: &str) -> Result<Span, String> {
+    let good = |span: &Span| !span.length().is_zero() && span.length() <= fleet_types::trust::MAX_DELEGATION;
+    span(text).and_then(|span| Some(span).filter(good).ok_or("expected up to 90d".to_owned()))
+}
+
 /// `key=value` of a procedure's parameter. What reads as a whole number, `true` or `false` is one;
 /// quotes make it text; `@NAME` is not special.
 pub fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {

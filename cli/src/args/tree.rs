@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use super::{
     AdvisoryCommand, AuditCommand, BackupCommand, CertCommand, CompletionArgs, ConfigCommand, DevArgs,
-    DocumentCommand, ExplainArgs, GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, PatchCommand,
-    RolloutCommand, RunCommand, ScheduleCommand, StatusArgs,
+    DocumentCommand, ExplainArgs, GlobalFlags, JoinTokenCommand, LoginArgs, NodeCommand, OperatorCommand,
+    PatchCommand, RolloutCommand, RunCommand, ScheduleCommand, StatusArgs,
 };
 
 /// Maintain a fleet of Linux firewalls.
@@ -43,6 +43,9 @@ pub enum Command {
     /// Look at certificates, and take them away.
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Invite people, and say whose signatures nodes take.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Make the tokens with which nodes join.
     #[command(subcommand)]
     JoinToken(JoinTokenCommand),

@@ -32,6 +32,12 @@ const COMMANDS: &[(&[&str], &[Group])] = &[
     (&["node", "remove"], &[CHANGE]),
     (&["cert", "list"], &[WATCH]),
     (&["cert", "revoke"], &[CHANGE]),
+    (&["operator", "invite"], &[CHANGE]),
+    (&["operator", "list"], &[WATCH]),
+    (&["operator", "admit"], &[CHANGE]),
+    (&["operator", "approve"], &[CHANGE]),
+    (&["operator", "revoke"], &[CHANGE]),
+    (&["operator", "delegate"], &[CHANGE]),
     (&["join-token", "create"], &[CHANGE]),
     (&["config", "validate"], &[]),
     (&["config", "apply"], &[CHANGE]),
@@ -127,10 +133,7 @@ fn own_flags(leaf: Command, flags: &[Arg], groups: &[Group]) -> Command {
 
 /// Commands of the design that this build does not have, by what comes before them: they are refused by name.
 const PLANNED: &[(&str, &str)] = &[
-    (
-        "",
-        "admin advisory alert baseline context doctor incident operator signoff site support-bundle tuning verify",
-    ),
+    ("", "admin advisory alert baseline context doctor incident signoff site support-bundle tuning verify"),
     ("node", "label approve replace logs wait import export"),
     ("join-token", "list revoke"),
     ("cert", "renew rotate"),

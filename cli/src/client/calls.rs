@@ -7,7 +7,7 @@ use fleet_proto::pb;
 use fleet_types::document::DocumentKind;
 use fleet_types::id::{Name, RunId};
 use fleet_types::seal::Envelope;
-use fleet_types::trust::SignedBundle;
+use fleet_types::trust::{OperatorRole, SignedBundle};
 use fleet_types::view;
 
 use super::connection::{Client, read_view};
@@ -132,6 +132,29 @@ impl Client {
         ask!(self, revoke_certificates, request)
     }
 
+    /// Makes an invite for a person.
+    pub async fn invite_operator(
+        &self,
+        name: &Name,
+        role: OperatorRole,
+        lifetime: Duration,
+        reason: &str,
+    ) -> Result<view::InviteView, Failure> {
+        let request = pb::InviteOperatorRequest {
+            name: name.to_string(),
+            role: role.as_str().to_owned(),
+            lifetime_seconds: u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
+            idempotency_key: clock::idempotency_key(),
+            reason: reason.to_owned(),
+        };
+        ask!(self, invite_operator, request)
+    }
+
+    /// Everybody.
+    pub async fn operators(&self) -> Result<view::Page<view::OperatorItem>, Failure> {
+        ask!(self, list_operators, pb::OperatorsRequest {})
+    }
+
     /// The trust bundle.
     pub async fn trust_bundle(&self) -> Result<view::TrustView, Failure> {
         ask!(self, get_trust_bundle, pb::TrustBundleRequest {})
@@ -221,8 +244,15 @@ impl Client {
     }
 
     /// The newest documents of a kind.
-    pub async fn documents(&self, kind: DocumentKind) -> Result<view::Page<view::DocumentItem>, Failure> {
-        ask!(self, list_documents, pb::ListDocumentsRequest { kind: kind.to_string() })
+    pub async fn documents(
+        &self,
+        kind: Option<DocumentKind>,
+    ) -> Result<view::Page<view::DocumentItem>, Failure> {
+        ask!(
+            self,
+            list_documents,
+            pb::ListDocumentsRequest { kind: kind.map_or_else(String::new, |kind| kind.to_string()) }
+        )
     }
 
     /// One document; revision 0 is the newest.

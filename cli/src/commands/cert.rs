@@ -66,7 +66,7 @@ pub async fn revoke(session: &mut Session<'_>, holder: &str) -> Result<ExitCode,
     let what_ends = if holder.starts_with("node/") {
         "its link is closed, its open jobs end, and it comes back only as a new node"
     } else {
-        "what they have open is closed, and they come back only with a new invite; their content key stays in the trust bundle"
+        "what they have open is closed, and they come back only with a new invite; what they have signed stays good (fleetctl operator revoke ends that too)"
     };
     let doing = format!("revoke {holder}, now and for good: {what_ends}");
     if session.would(&doing)? {

@@ -4,11 +4,11 @@ use fleet_types::document::DocumentKind;
 
 use super::{
     advisory, audit, backup, cert, completion, config, document, explain, join_token, login, node,
-    node_fence, node_orders, node_packages, patch, run as runs, schedule, status, version, whoami,
+    node_fence, node_orders, node_packages, operator, patch, run as runs, schedule, status, version, whoami,
 };
 use crate::args::{
     AdvisoryCommand, AuditCommand, BackupCommand, CertCommand, Command, ConfigCommand, JoinTokenCommand,
-    NodeCommand, PatchCommand,
+    NodeCommand, OperatorCommand, PatchCommand,
 };
 use crate::error::{ExitCode, Failure};
 use crate::session::Session;
@@ -33,6 +33,7 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Node(NodeCommand::Remove { name }) => node_orders::remove(session, name).await,
         Command::Cert(CertCommand::List) => cert::list(session).await,
         Command::Cert(CertCommand::Revoke { holder }) => cert::revoke(session, holder).await,
+        Command::Operator(command) => people(session, command).await,
         Command::JoinToken(JoinTokenCommand::Create { name, labels, replace_labels, valid_for }) => {
             join_token::create(session, name, (labels, *replace_labels), valid_for).await
         }
@@ -84,5 +85,30 @@ pub async fn run(session: &mut Session<'_>, command: &Command) -> Result<ExitCod
         Command::Explain(args) => explain::run(session, args),
         Command::Completion(args) => completion::run(session, args),
         Command::Version => version::run(session),
+    }
+}
+
+async fn people(session: &mut Session<'_>, command: &OperatorCommand) -> Result<ExitCode, Failure> {
+    match command {
+        OperatorCommand::Invite { name, role, valid_for } => {
+            operator::invite(session, name, *role, valid_for).await
+        }
+        OperatorCommand::List => operator::list(session).await,
+        OperatorCommand::Admit { name, key, root_key } => {
+            operator::admit(session, name, *key, root_key.as_deref()).await
+        }
+        OperatorCommand::Approve { root_key } => operator::approve(session, root_key.as_deref()).await,
+        OperatorCommand::Revoke { name, root_key } => {
+            operator::revoke(session, name, root_key.as_deref()).await
+        }
+        OperatorCommand::Delegate { names, threshold, length, root_key, .. } => {
+            let order = operator::Delegation {
+                names,
+                threshold: threshold.map(|number| usize::try_from(number).unwrap_or(usize::MAX)),
+                length: length.length(),
+                root_key,
+            };
+            operator::delegate(session, order).await
+        }
     }
 }

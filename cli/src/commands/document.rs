@@ -17,7 +17,7 @@ pub async fn run(
     let client = session.connect().await?;
     let answer = match command {
         DocumentCommand::List => {
-            let page = client.documents(kind).await?;
+            let page = client.documents(Some(kind)).await?;
             list_answer(&page, kind, &session.times())
         }
         DocumentCommand::Show { name, revision } => {

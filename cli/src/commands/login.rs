@@ -61,7 +61,9 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
     let addresses = addresses(args)?;
     let name = context_name(session)?;
     let contexts = session.contexts()?;
-    let root_key = args.root_key.as_deref().map(crate::context::load_signing_key).transpose()?;
+    // Before the invite is spent: a file that is none would be found out too late.
+    let root_key = args.root_key.as_deref();
+    root_key.map(crate::context::load_signing_key).transpose()?;
 
     let folder = contexts.make_folder(&name)?;
     let identity = IdentityDir::open(&folder.join("identity")).map_err(|error| unusable(&error))?;
@@ -101,7 +103,7 @@ pub async fn run(session: &mut Session<'_>, args: &LoginArgs) -> Result<ExitCode
     let context = contexts.choose(Some(&name))?;
 
     let is_listed = bundle.content_key(&content_key.public().id()).is_some();
-    let is_listed = match &root_key {
+    let is_listed = match root_key {
         Some(root) if !is_listed => {
             trust_bundle::list_content_key(session, &context, &enrolled, content_key.public(), root).await?;
             true
@@ -135,11 +137,12 @@ fn tell(
             context.endpoint
         )));
     session.print(&answer)?;
-    if !is_listed {
+    if !is_listed && enrolled.role.may_sign_work() {
         session.say(format!(
-            "note: nodes will refuse what you sign until a holder of the root key lists your content key {}\n\
-             fix: on a machine with the root key: fleetctl login INVITE --root-key FILE",
-            content_key.id().short()
+            "note: nodes refuse what you sign until your content key is listed; tell a security-admin, not by way of the controller:\n  \
+             fleetctl operator admit {} --key {}",
+            enrolled.name,
+            content_key.id()
         ));
     }
     Ok(ExitCode::Done)

@@ -19,6 +19,7 @@ mod node;
 mod node_fence;
 mod node_orders;
 mod node_packages;
+mod operator;
 mod paging;
 mod patch;
 mod run;

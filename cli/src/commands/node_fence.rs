@@ -7,23 +7,21 @@
 
 use std::path::Path;
 
-use fleet_proto::convert;
 use fleet_types::id::Name;
-use fleet_types::trust::{RootKeys, TrustBundle};
+use fleet_types::trust::TrustBundle;
 use fleet_types::view::{Done, Target};
 
-use super::trust_bundle::Root;
+use super::trust_bundle::Publisher;
 use crate::confirm::{Danger, confirm};
-use crate::context::{Seen, Sighting, load_signing_key};
+use crate::context::{Seen, Sighting};
 use crate::error::{ExitCode, Failure};
 use crate::render::Answer;
 use crate::session::Session;
 
 /// Publishes a trust bundle in which the fence of a node begins anew.
 pub async fn reset(session: &mut Session<'_>, name: &Name, root_key: &Path) -> Result<ExitCode, Failure> {
-    let key = load_signing_key(root_key)?;
     let context = session.context()?;
-    let roots = root_keys(&context.root_keys_file())?;
+    let root = Publisher::load(&context, Some(root_key))?;
     let client = session.connect().await?;
     let node = client.node(name).await?.item;
     // An id that is shown for another node's name would be signed for.
@@ -40,24 +38,12 @@ pub async fn reset(session: &mut Session<'_>, name: &Name, root_key: &Path) -> R
     confirm(session, &Danger::Severe { name: name.to_string(), why }, &doing, &Answer::default()).await?;
     let reason = session.settings.reason.clone().unwrap_or_default();
     let now = (session.environment.now)();
-    let root = Root { fleet: context.entry.fleet, roots: &roots, key: &key };
     let next = |bundle: TrustBundle| Some(bundle.with_fence_reset(id, now));
-    let version = root.publish(&client, &reason, next).await?.unwrap_or_default();
-    let message = format!(
-        "trust bundle version {version} resets the fence of {name}: it counts when the node connects next"
-    );
+    let published = root.publish(&client, &reason, next).await?;
+    let message = published.map_or_else(String::new, |published| {
+        format!("{}: the fence of {name} begins anew when the node connects next", published.message)
+    });
     let done = Done { schema: "fleet/v1/done".to_owned(), message };
     session.print(&Answer::of(&done).name(name.to_string()).line(&done.message))?;
     Ok(ExitCode::Done)
-}
-
-fn root_keys(path: &Path) -> Result<RootKeys, Failure> {
-    let unusable = |why: &dyn std::error::Error| {
-        let what = format!("the root keys in {} cannot be read", path.display());
-        Failure::new(ExitCode::Unexpected, "bad-identity", what)
-            .because(why)
-            .fix("sign in again: fleetctl login")
-    };
-    let bytes = std::fs::read(path).map_err(|error| unusable(&error))?;
-    convert::json("root_keys", &bytes).map_err(|error| unusable(&error))
 }

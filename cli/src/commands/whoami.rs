@@ -60,10 +60,11 @@ fn warnings(context: &Context, who: &WhoAmI, times: &Times, ends_soon: bool) -> 
             context.name
         ));
     }
-    if !who.content_key_listed {
+    if !who.content_key_listed && who.role.may_sign_work() {
         warnings.push(format!(
-            "have a holder of the root key list your content key {}: fleetctl login --root-key FILE",
-            who.content_key.id().short()
+            "nodes refuse what you sign until a security-admin lists your content key: fleetctl operator admit {} --key {}",
+            who.name,
+            who.content_key.id()
         ));
     }
     let (ours, theirs) = (times.now, who.controller_time);

@@ -1,6 +1,5 @@
 //! A scripted controller: it checks what an operator signs as the real one does, and answers from its script.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use fleet_certs::ca::Authority;
@@ -10,14 +9,12 @@ use fleet_proto::{convert, pb};
 use fleet_types::canonical;
 use fleet_types::digest::Digest;
 use fleet_types::document::Document;
-use fleet_types::document::procedure::Procedure;
 use fleet_types::id::{FleetId, NodeId, OperatorId};
 use fleet_types::report::StepReport;
 use fleet_types::request::{NodeList, Request as RunRequest};
 use fleet_types::run::RunState;
-use fleet_types::seal::{Envelope, Kind, PublicKey};
-use fleet_types::standing_order::StandingOrder;
-use fleet_types::trust::{OperatorRole, RootKeys, SignedBundle, TrustBundle};
+use fleet_types::seal::{Envelope, Kind};
+use fleet_types::trust::{OperatorRole, RootKeys, SignedBundle};
 use fleet_types::view;
 use fleetctl::clock;
 use tokio_stream::Stream;
@@ -26,87 +23,10 @@ use tonic::{Code, Request, Response, Status};
 use crate::answers::{Reply, page, refusal, view};
 use crate::certifying::Renewal;
 use crate::fixtures;
+use crate::people::{invite, publish};
+use crate::script::{State, Watch};
 use crate::world::YEAR;
 use crate::{looking_at_schedules, scheduling};
-
-/// What a watch of a run does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watch {
-    /// Breaks before it has said anything.
-    Breaks,
-    /// Stays silent for ever.
-    Hangs,
-}
-
-/// The script.
-pub struct State {
-    pub bundle: TrustBundle,
-    pub signed: SignedBundle,
-    pub content_key: Option<PublicKey>,
-    pub documents: BTreeMap<(String, String), (Envelope, Vec<u8>, u32)>,
-    /// The nodes have each other's ids.
-    pub swapped: bool,
-    /// Enrolled nodes of the fleet, as it says.
-    pub enrolled: u32,
-    pub started: Vec<RunRequest>,
-    /// What schedules may start.
-    pub authorised: Vec<StandingOrder>,
-    /// Procedures that came with a request.
-    pub made: Vec<Procedure>,
-    /// How runs end.
-    pub end: RunState,
-    /// What watches do before they work.
-    pub watches: VecDeque<Watch>,
-    /// Stored audit records.
-    pub audit: Vec<Vec<u8>>,
-    /// Archives that reports have named.
-    pub backups: Vec<view::BackupItem>,
-    /// Their encrypted copies, by digest of the archive.
-    pub copies: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Output of a job: step, bytes.
-    pub output: Vec<(String, Vec<u8>)>,
-    /// Streams of output end with an error after so many parts.
-    pub output_breaks_after: Option<usize>,
-    /// Alters what the node's report says of its steps.
-    pub edit_report: fn(&mut Vec<StepReport>),
-    pub cancelled: Vec<String>,
-    pub keys: Vec<String>,
-    /// What was ordered about nodes, with its reason.
-    pub orders: Vec<String>,
-    /// How renewals go.
-    pub renewal: Renewal,
-    /// Digests of the keys that a certificate was asked for.
-    pub asked_for: Vec<Digest>,
-}
-
-impl State {
-    pub fn new(bundle: TrustBundle, signed: SignedBundle) -> Self {
-        Self {
-            bundle,
-            signed,
-            content_key: None,
-            documents: BTreeMap::new(),
-            swapped: false,
-            enrolled: u32::try_from(fixtures::nodes().len()).unwrap(),
-            started: Vec::new(),
-            authorised: Vec::new(),
-            made: Vec::new(),
-            end: RunState::Succeeded,
-            watches: VecDeque::new(),
-            audit: Vec::new(),
-            backups: fixtures::backups(),
-            copies: BTreeMap::new(),
-            output: Vec::new(),
-            output_breaks_after: None,
-            edit_report: |_| {},
-            cancelled: Vec::new(),
-            keys: Vec::new(),
-            orders: Vec::new(),
-            renewal: Renewal::NotBuilt,
-            asked_for: Vec::new(),
-        }
-    }
-}
 
 #[derive(Clone)]
 pub struct Fake {
@@ -244,17 +164,24 @@ impl OperatorService for Fake {
             schema: "fleet/v1/trust".into(),
             version: state.bundle.version,
             bundle: state.signed.clone(),
+            proposal: state.proposal.clone(),
         })
     }
 
     async fn publish_trust_bundle(&self, request: Request<pb::PublishTrustBundleRequest>) -> Reply {
         let signed: SignedBundle = convert::json("trust_bundle", &request.get_ref().trust_bundle).unwrap();
         let mut state = self.state.lock().unwrap();
-        let bundle = signed
-            .open(&self.roots, self.fleet, state.bundle.version + 1)
-            .map_err(|error| refusal(Code::PermissionDenied, "trust-refused", &error.to_string(), ""))?;
-        (state.bundle, state.signed) = (bundle, signed);
-        view(&view::Done { schema: "fleet/v1/done".into(), message: "stored".into() })
+        publish(&self.roots, self.fleet, &mut state, signed)
+    }
+
+    async fn invite_operator(&self, request: Request<pb::InviteOperatorRequest>) -> Reply {
+        let r = request.into_inner();
+        self.state.lock().unwrap().orders.push(format!("{} invited as {}: {}", r.name, r.role, r.reason));
+        invite(&r.name, &r.role)
+    }
+
+    async fn list_operators(&self, _: Request<pb::OperatorsRequest>) -> Reply {
+        page("fleet/v1/operator-list", self.state.lock().unwrap().people.clone())
     }
 
     async fn apply_documents(&self, request: Request<pb::ApplyDocumentsRequest>) -> Reply {

@@ -6,8 +6,8 @@ use fleet_types::request::Verb;
 use fleet_types::run::RunState;
 
 use crate::documents::{PROCEDURE, applied};
-use crate::fake::Watch;
 use crate::fixtures::{HOSTILE, is_harmless};
+use crate::script::Watch;
 use crate::world::World;
 
 fn started(world: &World) -> usize {

@@ -15,8 +15,9 @@ use fleetctl::environment::Environment;
 use fleetctl::{app, clock};
 use tempfile::TempDir;
 
-use crate::fake::{Fake, State};
+use crate::fake::Fake;
 use crate::listening;
+use crate::script::State;
 
 pub const SERVER_NAME: &str = "fleet.example";
 pub const YEAR: Duration = Duration::from_hours(24 * 365);

@@ -14,6 +14,7 @@ use super::status::to_status;
 use crate::context::{Context, Identities};
 use crate::error::{ControllerError, Kind, Result};
 use crate::service::enrolment::{self, EnrolmentRequest};
+use crate::service::operators;
 use crate::service::rejoin::{self, RejoinRequest};
 
 /// Serves tokens and invites.
@@ -89,7 +90,7 @@ impl Enrol {
                 .map_err(|error| ControllerError::invalid("content_key", error))?,
             address: &text,
         };
-        let enrolled = enrolment::enrol_operator(&self.context, &redemption).await?;
+        let enrolled = operators::enrol(&self.context, &redemption).await?;
         let (root_keys, trust_bundle) = trust_bytes(&self.context.identities);
         Ok(pb::EnrolOperatorReply {
             fleet_id: self.context.identities.fleet.fleet.to_string(),

@@ -28,10 +28,11 @@ use crate::error::{ControllerError, Result};
 use crate::service::caller::Operator;
 use crate::service::documents::Submitted;
 use crate::service::enrolment::JoinOrder;
+use crate::service::operators::Invitation;
 use crate::service::{
     advisories, audit, backups, certificates, copies, documents, enrolment, finding_holds, holds, limits,
-    output, packages, patch_plan, patches, revocation, rollouts, run_views, runs, schedules, standing_orders,
-    trust, views,
+    operators, output, packages, patch_plan, patches, revocation, rollouts, run_views, runs, schedules,
+    standing_orders, trust, views,
 };
 
 /// Messages of a stream under way to one operator.
@@ -187,8 +188,24 @@ impl OperatorService for Operators {
         view(holds::remove(&self.context, &node_order(&caller, request.get_ref())).await)
     }
 
+    async fn invite_operator(&self, request: Request<pb::InviteOperatorRequest>) -> Reply {
+        let caller = peer::operator(&self.context.identities, &request)?;
+        let r = request.into_inner();
+        let order = Invitation {
+            name: convert::text("name", &r.name).map_err(|error| to_status(error.into()))?,
+            role: convert::text("role", &r.role).map_err(|error| to_status(error.into()))?,
+            lifetime: Duration::from_secs(r.lifetime_seconds.into()),
+            reason: r.reason,
+        };
+        view(operators::invite(&self.context, &caller, order, &r.idempotency_key).await)
+    }
+
+    async fn list_operators(&self, _: Request<pb::OperatorsRequest>) -> Reply {
+        view(operators::list(&self.context).await)
+    }
+
     async fn get_trust_bundle(&self, _: Request<pb::TrustBundleRequest>) -> Reply {
-        view(Ok(trust::view(&self.context.identities)))
+        view(trust::view(&self.context.storage, &self.context.identities).await)
     }
 
     async fn publish_trust_bundle(&self, request: Request<pb::PublishTrustBundleRequest>) -> Reply {

@@ -46,6 +46,11 @@ pub fn trust_bundle() -> Made {
     make("meta/trust-bundle".to_owned())
 }
 
+/// The next trust bundle, an object, as long as it lacks signatures.
+pub fn trust_proposal() -> Made {
+    make("meta/trust-proposal".to_owned())
+}
+
 /// When a controller was last known to be up.
 pub fn alive() -> Made {
     make("meta/alive".to_owned())

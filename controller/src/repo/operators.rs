@@ -67,8 +67,12 @@ pub fn save(batch: Batch, seen: WriteId, operator: &OperatorRecord) -> Result<Ba
     batch.replace_record(key(operator.id)?, seen, operator)
 }
 
-/// Writes an operator who is new, under a name that is free.
-pub fn create(batch: Batch, operator: &OperatorRecord) -> Result<Batch> {
-    let pointer = OperatorPointer { operator: operator.id };
-    batch.create_record(key(operator.id)?, operator)?.create_record(name(operator.name.as_str())?, &pointer)
+/// Writes an operator who is new, under a name that is free; or one that `taken` points away from, to who is gone.
+pub fn create(batch: Batch, taken: Option<WriteId>, operator: &OperatorRecord) -> Result<Batch> {
+    let (pointer, name) = (OperatorPointer { operator: operator.id }, name(operator.name.as_str())?);
+    let batch = batch.create_record(key(operator.id)?, operator)?;
+    match taken {
+        Some(seen) => batch.replace_record(name, seen, &pointer),
+        None => batch.create_record(name, &pointer),
+    }
 }

@@ -1,4 +1,4 @@
-//! How nodes and operators come into the fleet: join tokens, invites, certificates.
+//! How nodes come into the fleet: join tokens and certificates; people come by `operators`.
 //!
 //! Token use, activation and issue are one commit. The same token with the same key gives the same
 //! certificate again (a lost reply); with another key, as long as the token lasts, it is refused, alarmed, and the node
@@ -11,7 +11,7 @@ use fleet_certs::issue;
 use fleet_certs::token::{Token, TokenId, TokenKind, TokenSecret};
 use fleet_types::audit::Actor;
 use fleet_types::digest::Digest;
-use fleet_types::id::{Name, NodeId, OperatorId};
+use fleet_types::id::{Name, NodeId};
 use fleet_types::label::Labels;
 use fleet_types::seal::PublicKey;
 use fleet_types::view::JoinTokenView;
@@ -24,9 +24,8 @@ use crate::error::{ControllerError, Kind, Result};
 use crate::repo::audited::AuditEntry;
 use crate::repo::certificates::Certificates;
 use crate::repo::nodes::{self, NodePointer, NodeRecord, NodeState};
-use crate::repo::operators::{self, OperatorRecord};
 use crate::repo::reader::BatchExt as _;
-use crate::repo::tokens::{self, Bytes, InviteRecord, TokenRecord, UsedToken};
+use crate::repo::tokens::{self, Bytes, TokenRecord, UsedToken};
 
 /// A join token lives at most this long (§1.6).
 const MAX_TOKEN_LIFE: Duration = Duration::from_hours(24);
@@ -41,18 +40,9 @@ pub struct EnrolledNode {
     pub chain: Vec<Vec<u8>>,
 }
 
-/// A redeemed invite.
-#[derive(Debug, Clone)]
-pub struct EnrolledOperator {
-    /// The operator's record.
-    pub operator: OperatorRecord,
-    /// Leaf first, DER.
-    pub chain: Vec<Vec<u8>>,
-}
-
-fn refused() -> ControllerError {
+pub(super) fn refused() -> ControllerError {
     ControllerError::new(Kind::Unauthenticated, "token-refused", "this token is unknown, used or expired")
-        .fix("ask for a new one: an operator makes join tokens (fleetctl join-token create NAME), a security-admin invites")
+        .fix("ask for a new one: an operator makes join tokens (fleetctl join-token create NAME), a security-admin invites people (fleetctl operator invite NAME)")
 }
 
 /// What an operator asks for.
@@ -171,12 +161,12 @@ fn keep_labels(node: &NodeRecord, asked: &Labels) -> Result<Labels> {
 }
 
 /// Is this the same use as before? `Some(chain)` when it is, an error when another key is used.
-fn repeated(used: &UsedToken, public_key: Digest, second_key: PublicKey) -> Option<Vec<Vec<u8>>> {
+pub(super) fn repeated(used: &UsedToken, public_key: Digest, second_key: PublicKey) -> Option<Vec<Vec<u8>>> {
     (used.public_key == public_key && used.second_key == second_key)
         .then(|| used.chain.iter().map(|bytes| bytes.0.clone()).collect())
 }
 
-fn chain_bytes(issued: &issue::Issued) -> Vec<Vec<u8>> {
+pub(super) fn chain_bytes(issued: &issue::Issued) -> Vec<Vec<u8>> {
     issued.chain.iter().map(|der| der.to_vec()).collect()
 }
 
@@ -195,16 +185,16 @@ pub struct EnrolmentRequest<'a> {
 }
 
 impl EnrolmentRequest<'_> {
-    fn token(&self) -> Result<(TokenId, TokenSecret)> {
+    pub(super) fn token(&self) -> Result<(TokenId, TokenSecret)> {
         let id = self.token_id.parse().map_err(|_| refused())?;
         Ok((id, TokenSecret::from_slice(self.secret).map_err(|_| refused())?))
     }
 
-    fn requested(&self) -> Result<RequestedKey> {
+    pub(super) fn requested(&self) -> Result<RequestedKey> {
         RequestedKey::from_request(self.csr).map_err(|error| ControllerError::invalid("csr", error))
     }
 
-    fn actor(&self) -> Actor {
+    pub(super) fn actor(&self) -> Actor {
         nobody(self.address)
     }
 }
@@ -285,67 +275,6 @@ pub async fn enrol_node(context: &Context, redemption: &EnrolmentRequest<'_>) ->
     context.storage.audited.commit(batch, vec![leaf]).await?;
     context.memory.node_cache.advance(active.clone());
     Ok(EnrolledNode { node: active, chain })
-}
-
-/// A person redeems an invite.
-pub async fn enrol_operator(
-    context: &Context,
-    redemption: &EnrolmentRequest<'_>,
-) -> Result<EnrolledOperator> {
-    let (id, secret) = redemption.token()?;
-    let key = tokens::invite(&id.to_string())?;
-    let stored = context.storage.repo.get::<InviteRecord>(&key).await?.ok_or_else(refused)?;
-    if !secret.matches(TokenKind::Operator, id, stored.record.secret_hash) {
-        return Err(refused());
-    }
-    let requested = redemption.requested()?;
-    if let (Some(used), Some(operator)) = (&stored.record.used, stored.record.operator) {
-        let chain = repeated(used, requested.digest(), redemption.second_key).ok_or_else(|| {
-            tracing::error!(invite = %id, address = redemption.address, "an invite was used with two keys");
-            refused()
-        })?;
-        let stored = context.storage.repo.get::<OperatorRecord>(&operators::key(operator)?).await?;
-        let operator = stored.ok_or_else(refused)?.record;
-        context.identities.operators.put(operator.clone());
-        return Ok(EnrolledOperator { operator, chain });
-    }
-    let now = context.storage.clock.now();
-    if now >= stored.record.expires {
-        return Err(refused());
-    }
-    let operator_id = OperatorId::from_uuid(context.storage.clock.uuid());
-    let issued = issue::operator(
-        &context.identities.keyring.operator_ca,
-        context.identities.fleet.fleet,
-        operator_id,
-        &requested,
-        now,
-        context.settings.operator_certificate,
-    )
-    .map_err(ControllerError::internal)?;
-    let chain = chain_bytes(&issued);
-    let operator = OperatorRecord {
-        id: operator_id,
-        name: stored.record.name.clone(),
-        role: stored.record.role,
-        content_key: redemption.second_key,
-        certificates: Certificates::of_enrolment(&issued, requested.digest()),
-        created: now,
-    };
-    let used = UsedToken {
-        public_key: requested.digest(),
-        second_key: redemption.second_key,
-        chain: chain.iter().cloned().map(Bytes).collect(),
-        at: now,
-    };
-    let invite = InviteRecord { used: Some(used), operator: Some(operator_id), ..stored.record };
-    let batch = context.storage.audited.batch().replace_record(key, stored.write_id, &invite)?;
-    let batch = operators::create(batch, &operator)?;
-    let leaf = AuditEntry::new(redemption.actor(), "operator.enrol", format!("operator/{}", operator.name))
-        .subject(issued.fingerprint);
-    context.storage.audited.commit(batch, vec![leaf]).await?;
-    context.identities.operators.put(operator.clone());
-    Ok(EnrolledOperator { operator, chain })
 }
 
 #[cfg(test)]

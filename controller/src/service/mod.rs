@@ -5,7 +5,8 @@
 //! |---|---|
 //! | [`caller`] | who calls, for rules and audit |
 //! | [`idempotency`] | the same call twice has the same answer |
-//! | [`enrolment`] | tokens, invites, first certificates |
+//! | [`enrolment`] | join tokens, first certificates of nodes |
+//! | [`operators`] | people: invites, first certificates, the list |
 //! | [`certificates`] | which of them are good; renewal |
 //! | [`limits`] | of what operators send |
 //! | [`inventory`] | nodes: connects, and what is known of them |
@@ -19,7 +20,7 @@
 //! | [`advisories`], [`findings`], [`patches`] | what is published; what of it concerns which node; by when |
 //! | [`finding_holds`] | what may stay for a while, and who answers for it |
 //! | [`patch_plan`] | whether deadlines can be held by a policy |
-//! | [`trust`] | the trust bundle |
+//! | [`trust`] | the trust bundle, and one that waits for signatures |
 //! | [`documents`] | apply, list, show |
 //! | [`runs`] | start, cancel |
 //! | [`standing_orders`] | what operators sign so that schedules may start work |
@@ -53,6 +54,7 @@ pub mod jobs;
 pub mod limits;
 mod matcher;
 pub mod node_jobs;
+pub mod operators;
 pub mod output;
 pub mod packages;
 pub mod patch_plan;

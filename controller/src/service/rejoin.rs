@@ -186,7 +186,7 @@ mod tests {
                 .unwrap();
         let certificates = Certificates::of_enrolment(&issued, requested.digest());
         let record = OperatorRecord { certificates, content_key: content_key.public(), ..record };
-        let batch = operators::create(context.storage.audited.batch(), &record).unwrap();
+        let batch = operators::create(context.storage.audited.batch(), None, &record).unwrap();
         context.storage.audited.commit(batch, vec![]).await.unwrap();
         identities.operators.put(record);
         Away { key, leaf: issued.chain[0].to_vec(), content_key: Some(content_key) }

@@ -264,7 +264,7 @@ mod tests {
                 certificates: certificates(&operator().certificate),
                 ..OperatorRecord::clone(&operator().record)
             };
-            let batch = operators::create(context.storage.audited.batch(), &record).unwrap();
+            let batch = operators::create(context.storage.audited.batch(), None, &record).unwrap();
             context.storage.audited.commit(batch, vec![]).await.unwrap();
             context.identities.operators.put(record);
         }

@@ -25,7 +25,7 @@ pub fn check(
     let trust = identities.trust.get();
     trust.0.verify_content(envelope, kind).map(drop).map_err(|error| {
         ControllerError::new(Kind::Blocked, "signature-refused", format!("{what}: {error}")).fix(
-            "nodes accept only keys of the trust bundle: have a holder of the root key list yours (fleetctl login --root-key)",
+            "nodes accept only keys of the trust bundle: have a security-admin list yours (fleetctl operator admit; fleetctl whoami shows it)",
         )
     })
 }

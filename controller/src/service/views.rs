@@ -6,7 +6,7 @@ use fleet_types::time::Timestamp;
 use fleet_types::view::{Attention, NodeItem, NodeView, Page, Presence, Status, WhoAmI};
 
 use super::caller::Operator;
-use super::{hints, inventory, reports, run_views, schedules};
+use super::{hints, inventory, operators, reports, run_views, schedules};
 use crate::context::{Context, Identities, Memory, Storage};
 use crate::error::{ControllerError, Result};
 use crate::fleet::node_cache::Known;
@@ -51,7 +51,9 @@ pub fn who_am_i(storage: &Storage, identities: &Identities, caller: &Operator) -
 pub async fn status(context: &Context) -> Result<Status> {
     let now = context.storage.clock.now();
     let mut attention = authorities_that_end(&context.identities.keyring, now);
-    attention.extend(schedules::attention(context, LINES).await?);
+    attention.extend(operators::attention(context).await?);
+    // Half of the lines: what ails nodes has its place, however many schedules have missed something.
+    attention.extend(schedules::attention(context, LINES / 2).await?);
     attention.extend(context.memory.node_cache.attention(LINES).iter().map(attention_of));
     attention.truncate(LINES);
     Ok(Status {

@@ -5,6 +5,7 @@ mod certificate;
 mod document;
 mod done;
 mod error_detail;
+mod operator;
 mod packages;
 mod patch;
 mod ring;
@@ -32,6 +33,7 @@ pub use certificate::{CertificateItem, CertificateState};
 pub use document::{ApplyItem, ApplyView, DocumentItem, DocumentView};
 pub use done::Done;
 pub use error_detail::{CERTIFICATE_REFUSED, ERROR_DETAIL_KEY, ErrorDetail};
+pub use operator::{InviteView, OperatorItem, OperatorState};
 pub use packages::{NodePackages, PackageItem};
 pub use patch::{
     AdvisoryImport, AdvisorySkipped, AdvisorySource, AdvisoryView, DeadlineState, Deadlines, FindingHoldItem,
@@ -297,6 +299,9 @@ pub struct TrustView {
     pub version: u64,
     /// JSON of `SignedBundle`.
     pub bundle: crate::trust::SignedBundle,
+    /// The next one, which waits for more signatures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<crate::trust::SignedBundle>,
 }
 
 /// Which nodes a selector means now.

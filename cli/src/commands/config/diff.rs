@@ -47,7 +47,7 @@ pub async fn diff(session: &mut Session<'_>, paths: &[PathBuf], detailed: bool) 
 pub async fn of_documents(client: &Client, set: &ParsedSet) -> Result<(Answer, usize), Failure> {
     let mut applied: Vec<DocumentItem> = Vec::new();
     for kind in DocumentKind::ALL {
-        applied.extend(client.documents(kind).await?.items);
+        applied.extend(client.documents(Some(kind)).await?.items);
     }
     let mut items = Vec::new();
     for parsed in &set.documents {

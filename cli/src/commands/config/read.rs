@@ -26,7 +26,7 @@ pub fn checked(texts: &[TextFile], applied: &[Document]) -> Result<ParsedSet, Fa
 pub async fn applied_documents(client: &Client) -> Result<Vec<Document>, Failure> {
     let mut documents = Vec::new();
     for kind in [DocumentKind::Profile, DocumentKind::Procedure] {
-        let page = client.documents(kind).await?;
+        let page = client.documents(Some(kind)).await?;
         for item in page.items {
             let content = client.document(kind, &item.name, item.revision).await?.content;
             // A document of a newer release is none that these files can be checked against.

@@ -79,8 +79,13 @@ fn action(name: &str) -> Result<&'static Action, Failure> {
 
 /// The profile where there is one alone.
 async fn only_profile(client: &Client) -> Result<Name, Failure> {
-    let names: Vec<String> =
-        client.documents(DocumentKind::Profile).await?.items.into_iter().map(|item| item.name).collect();
+    let names: Vec<String> = client
+        .documents(Some(DocumentKind::Profile))
+        .await?
+        .items
+        .into_iter()
+        .map(|item| item.name)
+        .collect();
     match names.as_slice() {
         [] => Err(Failure::new(ExitCode::NotFound, "not-found", "no profile is applied")
             .fix("fleetctl config apply FILES")),

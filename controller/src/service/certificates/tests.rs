@@ -304,7 +304,7 @@ async fn operator_of(context: &Context) -> (Operator, PeerIdentity) {
         certificates: Certificates::of_enrolment(&issued, requested.digest()),
         ..base
     };
-    let batch = operators::create(context.storage.audited.batch(), &record).unwrap();
+    let batch = operators::create(context.storage.audited.batch(), None, &record).unwrap();
     context.storage.audited.commit(batch, vec![]).await.unwrap();
     identities.operators.put(record.clone());
     let first = verify::describe(&issued.chain[0]).unwrap();
