@@ -101,7 +101,7 @@ impl Dispatcher {
             return tracing::warn!(run = %key.0, "not taken now; the controller will offer it again");
         }
         let until = self.since_boot() + DOCUMENT_WAIT;
-        self.pending.insert(key, Pending { assignment, asked: 1, until });
+        self.pending.insert(key, Pending { assignment, asked: 1, fetched_again: false, until });
         self.go_on_with(key);
     }
 
@@ -160,17 +160,23 @@ impl Dispatcher {
             Ok(Gathered::Complete(sealed)) => self.admit(key, &assignment, &sealed),
             Err(refusal) => Err((None, vec![refusal])),
         };
+        let is_badly_signed = |(_, refusals): &(_, Vec<Refusal>)| {
+            refusals.iter().any(|refusal| refusal.rule.starts_with("signature-"))
+        };
+        if gathered.as_ref().is_err_and(is_badly_signed) {
+            self.drop_badly_signed(&assignment);
+            // What lay here may bear the word of somebody who is gone, and the controller's the word of somebody else by now.
+            if let Some(pending) = self.pending.get_mut(&key).filter(|pending| !pending.fetched_again) {
+                pending.fetched_again = true;
+                return self.go_on_with(key);
+            }
+        }
         let asked = self.pending.remove(&key).map_or(1, |pending| pending.asked);
         match gathered {
             Ok((request, admitted, vouched)) => {
                 self.accept(key, assignment, &request, admitted, vouched, asked);
             }
-            Err((ends, refusals)) => {
-                if refusals.iter().any(|refusal| refusal.rule.starts_with("signature-")) {
-                    self.drop_badly_signed(&assignment);
-                }
-                self.refuse(key, &assignment, ends, &refusals);
-            }
+            Err((ends, refusals)) => self.refuse(key, &assignment, ends, &refusals),
         }
     }
 

@@ -89,6 +89,8 @@ pub(super) struct Pending {
     pub(super) assignment: Assignment,
     /// How often it came: each is answered.
     pub(super) asked: u32,
+    /// Its documents were thrown away once and asked for again, because of a signature.
+    pub(super) fetched_again: bool,
     /// On boot time.
     pub(super) until: Duration,
 }

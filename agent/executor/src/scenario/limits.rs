@@ -53,6 +53,35 @@ async fn a_lost_link_brings_fresh_numbers_for_the_next_hello() {
 }
 
 #[tokio::test]
+async fn a_document_whose_signer_is_gone_is_asked_for_again_and_taken_with_another_signature() {
+    let mut bench = Bench::new("mode = \"enforce\"");
+    let (_handle, mut core) = bench.start(1).await;
+    let first = bench.order(1, Verb::Run, backups(&["one"]));
+    core.assign(&bench, &first, 1).await;
+    assert_eq!(core.report(&bench).await.outcome, Outcome::Succeeded);
+    bench.operator = SigningKey::generate().unwrap().0;
+    let trust_bundle = fleet_proto::convert::to_json(&bench.bundle(2));
+    core.send(ToExecutor::Trust(pb::TrustUpdate { trust_bundle })).await;
+    let second = bench.order(2, Verb::Run, backups(&["one"]));
+    let digest = second.documents[0].digest();
+    assert_eq!(digest, first.documents[0].digest(), "the same text, signed by somebody else");
+    core.asked.clear();
+    core.assign(&bench, &second, 1).await;
+    let report = core.report(&bench).await;
+    assert_eq!(report.outcome, Outcome::Succeeded, "{}", report.reason);
+    assert!(core.asked.contains(&digest), "{:?}", core.asked);
+    // Where the controller has nothing better, it is asked once.
+    let mut third = bench.order(3, Verb::Run, backups(&["two"]));
+    third.documents[0].signature[7] ^= 1;
+    let digest = third.documents[0].digest();
+    core.asked.clear();
+    core.assign(&bench, &third, 1).await;
+    let report = core.report(&bench).await;
+    assert!(report.reason.starts_with("signature-bad"), "{}", report.reason);
+    assert_eq!(core.asked.iter().filter(|asked| **asked == digest).count(), 2);
+}
+
+#[tokio::test]
 async fn a_key_revoked_while_its_job_waits_starts_nothing() {
     let mut bench = Bench::new("mode = \"enforce\"");
     bench.tasks.set("one", Does::Waits);
