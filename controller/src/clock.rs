@@ -7,12 +7,13 @@ use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},
 };
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fleet_rollout::{Moment, Mono};
 use fleet_types::id::RunId;
 use fleet_types::time::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
+use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
 /// Reads the time and draws random bytes.
@@ -21,9 +22,16 @@ pub struct Clock {
     /// Monotonic time counts from here.
     start: Instant,
     random: SystemRandom,
-    /// In tests the time may stand still: milliseconds on both clocks.
+    /// In tests the time may stand still.
     #[cfg(test)]
-    manual: Option<Arc<AtomicI64>>,
+    manual: Option<Arc<Manual>>,
+}
+
+/// Milliseconds on the wall clock, and how many of them nobody lived through.
+#[cfg(test)]
+struct Manual {
+    wall: AtomicI64,
+    jumped: AtomicI64,
 }
 
 impl Clock {
@@ -40,14 +48,24 @@ impl Clock {
     /// A clock that stands still until it is moved.
     #[cfg(test)]
     pub fn manual(start: Timestamp) -> Self {
-        Self { manual: Some(Arc::new(AtomicI64::new(start.as_millis()))), ..Self::system() }
+        let manual = Manual { wall: AtomicI64::new(start.as_millis()), jumped: AtomicI64::new(0) };
+        Self { manual: Some(Arc::new(manual)), ..Self::system() }
     }
 
     /// Moves a manual clock; the machine's clock is left alone.
     #[cfg(test)]
     pub fn set(&self, to: Timestamp) {
-        if let Some(ms) = &self.manual {
-            ms.store(to.as_millis(), Ordering::SeqCst);
+        if let Some(manual) = &self.manual {
+            manual.wall.store(to.as_millis(), Ordering::SeqCst);
+        }
+    }
+
+    /// Sets a manual clock, as somebody sets the one on a wall: no time passes.
+    #[cfg(test)]
+    pub fn jump(&self, to: Timestamp) {
+        if let Some(manual) = &self.manual {
+            let before = manual.wall.swap(to.as_millis(), Ordering::SeqCst);
+            manual.jumped.fetch_add(to.as_millis() - before, Ordering::SeqCst);
         }
     }
 
@@ -55,8 +73,8 @@ impl Clock {
     #[allow(clippy::disallowed_methods)] // This is the file the ban points to.
     pub fn now(&self) -> Timestamp {
         #[cfg(test)]
-        if let Some(ms) = &self.manual {
-            return Timestamp::clamped(ms.load(Ordering::SeqCst));
+        if let Some(manual) = &self.manual {
+            return Timestamp::clamped(manual.wall.load(Ordering::SeqCst));
         }
         let since_epoch =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -68,10 +86,22 @@ impl Clock {
         let wall = self.now();
         #[cfg(test)]
         if self.manual.is_some() {
-            let mono = std::time::Duration::from_millis(wall.as_millis().unsigned_abs());
+            let mono = Duration::from_millis(wall.as_millis().unsigned_abs());
             return Moment { wall, mono: Mono::new(mono) };
         }
         Moment { wall, mono: Mono::new(self.start.elapsed()) }
+    }
+
+    /// The time since the machine was started; it goes on while the machine is suspended, and nobody sets it.
+    pub fn since_boot(&self) -> Duration {
+        #[cfg(test)]
+        if let Some(manual) = &self.manual {
+            let lived = manual.wall.load(Ordering::SeqCst) - manual.jumped.load(Ordering::SeqCst);
+            return Duration::from_millis(lived.unsigned_abs());
+        }
+        let now = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
     }
 
     /// Random bytes from the operating system.

@@ -1,6 +1,7 @@
 //! A wall clock that jumps against the monotonic one (security-and-delivery §2.15, T15).
 //!
-//! Whoever looks hands in both clocks. A machine that slept has jumped too: its monotonic clock stood still.
+//! Whoever looks hands in both clocks. The monotonic one must go on while the machine is suspended: then a machine that slept
+//! has not jumped.
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ const AT_MOST: Duration = Duration::from_millis(200);
 
 /// Runs until it is told to stop.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
-    let mut scheduler = Scheduler::new(context.storage.clock.moment());
+    let mut scheduler = Scheduler::new(&context.storage.clock);
     let work = async {
         loop {
             // Registered before the turn, so that what changes meanwhile is not missed.

@@ -49,7 +49,7 @@ impl World {
         let clock = Clock::manual(hours(0));
         let test = TestContext::at(Arc::new(MemoryStore::new()), clock).await;
         let signer = Signer::listed(&test.context, OperatorRole::Operator);
-        let scheduler = Scheduler::new(test.context.storage.clock.moment());
+        let scheduler = Scheduler::new(&test.context.storage.clock);
         let world = Self { test, signer, scheduler };
         world.sign(more).await;
         world
@@ -91,7 +91,7 @@ impl World {
 
     /// The controller was away meanwhile.
     fn restart(&mut self) {
-        self.scheduler = Scheduler::new(self.test.context.storage.clock.moment());
+        self.scheduler = Scheduler::new(&self.test.context.storage.clock);
     }
 
     async fn runs(&self) -> Vec<RunRecord> {
@@ -273,6 +273,26 @@ async fn a_clock_that_is_set_back_pauses_everything_until_somebody_resumes() {
     at.dedup();
     assert_eq!(at, [tick(2), tick(1), tick(0)], "each once");
     assert_eq!(leaves(world.context(), "schedule.pause").await[0].actor.role, "controller");
+}
+
+/// T15: a clock that goes a day ahead fires nothing of that day. A machine that slept for as long has lived through it.
+#[tokio::test]
+async fn a_clock_that_is_set_ahead_pauses_everything_and_a_machine_that_slept_goes_on() {
+    let mut world = World::new(json!({"catch_up": "20h"})).await;
+    world.node(1).await;
+    world.at(hours(0)).await;
+    world.context().storage.clock.jump(tick(0));
+    assert_eq!(world.scheduler.turn(&world.test.context).await.unwrap(), None);
+    assert_eq!(world.runs().await.len(), 0);
+    let lines = schedules::attention(world.context(), 20).await.unwrap();
+    assert!(lines[0].message.contains("jumped by 64800 s"), "{lines:?}");
+    world.steer(&Which::All, Steer::Resume).await;
+    assert_eq!(world.at(tick(0)).await, Some(tick(1)));
+    assert_eq!(world.runs().await.len(), 1, "the clock is right, says an operator");
+    let run = world.runs().await[0].run;
+    world.end(run, RunState::Succeeded, Outcome::Succeeded).await;
+    world.at(tick(1).plus(Duration::from_hours(10))).await;
+    assert_eq!(world.runs().await.len(), 2, "it slept over its tick, and catches up");
 }
 
 #[tokio::test]

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fleet_rollout::{Moment, Mono};
 use fleet_schedule::{Blackouts, ClockWatch, Decided, JUMP, Running, Skip, decide};
 use fleet_types::digest::Digest;
 use fleet_types::document::{Document, DocumentKind};
@@ -14,6 +13,7 @@ use fleet_types::time::Timestamp;
 use fleet_types::view::NotFired;
 
 use super::firing;
+use crate::clock::Clock;
 use crate::context::Context;
 use crate::error::Result;
 use crate::repo::audited::AuditEntry;
@@ -135,9 +135,9 @@ impl Look<'_> {
 
 impl Scheduler {
     /// Begins now.
-    pub fn new(now: Moment) -> Self {
+    pub fn new(clock: &Clock) -> Self {
         Self {
-            watch: ClockWatch::new(now.wall, now.mono.since(Mono::new(Duration::ZERO))),
+            watch: ClockWatch::new(clock.now(), clock.since_boot()),
             prepared: BTreeMap::new(),
             blackouts: Default::default(),
             ended: BTreeMap::new(),
@@ -147,11 +147,11 @@ impl Scheduler {
 
     /// Looks at every lane; the instant of the next look, if one is known.
     pub async fn turn(&mut self, context: &Context) -> Result<Option<Timestamp>> {
-        let moment = context.storage.clock.moment();
+        let now = context.storage.clock.now();
         let repo = &context.storage.repo;
         let lanes = ticks::lanes(repo).await?;
         let mut pauses = ticks::pauses(repo).await?;
-        self.watch_clock(context, moment, &lanes, &mut pauses).await?;
+        self.watch_clock(context, now, &lanes, &mut pauses).await?;
         if pauses.all.as_ref().is_some_and(|pause| pause.jumped_ms.is_some()) {
             return Ok(None);
         }
@@ -170,14 +170,14 @@ impl Scheduler {
                     lane,
                     stored: stored.remove(&lane.lane),
                     blackouts: &blackouts,
-                    now: moment.wall,
+                    now,
                 };
                 let again = match self.lane(look, is_held, &mut waiting).await {
                     Ok(again) => again,
                     Err(error) => {
                         tracing::error!(lane = %lane.lane, "a schedule cannot be looked at: {error}");
                         waiting.insert(lane.lane.clone(), error.to_string());
-                        Some(moment.wall.plus(RETRY))
+                        Some(now.plus(RETRY))
                     }
                 };
                 next = [next, again].into_iter().flatten().min();
@@ -193,13 +193,13 @@ impl Scheduler {
     async fn watch_clock(
         &mut self,
         context: &Context,
-        moment: Moment,
+        now: Timestamp,
         lanes: &[Stored<LaneRecord>],
         pauses: &mut Pauses,
     ) -> Result<()> {
-        let jumped = self.watch.look(moment.wall, moment.mono.since(Mono::new(Duration::ZERO)));
+        let jumped = self.watch.look(now, context.storage.clock.since_boot());
         let newest = lanes.iter().map(|stored| stored.record.decided).max();
-        let behind = newest.map(|newest| newest.since(moment.wall)).filter(|behind| *behind > JUMP);
+        let behind = newest.map(|newest| newest.since(now)).filter(|behind| *behind > JUMP);
         let behind = behind.map(|behind| -i64::try_from(behind.as_millis()).unwrap_or(i64::MAX));
         let known = pauses.all.as_ref().and_then(|pause| pause.jumped_ms);
         let Some(by) = jumped.or(behind.filter(|_| known.is_none())) else { return Ok(()) };
@@ -207,7 +207,7 @@ impl Scheduler {
         let pause = PauseRecord {
             by: String::new(),
             reason: format!("the clock of the controller jumped by {seconds} s"),
-            at: moment.wall,
+            at: now,
             jumped_ms: Some(by),
         };
         tracing::error!(seconds, "the clock jumped; no schedule fires until an operator resumes");
