@@ -12,6 +12,7 @@ use fleet_types::id::FleetId;
 use fleet_types::seal::{Kind, PublicKey, SigningKey};
 use fleet_types::time::Timestamp;
 use fleet_types::trust::{ContentKey, Proposal, RootKeys, RootSignature, SignedBundle, TrustBundle};
+use fleet_types::view::TrustView;
 
 use crate::client::{Client, EnrolledOperator};
 use crate::context::{Context, load_signing_key};
@@ -92,7 +93,7 @@ impl Publisher {
         let (mut newest, mut tries) = (0, 0);
         loop {
             tries += 1;
-            let current = client.trust_bundle().await?.bundle;
+            let TrustView { bundle: current, proposal, .. } = client.trust_bundle().await?;
             let bundle = self.open(&current, newest)?;
             newest = bundle.version;
             let Some(next) = next(bundle.clone()) else { return Ok(None) };
@@ -105,7 +106,11 @@ impl Publisher {
             }
             match client.publish_trust_bundle(&signed, reason).await {
                 Ok(done) => {
-                    return Ok(Some(Published { version: next.version, message: done.message }));
+                    // Two changes of one bundle do not add up: whoever made the other one makes it anew.
+                    let void =
+                        if proposal.is_some() { "; the change that waited before is void" } else { "" };
+                    let message = format!("{}{void}", done.message);
+                    return Ok(Some(Published { version: next.version, message }));
                 }
                 Err(failure) if failure.exit == ExitCode::Conflict && tries < MAX_TRIES => {}
                 Err(failure) => return Err(failure),

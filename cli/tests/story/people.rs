@@ -131,8 +131,10 @@ fn two_to_whom_the_list_is_left_add_somebody_together_and_one_takes_them_away() 
     assert_eq!(ended.code, 0, "{}", ended.err);
 
     let ended = admit(&world, "bob", bob, &[]);
-    assert!(ended.code == 0 && ended.out.contains("waits"), "{ended:?}");
+    assert!(ended.code == 0 && ended.out == "waits\n", "{ended:?}");
     assert!(!is_listed(&world, bob));
+    let ended = admit(&world, "bob", bob, &[]);
+    assert!(ended.out.contains("the change that waited before is void"), "{ended:?}");
     let ended = world.run(&["operator", "list"]);
     assert!(
         ended.out.contains("waits for signatures") && ended.out.contains("2 signatures"),
@@ -158,4 +160,25 @@ fn two_to_whom_the_list_is_left_add_somebody_together_and_one_takes_them_away() 
     assert_eq!(ended.code, 0, "{}", ended.err);
     let ended = admit(&world, "bob", bob, &[]);
     assert!(ended.code == 6 && ended.err.contains("operator delegate"), "{ended:?}");
+}
+
+#[test]
+fn who_has_a_name_now_is_not_shut_out_for_who_had_it_before() {
+    let world = World::signed_in();
+    let root = world.root_key();
+    let root = ["--root-key", root.to_str().unwrap()];
+    let before = person(&world, "bob", 7, OperatorRole::Operator).public();
+    assert_eq!(admit(&world, "bob", before, &root).code, 0);
+    world.state(|state| {
+        let bob = &mut state.people[0];
+        (bob.state, bob.is_listed) = (OperatorState::Revoked, true);
+    });
+    let after = person(&world, "bob", 8, OperatorRole::Operator).public();
+    world.state(|state| state.people[1].since = Some(clock::now()));
+    assert_eq!(admit(&world, "bob", after, &root).code, 0);
+    let revoke = ["operator", "revoke", "bob", "--confirm", "bob", "--reason", "what was left"];
+    let ended = world.run(&[&revoke[..], &root].concat());
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(!is_listed(&world, before) && is_listed(&world, after));
+    world.state(|state| assert_eq!(state.orders, Vec::<String>::new(), "nobody's certificates were revoked"));
 }

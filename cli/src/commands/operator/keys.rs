@@ -22,10 +22,12 @@ use crate::session::Session;
 /// Two people decide together where there are two.
 const USUAL_THRESHOLD: usize = 2;
 
-async fn find(client: &Client, name: &Name) -> Result<Option<OperatorItem>, Failure> {
-    let all = client.operators().await?.items.into_iter();
-    // Of several of one name the newest is the one who has it.
-    Ok(all.filter(|item| item.name == *name).max_by_key(|item| item.since))
+/// Everybody who has or had a name, the one who has it last.
+async fn of_name(client: &Client, name: &Name) -> Result<Vec<OperatorItem>, Failure> {
+    let mut items = client.operators().await?.items;
+    items.retain(|item| item.name == *name);
+    items.sort_by_key(|item| (item.state == OperatorState::Invited, item.since));
+    if items.is_empty() { Err(unknown(name)) } else { Ok(items) }
 }
 
 fn unknown(name: &Name) -> Failure {
@@ -53,7 +55,7 @@ pub async fn admit(
     let signer = Publisher::load(&session.context()?, root_key)?;
     let client = session.connect().await?;
     signer.check_may_list(&signer.open(&client.trust_bundle().await?.bundle, 0)?)?;
-    let item = find(&client, name).await?.ok_or_else(|| unknown(name))?;
+    let item = of_name(&client, name).await?.pop().ok_or_else(|| unknown(name))?;
     let entry = entry_of(&item, key)?;
     let doing = format!("let nodes take what {name} ({}) signs", item.role.as_str());
     if session.would(&doing)? {
@@ -150,13 +152,23 @@ pub async fn revoke(
     let signer = Publisher::load(&session.context()?, root_key)?;
     let client = session.connect().await?;
     let bundle = signer.open(&client.trust_bundle().await?.bundle, 0)?;
-    let item = find(&client, name).await?.ok_or_else(|| unknown(name))?;
+    let mut items = of_name(&client, name).await?;
+    // Whoever has the name now is not shut out for the sake of one who had it before.
+    let left_over = items.iter().position(|item| item.state == OperatorState::Revoked && item.is_listed);
+    let item = match left_over {
+        Some(at) => items.swap_remove(at),
+        None => items.pop().ok_or_else(|| unknown(name))?,
+    };
     if item.state == OperatorState::Invited {
         let what = format!("\"{name}\" has an invite and has not come");
         return Err(Failure::new(ExitCode::Blocked, "not-active", what)
             .fix("it ends by itself within 24h; a new one for the same name makes it void at once"));
     }
-    let doing = format!("shut {name} out, now and for good");
+    let doing = if item.state == OperatorState::Revoked {
+        format!("let nodes refuse what {name} signed, who was revoked")
+    } else {
+        format!("shut {name} out, now and for good")
+    };
     if session.would(&doing)? {
         return Ok(ExitCode::Done);
     }
