@@ -4,6 +4,7 @@
 
 use fleet_calendar::Times;
 use fleet_types::document::schedule::LateNodes;
+use fleet_types::request::MAX_PLAIN_RUN;
 use fleet_types::time::Timestamp;
 
 use crate::rules::Rules;
@@ -40,8 +41,19 @@ pub fn late_round(rules: &Rules, times: &Times, tick: LateTick, end: Timestamp, 
         return Round::Over;
     }
     match rules.late_nodes {
-        LateNodes::WhenOnline if tick.rounds == 0 => Round::Now { not_after: last },
-        LateNodes::NextWindow | LateNodes::Drop | LateNodes::WhenOnline => Round::Over,
+        // A request is good for a day at most: one round a day, so that a run that ends early begins none at once.
+        LateNodes::WhenOnline => {
+            let begin = match tick.rounds {
+                0 => now,
+                rounds => tick.at.plus(MAX_PLAIN_RUN * rounds).max(now),
+            };
+            match begin {
+                begin if begin >= last => Round::Over,
+                begin if begin > now => Round::Then(begin),
+                _ => Round::Now { not_after: last.min(now.plus(MAX_PLAIN_RUN)) },
+            }
+        }
+        LateNodes::NextWindow | LateNodes::Drop => Round::Over,
         LateNodes::NextDay => {
             let latest = tick.at.plus(rules.catch_up);
             let days = (tick.rounds + 1..).map_while(|day| times.zone().days_later(tick.at, day));

@@ -237,8 +237,19 @@ fn nodes_that_were_not_reached_get_further_rounds() {
     for word in ["drop", "next_window"] {
         assert_eq!(late(word, 0, at("10T08:00")), Round::Over);
     }
-    assert_eq!(late("when_online", 0, at("10T08:00")), Round::Now { not_after: at("12T20:00") });
-    assert_eq!(late("when_online", 1, at("10T08:00")), Round::Over);
+    assert_eq!(
+        late("when_online", 0, at("10T08:00")),
+        Round::Now { not_after: at("11T08:00") },
+        "a request's day"
+    );
+    assert_eq!(late("when_online", 1, at("10T09:00")), Round::Then(at("11T06:00")), "not at once again");
+    assert_eq!(late("when_online", 1, at("11T08:00")), Round::Now { not_after: at("12T08:00") });
+    assert_eq!(
+        late("when_online", 2, at("12T08:00")),
+        Round::Now { not_after: at("12T20:00") },
+        "catch_up ends"
+    );
+    assert_eq!(late("when_online", 3, at("12T10:00")), Round::Over);
     assert_eq!(late("next_day", 0, at("10T08:00")), Round::Then(at("11T06:00")));
     assert_eq!(late("next_day", 0, at("11T07:00")), Round::Now { not_after: at("11T08:00") });
     assert_eq!(late("next_day", 1, at("11T08:00")), Round::Then(at("12T06:00")));
