@@ -6,7 +6,7 @@
 use fleet_calendar::{Times, UTC, Zones};
 use fleet_schedule::Rules;
 use fleet_types::document::Document;
-use fleet_types::document::schedule::{LateNodes, Schedule, ScheduleFile};
+use fleet_types::document::schedule::{Schedule, ScheduleFile};
 use fleet_types::id::NodeId;
 use fleet_types::label::request_means;
 
@@ -69,7 +69,7 @@ impl Prepared {
                 Lane { file: record.file.clone(), schedule: order.schedule.clone(), zone: zone.to_owned() };
             let zone = zone.parse().map_err(|error| invalid(&error))?;
             let times = Times::of(&file, schedule, zone).map_err(|error| invalid(&error))?;
-            Ok(PreparedLane { times, rules: rules(schedule, &lane, policy, longest), lane })
+            Ok(PreparedLane { times, rules: Rules::of(schedule, &lane.to_string(), policy, longest), lane })
         };
         let lanes = zones.all().into_iter().map(lane).collect::<Result<Vec<_>>>()?;
         let by_site = zones.by_site();
@@ -102,15 +102,6 @@ impl Prepared {
         nodes.sort_unstable();
         nodes
     }
-}
-
-fn rules(
-    schedule: &Schedule,
-    lane: &Lane,
-    policy: Option<LateNodes>,
-    longest: Option<std::time::Duration>,
-) -> Rules {
-    Rules::of(schedule, &lane.to_string(), policy, longest)
 }
 
 fn other(what: &str, expected: &str) -> ControllerError {
