@@ -315,6 +315,22 @@ async fn nodes_that_were_offline_get_another_run_of_the_same_tick() {
     assert_eq!(world.runs().await.len(), 2, "once");
 }
 
+/// Said before the night in which it would not fire.
+#[tokio::test]
+async fn a_schedule_whose_signer_is_gone_is_down_at_once() {
+    let world = World::new(json!({})).await;
+    world.node(1).await;
+    assert_eq!(world.item().await.state, ScheduleState::New);
+    let (bundle, signed) = (*world.context().identities.trust.get()).clone();
+    let next = bundle.clone().with_content_keys(vec![], bundle.issued);
+    world.context().identities.trust.set(next, signed);
+    let item = world.item().await;
+    assert_eq!((item.state, item.next.len()), (ScheduleState::Down, 0));
+    assert!(item.notes[0].contains("nodes do not take what ada signed"), "{item:?}");
+    let lines = schedules::attention(world.context(), 20).await.unwrap();
+    assert!(lines.len() == 1 && lines[0].message.contains("do not take"), "{lines:?}");
+}
+
 #[tokio::test]
 async fn a_file_that_is_applied_again_fires_nothing_until_it_is_signed_and_nothing_from_before() {
     let mut world = World::new(json!({"catch_up": "20h"})).await;

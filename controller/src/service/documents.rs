@@ -75,7 +75,7 @@ pub async fn apply(
         let head = storage.repo.get::<DocumentRecord>(&head_key).await?;
         let known = head.as_ref().filter(|head| head.record.digest == one.digest);
         // What somebody signed whom nodes do not believe any more is believed again with a signature of today.
-        let is_believed = |head: &Stored<DocumentRecord>| trust.0.content_key(&head.record.key).is_some();
+        let is_believed = |head: &Stored<DocumentRecord>| trust.0.signer(&head.record.key).is_some();
         let unchanged = known.is_some_and(is_believed);
         let revision = head.as_ref().map_or(0, |head| head.record.revision) + u32::from(known.is_none());
         let action = match (&head, known.is_some()) {

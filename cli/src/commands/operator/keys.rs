@@ -212,6 +212,18 @@ async fn tell_what_they_signed(
             theirs.join(", ")
         ));
     }
+    let schedules = client.schedules().await?.items;
+    let theirs: Vec<String> = schedules
+        .iter()
+        .filter(|item| item.signed_by.as_ref() == Some(name))
+        .map(fleet_types::view::ScheduleItem::name)
+        .collect();
+    if !theirs.is_empty() {
+        session.say(format!(
+            "schedules that {name} signed for fire no more; sign for them (fleetctl schedule apply FILE): {}",
+            theirs.join(", ")
+        ));
+    }
     Ok(())
 }
 

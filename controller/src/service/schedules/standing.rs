@@ -10,6 +10,7 @@ use fleet_types::document::{Document, DocumentKind};
 use fleet_types::run::RunState;
 use fleet_types::standing_order::WARN_BEFORE_END;
 use fleet_types::time::Timestamp;
+use fleet_types::trust::TrustBundle;
 use fleet_types::view::{NextTick, NotFired, ScheduleItem, TickItem};
 
 use super::prepared::Prepared;
@@ -86,7 +87,8 @@ impl Standing {
             notes.push(format!("paused by {by} since {}: {}", pause.at, pause.reason));
         }
         let order = self.orders.get(&name);
-        let stands = self.stands(file, schedule, order, &mut notes);
+        let trust = context.identities.trust.get();
+        let stands = self.stands((file, schedule), order, &trust.0, &mut notes);
         let prepared = match order.filter(|_| stands) {
             Some(order) => match Prepared::of(&context.storage, order.clone()).await {
                 Ok(prepared) => Some(prepared),
@@ -152,9 +154,9 @@ impl Standing {
     /// Is there an order that stands for this text of the file? What is missing is noted.
     fn stands(
         &self,
-        file: &File,
-        schedule: &Schedule,
+        (file, schedule): (&File, &Schedule),
         order: Option<&OrderRecord>,
+        trust: &TrustBundle,
         notes: &mut Vec<String>,
     ) -> bool {
         let why = match order {
@@ -168,6 +170,12 @@ impl Standing {
                 "what {} signed has ended on {}: fleetctl schedule apply FILE",
                 order.signed_by, order.order.not_after
             ),
+            Some(order) if trust.signer(&order.key).is_none() => {
+                format!(
+                    "nodes do not take what {} signed any more: fleetctl schedule apply FILE",
+                    order.signed_by
+                )
+            }
             Some(_) => return true,
         };
         notes.push(why);

@@ -171,6 +171,11 @@ impl TrustBundle {
         self.content_keys.iter().find(|entry| entry.key.id() == *id)
     }
 
+    /// The listed content key with this id, if what it signs may take effect on a node.
+    pub fn signer(&self, id: &KeyId) -> Option<&ContentKey> {
+        self.content_key(id).filter(|entry| entry.role.may_sign_work())
+    }
+
     /// The version in which this node's fence was reset last.
     pub fn fence_reset(&self, node: NodeId) -> Option<u64> {
         self.fence_resets.iter().filter(|reset| reset.node == node).map(|reset| reset.version).max()
@@ -190,8 +195,7 @@ impl TrustBundle {
 
     /// Checks an operator's signature: the key is listed, may sign work, and did sign this.
     pub fn verify_content(&self, sealed: &Envelope, kind: Kind) -> Result<&ContentKey, SealError> {
-        let entry = self.content_key(&sealed.key).filter(|entry| entry.role.may_sign_work());
-        let entry = entry.ok_or(SealError::UnknownKey(sealed.key))?;
+        let entry = self.signer(&sealed.key).ok_or(SealError::UnknownKey(sealed.key))?;
         sealed.verify(kind, self.fleet, &entry.key)?;
         Ok(entry)
     }
